@@ -1,0 +1,1 @@
+"""The bundled model's recipe: emoji artwork → captions → autoencoder → text encoders → teacher."""

@@ -1,0 +1,81 @@
+"""Make the bundled model from nothing: `python -m distill.emoji --work DIR`.
+
+Every stage is resumable: call the same command again after an interruption.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from distill import flow, image_grid, prompt_embeddings
+from distill.emoji import artwork, autoencoder, pipeline, teacher, text_encoders
+from distill.emoji.captions import Captions
+from distill.guidance import conditional, guided
+
+GRID_PROMPTS = (
+    "a smiling cat face", "a red apple", "a sunflower", "a 3d rocket", "a fox", "a slice of pizza",
+    "a heart with arrow", "a snowman", "an airplane", "a penguin", "fruit", "an animal", "a happy face", "a vehicle",
+    "a flower", "",
+)  # fmt: skip
+GUIDANCE_SCALE = 3.5
+PROMPTS = Path("distill/configs/emoji-prompts.txt")
+STEPS = 16
+
+
+def main(
+    work: Annotated[Path, typer.Option(help="Where downloads, checkpoints and sample grids are kept.")],
+    out: Annotated[Path, typer.Option(help="The diffusers folder to write.")] = Path("models/emoji-teacher"),
+    prompts: Annotated[Path, typer.Option(help="The prompt file to write, for distillation.")] = PROMPTS,
+    autoencoder_steps: int = 3200,
+    text_steps: int = 3000,
+    teacher_steps: int = 20000,
+) -> None:
+    """Fetch the artwork, train every part, save the teacher as a diffusers pipeline folder."""
+    torch.set_flush_denormal(True)
+    pictures = _artwork(work)
+    captions = Captions(pictures)
+    prompts.write_text("\n".join(captions.prompt_lines()) + "\n")
+    vae = autoencoder.train(pictures, work / "autoencoder", autoencoder_steps).eval()
+    text = text_encoders.train(captions, work / "text_encoders", text_steps)
+    latents = autoencoder.encode_all(vae, pictures)
+    parts = pipeline.assemble(vae, text, teacher.build())
+    texts = [wording for forms in captions.wordings for wording in forms]
+    embeddings = prompt_embeddings.encode(parts, [*texts, *GRID_PROMPTS], text_encoders.TOKENS)
+
+    def sample(model: torch.nn.Module, path: Path) -> None:
+        images = pipeline.decode(vae, sample_grid(model.eval(), embeddings))
+        image_grid.save_grid(image_grid.to_uint8(images), 16, path, scale=2)
+
+    model = teacher.train(captions, latents, embeddings, work / "teacher", teacher_steps, sample)
+    # The text encoders stay in float32: transformers loads a file in the type it is stored in, diffusers in float32,
+    # and a plain `from_pretrained` must give a pipeline of one type.
+    whole = pipeline.assemble(vae.to(torch.bfloat16), text, model.to(torch.bfloat16))
+    whole.save_pretrained(out, safe_serialization=True)
+
+
+@torch.no_grad()
+def sample_grid(model: torch.nn.Module, embeddings: prompt_embeddings.PromptEmbeddings) -> torch.Tensor:
+    """Two samples of every grid prompt, row by row: latents float32 [32, 4, 16, 16]."""
+    prompt, pooled = (torch.cat(part) for part in zip(*map(embeddings.of, GRID_PROMPTS), strict=True))
+    noise = torch.randn(2, len(GRID_PROMPTS), 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    empty = [part.expand(len(GRID_PROMPTS), *part.shape[1:]) for part in embeddings.of("")]
+    velocity = guided(conditional(model, prompt, pooled), conditional(model, *empty), GUIDANCE_SCALE)
+    grid = flow.shifted_grid(STEPS, pipeline.SHIFT)
+    with torch.autocast("cpu", torch.bfloat16):
+        return torch.cat([flow.euler(velocity, part, grid) for part in noise])
+
+
+def _artwork(work: Path) -> artwork.Artwork:
+    path = work / "artwork.npz"
+    if not path.exists():
+        pictures = artwork.build(work / "npm")
+        pictures.save(partial := work / "artwork.partial.npz")
+        os.replace(partial, path)
+    return artwork.Artwork.load(path)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,98 @@
+"""Train the autoencoder: 64×64 pixels ↔ 16×16 latents of 4 channels with zero mean and unit variance."""
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderTiny
+from diffusers.optimization import get_cosine_schedule_with_warmup
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from distill import image_grid, training_loop
+from distill.emoji.artwork import Artwork
+
+LATENT_CHANNELS = 4
+BATCH = 16
+LATENT_NOISE = 0.08
+"""Standard deviation of the noise put on the latents, so that the decoder forgives a sampler's small errors."""
+
+
+def build() -> AutoencoderTiny:
+    return AutoencoderTiny(
+        encoder_block_out_channels=(48, 48, 48),
+        decoder_block_out_channels=(48, 48, 48),
+        num_encoder_blocks=(1, 3, 3),
+        num_decoder_blocks=(3, 3, 1),
+        latent_channels=LATENT_CHANNELS,
+    )
+
+
+def to_float(images: torch.Tensor) -> torch.Tensor:
+    """uint8 [B, H, W, 3] → float32 [B, 3, H, W] in [−1, 1]."""
+    return images.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def train(artwork: Artwork, folder: Path, steps: int) -> AutoencoderTiny:
+    """Train (or go on training) in `folder`; returns the averaged weights."""
+    torch.manual_seed(0)
+    images = torch.from_numpy(artwork.images)
+    model = build().to(memory_format=torch.channels_last)
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.998))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1.5e-3, weight_decay=0.01)
+    schedule = get_cosine_schedule_with_warmup(optimizer, 200, steps)
+    stream = training_loop.RandomStream(0)
+
+    def step(index: int) -> dict[str, float]:
+        rows = torch.randint(len(images), (BATCH,), generator=stream.generator)
+        batch = to_float(images[rows]).contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16):
+            latents = model.encode(batch).latents.float()
+            noise = torch.randn(latents.shape, generator=stream.generator)
+            decoded = model.decode(latents + LATENT_NOISE * noise).sample.float()
+        pixels, edges = _pixel_loss(decoded, batch), _edge_loss(decoded, batch)
+        unit = latents.mean((0, 2, 3)).square().mean() + (latents.std((0, 2, 3)) - 1).square().mean()
+        (pixels + edges + 0.1 * unit).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad(set_to_none=True)
+        average.update_parameters(model)
+        return {"psnr": _psnr(decoded, batch), "edges": edges.item(), "unit": unit.item()}
+
+    def sample(done: int) -> None:
+        some = to_float(images[:: len(images) // 48][:48])
+        decoded = reconstruct(average.module, some)
+        both = torch.stack([some, decoded], 1).flatten(0, 1)
+        image_grid.save_grid(image_grid.to_uint8(both), 16, folder / f"grid-{done:06}.png", scale=2)
+
+    parts = {"model": model, "average": average, "optimizer": optimizer, "schedule": schedule, "stream": stream}
+    training_loop.run(folder, parts, step, steps, save_every=500, sample=sample)
+    return average.module
+
+
+@torch.no_grad()
+def reconstruct(model: AutoencoderTiny, images: torch.Tensor) -> torch.Tensor:
+    """float32 [B, 3, H, W] → the same shape, through the latents."""
+    return model.decode(model.encode(images).latents).sample
+
+
+@torch.no_grad()
+def encode_all(model: AutoencoderTiny, artwork: Artwork) -> torch.Tensor:
+    """The latents of every picture: float32 [N, 4, 16, 16]."""
+    images = torch.from_numpy(artwork.images)
+    return torch.cat([model.encode(to_float(part)).latents for part in images.split(64)])
+
+
+def _pixel_loss(decoded: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    return F.l1_loss(decoded, target) + 2 * F.mse_loss(decoded, target)
+
+
+def _edge_loss(decoded: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """L1 between the images' differences of neighbouring pixels: sharp outlines, no halos."""
+    across = F.l1_loss(decoded.diff(dim=3), target.diff(dim=3))
+    return across + F.l1_loss(decoded.diff(dim=2), target.diff(dim=2))
+
+
+def _psnr(decoded: torch.Tensor, target: torch.Tensor) -> float:
+    """Decibels, for values in [−1, 1] (peak 2)."""
+    return 10 * torch.log10(4 / F.mse_loss(decoded, target)).item()

@@ -1,0 +1,70 @@
+"""Prompt embeddings computed once, so that no text encoder is in memory or at work while training."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+
+@dataclass(frozen=True)
+class PromptEmbeddings:
+    """Embeddings of `prompts`: `index` int64 [prompts] points into the deduplicated
+    `prompt` bfloat16 [unique, tokens, width] and `pooled` bfloat16 [unique, width]."""
+
+    prompts: tuple[str, ...]
+    index: torch.Tensor
+    prompt: torch.Tensor
+    pooled: torch.Tensor
+
+    def rows(self, numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """int64 [B] → float32 [B, tokens, width] and float32 [B, width]."""
+        unique = self.index[numbers]
+        return self.prompt[unique].float(), self.pooled[unique].float()
+
+    def of(self, prompt: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """One prompt's rows, batch 1. Raises KeyError for a prompt that is not in the cache."""
+        if prompt not in self.prompts:
+            raise KeyError(f"prompt {prompt!r} is not in the embedding cache")
+        return self.rows(torch.tensor([self.prompts.index(prompt)]))
+
+    def save(self, path: Path) -> None:
+        tensors = {"index": self.index, "prompt": self.prompt, "pooled": self.pooled}
+        save_file(tensors, path, metadata={"prompts": "\n".join(self.prompts)})
+
+    @classmethod
+    def load(cls, path: Path) -> "PromptEmbeddings":
+        with safe_open(path, "pt") as file:
+            prompts = tuple(file.metadata()["prompts"].split("\n"))
+            return cls(prompts, *(file.get_tensor(name) for name in ("index", "prompt", "pooled")))
+
+
+@torch.no_grad()
+def encode(pipeline, prompts: Sequence[str], max_sequence_length: int, batch: int = 64) -> PromptEmbeddings:
+    """Encode every distinct prompt once with the pipeline's own text encoders.
+
+    `pipeline` is a StableDiffusion3Pipeline; prompts may not contain line breaks (ValueError).
+    """
+    if any("\n" in prompt for prompt in prompts):
+        raise ValueError("a prompt contains a line break; write one prompt per line")
+    unique = list(dict.fromkeys(prompts))
+    encoded = []
+    for start in range(0, len(unique), batch):
+        part = unique[start : start + batch]
+        prompt, _, pooled, _ = pipeline.encode_prompt(
+            prompt=part,
+            prompt_2=None,
+            prompt_3=None,
+            do_classifier_free_guidance=False,
+            max_sequence_length=max_sequence_length,
+        )
+        encoded.append((prompt.bfloat16(), pooled.bfloat16()))
+    number = {prompt: row for row, prompt in enumerate(unique)}
+    return PromptEmbeddings(
+        tuple(prompts),
+        torch.tensor([number[prompt] for prompt in prompts]),
+        torch.cat([prompt for prompt, _ in encoded]),
+        torch.cat([pooled for _, pooled in encoded]),
+    )

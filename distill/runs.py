@@ -1,0 +1,57 @@
+"""A distillation run as a folder: its configuration, checkpoint, log, sample grids, and what becomes of it."""
+
+from pathlib import Path
+
+import torch
+import yaml
+from torch.optim.swa_utils import AveragedModel
+
+from distill import config as configuration
+from distill import export as exporting
+from distill import teacher_pipeline
+from distill.config import DistillConfig
+from distill.trainer import Trainer
+from distill.training_loop import CHECKPOINT, load_checkpoint
+
+
+def start(config_file: Path, run: Path, out: Path | None) -> None:
+    """Begin a run in an empty folder. Raises ValueError when `run` already holds one."""
+    if (run / CHECKPOINT).exists():
+        raise ValueError(f"--run: {run} already holds a run; go on with it by `fourstep distill resume --run {run}`")
+    config = configuration.load(config_file)
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json", by_alias=True), sort_keys=False))
+    _train(config, run, out)
+
+
+def resume(run: Path, out: Path | None) -> None:
+    """Go on with the run in `run`."""
+    _train(_config_of(run), run, out)
+
+
+def export(run: Path, out: Path, dtype: str) -> None:
+    """Write the averaged student of the last checkpoint as a servable folder."""
+    config = _config_of(run)
+    average = AveragedModel(teacher_pipeline.load(config.teacher, text_encoders=False).transformer.float())
+    if not load_checkpoint(run / CHECKPOINT, {"average": average}):
+        raise ValueError(f"--run: {run} holds no checkpoint yet")
+    exporting.export(config, average.module, out, _dtype(dtype))
+
+
+def _train(config: DistillConfig, run: Path, out: Path | None) -> None:
+    student = Trainer(config, run).train()
+    if out is not None:
+        exporting.export(config, student, out, torch.bfloat16)
+
+
+def _config_of(run: Path) -> DistillConfig:
+    if not (run / "config.yaml").is_file():
+        raise ValueError(f"--run: {run} is no run folder (it has no config.yaml)")
+    return configuration.load(run / "config.yaml")
+
+
+def _dtype(name: str) -> torch.dtype:
+    known = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+    if name not in known:
+        raise ValueError(f"--dtype: {name!r} is none of {', '.join(known)}")
+    return known[name]

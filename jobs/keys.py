@@ -1,0 +1,23 @@
+"""The names of all Redis keys. ``{model}`` is a hash tag: everything of one model lives in one cluster slot."""
+
+KNOWN_MODELS = "fourstep:models"
+WORKER_GROUP = "workers"
+
+
+class ModelKeys:
+    """The keys of one model."""
+
+    def __init__(self, model: str) -> None:
+        self._prefix = f"fourstep:{{{model}}}"
+        self.tasks = f"{self._prefix}:tasks"
+        self.card = f"{self._prefix}:card"
+        self.workers = f"{self._prefix}:workers"
+
+    def job(self, job_id: str) -> str:
+        return f"{self._prefix}:job:{job_id}"
+
+    def image(self, sha256: str, image_format: str) -> str:
+        return f"{self._prefix}:image:{sha256}.{image_format}"
+
+    def worker(self, worker_id: str) -> str:
+        return f"{self._prefix}:worker:{worker_id}"

@@ -1,0 +1,140 @@
+"""What crosses Redis: tasks, results, model cards, leases and the state of a job."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+ImageFormat = Literal["png", "jpeg", "webp"]
+Mode = Literal["fast", "strict"]
+FailureReason = Literal["expired", "error", "cancelled"]
+JobStatus = Literal["queued", "running", "completed", "failed", "cancelled", "expired"]
+
+MAX_SEED = 2**63 - 1
+
+# A model's name becomes the hash tag of its Redis keys: no braces, no spaces.
+ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")]
+
+
+class WireModel(BaseModel):
+    """Base of everything stored in Redis; fields beginning with ``model_`` are ours, not pydantic's."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+
+class ImageTask(WireModel):
+    """One image to make. ``created`` and ``deadline`` are Unix times in seconds, sizes are pixels."""
+
+    job_id: str
+    index: int
+    prompt: str
+    seed: int = Field(ge=0, le=MAX_SEED)
+    width: int
+    height: int
+    format: ImageFormat = "png"
+    quality: int = 90
+    mode: Mode = "fast"
+    created: float
+    deadline: float | None = None
+
+
+class Timings(WireModel):
+    """Seconds one image spent waiting and in each stage; ``total`` runs from its creation to its commit."""
+
+    queue: float
+    encode: float
+    denoise: float
+    decode: float
+    encode_image: float
+    total: float
+
+
+class Determinism(WireModel):
+    """What the pixels depend on beside model, prompt, seed and size. ``bucket`` is the batch size stepped in (rows)."""
+
+    mode: Mode
+    bucket: int
+    device: str
+    dtype: str
+    torch: str
+    model_sha: str
+
+
+class ImageResult(WireModel):
+    """A finished image; its bytes are stored beside it under their SHA-256 (hex)."""
+
+    index: int
+    seed: int
+    width: int
+    height: int
+    format: ImageFormat
+    sha256: str
+    timings: Timings
+    determinism: Determinism
+
+
+class ImageFailure(WireModel):
+    """Why an image was not made; as final as a result."""
+
+    index: int
+    reason: FailureReason
+    detail: str
+
+
+class ModelCard(WireModel):
+    """What a worker serves. ``sizes`` are (height, width) in pixels, the native one first."""
+
+    name: ModelName
+    sha256: str
+    family: str
+    method: str
+    steps: int
+    sizes: list[tuple[int, int]] = Field(min_length=1)
+    max_sequence_length: int | None
+    version: str
+    settings: dict[str, Any]
+
+
+class WorkerLease(WireModel):
+    """A live worker and the card it announced; ``expires_in`` is in seconds."""
+
+    worker_id: str
+    expires_in: float
+    card: ModelCard
+
+
+class JobState(WireModel):
+    """A job as Redis knows it. ``created`` is a Unix time in seconds."""
+
+    id: str
+    model: str
+    created: float
+    total: int
+    started: bool
+    results: list[ImageResult]
+    failures: list[ImageFailure]
+
+    @property
+    def settled(self) -> bool:
+        """Every image is made or has failed for good."""
+        return len(self.results) + len(self.failures) == self.total
+
+    @property
+    def status(self) -> JobStatus:
+        if not self.settled:
+            return "running" if self.started else "queued"
+        reasons = {failure.reason for failure in self.failures}
+        if "error" in reasons:
+            return "failed"
+        if "expired" in reasons:
+            return "expired"
+        return "cancelled" if reasons else "completed"
+
+
+class JobEvent(WireModel):
+    """Published when an image of a job is settled; ``done`` counts results and failures."""
+
+    job_id: str
+    index: int
+    done: int
+    failed: int
+    total: int

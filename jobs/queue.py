@@ -1,0 +1,270 @@
+"""The queue of one model: admission, claims, leases, and results committed exactly once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from jobs.connection import SOCKET_TIMEOUT_S
+from jobs.keys import KNOWN_MODELS, WORKER_GROUP, ModelKeys
+from jobs.models import (
+    FailureReason,
+    ImageFailure,
+    ImageFormat,
+    ImageResult,
+    ImageTask,
+    JobState,
+    ModelCard,
+    WorkerLease,
+)
+
+LUA_DIR = Path(__file__).parent / "lua"
+CARD_TTL_S = 24 * 3600.0
+
+
+@dataclass(frozen=True)
+class Admission:
+    """Whether the job was admitted, and the images then queued."""
+
+    ok: bool
+    queued_images: int
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A task leased to this worker; ``deliveries`` counts how often it has been handed to any worker."""
+
+    entry_id: str
+    task: ImageTask
+    deliveries: int
+
+
+class TaskQueue:
+    """Queue client of one model. All methods raise redis.exceptions.RedisError when Redis is away."""
+
+    def __init__(self, redis: Redis, model: str) -> None:
+        self.model = model
+        self._redis: Any = redis  # redis-py types every answer as bytes | str; ours are bytes
+        self._keys = ModelKeys(model)
+        self._admit = redis.register_script((LUA_DIR / "admit.lua").read_text())
+        self._settle = redis.register_script((LUA_DIR / "settle.lua").read_text())
+        self._hand_back = redis.register_script((LUA_DIR / "hand_back.lua").read_text())
+
+    async def admit(
+        self, tasks: Sequence[ImageTask], max_queued_images: int, ttl_s: float, channel: str = ""
+    ) -> Admission:
+        """Queue the images of one job, all or none, if no more than `max_queued_images` then wait unclaimed.
+
+        The job is forgotten `ttl_s` seconds after its last change; its events go to the pub/sub `channel`.
+        """
+        job_id, created = tasks[0].job_id, tasks[0].created
+        admitted, queued = await self._admit(
+            keys=[self._keys.tasks, self._keys.job(job_id)],
+            args=[
+                WORKER_GROUP,
+                max_queued_images,
+                _milliseconds(ttl_s),
+                created,
+                channel,
+                *(task.model_dump_json() for task in tasks),
+            ],
+        )
+        return Admission(ok=admitted == 1, queued_images=int(queued))
+
+    async def claim(self, worker_id: str, count: int, block_s: float) -> list[Claim]:
+        """Take up to `count` waiting tasks, oldest first; wait at most `block_s` (0 to 4 seconds) for the first."""
+        if not 0 <= block_s < SOCKET_TIMEOUT_S - 0.5:
+            raise ValueError(f"block_s must be below {SOCKET_TIMEOUT_S - 0.5} seconds, got {block_s}")
+        block_ms = _milliseconds(block_s) if block_s else None
+        try:
+            streams = await self._read_group(worker_id, count, block_ms)
+        except ResponseError as error:
+            if not str(error).startswith("NOGROUP"):
+                raise
+            await self._create_group()  # first worker of this model, or a Redis that came back empty
+            streams = await self._read_group(worker_id, count, block_ms)
+        return [
+            Claim(entry_id.decode(), _task(fields), deliveries=1)
+            for _, entries in streams or []
+            for entry_id, fields in entries
+        ]
+
+    async def take_over(self, worker_id: str, idle_s: float, count: int) -> list[Claim]:
+        """Take up to `count` tasks whose lease nobody renewed for `idle_s` seconds."""
+        taken: list[tuple[bytes, dict[bytes, bytes]]] = []
+        cursor: str | bytes = "0-0"
+        try:
+            while len(taken) < count:
+                cursor, entries, _ = await self._redis.xautoclaim(
+                    self._keys.tasks, WORKER_GROUP, worker_id, _milliseconds(idle_s), cursor, count - len(taken)
+                )
+                taken += entries
+                if cursor == b"0-0":
+                    break
+        except ResponseError as error:
+            if str(error).startswith("NOGROUP"):
+                return []
+            raise
+        deliveries = await self._deliveries([entry_id for entry_id, _ in taken])
+        return [
+            Claim(entry_id.decode(), _task(fields), times)
+            for (entry_id, fields), times in zip(taken, deliveries, strict=True)
+        ]
+
+    async def renew(self, worker_id: str, claims: Sequence[Claim]) -> None:
+        """Keep the leases of `claims` from being taken over for another lease time."""
+        if claims:
+            await self._redis.xclaim(
+                self._keys.tasks, WORKER_GROUP, worker_id, 0, [claim.entry_id for claim in claims], justid=True
+            )
+
+    async def commit(self, claim: Claim, result: ImageResult, data: bytes, ttl_s: float) -> bool:
+        """Store the image and its bytes for `ttl_s` seconds; False when it was settled before or its job is gone."""
+        image_key = self._keys.image(result.sha256, result.format)
+        return await self._settle_image(claim, "result", result.model_dump_json(), ttl_s, image_key, data)
+
+    async def fail(self, claim: Claim, reason: FailureReason, detail: str, ttl_s: float = 3600.0) -> bool:
+        """Give the image up for good, `detail` being shown to the client; False as for `commit`."""
+        failure = ImageFailure(index=claim.task.index, reason=reason, detail=detail)
+        return await self._settle_image(claim, "failure", failure.model_dump_json(), ttl_s)
+
+    async def hand_back(self, claims: Sequence[Claim]) -> None:
+        """Return unfinished tasks to the end of the queue, where any worker gets them at once."""
+        if claims:
+            pairs = [part for claim in claims for part in (claim.entry_id, claim.task.model_dump_json())]
+            await self._hand_back(keys=[self._keys.tasks], args=[WORKER_GROUP, *pairs])
+
+    async def announce(self, worker_id: str, card: ModelCard, ttl_s: float) -> None:
+        """Say that this worker is warm and serves `card`; to be repeated within `ttl_s` seconds."""
+        card_json = card.model_dump_json()
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.set(self._keys.card, card_json, px=_milliseconds(CARD_TTL_S))
+            pipeline.set(self._keys.worker(worker_id), card_json, px=_milliseconds(ttl_s))
+            pipeline.sadd(self._keys.workers, worker_id)
+            await pipeline.execute()
+        await self._redis.sadd(KNOWN_MODELS, self.model)
+
+    async def retire(self, worker_id: str) -> None:
+        """Take the worker's lease back; its card stays known."""
+        await self._redis.delete(self._keys.worker(worker_id))
+        await self._redis.srem(self._keys.workers, worker_id)
+
+    async def workers(self) -> list[WorkerLease]:
+        """The workers whose lease has not expired, by name."""
+        worker_ids = [worker_id.decode() for worker_id in sorted(await self._redis.smembers(self._keys.workers))]
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for worker_id in worker_ids:
+                pipeline.get(self._keys.worker(worker_id))
+                pipeline.pttl(self._keys.worker(worker_id))
+            answers = await pipeline.execute()
+        leases = []
+        for worker_id, card_json, ttl_ms in zip(worker_ids, answers[::2], answers[1::2], strict=True):
+            if card_json is None or ttl_ms < 0:
+                await self._redis.srem(self._keys.workers, worker_id)
+                continue
+            card = ModelCard.model_validate_json(card_json)
+            leases.append(WorkerLease(worker_id=worker_id, expires_in=ttl_ms / 1000, card=card))
+        return leases
+
+    async def card(self) -> ModelCard | None:
+        """The card last announced, up to a day ago."""
+        card_json = await self._redis.get(self._keys.card)
+        return None if card_json is None else ModelCard.model_validate_json(card_json)
+
+    async def depth(self) -> tuple[int, int]:
+        """(images waiting for a worker, images held by workers)."""
+        try:
+            pending = await self._redis.xpending(self._keys.tasks, WORKER_GROUP)
+        except ResponseError:  # no stream, or no group yet
+            return 0, 0
+        inflight = int(pending["pending"])
+        return max(0, await self._redis.xlen(self._keys.tasks) - inflight), inflight
+
+    async def job(self, job_id: str) -> JobState | None:
+        """The job's state and results, or None when unknown or expired."""
+        fields = await self._redis.hgetall(self._keys.job(job_id))
+        if not fields:
+            return None
+        results, failures = _outcomes(fields)
+        return JobState(
+            id=job_id,
+            model=self.model,
+            created=float(fields[b"created"]),
+            total=int(fields[b"total"]),
+            started=bool(results or failures) or await self._delivered(fields[b"entry"]),
+            results=results,
+            failures=failures,
+        )
+
+    async def image(self, sha256: str, image_format: ImageFormat) -> bytes | None:
+        """The bytes of a committed image, or None when unknown or expired."""
+        return await self._redis.get(self._keys.image(sha256, image_format))
+
+    async def images(self, results: Sequence[ImageResult]) -> list[bytes | None]:
+        """The bytes of several committed images in one round trip."""
+        return await self._redis.mget([self._keys.image(result.sha256, result.format) for result in results])
+
+    async def _read_group(self, worker_id: str, count: int, block_ms: int | None) -> Any:
+        return await self._redis.xreadgroup(WORKER_GROUP, worker_id, {self._keys.tasks: ">"}, count, block_ms)
+
+    async def _create_group(self) -> None:
+        try:
+            await self._redis.xgroup_create(self._keys.tasks, WORKER_GROUP, id="0", mkstream=True)
+        except ResponseError as error:
+            if not str(error).startswith("BUSYGROUP"):
+                raise
+
+    async def _deliveries(self, entry_ids: Sequence[bytes]) -> list[int]:
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for entry_id in entry_ids:
+                pipeline.xpending_range(self._keys.tasks, WORKER_GROUP, entry_id, entry_id, 1)
+            answers = await pipeline.execute()
+        return [int(rows[0]["times_delivered"]) if rows else 1 for rows in answers]
+
+    async def _delivered(self, entry_id: bytes) -> bool:
+        groups = await self._redis.xinfo_groups(self._keys.tasks)
+        return any(_stream_position(entry_id) <= _stream_position(group["last-delivered-id"]) for group in groups)
+
+    async def _settle_image(
+        self, claim: Claim, kind: str, outcome: str, ttl_s: float, image_key: str | None = None, data: bytes = b""
+    ) -> bool:
+        keys = [self._keys.tasks, self._keys.job(claim.task.job_id)]
+        settled = await self._settle(
+            keys=keys if image_key is None else [*keys, image_key],
+            args=[WORKER_GROUP, claim.entry_id, claim.task.index, kind, outcome, _milliseconds(ttl_s), data],
+        )
+        return settled == 1
+
+
+async def known_models(redis: Redis) -> list[str]:
+    """The names of all models ever announced on this Redis, sorted."""
+    client: Any = redis
+    return sorted(name.decode() for name in await client.smembers(KNOWN_MODELS))
+
+
+def _task(fields: dict[bytes, bytes]) -> ImageTask:
+    return ImageTask.model_validate_json(fields[b"task"])
+
+
+def _outcomes(fields: dict[bytes, bytes]) -> tuple[list[ImageResult], list[ImageFailure]]:
+    results, failures = [], []
+    for name, value in fields.items():
+        if name.startswith(b"image:"):
+            kind, _, outcome = value.partition(b" ")
+            if kind == b"result":
+                results.append(ImageResult.model_validate_json(outcome))
+            else:
+                failures.append(ImageFailure.model_validate_json(outcome))
+    return sorted(results, key=lambda result: result.index), sorted(failures, key=lambda failure: failure.index)
+
+
+def _stream_position(entry_id: bytes) -> tuple[int, int]:
+    milliseconds, _, sequence = entry_id.partition(b"-")
+    return int(milliseconds), int(sequence)
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, round(seconds * 1000))

@@ -1,0 +1,81 @@
+"""Settings of each process, read from FOURSTEP_* environment variables."""
+
+import difflib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "FOURSTEP_"
+BUNDLED_MODEL = Path(__file__).resolve().parent.parent / "models" / "emoji-student"
+
+
+class Settings(BaseSettings):
+    """What every process is told. Raises pydantic.ValidationError, also for FOURSTEP_* variables nobody reads."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, protected_namespaces=())
+
+    redis_url: str | None = Field(
+        default=None, description="redis://, rediss:// or unix:// address; `fourstep up` starts its own when unset"
+    )
+    result_ttl_s: float = Field(default=3600.0, gt=0, description="seconds for which results are kept")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="least severe level that is logged"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_unknown_variables(cls, values: Any) -> Any:
+        known = {PREFIX + name.upper() for kind in (ApiSettings, WorkerSettings) for name in kind.model_fields}
+        unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
+        if unknown:
+            raise ValueError("; ".join(_suggestion(name, known) for name in unknown))
+        return values
+
+
+class ApiSettings(Settings):
+    """Settings of the API process."""
+
+    host: str = Field(default="127.0.0.1", description="address to listen on")
+    port: int = Field(default=8000, ge=1, le=65535, description="port to listen on")
+    max_queued_images: int = Field(default=512, ge=1, description="images that may wait for a worker, over all calls")
+    timeout_s: float = Field(default=60.0, gt=0, le=600, description="seconds a call waits when it does not say")
+    max_images: int = Field(default=64, ge=1, le=64, description="images in one call")
+    max_prompt_chars: int = Field(default=2000, ge=1, le=2000, description="characters in a prompt")
+
+    @model_validator(mode="after")
+    def _one_call_fits_the_queue(self) -> Self:
+        if self.max_images > self.max_queued_images:
+            raise ValueError("max_images must not exceed max_queued_images: such a call could never be admitted")
+        return self
+
+
+class WorkerSettings(Settings):
+    """Settings of the worker process."""
+
+    model: str = Field(default=str(BUNDLED_MODEL), description="model folder or Hugging Face hub id")
+    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, ...")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(default="auto", description="weights' type")
+    max_batch: int = Field(default=8, ge=1, description="images one step may hold")
+    compile: bool | None = Field(default=None, description="torch.compile the denoiser; unset: where it pays")
+    cuda_graphs: bool | None = Field(default=None, description="replay CUDA graphs; unset: on CUDA devices")
+    metrics_port: int = Field(default=8001, ge=0, le=65535, description="port of the worker's /metrics; 0 for none")
+    lease_s: float = Field(default=15.0, gt=0, description="seconds after which a silent worker's tasks are taken over")
+    steps: int = Field(default=4, ge=1, description="denoising steps, only for models without sampling.json")
+    embed_recipe: bool = Field(default=True, description="write model, prompt and seed into the image's metadata")
+
+
+def explain(error: ValidationError) -> str:
+    """The error in one line, naming environment variables."""
+    return "; ".join(
+        f"{PREFIX}{str(part['loc'][0]).upper()}: {part['msg']}" if part["loc"] else part["msg"].split(", ", 1)[-1]
+        for part in error.errors()
+    )
+
+
+def _suggestion(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name.upper(), known, n=1)
+    return f"unknown variable {name}" + (f": did you mean {close[0]}?" if close else "")

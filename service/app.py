@@ -1,0 +1,72 @@
+"""The FastAPI application."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+from fastapi import FastAPI
+from fastapi.staticfiles import StaticFiles
+from prometheus_client import CollectorRegistry
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from jobs.connection import open_redis
+from jobs.job_events import JobEvents
+from jobs.metrics import ApiMetrics
+from jobs.settings import ApiSettings
+from jobs.version import fourstep_version
+from service.body_limit import BodyLimit
+from service.context import ApiContext
+from service.model_catalogue import ModelCatalogue
+from service.problems import install_problem_handlers
+from service.request_metrics import RequestMetrics
+from service.routes import generate, health, images, jobs, metrics, models, playground
+
+log = structlog.get_logger(__name__)
+
+
+def create_app(settings: ApiSettings) -> FastAPI:
+    """The API on the Redis of ``settings.redis_url``; ValueError when that is unset."""
+    if settings.redis_url is None:
+        raise ValueError("FOURSTEP_REDIS_URL must name the Redis to use, for example redis://127.0.0.1:6379/0")
+    redis = open_redis(settings.redis_url)
+    registry = CollectorRegistry()
+    context = ApiContext(
+        settings=settings,
+        redis=redis,
+        events=JobEvents(redis),
+        catalogue=ModelCatalogue(redis),
+        registry=registry,
+        metrics=ApiMetrics(registry),
+    )
+    app = FastAPI(
+        title="fourstep",
+        description="Images from prompts in four network evaluations each.",
+        version=fourstep_version(),
+        lifespan=_lifespan,
+    )
+    app.state.context = context
+    app.add_middleware(BodyLimit)
+    app.add_middleware(RequestMetrics, metrics=context.metrics)
+    install_problem_handlers(app)
+    for route in (generate, jobs, images, models, health, metrics, playground):
+        app.include_router(route.router)
+    app.mount("/static", StaticFiles(directory=playground.STATIC_DIR), name="static")
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    context: ApiContext = app.state.context
+    await _report_redis(context.redis)
+    await context.events.start()
+    yield
+    await context.events.aclose()
+    await context.redis.aclose()
+
+
+async def _report_redis(redis: Redis) -> None:
+    try:
+        await redis.ping()
+    except RedisError as error:
+        log.error("redis does not answer; calls get 503 until it does (see FOURSTEP_REDIS_URL)", error=str(error))

@@ -1,0 +1,121 @@
+"""What a client may ask for, and its translation into image tasks."""
+
+import secrets
+import time
+import uuid
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from jobs.models import MAX_SEED, ImageFormat, ImageTask, Mode, ModelCard
+from jobs.settings import ApiSettings
+from service.problems import FieldError, invalid_fields
+
+# Drawn seeds stay short enough to be typed, and exact in JavaScript.
+RANDOM_SEEDS = 2**32
+
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+
+
+class GenerateRequest(BaseModel):
+    """The JSON body of ``POST /generate``. Sizes are pixels, ``timeout`` seconds."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        json_schema_extra={"examples": [{"prompt": "a smiling cat face", "seed": 7, "num_images": 4}]},
+    )
+
+    prompt: str = Field(min_length=1, max_length=2000)
+    num_images: int = Field(default=1, ge=1, le=64)
+    seed: Seed | None = Field(default=None, description="image i uses seed + i; drawn at random when absent")
+    seeds: list[Seed] | None = Field(
+        default=None, min_length=1, max_length=64, description="one per image, instead of seed and num_images"
+    )
+    model: str | None = Field(default=None, description="default: the served model")
+    width: int | None = Field(default=None, ge=1, description="default: the model's native width")
+    height: int | None = Field(default=None, ge=1, description="default: the model's native height")
+    format: ImageFormat = "png"
+    quality: int = Field(default=90, ge=1, le=100, description="of jpeg and webp")
+    response: Literal["b64", "url"] = "b64"
+    mode: Mode = Field(default="fast", description="strict: the same pixels whatever shares the batch")
+    timeout: float | None = Field(default=None, gt=0, le=600)
+
+    @model_validator(mode="after")
+    def _seeds_stand_alone(self) -> Self:
+        for other in ("seed", "num_images"):
+            if self.seeds is not None and other in self.model_fields_set:
+                raise PydanticCustomError("exclusive", f"give either seeds or {other}, not both")
+        return self
+
+
+def image_tasks(request: GenerateRequest, card: ModelCard, settings: ApiSettings) -> list[ImageTask]:
+    """One task per image of a new job; Problem 422 naming every field beyond the settings' or the model's limits."""
+    height, width = _size(request, card)
+    seeds = request.seeds or _consecutive_seeds(request)
+    errors = [
+        *_limit_errors(request, len(seeds), settings),
+        *_size_errors(request, (height, width), card),
+        *_seed_errors(request, seeds),
+    ]
+    if errors:
+        raise invalid_fields(errors)
+    job_id, created = uuid.uuid4().hex, time.time()
+    return [
+        ImageTask(
+            job_id=job_id,
+            index=index,
+            prompt=request.prompt,
+            seed=seed,
+            width=width,
+            height=height,
+            format=request.format,
+            quality=request.quality,
+            mode=request.mode,
+            created=created,
+            deadline=created + (request.timeout or settings.timeout_s),
+        )
+        for index, seed in enumerate(seeds)
+    ]
+
+
+def _consecutive_seeds(request: GenerateRequest) -> list[int]:
+    first = secrets.randbelow(RANDOM_SEEDS) if request.seed is None else request.seed
+    return [first + i for i in range(request.num_images)]
+
+
+def _size(request: GenerateRequest, card: ModelCard) -> tuple[int, int]:
+    native_height, native_width = card.sizes[0]
+    return request.height or native_height, request.width or native_width
+
+
+def _limit_errors(request: GenerateRequest, images: int, settings: ApiSettings) -> list[FieldError]:
+    errors = []
+    if images > settings.max_images:
+        field = "num_images" if request.seeds is None else "seeds"
+        errors.append(_beyond(field, "images", settings.max_images))
+    if len(request.prompt) > settings.max_prompt_chars:
+        errors.append(_beyond("prompt", "characters", settings.max_prompt_chars))
+    return errors
+
+
+def _beyond(field: str, unit: str, limit: int) -> FieldError:
+    return FieldError(field=field, message=f"at most {limit} {unit}", limit=limit)
+
+
+def _size_errors(request: GenerateRequest, size: tuple[int, int], card: ModelCard) -> list[FieldError]:
+    if size in card.sizes:
+        return []
+    allowed = [f"{width}x{height}" for height, width in card.sizes]
+    message = f"{card.name} makes width x height of {', '.join(allowed)}, not {size[1]}x{size[0]}"
+    asked = [field for field in ("width", "height") if getattr(request, field) is not None]
+    return [FieldError(field=field, message=message, limit=allowed) for field in asked]
+
+
+def _seed_errors(request: GenerateRequest, seeds: list[int]) -> list[FieldError]:
+    if seeds[-1] <= MAX_SEED:
+        return []
+    limit = MAX_SEED - request.num_images + 1
+    return [FieldError(field="seed", message=f"at most {limit} for {request.num_images} images", limit=limit)]

@@ -1,0 +1,61 @@
+"""What a finished call is answered with."""
+
+import base64
+from collections.abc import Callable, Sequence
+from typing import Self
+
+from pydantic import BaseModel
+
+from jobs.models import Determinism, ImageFormat, ImageResult, Timings
+
+
+class GeneratedImage(BaseModel):
+    """One image: its bytes as ``b64``, or the ``url`` to fetch them from."""
+
+    index: int
+    seed: int
+    width: int
+    height: int
+    format: ImageFormat
+    sha256: str
+    b64: str | None = None
+    url: str | None = None
+
+    @classmethod
+    def inline(cls, result: ImageResult, data: bytes) -> Self:
+        return cls(**_common(result), b64=base64.b64encode(data).decode())
+
+    @classmethod
+    def linked(cls, result: ImageResult, url: str) -> Self:
+        return cls(**_common(result), url=url)
+
+
+class GenerateResponse(BaseModel):
+    """The answer to ``POST /generate``; times in seconds, ``created`` as Unix time."""
+
+    id: str
+    model: str
+    created: int
+    images: list[GeneratedImage]
+    timings: Timings
+    determinism: Determinism
+
+
+def call_timings(results: Sequence[ImageResult], total_s: float) -> Timings:
+    """The slowest image's time in each stage (images of one call share their batches), and the call's own total."""
+
+    def slowest(stage: Callable[[Timings], float]) -> float:
+        return max(stage(result.timings) for result in results)
+
+    return Timings(
+        queue=slowest(lambda timings: timings.queue),
+        encode=slowest(lambda timings: timings.encode),
+        denoise=slowest(lambda timings: timings.denoise),
+        decode=slowest(lambda timings: timings.decode),
+        encode_image=slowest(lambda timings: timings.encode_image),
+        total=total_s,
+    )
+
+
+def _common(result: ImageResult) -> dict:
+    return result.model_dump(include={"index", "seed", "width", "height", "format", "sha256"})

@@ -1,0 +1,56 @@
+"""The models that workers have announced, as the API sees them."""
+
+import time
+from dataclasses import dataclass
+
+from redis.asyncio import Redis
+
+from jobs.models import ModelCard, WorkerLease
+from jobs.queue import TaskQueue, known_models
+from service.problems import FieldError, Problem, invalid_fields
+
+# A burst of calls asks Redis once; a model that appears or leaves is noticed within a second.
+MAX_AGE_S = 1.0
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """An announced model, its live workers and its queue."""
+
+    card: ModelCard
+    workers: list[WorkerLease]
+    queue: TaskQueue
+
+
+class ModelCatalogue:
+    """Looks models up in Redis; methods raise redis.exceptions.RedisError when it is away."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._queues: dict[str, TaskQueue] = {}
+        self._recent: list[ServedModel] = []
+        self._read_at = float("-inf")
+
+    async def read(self) -> list[ServedModel]:
+        """All announced models as they are now, those with live workers first, then by name."""
+        served = []
+        for name in await known_models(self._redis):
+            queue = self._queues.setdefault(name, TaskQueue(self._redis, name))
+            if card := await queue.card():
+                served.append(ServedModel(card, await queue.workers(), queue))
+        self._recent = sorted(served, key=lambda model: (not model.workers, model.card.name))
+        self._read_at = time.monotonic()
+        return self._recent
+
+    async def choose(self, name: str | None) -> ServedModel:
+        """The model called `name`, or the served one; Problem 503 when there is none, 422 for an unknown name."""
+        served = self._recent
+        if not served or time.monotonic() - self._read_at > MAX_AGE_S:
+            served = await self.read()
+        if not served:
+            raise Problem(503, "no-model", "No model yet", "No worker has announced a model; it may still be starting.")
+        for model in served:
+            if name in (None, model.card.name):
+                return model
+        names = [model.card.name for model in served]
+        raise invalid_fields([FieldError(field="model", message=f"must be one of {', '.join(names)}", limit=names)])

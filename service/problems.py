@@ -1,0 +1,154 @@
+"""Errors as RFC 9457 ``application/problem+json``, each with a stable ``type``."""
+
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from redis.exceptions import OutOfMemoryError, RedisError
+from starlette.exceptions import HTTPException
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_S = 1
+# Room for the longest prompt with every character escaped, and 64 seeds.
+MAX_BODY_BYTES = 64 * 1024
+
+log = structlog.get_logger(__name__)
+
+
+class FieldError(BaseModel):
+    """What is wrong with one field; ``limit`` is the bound or the allowed values, where there is one."""
+
+    field: str
+    message: str
+    limit: Any = None
+
+
+class ProblemDetails(BaseModel):
+    """The body of every error."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldError] | None = None
+
+
+class Problem(Exception):
+    """An error to be answered as problem details; `name` ends the stable type ``urn:fourstep:problem:<name>``."""
+
+    def __init__(
+        self,
+        status: int,
+        name: str,
+        title: str,
+        detail: str,
+        errors: list[FieldError] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.headers = headers
+        self.details = ProblemDetails(
+            type=f"urn:fourstep:problem:{name}", title=title, status=status, detail=detail, errors=errors
+        )
+
+    def response(self) -> JSONResponse:
+        body = self.details.model_dump(exclude_none=True)
+        return JSONResponse(body, self.details.status, headers=self.headers, media_type=MEDIA_TYPE)
+
+
+def invalid_fields(errors: list[FieldError]) -> Problem:
+    detail = "; ".join(f"{error.field}: {error.message}" for error in errors)
+    return Problem(422, "invalid-request", "The request does not fit the contract", detail, errors)
+
+
+def overloaded(name: str, detail: str) -> Problem:
+    return Problem(429, name, "Too busy", detail, headers={"Retry-After": str(RETRY_AFTER_S)})
+
+
+def redis_away() -> Problem:
+    return Problem(
+        503, "redis-unavailable", "The queue does not answer", "Redis cannot be reached; nothing was lost, try again."
+    )
+
+
+def install_problem_handlers(app: FastAPI) -> None:
+    """Make every error of `app`, the framework's own included, a problem document."""
+    app.add_exception_handler(Problem, _answer_problem)
+    app.add_exception_handler(RequestValidationError, _answer_validation_error)
+    app.add_exception_handler(HTTPException, _answer_http_exception)
+    app.add_exception_handler(RedisError, _answer_redis_error)
+    app.add_exception_handler(Exception, _answer_bug)
+
+
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI description of the errors a route answers."""
+    schema = {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}
+    return {
+        status: {"description": HTTPStatus(status).phrase, "model": ProblemDetails, "content": {MEDIA_TYPE: schema}}
+        for status in statuses
+    }
+
+
+async def _answer_problem(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, Problem)
+    return error.response()
+
+
+async def _answer_validation_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    found = error.errors()
+    if found[0]["type"] == "json_invalid":
+        reason = f"not JSON at character {found[0]['loc'][-1]}: {found[0]['ctx']['error']}"
+        return _malformed_json(reason).response()
+    content_type = request.headers.get("content-type", "")
+    if found[0]["type"] == "model_attributes_type" and "json" not in content_type:
+        detail = f"Send Content-Type: application/json, not {content_type or 'none'}."
+        return Problem(415, "unsupported-media-type", "The body must be JSON", detail).response()
+    return invalid_fields([_field_error(one) for one in found]).response()
+
+
+def _malformed_json(reason: str) -> Problem:
+    return Problem(
+        400, "malformed-json", "The body is not JSON", reason, errors=[FieldError(field="body", message=reason)]
+    )
+
+
+def _field_error(found: dict[str, Any]) -> FieldError:
+    path = [str(part) for part in found["loc"] if part not in ("body", "path", "query")]
+    context = found.get("ctx", {})
+    limits = ("le", "lt", "ge", "gt", "max_length", "min_length", "expected", "pattern")
+    limit = next((context[name] for name in limits if name in context), None)
+    message = "Unknown field" if found["type"] == "extra_forbidden" else found["msg"]
+    return FieldError(field=".".join(path) or "body", message=message, limit=limit)
+
+
+async def _answer_http_exception(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 413:
+        return body_too_large().response()
+    if error.status_code == 400:
+        return _malformed_json("the body is not JSON in UTF-8").response()
+    phrase = HTTPStatus(error.status_code).phrase
+    name = phrase.lower().replace(" ", "-")
+    headers = dict(error.headers) if error.headers else None
+    return Problem(error.status_code, name, phrase, str(error.detail), headers=headers).response()
+
+
+def body_too_large() -> Problem:
+    error = FieldError(field="body", message=f"at most {MAX_BODY_BYTES} bytes", limit=MAX_BODY_BYTES)
+    return Problem(413, "body-too-large", "The body is too large", f"body: {error.message}", [error])
+
+
+async def _answer_redis_error(request: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, OutOfMemoryError):
+        return overloaded("store-full", "Redis has no memory left for another job.").response()
+    log.error("redis does not answer", error=str(error))
+    return redis_away().response()
+
+
+async def _answer_bug(request: Request, error: Exception) -> JSONResponse:
+    return Problem(500, "internal-error", "Internal error", "The server failed; the log says why.").response()

@@ -1,0 +1,55 @@
+"""Counts, times and logs every request, and marks answers as not to be sniffed."""
+
+import time
+
+import structlog
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from jobs.metrics import ApiMetrics
+
+# Asked every few seconds by machines: logged only at debug level.
+PROBES = ("/healthz", "/readyz", "/metrics")
+OUTCOMES = {401: "unauthorized", 403: "unauthorized", 429: "shed", 504: "expired"}
+
+log = structlog.get_logger(__name__)
+
+
+class RequestMetrics:
+    """ASGI middleware. The endpoint is the route's template, so that the label stays small."""
+
+    def __init__(self, app: ASGIApp, metrics: ApiMetrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.monotonic()
+        status = 500
+
+        async def send_noting_status(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Content-Type-Options"] = "nosniff"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_noting_status)
+        finally:
+            self._record(scope, status, time.monotonic() - began)
+
+    def _record(self, scope: Scope, status: int, duration_s: float) -> None:
+        endpoint = getattr(scope.get("route"), "path", "unmatched")
+        self._metrics.requests.labels(endpoint=endpoint, outcome=_outcome(status)).inc()
+        self._metrics.request_duration.labels(endpoint=endpoint).observe(duration_s)
+        write = log.debug if endpoint in PROBES else log.info
+        write("request", method=scope["method"], endpoint=endpoint, status=status, seconds=round(duration_s, 4))
+
+
+def _outcome(status: int) -> str:
+    if status < 400:
+        return "ok"
+    return OUTCOMES.get(status, "invalid" if status < 500 else "error")

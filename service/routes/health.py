@@ -1,0 +1,35 @@
+"""``/healthz``: the process is alive. ``/readyz``: a call would be served now."""
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+
+from service.context import Context
+from service.problems import Problem, problem_responses
+
+router = APIRouter(tags=["health"])
+
+
+class Health(BaseModel):
+    status: str
+
+
+class Readiness(BaseModel):
+    """The models with a warm worker."""
+
+    status: str
+    models: list[str]
+
+
+@router.get("/healthz")
+async def healthz() -> Health:
+    """The process is alive."""
+    return Health(status="ok")
+
+
+@router.get("/readyz", responses=problem_responses(503))
+async def readyz(context: Context) -> Readiness:
+    """Redis answers and a warm worker is there."""
+    models = [model.card.name for model in await context.catalogue.read() if model.workers]
+    if not models:
+        raise Problem(503, "no-worker", "Not ready", "No warm worker is connected; it may still be starting.")
+    return Readiness(status="ready", models=models)

@@ -1,0 +1,43 @@
+"""``GET /images/{sha256}.{format}``: finished images by content; an address never changes its meaning."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Path, Request
+from fastapi.responses import Response
+
+from jobs.models import ImageFormat, ImageResult
+from service.context import Context
+from service.problems import Problem, problem_responses
+
+router = APIRouter(tags=["images"])
+
+
+@router.get(
+    "/images/{sha256}.{image_format}",
+    response_class=Response,
+    responses={
+        200: {"content": {f"image/{name}": {} for name in ("png", "jpeg", "webp")}},
+        304: {"description": "Not Modified"},
+        **problem_responses(404, 422, 503),
+    },
+)
+async def get_image(
+    sha256: Annotated[str, Path(pattern="^[0-9a-f]{64}$")],
+    image_format: ImageFormat,
+    context: Context,
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Response:
+    """The bytes of an image, for as long as results are kept."""
+    etag = f'"{sha256}"'
+    headers = {"ETag": etag, "Cache-Control": "public, max-age=31536000, immutable"}
+    if if_none_match is not None and etag in if_none_match:
+        return Response(status_code=304, headers=headers)
+    for model in await context.catalogue.read():
+        if data := await model.queue.image(sha256, image_format):
+            return Response(data, media_type=f"image/{image_format}", headers=headers)
+    raise Problem(404, "image-not-found", "No such image", "The image is unknown, or has expired.")
+
+
+def image_url(request: Request, result: ImageResult) -> str:
+    """The absolute address of an image, as the client of `request` sees this server."""
+    return str(request.url_for("get_image", sha256=result.sha256, image_format=result.format))

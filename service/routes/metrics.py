@@ -1,0 +1,30 @@
+"""``GET /metrics``: the API's metrics, and the queue's as Redis has them at this moment."""
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from redis.exceptions import RedisError
+
+from service.context import ApiContext, Context
+
+router = APIRouter(tags=["metrics"])
+
+
+@router.get("/metrics", response_class=Response, responses={200: {"content": {CONTENT_TYPE_LATEST: {}}}})
+async def metrics(context: Context) -> Response:
+    """Prometheus text format."""
+    await _read_queue_gauges(context)
+    return Response(generate_latest(context.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _read_queue_gauges(context: ApiContext) -> None:
+    gauges = (context.metrics.queue_images, context.metrics.inflight_images, context.metrics.workers)
+    for gauge in gauges:
+        gauge.clear()
+    try:
+        for model in await context.catalogue.read():
+            queued, inflight = await model.queue.depth()
+            for gauge, value in zip(gauges, (queued, inflight, len(model.workers)), strict=True):
+                gauge.labels(model=model.card.name).set(value)
+    except RedisError:
+        return  # without Redis the gauges are absent, which alerts can see; the rest still counts

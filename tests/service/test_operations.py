@@ -1,0 +1,92 @@
+import subprocess
+import sys
+from collections.abc import Callable
+
+import httpx
+import pytest
+from redis.asyncio import Redis
+
+from jobs.settings import ApiSettings
+from service.app import create_app
+from tests.samples import MODEL, sample_card, sample_tasks
+from tests.service.stand_in_worker import StandInWorker
+from tests.waiting import wait_until
+
+
+async def test_ready_only_while_a_warm_worker_is_seen(
+    api: httpx.AsyncClient, redis: Redis, worker: StandInWorker
+) -> None:
+    answer = await api.get("/readyz")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ready", "models": [MODEL]})
+
+
+async def test_not_ready_without_a_worker(api: httpx.AsyncClient) -> None:
+    answer = await api.get("/readyz")
+    assert (answer.status_code, answer.json()["type"]) == (503, "urn:fourstep:problem:no-worker")
+    assert (await api.get("/healthz")).json() == {"status": "ok"}
+
+
+async def test_models_are_listed_with_effective_settings(api: httpx.AsyncClient, worker: StandInWorker) -> None:
+    (model,) = (await api.get("/models")).json()["models"]
+    assert model["name"] == MODEL
+    assert model["settings"] == sample_card().settings
+    assert model["sizes"] == [[64, 64], [64, 96]]
+    assert [lease["worker_id"] for lease in model["workers"]] == [f"stand-in-{MODEL}"]
+
+
+async def test_metrics_count_requests_and_read_the_queue(api: httpx.AsyncClient, worker: StandInWorker) -> None:
+    worker.busy = True
+    await worker.queue.admit(sample_tasks(3), 64, 60)
+
+    async def claimed() -> bool:
+        return await worker.queue.depth() == (0, 3)
+
+    await wait_until(claimed)
+    await api.post("/generate", json={"prompt": ""})
+    await api.get("/nowhere")
+    lines = (await api.get("/metrics")).text.splitlines()
+    assert f'fourstep_inflight_images{{model="{MODEL}"}} 3.0' in lines
+    assert f'fourstep_queue_images{{model="{MODEL}"}} 0.0' in lines
+    assert f'fourstep_workers{{model="{MODEL}"}} 1.0' in lines
+    assert 'fourstep_requests_total{endpoint="/generate",outcome="invalid"} 1.0' in lines
+    assert 'fourstep_requests_total{endpoint="unmatched",outcome="invalid"} 1.0' in lines
+
+
+async def test_image_addresses_share_one_endpoint_label(api: httpx.AsyncClient, worker: StandInWorker) -> None:
+    for digit in "01":
+        await api.get(f"/images/{digit * 64}.png")
+    text = (await api.get("/metrics")).text
+    assert 'fourstep_requests_total{endpoint="/images/{sha256}.{image_format}",outcome="invalid"} 2.0' in text
+
+
+async def test_the_playground_loads_nothing_from_elsewhere(api: httpx.AsyncClient) -> None:
+    page = await api.get("/")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    for text in (
+        page.text,
+        (await api.get("/static/playground.js")).text,
+        (await api.get("/static/playground.css")).text,
+    ):
+        assert "http://" not in text.replace("http://www.w3.org/", "")
+        assert "https://" not in text
+    assert "style=" not in page.text
+    assert "onclick" not in page.text
+
+
+async def test_openapi_describes_generate(api: httpx.AsyncClient) -> None:
+    operation = (await api.get("/openapi.json")).json()["paths"]["/generate"]["post"]
+    assert set(operation["responses"]) == {"200", "400", "413", "415", "422", "429", "500", "503", "504"}
+    assert "application/problem+json" in operation["responses"]["422"]["content"]
+
+
+def test_the_api_needs_a_redis_address(free_port: Callable[[], int]) -> None:
+    with pytest.raises(ValueError, match="FOURSTEP_REDIS_URL"):
+        create_app(ApiSettings(port=free_port()))
+
+
+@pytest.mark.parametrize("module", ["service.app", "service.server", "jobs.queue", "fourstep"])
+def test_no_torch_is_imported(module: str) -> None:
+    code = f"import sys, {module}; print(sorted({{'torch', 'worker', 'diffusers'}} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

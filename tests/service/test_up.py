@@ -1,0 +1,53 @@
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+
+def fourstep(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "fourstep", *arguments],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("setting", ["FOURSTEP_PORT", "FOURSTEP_METRICS_PORT"])
+def test_a_taken_port_is_refused_in_one_line_before_anything_starts(free_port: Callable[[], int], setting: str) -> None:
+    ports = {"FOURSTEP_PORT": str(free_port()), "FOURSTEP_METRICS_PORT": str(free_port())}
+    with socket.create_server(("127.0.0.1", int(ports[setting]))):
+        result = fourstep("up", **ports)
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert ports[setting] in line
+    assert setting in line
+    assert result.stdout == ""
+
+
+def test_a_misspelt_setting_is_refused_with_a_suggestion() -> None:
+    result = fourstep("up", FOURSTEP_PROT="9000")
+    assert result.returncode == 1
+    assert result.stderr.splitlines() == ["fourstep: unknown variable FOURSTEP_PROT: did you mean FOURSTEP_PORT?"]
+
+
+def test_help_imports_no_torch() -> None:
+    code = (
+        "import sys, fourstep; from typer.testing import CliRunner; "
+        "result = CliRunner().invoke(fourstep.app, ['--help']); assert result.exit_code == 0, result.output; "
+        "print('torch' in sys.modules, all(name in result.output for name in ('up', 'api', 'worker', 'generate')))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["False", "True"]
+
+
+def test_generate_without_a_server_fails_in_one_line(free_port: Callable[[], int]) -> None:
+    result = fourstep("generate", "a cat", "--server", f"http://127.0.0.1:{free_port()}")
+    assert result.returncode == 1
+    assert "no answer from" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,205 @@
+"""Step-level continuous batching: rows join and leave a batch at every denoising step."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from jobs.models import FailureReason, ImageTask
+from worker import noise, sampler
+from worker.model_folder import ServedModel
+from worker.plan import bucket_for, buckets, plan
+from worker.prompt_embeddings import PromptEmbedding, PromptEmbeddings
+from worker.row import Failure, Outcome, Picture, Row, Start
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one batch of a stage (encode, denoise_step, decode) cost.
+
+    `rows` images with `padding` rows beside them took `seconds`; `cached` of them had their embedding at hand.
+    """
+
+    stage: str
+    rows: int
+    padding: int
+    seconds: float
+    cached: int = 0
+
+
+class Engine:
+    """All rows of one device. Not thread-safe: one thread owns it, and with it the device.
+
+    `measure` is told the cost of every batch.
+    """
+
+    def __init__(self, model: ServedModel, max_batch: int) -> None:
+        self.model = model
+        self.max_batch = max_batch
+        self.prompts = PromptEmbeddings(model.network.encode, max_batch)
+        self.measure: Callable[[Measured], None] = lambda measured: None
+        self._rows: dict[str, Row] = {}
+        self._failures: list[Failure] = []
+        self._device = model.network.device
+        self._table = model.table.to(self._device)
+        self._draws = model.table.noise_draws
+        self._guidance = model.contract.guidance_scale
+        with torch.inference_mode():
+            self._negative = self.prompts.get([""], strict=True)[0] if self._guidance > 1 else None
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._rows)
+
+    def add(self, tasks: Mapping[str, ImageTask]) -> None:
+        """Let `tasks` join at the next step, together; their keys are new, and name them in their outcomes."""
+        self._rows.update({key: Row(key, task) for key, task in tasks.items()})
+
+    def withdraw_unstarted(self) -> list[str]:
+        """Forget every row that has not begun, and return their keys."""
+        keys = [key for key, row in self._rows.items() if row.start is None]
+        for key in keys:
+            del self._rows[key]
+        return keys
+
+    @torch.inference_mode()
+    def step(self) -> list[Outcome]:
+        """Run one step of one batch; returns the images that it finished and those that failed."""
+        self._expire(time.time())
+        chosen = plan([row.candidate for row in self._rows.values()], self.max_batch)
+        rows = [self._rows[key] for key in chosen]
+        rows = self._survivors(self._survivors(rows, self._begin), self._denoise)
+        pictures: list[Picture] = []
+        finished = [row for row in rows if row.step == self._table.steps]
+        for row in self._survivors(finished, partial(self._decode, pictures)):
+            del self._rows[row.key]
+        failures, self._failures = self._failures, []
+        return [*pictures, *failures]
+
+    @torch.inference_mode()
+    def warm_up(self) -> None:
+        """Run every stage once at every size and bucket, largest first, so that no request pays for first calls.
+
+        Raises RuntimeError when the model gives NaN or infinity.
+        """
+        for height, width in self.model.contract.sizes:
+            for bucket in reversed(buckets(self.max_batch)):
+                rows = [_warm_up_row(height, width, f"warm-up {bucket} {index}") for index in range(bucket)]
+                for stage in (self._begin, self._denoise, partial(self._decode, [])):
+                    stage(rows)
+        if self._failures:
+            raise RuntimeError(f"warm-up: {self._failures[0].detail}")
+
+    def _expire(self, now: float) -> None:
+        for row in list(self._rows.values()):
+            if row.start is None and row.task.deadline is not None and row.task.deadline < now:
+                self._fail(row, "expired", "the deadline passed before it could start")
+
+    def _survivors(self, rows: list[Row], work: Callable[[list[Row]], None]) -> list[Row]:
+        """Do `work` on all rows together and, if that raises, on each alone: only a row that fails alone fails."""
+        if not rows:
+            return []
+        try:
+            work(rows)
+        except Exception as error:
+            if len(rows) > 1:
+                log.warning("a batch of %d failed (%s): trying its rows one by one", len(rows), type(error).__name__)
+                return [survivor for row in rows for survivor in self._survivors([row], work)]
+            log.exception("image %s failed", rows[0].key)
+            self._fail(rows[0], "error", f"{type(error).__name__}: {error}")
+        return [row for row in rows if row.key in self._rows]
+
+    def _fail(self, row: Row, reason: FailureReason, detail: str) -> None:
+        self._rows.pop(row.key, None)
+        self._failures.append(Failure(row.key, reason, detail))
+
+    def _begin(self, rows: list[Row]) -> None:
+        """Give the rows that start now their embedding and their noise."""
+        fresh = [row for row in rows if row.start is None]
+        if not fresh:
+            return
+        now, started = time.time(), time.perf_counter()
+        hits = self.prompts.hits
+        embeddings = self.prompts.get([row.task.prompt for row in fresh], any(row.strict for row in fresh))
+        for row, embedding in zip(fresh, embeddings, strict=True):
+            shape = self.model.network.latent_shape(row.task.height, row.task.width)
+            drawn = noise.draw(row.task.seed, shape, self._draws).to(self._device)
+            row.start, row.latents = Start(embedding, drawn[1:]), drawn[0]
+            row.spend("queue", max(0.0, now - row.task.created))
+        self._account("encode", fresh, 0, started, cached=self.prompts.hits - hits)
+
+    def _denoise(self, rows: list[Row]) -> None:
+        """Advance every row by its own next step."""
+        started = time.perf_counter()
+        batch = self._padded(rows)
+        starts = [row.start for row in batch if row.start is not None]
+        step_noise = [start.step_noise[row.step] for row, start in zip(batch, starts, strict=True) if self._draws > 1]
+        following = sampler.advance(
+            self._table,
+            self._predictor([start.embedding for start in starts]),
+            _latents(batch),
+            self._indices(batch),
+            torch.stack(step_noise) if step_noise else None,
+        )
+        if self._device.type == "cuda":
+            # A step ends when the device is done, else the host runs ahead and rows cannot join in time.
+            torch.cuda.current_stream(self._device).synchronize()
+        for row, latents in zip(rows, following, strict=False):
+            row.latents, row.bucket = latents, len(batch)
+            row.step += 1
+        self._account("denoise_step", rows, len(batch) - len(rows), started)
+
+    def _decode(self, pictures: list[Picture], rows: list[Row]) -> None:
+        """Latents to pixels; a row whose latents or pixels are not finite fails."""
+        started = time.perf_counter()
+        batch = self._padded(rows)
+        latents = _latents(batch)
+        images = self.model.network.decode(latents)
+        finite = (latents.isfinite().flatten(1).all(1) & images.isfinite().flatten(1).all(1)).cpu()
+        pixels = _to_uint8(images).cpu().numpy()
+        self._account("decode", rows, len(batch) - len(rows), started)
+        for row, image, sound in zip(rows, pixels, finite, strict=False):
+            if sound:
+                pictures.append(Picture(row.key, image, row.bucket, row.seconds))
+            else:
+                self._fail(row, "error", "the image came out as NaN or infinity")
+
+    def _predictor(self, embeddings: list[PromptEmbedding]) -> sampler.Predict:
+        predict = self.model.network.predict
+        if self._negative is None:
+            return partial(predict, embeddings=embeddings)
+        both = [self._negative] * len(embeddings) + embeddings
+        return sampler.guided(partial(predict, embeddings=both), self._guidance)
+
+    def _padded(self, rows: list[Row]) -> list[Row]:
+        bucket = bucket_for(len(rows), any(row.strict for row in rows), self.max_batch)
+        return rows + [rows[0]] * (bucket - len(rows))
+
+    def _indices(self, batch: list[Row]) -> torch.Tensor:
+        indices = torch.tensor([row.step for row in batch], pin_memory=self._device.type == "cuda")
+        return indices.to(self._device, non_blocking=True)
+
+    def _account(self, stage: str, rows: list[Row], padding: int, started: float, cached: int = 0) -> None:
+        seconds = time.perf_counter() - started
+        for row in rows:
+            row.spend(stage, seconds)
+        self.measure(Measured(stage, len(rows), padding, seconds, cached))
+
+
+def _latents(batch: Sequence[Row]) -> torch.Tensor:
+    return torch.stack([row.latents for row in batch if row.latents is not None])
+
+
+def _to_uint8(images: torch.Tensor) -> torch.Tensor:
+    """fp32 [B, 3, H, W] in −1…1 → uint8 [B, H, W, 3], rounded as diffusers does."""
+    return ((images / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def _warm_up_row(height: int, width: int, prompt: str) -> Row:
+    task = ImageTask(job_id="warm-up", index=0, prompt=prompt, seed=0, height=height, width=width, created=time.time())
+    return Row(prompt, task)

@@ -1,0 +1,158 @@
+"""From the queue to the engine and back: claims, leases, take-overs, and a clean end."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from functools import partial
+
+from jobs.metrics import WorkerMetrics
+from jobs.models import ModelCard
+from jobs.queue import Claim, TaskQueue
+from worker.device_thread import DeviceThread
+from worker.engine import Engine
+from worker.redis_retry import until_redis_answers
+from worker.row import Failure, Outcome
+from worker.settlement import Settlement
+
+log = logging.getLogger(__name__)
+
+BLOCK_S = 1.0
+"""The longest wait for a task in one read, and so the longest time that a shutdown waits for the reader."""
+
+MAX_DELIVERIES = 3
+"""A task that took this many workers down with it is given up."""
+
+
+class Intake:
+    """One worker's dealings with the queue; lives in the event loop, while the engine lives on `device`."""
+
+    def __init__(
+        self,
+        queue: TaskQueue,
+        worker_id: str,
+        card: ModelCard,
+        device: DeviceThread,
+        engine: Engine,
+        settlement: Settlement,
+        metrics: WorkerMetrics,
+        lease_s: float,
+    ) -> None:
+        self._queue = queue
+        self._worker_id = worker_id
+        self._card = card
+        self._device = device
+        self._engine = engine
+        self._settlement = settlement
+        self._metrics = metrics
+        self._lease_s = lease_s
+        # A few more than a step holds, so that the next batch is at hand when one ends.
+        self._capacity = engine.max_batch + max(1, engine.max_batch // 2)
+        self._held: dict[str, Claim] = {}
+        self._in_engine = 0
+        self._changed = asyncio.Event()
+        self._stopping = False
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set, then finish what has begun and hand the rest back.
+
+        Raises an ExceptionGroup when the device thread or one of the loops fails.
+        """
+        async with asyncio.TaskGroup() as group:
+            self._serve_engine(group)
+            lasting = [
+                group.create_task(self._keep_leases()),
+                group.create_task(self._take_over_forever(group)),
+                group.create_task(self._watch_device()),
+            ]
+            claiming = group.create_task(self._claim_forever(group))
+            await stop.wait()
+            self._stopping = True
+            self._changed.set()
+            await claiming
+            await self._hand_back_unstarted()
+            while self._held:
+                await self._change()
+            for task in lasting:
+                task.cancel()
+            await until_redis_answers(partial(self._queue.retire, self._worker_id))
+
+    def _serve_engine(self, group: asyncio.TaskGroup) -> None:
+        loop = asyncio.get_running_loop()
+
+        def deliver(outcomes: list[Outcome]) -> None:
+            loop.call_soon_threadsafe(self._receive, group, outcomes)
+
+        self._device.serve(self._engine, deliver)
+
+    async def _keep_leases(self) -> None:
+        while True:
+            await until_redis_answers(partial(self._queue.announce, self._worker_id, self._card, self._lease_s))
+            await until_redis_answers(lambda: self._queue.renew(self._worker_id, list(self._held.values())))
+            await asyncio.sleep(self._lease_s / 3)
+
+    async def _claim_forever(self, group: asyncio.TaskGroup) -> None:
+        while not self._stopping:
+            if self._free <= 0:
+                await self._change()
+                continue
+            claim = partial(self._queue.claim, self._worker_id, self._free, BLOCK_S)
+            self._admit(group, await until_redis_answers(claim))
+
+    async def _take_over_forever(self, group: asyncio.TaskGroup) -> None:
+        while not self._stopping:
+            await asyncio.sleep(self._lease_s / 2)
+            if self._free <= 0:
+                continue
+            take_over = partial(self._queue.take_over, self._worker_id, self._lease_s, self._free)
+            claims = await until_redis_answers(take_over)
+            self._metrics.redeliveries.inc(len(claims))
+            self._admit(group, claims)
+
+    async def _watch_device(self) -> None:
+        await asyncio.wrap_future(self._device.stopped)
+
+    async def _hand_back_unstarted(self) -> None:
+        keys = await asyncio.wrap_future(self._device.call(self._engine.withdraw_unstarted))
+        self._in_engine -= len(keys)
+        claims = [self._held.pop(key) for key in keys]
+        await until_redis_answers(partial(self._queue.hand_back, claims))
+        log.info("stopping: %d images handed back, %d to finish", len(keys), len(self._held))
+
+    @property
+    def _free(self) -> int:
+        return self._capacity - self._in_engine
+
+    async def _change(self) -> None:
+        """Until an image leaves the engine or is settled, or the end begins."""
+        self._changed.clear()
+        await self._changed.wait()
+
+    def _admit(self, group: asyncio.TaskGroup, claims: Sequence[Claim]) -> None:
+        # After an absence of Redis a worker may be given what it still holds.
+        fresh = {claim.entry_id: claim for claim in claims if claim.entry_id not in self._held}
+        self._held.update(fresh)
+        for claim in list(fresh.values()):
+            if fault := self._fault(claim):
+                del fresh[claim.entry_id]
+                group.create_task(self._settle(Failure(claim.entry_id, "error", fault)))
+        self._in_engine += len(fresh)
+        if fresh:
+            self._device.call(self._engine.add, {key: claim.task for key, claim in fresh.items()})
+
+    def _fault(self, claim: Claim) -> str | None:
+        if claim.deliveries > MAX_DELIVERIES:
+            self._metrics.dead_letters.inc()
+            return f"given up after {claim.deliveries} deliveries"
+        size = (claim.task.height, claim.task.width)
+        return None if size in self._card.sizes else f"size: {size} is not one of {self._card.sizes}"
+
+    def _receive(self, group: asyncio.TaskGroup, outcomes: list[Outcome]) -> None:
+        self._in_engine -= len(outcomes)
+        self._changed.set()
+        for outcome in outcomes:
+            group.create_task(self._settle(outcome))
+
+    async def _settle(self, outcome: Outcome) -> None:
+        await self._settlement.settle(self._held[outcome.key], outcome)
+        del self._held[outcome.key]
+        self._changed.set()

@@ -1,0 +1,29 @@
+"""The worker process: what `fourstep worker` and `python -m worker` run."""
+
+import asyncio
+import sys
+
+from pydantic import ValidationError
+
+from jobs.settings import WorkerSettings, explain
+from jobs.structured_logging import configure_logging
+from worker.start_failed import StartFailed
+
+
+def main() -> int:
+    """Run a worker until SIGTERM or SIGINT. Returns the exit code: 0, 1 after a crash, 2 when it could not start."""
+    try:
+        settings = WorkerSettings()
+        if settings.redis_url is None:
+            raise StartFailed("FOURSTEP_REDIS_URL is not set; `fourstep up` brings its own Redis")
+        configure_logging(settings.log_level)
+        # torch and diffusers take seconds to import: what is wrong with the settings is said before.
+        from worker.process import run
+
+        return asyncio.run(run(settings, settings.redis_url))
+    except ValidationError as error:
+        reason = explain(error)
+    except StartFailed as error:
+        reason = str(error)
+    print(f"fourstep worker: {reason}", file=sys.stderr)
+    return 2

@@ -1,0 +1,134 @@
+"""One worker process from start to stop: metrics, device thread, model, queue, signals."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import uuid
+
+import torch
+from prometheus_client import CollectorRegistry, start_http_server
+
+from jobs.connection import open_redis
+from jobs.metrics import WorkerMetrics
+from jobs.models import ModelCard
+from jobs.queue import TaskQueue
+from jobs.settings import WorkerSettings
+from worker.device_thread import DeviceThread
+from worker.engine import Engine
+from worker.intake import Intake
+from worker.model_folder import FolderRefused
+from worker.settlement import Settlement
+from worker.start_failed import StartFailed
+from worker.startup import model_card, start_engine
+
+log = logging.getLogger(__name__)
+
+LAST_STEP_S = 1.0
+SHUTDOWN_S = 5.0
+"""What is unfinished this long after SIGTERM is left to the workers that take over the leases."""
+
+
+async def run(settings: WorkerSettings, redis_url: str) -> int:
+    """Serve until SIGTERM or SIGINT. Returns the exit code, 0 or after a crash 1. Raises StartFailed.
+
+    Ends the process itself when a signal comes while the device is busy and cannot be interrupted.
+    """
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    registry = CollectorRegistry()
+    metrics = WorkerMetrics(registry)
+    _serve_metrics(settings.metrics_port, registry)
+    device, code = DeviceThread(), 0
+    device.start()
+    try:
+        engine = await _warm_engine(device, settings, metrics, stop)
+        if engine is not None:
+            code = await _serve(settings, redis_url, stop, device, engine, metrics)
+    finally:
+        device.stop()
+        device.join(LAST_STEP_S)
+    if device.is_alive():
+        # It is loading or in a long step. Finalising the interpreter around it would abort the process.
+        os._exit(code)
+    return code
+
+
+async def _warm_engine(
+    device: DeviceThread, settings: WorkerSettings, metrics: WorkerMetrics, stop: asyncio.Event
+) -> Engine | None:
+    """The engine, ready to serve; None when `stop` was set before."""
+    starting = asyncio.wrap_future(device.call(start_engine, settings, metrics))
+    await _first(starting, stop)
+    if not starting.done():
+        return None
+    try:
+        return starting.result()
+    except FolderRefused as error:
+        raise StartFailed(str(error)) from error
+    except Exception as error:
+        log.debug("the engine did not start", exc_info=True)
+        raise StartFailed(f"{type(error).__name__}: {error}") from error
+
+
+async def _serve(
+    settings: WorkerSettings,
+    redis_url: str,
+    stop: asyncio.Event,
+    device: DeviceThread,
+    engine: Engine,
+    metrics: WorkerMetrics,
+) -> int:
+    card = model_card(engine, settings)
+    metrics.build.info(_build_info(card))
+    redis = open_redis(redis_url)
+    queue = TaskQueue(redis, card.name)
+    settlement = Settlement(queue, card, metrics, ttl_s=settings.result_ttl_s, embed_recipe=settings.embed_recipe)
+    worker_id = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+    intake = Intake(queue, worker_id, card, device, engine, settlement, metrics, settings.lease_s)
+    log.info("serving %s (%s) as %s on %s", card.name, card.sha256[:12], worker_id, card.settings["device"])
+    try:
+        return await _until_stopped(intake, stop)
+    finally:
+        settlement.close()
+        await redis.aclose()
+
+
+async def _until_stopped(intake: Intake, stop: asyncio.Event) -> int:
+    serving = asyncio.create_task(intake.run(stop))
+    await _first(serving, stop)
+    try:
+        await asyncio.wait_for(serving, SHUTDOWN_S)
+    except TimeoutError:
+        log.warning("not finished %.0f s after the signal: leaving the rest to other workers", SHUTDOWN_S)
+    except ExceptionGroup:
+        log.exception("the worker failed")
+        return 1
+    return 0
+
+
+async def _first(future: asyncio.Future, stop: asyncio.Event) -> None:
+    """Until `future` is done or `stop` is set."""
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({future, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+
+
+def _serve_metrics(port: int, registry: CollectorRegistry) -> None:
+    if port:
+        try:
+            start_http_server(port, registry=registry)
+        except OSError as error:
+            raise StartFailed(f"FOURSTEP_METRICS_PORT: cannot listen on {port}: {error.strerror}") from error
+
+
+def _build_info(card: ModelCard) -> dict[str, str]:
+    return {
+        "version": card.version,
+        "model": card.name,
+        "model_sha": card.sha256,
+        "torch": torch.__version__,
+        "device": card.settings["device"],
+    }

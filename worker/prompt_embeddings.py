@@ -1,0 +1,56 @@
+"""What the text encoders say about a prompt, kept for the next time it is asked for."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from worker.plan import bucket_for
+
+
+@dataclass(frozen=True)
+class PromptEmbedding:
+    """One prompt on the device, in the network's dtype: `tokens` [length, width] and `pooled` [width]."""
+
+    tokens: torch.Tensor
+    pooled: torch.Tensor
+
+
+Encode = Callable[[Sequence[str]], list[PromptEmbedding]]
+
+
+class PromptEmbeddings:
+    """The `capacity` most recently used embeddings, by the prompt's text; misses are encoded in one batch."""
+
+    def __init__(self, encode: Encode, max_batch: int, capacity: int = 256) -> None:
+        self._encode = encode
+        self._max_batch = max_batch
+        self._capacity = capacity
+        self._kept: OrderedDict[str, tuple[PromptEmbedding, bool]] = OrderedDict()
+        self.hits = 0
+
+    def get(self, prompts: Sequence[str], strict: bool) -> list[PromptEmbedding]:
+        """One embedding for each of at most `max_batch` prompts, in their order.
+
+        A strict one comes from a batch padded to `max_batch`: like the denoiser, the text encoders repeat their
+        bits only at one batch size. What a fast call left behind is then encoded anew.
+        """
+        unique = list(dict.fromkeys(prompts))
+        known = {prompt: self._kept[prompt][0] for prompt in unique if self._serves(prompt, strict)}
+        missing = [prompt for prompt in unique if prompt not in known]
+        self.hits += len(prompts) - len(missing)
+        if missing:
+            padding = bucket_for(len(missing), strict, self._max_batch) - len(missing)
+            encoded = self._encode(missing + [missing[0]] * padding)
+            known.update(zip(missing, encoded, strict=False))
+            self._kept.update({prompt: (known[prompt], strict) for prompt in missing})
+        for prompt in unique:
+            self._kept.move_to_end(prompt)
+        while len(self._kept) > self._capacity:
+            self._kept.popitem(last=False)
+        return [known[prompt] for prompt in prompts]
+
+    def _serves(self, prompt: str, strict: bool) -> bool:
+        kept = self._kept.get(prompt)
+        return kept is not None and (kept[1] or not strict)

@@ -1,0 +1,37 @@
+"""Patience with a Redis that is away."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from redis.exceptions import RedisError
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 2.0
+
+Result = TypeVar("Result")
+
+
+async def until_redis_answers(operation: Callable[[], Awaitable[Result]]) -> Result:
+    """Await `operation()` again and again, with growing pauses, until Redis has carried it out."""
+    pause = FIRST_PAUSE_S
+    while True:
+        try:
+            result = await operation()
+            _raise_if_cancelled()
+            return result
+        except (RedisError, OSError) as error:
+            _raise_if_cancelled()
+            log.warning("Redis is away (%s): trying again in %.1f s", error, pause)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+
+
+def _raise_if_cancelled() -> None:
+    """Python 3.11's `asyncio.wait_for`, through which redis-py writes, now and then swallows a cancellation."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

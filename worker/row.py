@@ -1,0 +1,71 @@
+"""One image on its way through the engine, and what becomes of it."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from jobs.models import FailureReason, ImageTask
+from worker.plan import Candidate
+from worker.prompt_embeddings import PromptEmbedding
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a row needs from its first step on; tensors are on the device.
+
+    `step_noise` fp32 [draws − 1, C, h, w]: one draw for each step of a stochastic sampler, else empty.
+    """
+
+    embedding: PromptEmbedding
+    step_noise: torch.Tensor
+
+
+@dataclass(eq=False)
+class Row:
+    """An image that waits (`latents` is None) or has done `step` steps; `latents` fp32 [C, h, w] on the device.
+
+    `bucket` is the batch size of its latest step; `seconds` is the time it spent in each stage so far.
+    """
+
+    key: str
+    task: ImageTask
+    start: Start | None = None
+    latents: torch.Tensor | None = None
+    step: int = 0
+    bucket: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def strict(self) -> bool:
+        return self.task.mode == "strict"
+
+    @property
+    def candidate(self) -> Candidate:
+        task = self.task
+        return Candidate(self.key, (task.height, task.width), task.created, task.deadline)
+
+    def spend(self, stage: str, seconds: float) -> None:
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A finished image: `pixels` uint8 [height, width, 3]; `seconds` by stage: queue, encode, denoise_step, decode."""
+
+    key: str
+    pixels: np.ndarray
+    bucket: int
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An image that will not be made, and why."""
+
+    key: str
+    reason: FailureReason
+    detail: str
+
+
+Outcome = Picture | Failure

@@ -1,0 +1,141 @@
+"""Few-step samplers as tables of coefficients: x_next = a·x + b·model(x, t) + c·noise."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from jobs.sampling_contract import SamplingContract
+
+Predict = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""(latents fp32 [B, C, H, W], timesteps fp32 [B]) → the network's prediction [B, C, H, W]."""
+
+
+@dataclass(frozen=True)
+class StepTable:
+    """One row of coefficients for each step of a sampler; every field is a fp32 tensor [steps].
+
+    Step i calls the network at `timesteps[i]` and gives x_next = a[i]·x + b[i]·prediction + c[i]·noise. The clean
+    image it foresees is x0_a[i]·x + x0_b[i]·prediction.
+    """
+
+    timesteps: torch.Tensor
+    a: torch.Tensor
+    b: torch.Tensor
+    c: torch.Tensor
+    x0_a: torch.Tensor
+    x0_b: torch.Tensor
+
+    @property
+    def steps(self) -> int:
+        return len(self.timesteps)
+
+    @property
+    def noise_draws(self) -> int:
+        """How many draws of noise an image needs: its starting latent and, for a stochastic sampler, one a step."""
+        return 1 + self.steps if bool(self.c.any()) else 1
+
+    def to(self, device: torch.device) -> "StepTable":
+        return replace(self, **{name: column.to(device) for name, column in vars(self).items()})
+
+
+def flow_euler(sigmas: Sequence[float]) -> StepTable:
+    """Euler steps of the flow ODE dx/dσ = v along `sigmas`, which has one entry more than there are steps."""
+    grid = torch.tensor(sigmas, dtype=torch.float64)
+    now, following = grid[:-1], grid[1:]
+    ones, zeros = torch.ones_like(now), torch.zeros_like(now)
+    return _table(1000 * now, a=ones, b=following - now, c=zeros, x0_a=ones, x0_b=-now)
+
+
+def ddim(timesteps: Sequence[int], alphas_cumprod: torch.Tensor, prediction: str) -> StepTable:
+    """Deterministic DDIM (η = 0) along `timesteps`; the last step lands on the predicted clean image.
+
+    `alphas_cumprod` holds ᾱ for every training timestep. `prediction` is what the network gives, "epsilon" or "v".
+    Raises ValueError for another prediction, and for epsilon at ᾱ = 0, where it says nothing about the image.
+    """
+    now = alphas_cumprod.double().cpu()[torch.tensor(timesteps)]
+    following = torch.cat([now[1:], torch.ones(1, dtype=torch.float64)])
+    alpha, sigma = now.sqrt(), (1 - now).sqrt()
+    if prediction == "epsilon":
+        if not bool((now > 0).all()):
+            raise ValueError("timesteps: an epsilon prediction cannot be sampled where alphas_cumprod is 0")
+        x0_a, x0_b = 1 / alpha, -sigma / alpha
+        eps_a, eps_b = torch.zeros_like(now), torch.ones_like(now)
+    elif prediction == "v":
+        x0_a, x0_b = alpha, -sigma
+        eps_a, eps_b = sigma, alpha
+    else:
+        raise ValueError(f"prediction: DDIM needs epsilon or v, not {prediction}")
+    next_alpha, next_sigma = following.sqrt(), (1 - following).sqrt()
+    return _table(
+        torch.tensor(timesteps, dtype=torch.float64),
+        a=next_alpha * x0_a + next_sigma * eps_a,
+        b=next_alpha * x0_b + next_sigma * eps_b,
+        c=torch.zeros_like(now),
+        x0_a=x0_a,
+        x0_b=x0_b,
+    )
+
+
+def _table(timesteps: torch.Tensor, **columns: torch.Tensor) -> StepTable:
+    return StepTable(timesteps=timesteps.float(), **{name: column.float() for name, column in columns.items()})
+
+
+def from_contract(contract: SamplingContract, alphas_cumprod: torch.Tensor | None = None) -> StepTable:
+    """The sampler that `contract` asks for; epsilon and v need the training schedule's `alphas_cumprod`.
+
+    Raises ValueError that names the field of the contract which does not fit.
+    """
+    if contract.prediction == "flow":
+        if contract.sigmas is None:
+            raise ValueError("sigmas: a flow prediction is sampled along sigmas, and there are none")
+        return flow_euler(contract.sigmas)
+    if contract.timesteps is None or alphas_cumprod is None:
+        raise ValueError(f"timesteps: prediction {contract.prediction} needs them, and a scheduler with alphas_cumprod")
+    return ddim(contract.timesteps, alphas_cumprod, contract.prediction)
+
+
+def advance(
+    table: StepTable,
+    predict: Predict,
+    latents: torch.Tensor,
+    index: torch.Tensor,
+    noise: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """One step for each row, from its own step index to the next.
+
+    `latents` fp32 [B, C, H, W]; `index` int64 [B] on the same device; `noise` fp32 like `latents`, for tables whose
+    c is not all zero. Returns the next latents, fp32. Never waits for the device.
+    """
+    prediction = predict(latents, table.timesteps[index]).float()
+    following = _rows(table.a, index) * latents + _rows(table.b, index) * prediction
+    return following if noise is None else following + _rows(table.c, index) * noise
+
+
+def sample(table: StepTable, predict: Predict, noise: torch.Tensor) -> torch.Tensor:
+    """All steps for one batch, in step with each other.
+
+    `noise` fp32 [draws, B, C, H, W] with `table.noise_draws` draws, or [B, C, H, W] for a deterministic table.
+    Returns clean latents, fp32 [B, C, H, W]. Keeps gradients; the caller decides about `torch.no_grad`.
+    """
+    draws = noise if noise.ndim == 5 else noise[None]
+    latents = draws[0]
+    for step in range(table.steps):
+        index = torch.full((len(latents),), step, device=latents.device)
+        latents = advance(table, predict, latents, index, draws[1 + step] if len(draws) > 1 else None)
+    return latents
+
+
+def guided(predict_both: Predict, scale: float) -> Predict:
+    """Classifier-free guidance around a `predict_both` that is given [uncond rows, cond rows], 2·B rows in all."""
+
+    def predict(latents: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        both = predict_both(torch.cat([latents, latents]), torch.cat([timesteps, timesteps])).float()
+        unconditional, conditional = both.chunk(2)
+        return unconditional + scale * (conditional - unconditional)
+
+    return predict
+
+
+def _rows(column: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    return column[index].view(-1, 1, 1, 1)

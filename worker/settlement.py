@@ -1,0 +1,98 @@
+"""What became of an image, brought to Redis: encoded, hashed and committed once."""
+
+import asyncio
+import hashlib
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+from jobs.metrics import WorkerMetrics
+from jobs.models import Determinism, ImageResult, ImageTask, ModelCard, Timings
+from jobs.queue import Claim, TaskQueue
+from worker.image_bytes import encode_image, recipe
+from worker.redis_retry import until_redis_answers
+from worker.row import Failure, Outcome, Picture
+
+log = logging.getLogger(__name__)
+
+ENCODER_THREADS = 2
+
+
+class Settlement:
+    """Settles outcomes while the device runs on; image bytes are made in threads of their own.
+
+    Results are kept in Redis for `ttl_s` seconds.
+    """
+
+    def __init__(
+        self, queue: TaskQueue, card: ModelCard, metrics: WorkerMetrics, *, ttl_s: float, embed_recipe: bool
+    ) -> None:
+        self._queue = queue
+        self._card = card
+        self._metrics = metrics
+        self._ttl_s = ttl_s
+        self._embed_recipe = embed_recipe
+        self._threads = ThreadPoolExecutor(ENCODER_THREADS, thread_name_prefix="image-bytes")
+
+    async def settle(self, claim: Claim, outcome: Outcome) -> None:
+        """Commit the picture, or report the failure; waits for as long as Redis is away."""
+        settled = await (self._fail(claim, outcome) if isinstance(outcome, Failure) else self._commit(claim, outcome))
+        self._metrics.images.labels(settled).inc()
+
+    async def _commit(self, claim: Claim, picture: Picture) -> str:
+        self._metrics.queue_time.observe(picture.seconds["queue"])
+        loop = asyncio.get_running_loop()
+        try:
+            data, seconds = await loop.run_in_executor(self._threads, self._encode, claim.task, picture)
+        except Exception as error:
+            log.exception("the pixels of image %s could not be encoded", claim.entry_id)
+            return await self._fail(claim, Failure(claim.entry_id, "error", f"{type(error).__name__}: {error}"))
+        result = self._result(claim.task, picture, hashlib.sha256(data).hexdigest(), seconds)
+        started = time.perf_counter()
+        first = await until_redis_answers(lambda: self._queue.commit(claim, result, data, self._ttl_s))
+        self._metrics.stage_duration.labels("store").observe(time.perf_counter() - started)
+        return "ok" if first else "duplicate"
+
+    async def _fail(self, claim: Claim, failure: Failure) -> str:
+        first = await until_redis_answers(lambda: self._queue.fail(claim, failure.reason, failure.detail, self._ttl_s))
+        return failure.reason if first else "duplicate"
+
+    def close(self) -> None:
+        self._threads.shutdown()
+
+    def _encode(self, task: ImageTask, picture: Picture) -> tuple[bytes, float]:
+        started = time.perf_counter()
+        about = recipe(task, self._card.sha256, self._card.steps, self._card.version) if self._embed_recipe else None
+        data = encode_image(picture.pixels, task.format, task.quality, about)
+        seconds = time.perf_counter() - started
+        self._metrics.stage_duration.labels("encode_image").observe(seconds)
+        return data, seconds
+
+    def _result(self, task: ImageTask, picture: Picture, sha256: str, encode_seconds: float) -> ImageResult:
+        spent = picture.seconds
+        return ImageResult(
+            index=task.index,
+            seed=task.seed,
+            width=task.width,
+            height=task.height,
+            format=task.format,
+            sha256=sha256,
+            timings=Timings(
+                queue=spent["queue"],
+                encode=spent["encode"],
+                denoise=spent["denoise_step"],
+                decode=spent["decode"],
+                encode_image=encode_seconds,
+                total=time.time() - task.created,
+            ),
+            determinism=Determinism(
+                mode=task.mode,
+                bucket=picture.bucket,
+                device=self._card.settings["device"],
+                dtype=self._card.settings["dtype"],
+                torch=torch.__version__,
+                model_sha=self._card.sha256,
+            ),
+        )

@@ -1,0 +1,78 @@
+"""From settings to a warm engine, and what it says of itself."""
+
+import logging
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
+
+from jobs.metrics import WorkerMetrics
+from jobs.models import ModelCard
+from jobs.settings import WorkerSettings
+from worker.engine import Engine, Measured
+from worker.model_folder import load
+
+log = logging.getLogger(__name__)
+
+
+def start_engine(settings: WorkerSettings, metrics: WorkerMetrics) -> Engine:
+    """Load the model and run every stage once; takes seconds. Raises FolderRefused or RuntimeError."""
+    _quiet_libraries()
+    model = load(settings.model, settings.device, settings.dtype, settings.steps)
+    engine = Engine(model, settings.max_batch)
+    if settings.compile:
+        model.network.compile()
+    engine.warm_up()
+    # Only now: the cost of first calls says nothing about serving.
+    engine.measure = partial(_observe, metrics)
+    return engine
+
+
+def model_card(engine: Engine, settings: WorkerSettings) -> ModelCard:
+    """What the worker announces; `settings` holds the effective values."""
+    model = engine.model
+    return ModelCard(
+        name=model.name,
+        sha256=model.sha256,
+        family=model.contract.family,
+        method=model.contract.method,
+        steps=model.contract.steps,
+        sizes=model.contract.sizes,
+        max_sequence_length=model.contract.max_sequence_length,
+        version=_version(),
+        settings={
+            "device": str(model.network.device),
+            "dtype": str(model.network.dtype).removeprefix("torch."),
+            "max_batch": settings.max_batch,
+            "compile": bool(settings.compile),
+            "cuda_graphs": False,
+            "threads": torch.get_num_threads(),
+            "lease_s": settings.lease_s,
+            "result_ttl_s": settings.result_ttl_s,
+            "embed_recipe": settings.embed_recipe,
+        },
+    )
+
+
+def _observe(metrics: WorkerMetrics, measured: Measured) -> None:
+    metrics.stage_duration.labels(measured.stage).observe(measured.seconds)
+    if measured.stage == "denoise_step":
+        metrics.batch_size.observe(measured.rows)
+    metrics.batch_padding.inc(measured.padding)
+    metrics.prompt_cache_hits.inc(measured.cached)
+
+
+def _quiet_libraries() -> None:
+    """Progress bars and warnings off: one of the warnings quotes prompts, which are not to be logged."""
+    for library in (diffusers_logging, transformers_logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+
+
+def _version() -> str:
+    try:
+        return version("fourstep")
+    except PackageNotFoundError:
+        return "unreleased"
