@@ -38,9 +38,7 @@ class Trainer:
         student, critic = (copy.deepcopy(teacher).requires_grad_(True) for _ in range(2))
         self.average = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
         if config.compile:
-            for network in (teacher, student, critic):
-                for block in network.transformer_blocks:
-                    block.compile()
+            _compile_blocks(teacher, student, critic)
         student_optimizer = torch.optim.AdamW(student.parameters(), config.student_learning_rate, weight_decay=0.0)
         critic_optimizer = torch.optim.AdamW(critic.parameters(), config.critic_learning_rate, weight_decay=0.0)
         self.accelerator = Accelerator(mixed_precision=config.precision)
@@ -135,6 +133,16 @@ class Trainer:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return float(norm)
+
+
+def _compile_blocks(*networks: SD3Transformer2DModel) -> None:
+    """Compile every transformer block in place."""
+    blocks = [block for network in networks for block in network.transformer_blocks]
+    # All blocks share one code object, and so one limit, beyond which they would run eager: each block is compiled
+    # with and without gradients.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 2 * len(blocks))
+    for block in blocks:
+        block.compile(fullgraph=True)
 
 
 def _embeddings(config: DistillConfig, folder: Path) -> PromptEmbeddings:

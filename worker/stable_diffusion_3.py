@@ -54,7 +54,13 @@ class StableDiffusion3:
         unscaled = latents / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
         return vae.decode(unscaled.to(vae.dtype), return_dict=False)[0].float()
 
-    def compile(self) -> None:
-        """Compile each transformer block in place; the first call at every batch size and shape then takes long."""
-        for block in self._pipeline.transformer.transformer_blocks:
+    def compile(self, shapes: int) -> None:
+        """Compile each transformer block in place, for `shapes` pairs of image size and batch size.
+
+        The first call of each shape then takes long.
+        """
+        blocks = self._pipeline.transformer.transformer_blocks
+        # All blocks share one code object, and so one limit, beyond which fullgraph raises.
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, shapes * len(blocks))
+        for block in blocks:
             block.compile(fullgraph=True)

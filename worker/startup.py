@@ -2,7 +2,6 @@
 
 import logging
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 
 import torch
 from diffusers.utils import logging as diffusers_logging
@@ -11,8 +10,10 @@ from transformers.utils import logging as transformers_logging
 from jobs.metrics import WorkerMetrics
 from jobs.models import ModelCard
 from jobs.settings import WorkerSettings
+from jobs.version import fourstep_version
 from worker.engine import Engine, Measured
 from worker.model_folder import load
+from worker.plan import buckets
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +24,7 @@ def start_engine(settings: WorkerSettings, metrics: WorkerMetrics) -> Engine:
     model = load(settings.model, settings.device, settings.dtype, settings.steps)
     engine = Engine(model, settings.max_batch)
     if settings.compile:
-        model.network.compile()
+        model.network.compile(len(model.contract.sizes) * len(buckets(settings.max_batch)))
     engine.warm_up()
     # Only now: the cost of first calls says nothing about serving.
     engine.measure = partial(_observe, metrics)
@@ -41,7 +42,7 @@ def model_card(engine: Engine, settings: WorkerSettings) -> ModelCard:
         steps=model.contract.steps,
         sizes=model.contract.sizes,
         max_sequence_length=model.contract.max_sequence_length,
-        version=_version(),
+        version=fourstep_version(),
         settings={
             "device": str(model.network.device),
             "dtype": str(model.network.dtype).removeprefix("torch."),
@@ -69,10 +70,3 @@ def _quiet_libraries() -> None:
     for library in (diffusers_logging, transformers_logging):
         library.set_verbosity_error()
         library.disable_progress_bar()
-
-
-def _version() -> str:
-    try:
-        return version("fourstep")
-    except PackageNotFoundError:
-        return "unreleased"

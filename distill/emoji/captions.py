@@ -72,7 +72,8 @@ class Captions:
     def prompt_lines(self) -> list[str]:
         """Prompts to distil with: every name plain and in one style, every class word in two wordings of all."""
         names = {name for emoji in EMOJI for name in emoji.names}
-        lines = []
+        lines: list[str] = []
+        styles: tuple[str | None, ...]
         for number, subject in enumerate(self.subjects):
             if subject in names:
                 styles, forms = (None, STYLE_WORDS[number % len(STYLE_WORDS)]), 1

@@ -45,9 +45,7 @@ def test_worker_and_diffusers_sample_the_same_latents() -> None:
     start = torch.cat([noise.draw(seed, model.network.latent_shape(64, 64)) for seed in (7, 8)])
     embeddings = model.network.encode(prompts)
     with torch.no_grad():
-        ours = sampler.sample(
-            model.table, lambda latents, t: model.network.predict(latents, t, embeddings), start
-        )
+        ours = sampler.sample(model.table, lambda latents, t: model.network.predict(latents, t, embeddings), start)
     pipeline = StableDiffusion3Pipeline.from_pretrained(STUDENT, torch_dtype=torch.float32)
     pipeline.scheduler.set_shift(1.0)  # the grid is taken as it is
     theirs = pipeline(

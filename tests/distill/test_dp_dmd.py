@@ -1,6 +1,7 @@
 """What may teach what: the meaning of the DP-DMD losses."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -174,4 +175,4 @@ def test_critic_learns_the_velocity_of_the_students_samples(student):
 def test_every_step_of_the_default_grid_moves_the_sample():
     sigmas = shifted_grid(4, 3.0)
     assert sigmas == pytest.approx((1.0, 0.9, 0.75, 0.5, 0.0))
-    assert min(now - after for now, after in zip(sigmas[:-1], sigmas[1:], strict=True)) > 0.05
+    assert min(now - after for now, after in pairwise(sigmas)) > 0.05

@@ -84,9 +84,7 @@ def test_resumed_run_equals_one_that_was_never_stopped(write_config, tmp_path):
     stopped = tmp_path / "halves" / "config.yaml"
     stopped.write_text(stopped.read_text().replace("steps: 2", "steps: 4", 1))
     runs.resume(tmp_path / "halves", None)
-    whole, halves = (
-        torch.load(tmp_path / name / CHECKPOINT, weights_only=True) for name in ("whole", "halves")
-    )
+    whole, halves = (torch.load(tmp_path / name / CHECKPOINT, weights_only=True) for name in ("whole", "halves"))
     assert flat(whole) == flat(halves)
 
 

@@ -1,0 +1,45 @@
+"""Draw the README's picture grid from a running server: `.venv/bin/python docs/make_grid.py`."""
+
+import base64
+import io
+from pathlib import Path
+
+import httpx
+from PIL import Image, ImageDraw
+
+SERVER = "http://127.0.0.1:8000"
+OUT = Path(__file__).parent / "images" / "grid.png"
+PROMPTS = (
+    "a smiling cat face", "a red apple", "a fox", "a slice of pizza",
+    "a penguin", "a snowman", "a sunflower", "a rocket",
+    "a face with sunglasses", "a heart with arrow", "an octopus", "a castle",
+    "a fruit", "an animal", "a happy face", "a vehicle",
+)  # fmt: skip
+SEEDS = (1, 2, 3, 4)
+ACROSS = 4
+CELL, CAPTION, GAP = 96, 18, 10
+
+
+def main() -> None:
+    width = ACROSS * (len(SEEDS) * CELL + GAP) + GAP
+    height = len(PROMPTS) // ACROSS * (CELL + CAPTION + GAP) + GAP
+    grid = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(grid)
+    for number, prompt in enumerate(PROMPTS):
+        left = GAP + number % ACROSS * (len(SEEDS) * CELL + GAP)
+        top = GAP + number // ACROSS * (CELL + CAPTION + GAP)
+        draw.text((left + 4, top), prompt, fill="black", font_size=14)
+        for column, picture in enumerate(ask(prompt)):
+            grid.paste(picture.resize((CELL, CELL), Image.Resampling.LANCZOS), (left + column * CELL, top + CAPTION))
+    OUT.parent.mkdir(exist_ok=True)
+    grid.save(OUT, optimize=True)
+
+
+def ask(prompt: str) -> list[Image.Image]:
+    request = {"prompt": prompt, "seeds": SEEDS, "mode": "strict"}
+    answer = httpx.post(f"{SERVER}/generate", json=request, timeout=60).raise_for_status().json()
+    return [Image.open(io.BytesIO(base64.b64decode(image["b64"]))) for image in answer["images"]]
+
+
+if __name__ == "__main__":
+    main()
