@@ -47,7 +47,7 @@ def model_card(engine: Engine, settings: WorkerSettings) -> ModelCard:
             "device": str(model.network.device),
             "dtype": str(model.network.dtype).removeprefix("torch."),
             "max_batch": settings.max_batch,
-            "compile": bool(settings.compile),
+            "compile": settings.compile,
             "cuda_graphs": False,
             "threads": torch.get_num_threads(),
             "lease_s": settings.lease_s,

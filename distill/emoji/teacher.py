@@ -57,6 +57,7 @@ def train(
     folder: Path,
     steps: int,
     sample: Callable[[nn.Module, Path], None],
+    compile_blocks: bool = True,
 ) -> SD3Transformer2DModel:
     """Train (or go on training) in `folder`; returns the averaged weights.
 
@@ -70,8 +71,9 @@ def train(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: min(1.0, (done + 1) / 300))
     stream = training_loop.RandomStream(2)
     wordings = len(captions.wordings[0])
-    for block in model.transformer_blocks:
-        block.compile(fullgraph=True)
+    if compile_blocks:
+        for block in model.transformer_blocks:
+            block.compile(fullgraph=True)
 
     def step(index: int) -> dict[str, float]:
         pictures = torch.randint(len(latents), (BATCH,), generator=stream.generator)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer, T5Config, T5EncoderModel
 from transformers import T5TokenizerFast as T5Tokenizer
 
-from distill import training_loop
+from distill import image_grid, training_loop
 from distill.emoji.captions import Captions
 
 TOKENS = 16
@@ -24,6 +24,7 @@ TOKENS = 16
 CLIP_WIDTH, T5_WIDTH, PROJECTION = 64, 128, 64
 VOCABULARY = 1600
 BATCH = 128
+GRID_COLUMNS, GRID_ROWS = 16, 4
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class TextEncoders:
 
 
 def train(captions: Captions, folder: Path, steps: int) -> TextEncoders:
-    """Train (or go on training) in `folder`."""
+    """Train (or go on training) in `folder`; the sample grid shows the pictures closest to 16 captions."""
     torch.manual_seed(0)
     texts = [text for forms in captions.wordings for text in forms]
     encoders = build(sorted(set(texts)))
@@ -74,7 +75,15 @@ def train(captions: Captions, folder: Path, steps: int) -> TextEncoders:
         "schedule": schedule,
         "stream": stream,
     }
-    training_loop.run(folder, stateful, step, steps, save_every=500)
+
+    @torch.no_grad()
+    def sample(done: int) -> None:
+        shown = torch.arange(0, len(clip_ids), len(clip_ids) // GRID_COLUMNS)[:GRID_COLUMNS]
+        scores = readers["clip"](encoders.clip(clip_ids[shown]).text_embeds)
+        best = scores.topk(GRID_ROWS).indices.T.flatten().numpy()
+        image_grid.save_grid(captions.artwork.images[best], GRID_COLUMNS, folder / f"grid-{done:06}.png")
+
+    training_loop.run(folder, stateful, step, steps, save_every=500, sample=sample)
     return TextEncoders(*_eval(encoders))
 
 

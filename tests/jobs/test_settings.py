@@ -37,3 +37,9 @@ def test_a_call_that_could_never_be_admitted_is_refused_at_once() -> None:
 @pytest.mark.parametrize("kind", [ApiSettings, WorkerSettings])
 def test_every_setting_is_described(kind: type[Settings]) -> None:
     assert [name for name, field in kind.model_fields.items() if not field.description] == []
+
+
+def test_graphs_that_do_not_exist_are_refused_by_name() -> None:
+    with pytest.raises(ValidationError) as caught:
+        WorkerSettings(cuda_graphs=True)
+    assert explain(caught.value).startswith("FOURSTEP_CUDA_GRAPHS: ")
