@@ -2,8 +2,11 @@
 
 import json
 import os
+import signal
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -48,7 +51,8 @@ def run(
 
     `step` returns metrics; `log.jsonl` gets their mean over each `log_every` steps. After every
     `save_every` steps, and at the end, everything in `stateful` is checkpointed and `sample` draws
-    a grid. A killed run goes on from its last checkpoint.
+    a grid. A killed run goes on from its last checkpoint; SIGINT and SIGTERM let the step finish,
+    write a checkpoint and raise KeyboardInterrupt.
     """
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / CHECKPOINT
@@ -56,7 +60,7 @@ def run(
     sums: dict[str, float] = {}
     started = time.monotonic()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress, open(folder / "log.jsonl", "a") as log:
+    with Progress(*columns) as progress, open(folder / "log.jsonl", "a") as log, _signals_kept() as stop:
         bar = progress.add_task(folder.name, total=steps, completed=first)
         for index in range(first, steps):
             for name, value in step(index).items():
@@ -73,6 +77,25 @@ def run(
             if done % save_every == 0 or done == steps:
                 save_checkpoint(checkpoint, stateful, done)
                 sample(done)
+            if stop.is_set():
+                save_checkpoint(checkpoint, stateful, done)
+                raise KeyboardInterrupt(f"stopped after step {done}")
+
+
+@contextmanager
+def _signals_kept() -> Iterator[threading.Event]:
+    """Within it SIGINT and SIGTERM only set the event; Python allows that on the main thread alone."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: stop.set()) for number in numbers]
+    try:
+        yield stop
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def save_checkpoint(path: Path, stateful: Mapping[str, Stateful], done: int) -> None:
