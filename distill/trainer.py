@@ -28,7 +28,6 @@ class Trainer:
         self.folder = folder
         self.method = config.method()
         torch.manual_seed(config.seed)
-        torch.set_flush_denormal(True)
         self.embeddings = _embeddings(config, folder)
         pipeline = teacher_pipeline.load(config.teacher, text_encoders=False)
         self.vae = pipeline.vae.float()
