@@ -12,6 +12,7 @@ class ModelKeys:
         self.tasks = f"{self._prefix}:tasks"
         self.card = f"{self._prefix}:card"
         self.workers = f"{self._prefix}:workers"
+        self.cancellations = f"{self._prefix}:cancellations"
 
     def job(self, job_id: str) -> str:
         return f"{self._prefix}:job:{job_id}"

@@ -1,7 +1,8 @@
 """The queue of one model: admission, claims, leases, and results committed exactly once."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from jobs.connection import SOCKET_TIMEOUT_S
+from jobs.job_hash import read_job
 from jobs.keys import KNOWN_MODELS, WORKER_GROUP, ModelKeys
 from jobs.models import (
     FailureReason,
+    GivenUpReason,
     ImageFailure,
     ImageFormat,
     ImageResult,
@@ -51,6 +54,7 @@ class TaskQueue:
         self._keys = ModelKeys(model)
         self._admit = redis.register_script((LUA_DIR / "admit.lua").read_text())
         self._settle = redis.register_script((LUA_DIR / "settle.lua").read_text())
+        self._cancel = redis.register_script((LUA_DIR / "cancel.lua").read_text())
         self._hand_back = redis.register_script((LUA_DIR / "hand_back.lua").read_text())
 
     async def admit(
@@ -114,12 +118,13 @@ class TaskQueue:
             for (entry_id, fields), times in zip(taken, deliveries, strict=True)
         ]
 
-    async def renew(self, worker_id: str, claims: Sequence[Claim]) -> None:
-        """Keep the leases of `claims` from being taken over for another lease time."""
-        if claims:
-            await self._redis.xclaim(
-                self._keys.tasks, WORKER_GROUP, worker_id, 0, [claim.entry_id for claim in claims], justid=True
-            )
+    async def renew(self, worker_id: str, claims: Sequence[Claim]) -> list[Claim]:
+        """Keep the leases of `claims` for another lease time; returns those whose image is settled already."""
+        if not claims:
+            return []
+        entry_ids = [claim.entry_id for claim in claims]
+        kept = set(await self._redis.xclaim(self._keys.tasks, WORKER_GROUP, worker_id, 0, entry_ids, justid=True))
+        return [claim for claim in claims if claim.entry_id.encode() not in kept]
 
     async def commit(self, claim: Claim, result: ImageResult, data: bytes, ttl_s: float) -> bool:
         """Store the image and its bytes for `ttl_s` seconds; False when it was settled before or its job is gone."""
@@ -134,8 +139,26 @@ class TaskQueue:
     async def hand_back(self, claims: Sequence[Claim]) -> None:
         """Return unfinished tasks to the end of the queue, where any worker gets them at once."""
         if claims:
-            pairs = [part for claim in claims for part in (claim.entry_id, claim.task.model_dump_json())]
-            await self._hand_back(keys=[self._keys.tasks], args=[WORKER_GROUP, *pairs])
+            jobs = [self._keys.job(claim.task.job_id) for claim in claims]
+            entries = [(claim.entry_id, str(claim.task.index), claim.task.model_dump_json()) for claim in claims]
+            await self._hand_back(keys=[self._keys.tasks, *jobs], args=[WORKER_GROUP, *chain.from_iterable(entries)])
+
+    async def cancel(
+        self, job_id: str, detail: str, reason: GivenUpReason = "cancelled", ttl_s: float = 3600.0
+    ) -> int | None:
+        """Give up every unsettled image of the job at once, waiting or running; their number, None if unknown."""
+        given_up = await self._cancel(
+            keys=[self._keys.tasks, self._keys.job(job_id)],
+            args=[WORKER_GROUP, job_id, reason, detail, _milliseconds(ttl_s), self._keys.cancellations],
+        )
+        return None if given_up < 0 else int(given_up)
+
+    async def cancelled_jobs(self) -> AsyncIterator[str]:
+        """Ids of jobs as they are cancelled from now on. Some may be missed: `renew` tells of their images later."""
+        async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+            await pubsub.subscribe(self._keys.cancellations)
+            async for message in pubsub.listen():
+                yield message["data"].decode()
 
     async def announce(self, worker_id: str, card: ModelCard, ttl_s: float) -> None:
         """Say that this worker is warm and serves `card`; to be repeated within `ttl_s` seconds."""
@@ -188,16 +211,7 @@ class TaskQueue:
         fields = await self._redis.hgetall(self._keys.job(job_id))
         if not fields:
             return None
-        results, failures = _outcomes(fields)
-        return JobState(
-            id=job_id,
-            model=self.model,
-            created=float(fields[b"created"]),
-            total=int(fields[b"total"]),
-            started=bool(results or failures) or await self._delivered(fields[b"entry"]),
-            results=results,
-            failures=failures,
-        )
+        return read_job(job_id, self.model, fields, await self._delivered(fields[b"entry:0"]))
 
     async def image(self, sha256: str, image_format: ImageFormat) -> bytes | None:
         """The bytes of a committed image, or None when unknown or expired."""
@@ -247,18 +261,6 @@ async def known_models(redis: Redis) -> list[str]:
 
 def _task(fields: dict[bytes, bytes]) -> ImageTask:
     return ImageTask.model_validate_json(fields[b"task"])
-
-
-def _outcomes(fields: dict[bytes, bytes]) -> tuple[list[ImageResult], list[ImageFailure]]:
-    results, failures = [], []
-    for name, value in fields.items():
-        if name.startswith(b"image:"):
-            kind, _, outcome = value.partition(b" ")
-            if kind == b"result":
-                results.append(ImageResult.model_validate_json(outcome))
-            else:
-                failures.append(ImageFailure.model_validate_json(outcome))
-    return sorted(results, key=lambda result: result.index), sorted(failures, key=lambda failure: failure.index)
 
 
 def _stream_position(entry_id: bytes) -> tuple[int, int]:

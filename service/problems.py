@@ -6,7 +6,7 @@ from typing import Any
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 from redis.exceptions import OutOfMemoryError, RedisError
 from starlette.exceptions import HTTPException
@@ -35,6 +35,10 @@ class ProblemDetails(BaseModel):
     status: int
     detail: str
     errors: list[FieldError] | None = None
+
+
+class ClientGone(Exception):
+    """The client closed its connection before the answer."""
 
 
 class Problem(Exception):
@@ -69,6 +73,12 @@ def overloaded(name: str, detail: str) -> Problem:
     return Problem(429, name, "Too busy", detail, headers={"Retry-After": str(RETRY_AFTER_S)})
 
 
+def deadline_expired() -> Problem:
+    return Problem(
+        504, "deadline-expired", "Not ready in time", "The images were not ready within the call's timeout; try again."
+    )
+
+
 def redis_away() -> Problem:
     return Problem(
         503, "redis-unavailable", "The queue does not answer", "Redis cannot be reached; nothing was lost, try again."
@@ -81,6 +91,7 @@ def install_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _answer_validation_error)
     app.add_exception_handler(HTTPException, _answer_http_exception)
     app.add_exception_handler(RedisError, _answer_redis_error)
+    app.add_exception_handler(ClientGone, _answer_nobody)
     app.add_exception_handler(Exception, _answer_bug)
 
 
@@ -148,6 +159,11 @@ async def _answer_redis_error(request: Request, error: Exception) -> JSONRespons
         return overloaded("store-full", "Redis has no memory left for another job.").response()
     log.error("redis does not answer", error=str(error))
     return redis_away().response()
+
+
+async def _answer_nobody(request: Request, error: Exception) -> Response:
+    # Nobody reads it: the status, nginx's own for this, is for the metrics and the log.
+    return Response(status_code=499)
 
 
 async def _answer_bug(request: Request, error: Exception) -> JSONResponse:

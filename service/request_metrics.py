@@ -10,7 +10,7 @@ from jobs.metrics import ApiMetrics
 
 # Asked every few seconds by machines: logged only at debug level.
 PROBES = ("/healthz", "/readyz", "/metrics")
-OUTCOMES = {401: "unauthorized", 403: "unauthorized", 429: "shed", 504: "expired"}
+OUTCOMES = {401: "unauthorized", 403: "unauthorized", 429: "shed", 499: "cancelled", 504: "expired"}
 
 log = structlog.get_logger(__name__)
 

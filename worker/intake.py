@@ -3,7 +3,10 @@
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
+
+from redis.exceptions import RedisError
 
 from jobs.metrics import WorkerMetrics
 from jobs.models import ModelCard
@@ -18,6 +21,8 @@ log = logging.getLogger(__name__)
 
 BLOCK_S = 1.0
 """The longest wait for a task in one read, and so the longest time that a shutdown waits for the reader."""
+
+RESUBSCRIBE_PAUSE_S = 0.5
 
 MAX_DELIVERIES = 3
 """A task that took this many workers down with it is given up."""
@@ -63,6 +68,7 @@ class Intake:
                 group.create_task(self._keep_leases()),
                 group.create_task(self._take_over_forever(group)),
                 group.create_task(self._watch_device()),
+                group.create_task(self._heed_cancellations()),
             ]
             claiming = group.create_task(self._claim_forever(group))
             await stop.wait()
@@ -87,8 +93,27 @@ class Intake:
     async def _keep_leases(self) -> None:
         while True:
             await until_redis_answers(partial(self._queue.announce, self._worker_id, self._card, self._lease_s))
-            await until_redis_answers(lambda: self._queue.renew(self._worker_id, list(self._held.values())))
+            settled = await until_redis_answers(lambda: self._queue.renew(self._worker_id, list(self._held.values())))
+            await self._withdraw([claim.entry_id for claim in settled])
             await asyncio.sleep(self._lease_s / 3)
+
+    async def _heed_cancellations(self) -> None:
+        while True:
+            with suppress(RedisError, OSError):
+                async for job_id in self._queue.cancelled_jobs():
+                    await self._withdraw([key for key, held in self._held.items() if held.task.job_id == job_id])
+            await asyncio.sleep(RESUBSCRIBE_PAUSE_S)
+
+    async def _withdraw(self, keys: Sequence[str]) -> None:
+        """Take images that are settled already, by a cancellation, out of the engine at the next step boundary."""
+        if not keys:
+            return
+        withdrawn = await asyncio.wrap_future(self._device.call(self._engine.withdraw, keys))
+        for key in withdrawn:
+            del self._held[key]
+        self._in_engine -= len(withdrawn)
+        self._metrics.images.labels("cancelled").inc(len(withdrawn))
+        self._changed.set()
 
     async def _claim_forever(self, group: asyncio.TaskGroup) -> None:
         while not self._stopping:

@@ -19,10 +19,7 @@ if queued + images > bound then
 end
 redis.call('HSET', job, 'created', ARGV[4], 'total', images, 'done', 0, 'failed', 0, 'channel', ARGV[5])
 redis.call('PEXPIRE', job, ttl)
-local first
 for i = 6, #ARGV do
-  local entry = redis.call('XADD', tasks, '*', 'task', ARGV[i])
-  first = first or entry
+  redis.call('HSET', job, 'entry:' .. (i - 6), redis.call('XADD', tasks, '*', 'task', ARGV[i]))
 end
-redis.call('HSET', job, 'entry', first)
 return {1, queued + images}

@@ -18,9 +18,9 @@ if settled == 1 then
   local failed = redis.call('HINCRBY', job, 'failed', kind == 'failure' and 1 or 0)
   redis.call('PEXPIRE', job, ttl)
   local about = redis.call('HMGET', job, 'channel', 'total')
-  if about[1] ~= '' then
-    local job_id = string.match(job, '([^:]+)$')
-    redis.call('PUBLISH', about[1], cjson.encode({
+  local job_id = string.match(job, '([^:]+)$')
+  for channel in string.gmatch(about[1], '%S+') do
+    redis.call('PUBLISH', channel, cjson.encode({
       job_id = job_id, index = tonumber(index), done = done, failed = failed, total = tonumber(about[2]),
     }))
   end

@@ -1,66 +1,78 @@
 """``POST /generate``: validate, admit, wait, answer."""
 
-import time
 from collections.abc import Sequence
+from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Header, Request
+from fastapi.responses import JSONResponse, Response
 
-from jobs.models import ImageResult, JobState
-from service.context import Context
+from jobs.models import ImageResult, ImageTask, JobState
+from service.context import ApiContext, Context
 from service.generate_request import GenerateRequest, image_tasks
 from service.generate_response import GeneratedImage, GenerateResponse, call_timings
+from service.generation import admit, generate_while_connected
+from service.job_response import JobResponse
 from service.model_catalogue import ServedModel
-from service.problems import Problem, overloaded, problem_responses
+from service.problems import Problem, problem_responses
 from service.routes.images import image_url
-from service.waiting import expired, wait_until_settled
 
 router = APIRouter(tags=["images"])
+
+ACCEPTED = {
+    "description": "Queued, because of `Prefer: respond-async`",
+    "model": JobResponse,
+    "headers": {"Location": {"schema": {"type": "string"}, "description": "the job's address"}},
+}
 
 
 @router.post(
     "/generate",
     response_model=GenerateResponse,
     response_model_exclude_none=True,
-    responses=problem_responses(400, 413, 415, 422, 429, 500, 503, 504),
+    responses={202: ACCEPTED, **problem_responses(400, 409, 413, 415, 422, 429, 500, 503, 504)},
 )
-async def generate(body: GenerateRequest, request: Request, context: Context) -> GenerateResponse:
+async def generate(
+    body: GenerateRequest,
+    request: Request,
+    context: Context,
+    prefer: Annotated[str, Header(description="`respond-async`: do not wait, answer 202")] = "",
+) -> GenerateResponse | Response:
     """Make images of a prompt and wait for them."""
-    began = time.monotonic()
     model = await context.catalogue.choose(body.model)
     tasks = image_tasks(body, model.card, context.settings)
-    job_id, deadline = tasks[0].job_id, tasks[0].deadline
-    assert deadline is not None
-    with context.events.listen(job_id) as listener:
-        admission = await model.queue.admit(
-            tasks,
-            context.settings.max_queued_images,
-            context.settings.result_ttl_s,
-            context.events.channel,
-        )
-        if not admission.ok:
-            raise _queue_full(admission.queued_images, context.settings.max_queued_images)
-        state = await wait_until_settled(model.queue, listener, job_id, deadline)
-    _raise_failure(state)
+    if _respond_async(prefer):
+        return await _accept(context, request, model, tasks)
+    state = await generate_while_connected(context, request, model, tasks)
     return GenerateResponse(
-        id=job_id,
-        model=model.card.name,
-        created=int(tasks[0].created),
+        id=state.id,
+        model=state.model,
+        created=int(state.created),
         images=await _images(body, request, model, state.results),
-        timings=call_timings(state.results, time.monotonic() - began),
+        timings=call_timings(state.results),
         determinism=state.results[0].determinism,
     )
 
 
-def _queue_full(queued: int, bound: int) -> Problem:
-    return overloaded("queue-full", f"{queued} images are waiting, at most {bound} may (max_queued_images).")
+def _respond_async(prefer: str) -> bool:
+    preferences = (preference.partition(";")[0].strip().lower() for preference in prefer.split(","))
+    return "respond-async" in preferences
 
 
-def _raise_failure(state: JobState) -> None:
-    for failure in state.failures:
-        if failure.reason == "expired":
-            raise expired()
-        detail = f"Image {failure.index}: {failure.detail}"
-        raise Problem(500, f"generation-{failure.reason}", "An image could not be made", detail)
+async def _accept(context: ApiContext, request: Request, model: ServedModel, tasks: Sequence[ImageTask]) -> Response:
+    await admit(context, model, tasks)
+    first = tasks[0]
+    queued = JobState(
+        id=first.job_id,
+        model=model.card.name,
+        created=first.created,
+        total=len(tasks),
+        started=False,
+        results=[],
+        failures=[],
+    )
+    content = JobResponse.of(queued, request).model_dump(mode="json", exclude_none=True)
+    headers = {"Location": f"/jobs/{first.job_id}", "Preference-Applied": "respond-async"}
+    return JSONResponse(content, status_code=202, headers=headers)
 
 
 async def _images(
