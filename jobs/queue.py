@@ -9,6 +9,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from jobs.admission import Admission, IdempotencyKey, RateLimit
 from jobs.connection import SOCKET_TIMEOUT_S
 from jobs.job_hash import read_job
 from jobs.keys import KNOWN_MODELS, WORKER_GROUP, ModelKeys
@@ -26,14 +27,6 @@ from jobs.models import (
 
 LUA_DIR = Path(__file__).parent / "lua"
 CARD_TTL_S = 24 * 3600.0
-
-
-@dataclass(frozen=True)
-class Admission:
-    """Whether the job was admitted, and the images then queued."""
-
-    ok: bool
-    queued_images: int
 
 
 @dataclass(frozen=True)
@@ -58,25 +51,46 @@ class TaskQueue:
         self._hand_back = redis.register_script((LUA_DIR / "hand_back.lua").read_text())
 
     async def admit(
-        self, tasks: Sequence[ImageTask], max_queued_images: int, ttl_s: float, channel: str = ""
+        self,
+        tasks: Sequence[ImageTask],
+        max_queued_images: int,
+        ttl_s: float,
+        channel: str = "",
+        *,
+        once: IdempotencyKey | None = None,
+        rate: RateLimit | None = None,
     ) -> Admission:
         """Queue the images of one job, all or none, if no more than `max_queued_images` then wait unclaimed.
 
-        The job is forgotten `ttl_s` seconds after its last change; its events go to the pub/sub `channel`.
+        The job is forgotten `ttl_s` seconds after its last change, and `once` with it; its events go to the pub/sub
+        `channel`. `once` and `rate` are checked in the same atomic step; what is refused does not count for the rate.
         """
         job_id, created = tasks[0].job_id, tasks[0].created
-        admitted, queued = await self._admit(
-            keys=[self._keys.tasks, self._keys.job(job_id)],
+        outcome, queued, named_job, remaining, wait_ms = await self._admit(
+            keys=[
+                self._keys.tasks,
+                self._keys.job(job_id),
+                self._keys.idempotency(once.client, once.key) if once else self._keys.idempotency("", ""),
+                self._keys.rate(rate.client if rate else ""),
+            ],
             args=[
                 WORKER_GROUP,
                 max_queued_images,
                 _milliseconds(ttl_s),
                 created,
                 channel,
+                once.fingerprint if once else "",
+                rate.images_per_minute if rate else 0,
                 *(task.model_dump_json() for task in tasks),
             ],
         )
-        return Admission(ok=admitted == 1, queued_images=int(queued))
+        return Admission(
+            outcome=outcome.decode(),
+            queued_images=int(queued),
+            job_id=named_job.decode(),
+            remaining_images=int(remaining) if rate else None,
+            wait_s=wait_ms / 1000,
+        )
 
     async def claim(self, worker_id: str, count: int, block_s: float) -> list[Claim]:
         """Take up to `count` waiting tasks, oldest first; wait at most `block_s` (0 to 4 seconds) for the first."""

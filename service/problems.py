@@ -79,6 +79,10 @@ def deadline_expired() -> Problem:
     )
 
 
+def job_lost() -> Problem:
+    return Problem(503, "job-lost", "The job is gone", "Redis no longer holds this job's images; send the call again.")
+
+
 def redis_away() -> Problem:
     return Problem(
         503, "redis-unavailable", "The queue does not answer", "Redis cannot be reached; nothing was lost, try again."

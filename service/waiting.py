@@ -9,7 +9,7 @@ from fastapi import Request
 
 from jobs.models import JobEvent, JobState
 from jobs.queue import TaskQueue
-from service.problems import ClientGone, Problem, deadline_expired
+from service.problems import ClientGone, deadline_expired, job_lost
 
 # Events may be lost with a broken connection; then the state is read this often (seconds).
 POLL_S = 2.0
@@ -33,7 +33,7 @@ async def wait_until_settled(
             continue
         state = await queue.job(job_id)
         if state is None:
-            raise Problem(503, "job-lost", "The job is gone", "Redis no longer knows this job; send the call again.")
+            raise job_lost()
         if state.settled or state.failures:
             return state
 

@@ -6,18 +6,27 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse, Response
 
-from jobs.models import ImageResult, ImageTask, JobState
+from jobs.admission import IdempotencyKey
+from jobs.models import ImageFormat, ImageResult, ImageTask, JobState
+from service.accept import accepted_image
 from service.context import ApiContext, Context
 from service.generate_request import GenerateRequest, image_tasks
 from service.generate_response import GeneratedImage, GenerateResponse, call_timings
-from service.generation import admit, generate_while_connected
+from service.generation import admit, finished_job, generate_while_connected
+from service.idempotency import IdempotencyHeader, idempotency_key
 from service.job_response import JobResponse
 from service.model_catalogue import ServedModel
-from service.problems import Problem, problem_responses
+from service.problems import FieldError, Problem, invalid_fields, job_lost, problem_responses
 from service.routes.images import image_url
 
 router = APIRouter(tags=["images"])
 
+DONE = {
+    "description": "The images; with `Accept: image/...` and one image, its bytes",
+    "content": {
+        f"image/{name}": {"schema": {"type": "string", "format": "binary"}} for name in ("png", "jpeg", "webp")
+    },
+}
 ACCEPTED = {
     "description": "Queued, because of `Prefer: respond-async`",
     "model": JobResponse,
@@ -29,20 +38,31 @@ ACCEPTED = {
     "/generate",
     response_model=GenerateResponse,
     response_model_exclude_none=True,
-    responses={202: ACCEPTED, **problem_responses(400, 409, 413, 415, 422, 429, 500, 503, 504)},
+    responses={200: DONE, 202: ACCEPTED, **problem_responses(400, 406, 409, 413, 415, 422, 429, 500, 503, 504)},
 )
 async def generate(
     body: GenerateRequest,
     request: Request,
     context: Context,
+    idempotency: IdempotencyHeader = None,
     prefer: Annotated[str, Header(description="`respond-async`: do not wait, answer 202")] = "",
+    accept: Annotated[str, Header(description="`image/png`, `image/jpeg` or `image/webp`: the bytes alone")] = "*/*",
 ) -> GenerateResponse | Response:
     """Make images of a prompt and wait for them."""
     model = await context.catalogue.choose(body.model)
+    raw = accepted_image(accept)
+    if raw:
+        body = _as_raw(body, raw)
     tasks = image_tasks(body, model.card, context.settings)
+    once = idempotency_key(idempotency, "", body)
     if _respond_async(prefer):
-        return await _accept(context, request, model, tasks)
-    state = await generate_while_connected(context, request, model, tasks)
+        state = await _admit_only(context, request, model, tasks, once)
+        if not state.settled:
+            return _accepted(state, request)
+    else:
+        state = await generate_while_connected(context, request, model, tasks, once)
+    if raw:
+        return await _image_alone(model, state)
     return GenerateResponse(
         id=state.id,
         model=state.model,
@@ -53,26 +73,45 @@ async def generate(
     )
 
 
+def _as_raw(body: GenerateRequest, raw: ImageFormat) -> GenerateRequest:
+    """The request for an image of kind `raw`; a Problem when it asks for another kind, or for several images."""
+    if "format" in body.model_fields_set and body.format != raw:
+        raise Problem(406, "not-acceptable", "Two formats", f"Accept asks for image/{raw}, the body for {body.format}.")
+    if body.num_images > 1 or len(body.seeds or [1]) > 1:
+        field = "num_images" if body.seeds is None else "seeds"
+        raise invalid_fields([FieldError(field=field, message=f"one image when Accept is image/{raw}", limit=1)])
+    return body.model_copy(update={"format": raw})
+
+
 def _respond_async(prefer: str) -> bool:
     preferences = (preference.partition(";")[0].strip().lower() for preference in prefer.split(","))
     return "respond-async" in preferences
 
 
-async def _accept(context: ApiContext, request: Request, model: ServedModel, tasks: Sequence[ImageTask]) -> Response:
-    await admit(context, model, tasks)
-    first = tasks[0]
-    queued = JobState(
-        id=first.job_id,
-        model=model.card.name,
-        created=first.created,
-        total=len(tasks),
-        started=False,
-        results=[],
-        failures=[],
+async def _admit_only(
+    context: ApiContext, request: Request, model: ServedModel, tasks: Sequence[ImageTask], once: IdempotencyKey | None
+) -> JobState:
+    admission = await admit(context, model, tasks, once)
+    if admission.outcome == "finished":
+        return await finished_job(request, model, admission.job_id)
+    first, name = tasks[0], model.card.name
+    return JobState(
+        id=first.job_id, model=name, created=first.created, total=len(tasks), started=False, results=[], failures=[]
     )
+
+
+def _accepted(queued: JobState, request: Request) -> Response:
     content = JobResponse.of(queued, request).model_dump(mode="json", exclude_none=True)
-    headers = {"Location": f"/jobs/{first.job_id}", "Preference-Applied": "respond-async"}
+    headers = {"Location": f"/jobs/{queued.id}", "Preference-Applied": "respond-async"}
     return JSONResponse(content, status_code=202, headers=headers)
+
+
+async def _image_alone(model: ServedModel, state: JobState) -> Response:
+    (result,), (data,) = state.results, await model.queue.images(state.results)
+    if data is None:
+        raise job_lost()
+    headers = {"Fourstep-Id": state.id, "Fourstep-Seed": str(result.seed), "ETag": f'"{result.sha256}"'}
+    return Response(data, media_type=f"image/{result.format}", headers=headers)
 
 
 async def _images(
@@ -83,6 +122,6 @@ async def _images(
     images = []
     for result, data in zip(results, await model.queue.images(results), strict=True):
         if data is None:
-            raise Problem(503, "job-lost", "The job is gone", "Redis no longer holds the images; send the call again.")
+            raise job_lost()
         images.append(GeneratedImage.inline(result, data))
     return images
