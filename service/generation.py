@@ -4,23 +4,27 @@ from collections.abc import Sequence
 
 from fastapi import Request
 
-from jobs.admission import Admission, IdempotencyKey
+from jobs.admission import Admission, IdempotencyKey, RateLimit
 from jobs.models import GivenUpReason, ImageTask, JobState
 from service.context import ApiContext
 from service.idempotency import still_running, used_for_another_body
 from service.model_catalogue import ServedModel
 from service.problems import ClientGone, Problem, deadline_expired, job_lost, overloaded
+from service.rate_limit import over_the_rate
 from service.waiting import unless_gone, wait_until_settled
 
 
 async def admit(
-    context: ApiContext, model: ServedModel, tasks: Sequence[ImageTask], once: IdempotencyKey | None
+    context: ApiContext, request: Request, model: ServedModel, tasks: Sequence[ImageTask], once: IdempotencyKey | None
 ) -> Admission:
     """Queue one job's tasks, or find that its key names a finished job; a Problem for everything else."""
     settings = context.settings
+    rate = RateLimit(request.state.caller, settings.rate_limit) if settings.rate_limit else None
     admission = await model.queue.admit(
-        tasks, settings.max_queued_images, settings.result_ttl_s, context.events.channel, once=once
+        tasks, settings.max_queued_images, settings.result_ttl_s, context.events.channel, once=once, rate=rate
     )
+    if admission.outcome == "limited" and rate:
+        raise over_the_rate(admission, rate)
     if admission.outcome == "full":
         detail = f"{admission.queued_images} images are waiting, at most {settings.max_queued_images} may"
         raise overloaded("queue-full", f"{detail} (max_queued_images).")
@@ -46,7 +50,7 @@ async def generate_while_connected(
     job_id, deadline = tasks[0].job_id, tasks[0].deadline
     assert deadline is not None
     with context.events.listen(job_id) as listener:
-        admission = await admit(context, model, tasks, once)
+        admission = await admit(context, request, model, tasks, once)
         if admission.outcome == "finished":
             return await finished_job(request, model, admission.job_id)
         try:

@@ -27,14 +27,24 @@ class FieldError(BaseModel):
     limit: Any = None
 
 
+class OpenAIError(BaseModel):
+    """What OpenAI's clients read of an error."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str
+
+
 class ProblemDetails(BaseModel):
-    """The body of every error."""
+    """The body of every error; ``error`` stands there under ``/v1``."""
 
     type: str
     title: str
     status: int
     detail: str
     errors: list[FieldError] | None = None
+    error: OpenAIError | None = None
 
 
 class ClientGone(Exception):
@@ -59,9 +69,22 @@ class Problem(Exception):
             type=f"urn:fourstep:problem:{name}", title=title, status=status, detail=detail, errors=errors
         )
 
-    def response(self) -> JSONResponse:
+    def response(self, path: str) -> JSONResponse:
+        """The answer to a request for `path`."""
         body = self.details.model_dump(exclude_none=True)
+        if path.startswith("/v1/"):
+            body["error"] = self._for_openai().model_dump()
         return JSONResponse(body, self.details.status, headers=self.headers, media_type=MEDIA_TYPE)
+
+    def _for_openai(self) -> OpenAIError:
+        details = self.details
+        kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+        return OpenAIError(
+            message=details.detail,
+            type=kinds.get(details.status, "invalid_request_error" if details.status < 500 else "server_error"),
+            param=details.errors[0].field if details.errors else None,
+            code=details.type.rpartition(":")[2].replace("-", "_"),
+        )
 
 
 def invalid_fields(errors: list[FieldError]) -> Problem:
@@ -110,7 +133,7 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 async def _answer_problem(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, Problem)
-    return error.response()
+    return error.response(request.url.path)
 
 
 async def _answer_validation_error(request: Request, error: Exception) -> JSONResponse:
@@ -118,12 +141,12 @@ async def _answer_validation_error(request: Request, error: Exception) -> JSONRe
     found = error.errors()
     if found[0]["type"] == "json_invalid":
         reason = f"not JSON at character {found[0]['loc'][-1]}: {found[0]['ctx']['error']}"
-        return _malformed_json(reason).response()
+        return _malformed_json(reason).response(request.url.path)
     content_type = request.headers.get("content-type", "")
     if found[0]["type"] == "model_attributes_type" and "json" not in content_type:
         detail = f"Send Content-Type: application/json, not {content_type or 'none'}."
-        return Problem(415, "unsupported-media-type", "The body must be JSON", detail).response()
-    return invalid_fields([_field_error(one) for one in found]).response()
+        return Problem(415, "unsupported-media-type", "The body must be JSON", detail).response(request.url.path)
+    return invalid_fields([_field_error(one) for one in found]).response(request.url.path)
 
 
 def _malformed_json(reason: str) -> Problem:
@@ -144,13 +167,13 @@ def _field_error(found: dict[str, Any]) -> FieldError:
 async def _answer_http_exception(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     if error.status_code == 413:
-        return body_too_large().response()
+        return body_too_large().response(request.url.path)
     if error.status_code == 400:
-        return _malformed_json("the body is not JSON in UTF-8").response()
+        return _malformed_json("the body is not JSON in UTF-8").response(request.url.path)
     phrase = HTTPStatus(error.status_code).phrase
     name = phrase.lower().replace(" ", "-")
     headers = dict(error.headers) if error.headers else None
-    return Problem(error.status_code, name, phrase, str(error.detail), headers=headers).response()
+    return Problem(error.status_code, name, phrase, str(error.detail), headers=headers).response(request.url.path)
 
 
 def body_too_large() -> Problem:
@@ -160,9 +183,9 @@ def body_too_large() -> Problem:
 
 async def _answer_redis_error(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, OutOfMemoryError):
-        return overloaded("store-full", "Redis has no memory left for another job.").response()
+        return overloaded("store-full", "Redis has no memory left for another job.").response(request.url.path)
     log.error("redis does not answer", error=str(error))
-    return redis_away().response()
+    return redis_away().response(request.url.path)
 
 
 async def _answer_nobody(request: Request, error: Exception) -> Response:
@@ -171,4 +194,6 @@ async def _answer_nobody(request: Request, error: Exception) -> Response:
 
 
 async def _answer_bug(request: Request, error: Exception) -> JSONResponse:
-    return Problem(500, "internal-error", "Internal error", "The server failed; the log says why.").response()
+    return Problem(500, "internal-error", "Internal error", "The server failed; the log says why.").response(
+        request.url.path
+    )

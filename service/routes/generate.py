@@ -7,17 +7,18 @@ from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse, Response
 
 from jobs.admission import IdempotencyKey
-from jobs.models import ImageFormat, ImageResult, ImageTask, JobState
+from jobs.models import ImageFormat, ImageTask, JobState
 from service.accept import accepted_image
+from service.api_keys import Caller
 from service.context import ApiContext, Context
 from service.generate_request import GenerateRequest, image_tasks
-from service.generate_response import GeneratedImage, GenerateResponse, call_timings
+from service.generate_response import GenerateResponse, call_timings
 from service.generation import admit, finished_job, generate_while_connected
 from service.idempotency import IdempotencyHeader, idempotency_key
+from service.image_delivery import deliver
 from service.job_response import JobResponse
 from service.model_catalogue import ServedModel
 from service.problems import FieldError, Problem, invalid_fields, job_lost, problem_responses
-from service.routes.images import image_url
 
 router = APIRouter(tags=["images"])
 
@@ -44,6 +45,7 @@ async def generate(
     body: GenerateRequest,
     request: Request,
     context: Context,
+    caller: Caller,
     idempotency: IdempotencyHeader = None,
     prefer: Annotated[str, Header(description="`respond-async`: do not wait, answer 202")] = "",
     accept: Annotated[str, Header(description="`image/png`, `image/jpeg` or `image/webp`: the bytes alone")] = "*/*",
@@ -54,7 +56,7 @@ async def generate(
     if raw:
         body = _as_raw(body, raw)
     tasks = image_tasks(body, model.card, context.settings)
-    once = idempotency_key(idempotency, "", body)
+    once = idempotency_key(idempotency, caller, body)
     if _respond_async(prefer):
         state = await _admit_only(context, request, model, tasks, once)
         if not state.settled:
@@ -67,7 +69,7 @@ async def generate(
         id=state.id,
         model=state.model,
         created=int(state.created),
-        images=await _images(body, request, model, state.results),
+        images=await deliver(body.response, request, model, state.results),
         timings=call_timings(state.results),
         determinism=state.results[0].determinism,
     )
@@ -91,7 +93,7 @@ def _respond_async(prefer: str) -> bool:
 async def _admit_only(
     context: ApiContext, request: Request, model: ServedModel, tasks: Sequence[ImageTask], once: IdempotencyKey | None
 ) -> JobState:
-    admission = await admit(context, model, tasks, once)
+    admission = await admit(context, request, model, tasks, once)
     if admission.outcome == "finished":
         return await finished_job(request, model, admission.job_id)
     first, name = tasks[0], model.card.name
@@ -112,16 +114,3 @@ async def _image_alone(model: ServedModel, state: JobState) -> Response:
         raise job_lost()
     headers = {"Fourstep-Id": state.id, "Fourstep-Seed": str(result.seed), "ETag": f'"{result.sha256}"'}
     return Response(data, media_type=f"image/{result.format}", headers=headers)
-
-
-async def _images(
-    body: GenerateRequest, request: Request, model: ServedModel, results: Sequence[ImageResult]
-) -> list[GeneratedImage]:
-    if body.response == "url":
-        return [GeneratedImage.linked(result, image_url(request, result)) for result in results]
-    images = []
-    for result, data in zip(results, await model.queue.images(results), strict=True):
-        if data is None:
-            raise job_lost()
-        images.append(GeneratedImage.inline(result, data))
-    return images
