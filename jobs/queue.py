@@ -46,6 +46,7 @@ class TaskQueue:
         self._redis: Any = redis  # redis-py types every answer as bytes | str; ours are bytes
         self._keys = ModelKeys(model)
         self._admit = redis.register_script((LUA_DIR / "admit.lua").read_text())
+        self._watch = redis.register_script((LUA_DIR / "watch.lua").read_text())
         self._settle = redis.register_script((LUA_DIR / "settle.lua").read_text())
         self._cancel = redis.register_script((LUA_DIR / "cancel.lua").read_text())
         self._hand_back = redis.register_script((LUA_DIR / "hand_back.lua").read_text())
@@ -166,6 +167,10 @@ class TaskQueue:
             args=[WORKER_GROUP, job_id, reason, detail, _milliseconds(ttl_s), self._keys.cancellations],
         )
         return None if given_up < 0 else int(given_up)
+
+    async def watch(self, job_id: str, channel: str) -> None:
+        """Have the job's events sent to `channel` too."""
+        await self._watch(keys=[self._keys.job(job_id)], args=[channel])
 
     async def cancelled_jobs(self) -> AsyncIterator[str]:
         """Ids of jobs as they are cancelled from now on. Some may be missed: `renew` tells of their images later."""

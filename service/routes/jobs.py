@@ -1,43 +1,66 @@
-"""``/jobs/{id}``: how far a job is, and its cancellation."""
+"""``/jobs/{id}``: how far a job is, its events, and its cancellation."""
 
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Depends, Header, Path, Request
+from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from jobs.models import JobState
 from jobs.queue import TaskQueue
-from service.context import ApiContext, Context
+from service.context import Context
 from service.job_response import JobResponse
+from service.job_stream import ToldImages, job_stream
 from service.problems import Problem, problem_responses
 
-router = APIRouter(tags=["jobs"])
-
-JobId = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
+router = APIRouter(tags=["jobs"], responses=problem_responses(404, 422, 503))
 
 
-@router.get("/jobs/{job_id}", response_model_exclude_none=True, responses=problem_responses(404, 422, 503))
-async def get_job(job_id: JobId, request: Request, context: Context) -> JobResponse:
+@dataclass(frozen=True)
+class FoundJob:
+    queue: TaskQueue
+    state: JobState
+
+
+async def _find(job_id: Annotated[str, Path(pattern="^[0-9a-f]{32}$")], context: Context) -> FoundJob:
+    for model in await context.catalogue.read():
+        if state := await model.queue.job(job_id):
+            return FoundJob(model.queue, state)
+    raise _not_found()
+
+
+Job = Annotated[FoundJob, Depends(_find)]
+
+
+@router.get("/jobs/{job_id}", response_model_exclude_none=True)
+async def get_job(job: Job, request: Request) -> JobResponse:
     """Status of a job and its images so far, for as long as its results are kept."""
-    _, state = await _find(context, job_id)
-    return JobResponse.of(state, request)
+    return JobResponse.of(job.state, request)
 
 
-@router.delete("/jobs/{job_id}", response_model_exclude_none=True, responses=problem_responses(404, 422, 503))
-async def cancel_job(job_id: JobId, request: Request, context: Context) -> JobResponse:
+@router.delete("/jobs/{job_id}", response_model_exclude_none=True)
+async def cancel_job(job: Job, request: Request, context: Context) -> JobResponse:
     """Cancel what is not finished, waiting or running; images made before stay. The answer is the job's final state."""
-    queue, _ = await _find(context, job_id)
-    await queue.cancel(job_id, "cancelled by the client", ttl_s=context.settings.result_ttl_s)
-    state = await queue.job(job_id)
+    await job.queue.cancel(job.state.id, "cancelled by the client", ttl_s=context.settings.result_ttl_s)
+    state = await job.queue.job(job.state.id)
     if state is None:
         raise _not_found()
     return JobResponse.of(state, request)
 
 
-async def _find(context: ApiContext, job_id: str) -> tuple[TaskQueue, JobState]:
-    for model in await context.catalogue.read():
-        if state := await model.queue.job(job_id):
-            return model.queue, state
-    raise _not_found()
+@router.get("/jobs/{job_id}/events", response_class=EventSourceResponse)
+async def job_events(
+    job: Job,
+    request: Request,
+    context: Context,
+    last_event_id: Annotated[
+        str, Header(pattern="^[0-9a-f]{1,16}$", description="images told before are not told again")
+    ] = "0",
+) -> AsyncIterator[ServerSentEvent]:
+    """`queued`, `running`, `image` for each finished image, then `completed`, `failed`, `cancelled` or `expired`."""
+    async for event in job_stream(context, job.queue, request, job.state.id, ToldImages(last_event_id)):
+        yield event
 
 
 def _not_found() -> Problem:
