@@ -9,6 +9,7 @@ import typer
 from pydantic import ValidationError
 
 from distill.commands import app as distill
+from jobs.commands import app as dead_letters
 from jobs.settings import ApiSettings, Settings, WorkerSettings, explain
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
@@ -17,6 +18,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="Few-step ima
 
 
 app.add_typer(distill, name="distill")
+app.add_typer(dead_letters, name="dead-letters")
 
 
 @app.command()

@@ -28,7 +28,7 @@ class Admission:
     """What became of the job.
 
     - ``admitted``: it is queued as `job_id`
-    - ``full``: `queued_images` already wait
+    - ``full``: `queued_images` already wait; at the workers' pace it would fit in `wait_s` seconds (0: not known)
     - ``limited``: over the client's rate; it would fit in `wait_s` seconds
     - ``running``, ``finished``: its idempotency key names the earlier job `job_id`
     - ``mismatch``: its idempotency key was used with another body

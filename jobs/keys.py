@@ -15,6 +15,8 @@ class ModelKeys:
         self.tasks = f"{self._prefix}:tasks"
         self.card = f"{self._prefix}:card"
         self.workers = f"{self._prefix}:workers"
+        self.throughput = f"{self._prefix}:throughput"
+        self.dead_letters = f"{self._prefix}:dead-letters"
         self.cancellations = f"{self._prefix}:cancellations"
 
     def job(self, job_id: str) -> str:

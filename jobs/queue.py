@@ -73,6 +73,7 @@ class TaskQueue:
                 self._keys.job(job_id),
                 self._keys.idempotency(once.client, once.key) if once else self._keys.idempotency("", ""),
                 self._keys.rate(rate.client if rate else ""),
+                self._keys.throughput,
             ],
             args=[
                 WORKER_GROUP,
@@ -150,6 +151,12 @@ class TaskQueue:
         """Give the image up for good, `detail` being shown to the client; False as for `commit`."""
         failure = ImageFailure(index=claim.task.index, reason=reason, detail=detail)
         return await self._settle_image(claim, "failure", failure.model_dump_json(), ttl_s)
+
+    async def bury(self, claim: Claim, detail: str, ttl_s: float) -> bool:
+        """Fail the image, and keep its task as a dead letter; False as for `commit`."""
+        failure = ImageFailure(index=claim.task.index, reason="error", detail=detail).model_dump_json()
+        task = claim.task.model_dump_json().encode()
+        return await self._settle_image(claim, "failure", failure, ttl_s, self._keys.dead_letters, task)
 
     async def hand_back(self, claims: Sequence[Claim]) -> None:
         """Return unfinished tasks to the end of the queue, where any worker gets them at once."""
@@ -262,11 +269,11 @@ class TaskQueue:
         return any(_stream_position(entry_id) <= _stream_position(group["last-delivered-id"]) for group in groups)
 
     async def _settle_image(
-        self, claim: Claim, kind: str, outcome: str, ttl_s: float, image_key: str | None = None, data: bytes = b""
+        self, claim: Claim, kind: str, outcome: str, ttl_s: float, store_key: str | None = None, data: bytes = b""
     ) -> bool:
-        keys = [self._keys.tasks, self._keys.job(claim.task.job_id)]
+        keys = [self._keys.tasks, self._keys.job(claim.task.job_id), self._keys.throughput]
         settled = await self._settle(
-            keys=keys if image_key is None else [*keys, image_key],
+            keys=keys if store_key is None else [*keys, store_key],
             args=[WORKER_GROUP, claim.entry_id, claim.task.index, kind, outcome, _milliseconds(ttl_s), data],
         )
         return settled == 1

@@ -27,7 +27,7 @@ async def admit(
         raise over_the_rate(admission, rate)
     if admission.outcome == "full":
         detail = f"{admission.queued_images} images are waiting, at most {settings.max_queued_images} may"
-        raise overloaded("queue-full", f"{detail} (max_queued_images).")
+        raise overloaded("queue-full", f"{detail} (max_queued_images).", admission.wait_s)
     if admission.outcome == "running":
         raise still_running(admission)
     if admission.outcome == "mismatch":

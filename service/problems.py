@@ -1,5 +1,6 @@
 """Errors as RFC 9457 ``application/problem+json``, each with a stable ``type``."""
 
+import math
 from http import HTTPStatus
 from typing import Any
 
@@ -12,7 +13,8 @@ from redis.exceptions import OutOfMemoryError, RedisError
 from starlette.exceptions import HTTPException
 
 MEDIA_TYPE = "application/problem+json"
-RETRY_AFTER_S = 1
+# Bounds of Retry-After, in seconds: an estimate is worth little beyond a minute.
+SHORTEST_RETRY_S, LONGEST_RETRY_S = 1, 60
 # Room for the longest prompt with every character escaped, and 64 seeds.
 MAX_BODY_BYTES = 64 * 1024
 
@@ -92,8 +94,10 @@ def invalid_fields(errors: list[FieldError]) -> Problem:
     return Problem(422, "invalid-request", "The request does not fit the contract", detail, errors)
 
 
-def overloaded(name: str, detail: str) -> Problem:
-    return Problem(429, name, "Too busy", detail, headers={"Retry-After": str(RETRY_AFTER_S)})
+def overloaded(name: str, detail: str, wait_s: float = 0.0) -> Problem:
+    """429 problem; room is expected in `wait_s` seconds."""
+    retry_after_s = min(max(math.ceil(wait_s), SHORTEST_RETRY_S), LONGEST_RETRY_S)
+    return Problem(429, name, "Too busy", detail, headers={"Retry-After": str(retry_after_s)})
 
 
 def deadline_expired() -> Problem:

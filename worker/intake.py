@@ -9,7 +9,7 @@ from functools import partial
 from redis.exceptions import RedisError
 
 from jobs.metrics import WorkerMetrics
-from jobs.models import ModelCard
+from jobs.models import ImageTask, ModelCard
 from jobs.queue import Claim, TaskQueue
 from worker.device_thread import DeviceThread
 from worker.engine import Engine
@@ -157,18 +157,18 @@ class Intake:
         fresh = {claim.entry_id: claim for claim in claims if claim.entry_id not in self._held}
         self._held.update(fresh)
         for claim in list(fresh.values()):
-            if fault := self._fault(claim):
+            if claim.deliveries > MAX_DELIVERIES:
+                del fresh[claim.entry_id]
+                group.create_task(self._bury(claim))
+            elif fault := self._fault(claim.task):
                 del fresh[claim.entry_id]
                 group.create_task(self._settle(Failure(claim.entry_id, "error", fault)))
         self._in_engine += len(fresh)
         if fresh:
             self._device.call(self._engine.add, {key: claim.task for key, claim in fresh.items()})
 
-    def _fault(self, claim: Claim) -> str | None:
-        if claim.deliveries > MAX_DELIVERIES:
-            self._metrics.dead_letters.inc()
-            return f"given up after {claim.deliveries} deliveries"
-        size = (claim.task.height, claim.task.width)
+    def _fault(self, task: ImageTask) -> str | None:
+        size = (task.height, task.width)
         return None if size in self._card.sizes else f"size: {size} is not one of {self._card.sizes}"
 
     def _receive(self, group: asyncio.TaskGroup, outcomes: list[Outcome]) -> None:
@@ -179,5 +179,12 @@ class Intake:
 
     async def _settle(self, outcome: Outcome) -> None:
         await self._settlement.settle(self._held[outcome.key], outcome)
-        del self._held[outcome.key]
+        self._release(outcome.key)
+
+    async def _bury(self, claim: Claim) -> None:
+        await self._settlement.bury(claim, f"given up after {claim.deliveries} deliveries")
+        self._release(claim.entry_id)
+
+    def _release(self, key: str) -> None:
+        del self._held[key]
         self._changed.set()

