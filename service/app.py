@@ -24,7 +24,7 @@ from service.context import ApiContext
 from service.model_catalogue import ModelCatalogue
 from service.problems import install_problem_handlers, problem_responses
 from service.request_metrics import RequestMetrics
-from service.routes import generate, health, images, jobs, metrics, models, openai, playground
+from service.routes import generate, health, images, jobs, metrics, models, openai, pages
 
 log = structlog.get_logger(__name__)
 
@@ -48,6 +48,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
         description="Images from prompts in four network evaluations each.",
         version=fourstep_version(),
         lifespan=_lifespan,
+        docs_url=None,  # see service.routes.pages
+        redoc_url=None,
         **_documented_security(settings),
     )
     app.state.context = context
@@ -57,9 +59,9 @@ def create_app(settings: ApiSettings) -> FastAPI:
         _allow_other_origins(app, settings)
     app.add_middleware(RequestMetrics, metrics=context.metrics)
     install_problem_handlers(app)
-    for route in (generate, jobs, images, models, openai, health, metrics, playground):
+    for route in (generate, jobs, images, models, openai, health, metrics, pages):
         app.include_router(route.router)
-    app.mount("/static", StaticFiles(directory=playground.STATIC_DIR), name="static")
+    app.mount("/static", StaticFiles(directory=pages.STATIC_DIR), name="static")
     return app
 
 

@@ -1,6 +1,7 @@
 """Errors as RFC 9457 ``application/problem+json``, each with a stable ``type``."""
 
 import math
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -11,6 +12,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 from redis.exceptions import OutOfMemoryError, RedisError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 MEDIA_TYPE = "application/problem+json"
 # Bounds of Retry-After, in seconds: an estimate is worth little beyond a minute.
@@ -63,7 +65,7 @@ class Problem(Exception):
         title: str,
         detail: str,
         errors: list[FieldError] | None = None,
-        headers: dict[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
         self.headers = headers
@@ -176,8 +178,15 @@ async def _answer_http_exception(request: Request, error: Exception) -> JSONResp
         return _malformed_json("the body is not JSON in UTF-8").response(request.url.path)
     phrase = HTTPStatus(error.status_code).phrase
     name = phrase.lower().replace(" ", "-")
-    headers = dict(error.headers) if error.headers else None
+    headers = {"Allow": ", ".join(_allowed_methods(request))} if error.status_code == 405 else error.headers
     return Problem(error.status_code, name, phrase, str(error.detail), headers=headers).response(request.url.path)
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """The framework names only those of the first route that has the path."""
+    routes = request.app.router.routes
+    scopes = [{**request.scope, "method": method} for method in ("DELETE", "GET", "HEAD", "POST")]
+    return [scope["method"] for scope in scopes if any(route.matches(scope)[0] is Match.FULL for route in routes)]
 
 
 def body_too_large() -> Problem:

@@ -47,8 +47,10 @@ async def generate(
     context: Context,
     caller: Caller,
     idempotency: IdempotencyHeader = None,
-    prefer: Annotated[str, Header(description="`respond-async`: do not wait, answer 202")] = "",
-    accept: Annotated[str, Header(description="`image/png`, `image/jpeg` or `image/webp`: the bytes alone")] = "*/*",
+    prefer: Annotated[str, Header(alias="Prefer", description="`respond-async`: do not wait, answer 202")] = "",
+    accept: Annotated[
+        str, Header(alias="Accept", description="`image/png`, `image/jpeg` or `image/webp`: the bytes alone")
+    ] = "*/*",
 ) -> GenerateResponse | Response:
     """Make images of a prompt and wait for them."""
     model = await context.catalogue.choose(body.model)

@@ -55,7 +55,8 @@ async def job_events(
     request: Request,
     context: Context,
     last_event_id: Annotated[
-        str, Header(pattern="^[0-9a-f]{1,16}$", description="images told before are not told again")
+        str,
+        Header(alias="Last-Event-ID", pattern="^[0-9a-f]{1,16}$", description="images told before are not told again"),
     ] = "0",
 ) -> AsyncIterator[ServerSentEvent]:
     """`queued`, `running`, `image` for each finished image, then `completed`, `failed`, `cancelled` or `expired`."""
