@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Gives up every image of a job that is not settled, waiting or running, in one step.
 -- KEYS: task stream, job hash
 -- ARGV: group, job id, reason, detail, ttl (ms), channel that workers listen on

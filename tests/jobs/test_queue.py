@@ -267,3 +267,14 @@ async def test_a_commit_and_a_cancellation_at_once_settle_each_image_once(queue:
     assert (len(state.results), len(state.failures)) == (sum(made), given_up)
     assert sum(made) + (given_up or 0) == 20
     assert await queue.depth() == (0, 0)
+
+
+async def test_cancelling_works_while_redis_has_no_memory_left(queue: TaskQueue, redis: Redis) -> None:
+    tasks = sample_tasks(3)
+    await queue.admit(tasks, 10, TTL_S)
+    await redis.config_set("maxmemory", 1)
+    try:
+        assert await queue.cancel(tasks[0].job_id, "no longer wanted") == 3
+    finally:
+        await redis.config_set("maxmemory", 0)
+    assert await queue.depth() == (0, 0)
