@@ -9,6 +9,7 @@ import typer
 from pydantic import ValidationError
 
 from distill.commands import app as distill
+from jobs.commands import app as dead_letters
 from jobs.settings import ApiSettings, Settings, WorkerSettings, explain
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
@@ -17,6 +18,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="Few-step ima
 
 
 app.add_typer(distill, name="distill")
+app.add_typer(dead_letters, name="dead-letters")
 
 
 @app.command()
@@ -62,6 +64,7 @@ def generate(
     out: Annotated[Path, typer.Option("-o", "--out", help="folder to write to")] = Path("out"),
     image_format: Annotated[Literal["png", "jpeg", "webp"], typer.Option("--format", help="kind of files")] = "png",
     server: Annotated[str, typer.Option(help="address of the server")] = "http://127.0.0.1:8000",
+    api_key: Annotated[str | None, typer.Option(help="key, if the server asks for one")] = None,
 ) -> None:
     """Ask a running server for images and write them to files named by their seeds."""
     from rich.console import Console
@@ -72,7 +75,7 @@ def generate(
     if seed is not None:
         request["seed"] = seed
     try:
-        generate_files(server, request, out, Console())
+        generate_files(server, request, out, Console(), api_key)
     except (GenerationFailed, OSError) as error:
         _leave(str(error))
 

@@ -2,8 +2,10 @@
 
 import asyncio
 import uuid
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 
 import structlog
 from redis.asyncio import Redis
@@ -26,7 +28,7 @@ class JobEvents:
     def __init__(self, redis: Redis) -> None:
         self.channel = f"fourstep:events:{uuid.uuid4().hex}"
         self._pubsub = redis.pubsub()
-        self._listeners: dict[str, asyncio.Queue[JobEvent | None]] = {}
+        self._listeners: defaultdict[str, set[asyncio.Queue[JobEvent | None]]] = defaultdict(set)
         self._reader: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -44,11 +46,13 @@ class JobEvents:
     def listen(self, job_id: str) -> Iterator[asyncio.Queue[JobEvent | None]]:
         """Collect the job's events from now on; None means that some may have been missed."""
         listener: asyncio.Queue[JobEvent | None] = asyncio.Queue()
-        self._listeners[job_id] = listener
+        self._listeners[job_id].add(listener)
         try:
             yield listener
         finally:
-            del self._listeners[job_id]
+            self._listeners[job_id].remove(listener)
+            if not self._listeners[job_id]:
+                del self._listeners[job_id]
 
     async def _read_forever(self) -> None:
         while True:
@@ -63,8 +67,8 @@ class JobEvents:
     def _dispatch(self, message: dict[str, bytes]) -> None:
         if message["type"] == "message":
             event = JobEvent.model_validate_json(message["data"])
-            if listener := self._listeners.get(event.job_id):
+            for listener in self._listeners.get(event.job_id, ()):
                 listener.put_nowait(event)
         else:  # (re)subscribed
-            for listener in self._listeners.values():
+            for listener in chain(*self._listeners.values()):
                 listener.put_nowait(None)

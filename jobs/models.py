@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 ImageFormat = Literal["png", "jpeg", "webp"]
 Mode = Literal["fast", "strict"]
 FailureReason = Literal["expired", "error", "cancelled"]
+GivenUpReason = Literal["expired", "cancelled"]
 JobStatus = Literal["queued", "running", "completed", "failed", "cancelled", "expired"]
 
 MAX_SEED = 2**63 - 1

@@ -1,17 +1,21 @@
 """The queue of one model: admission, claims, leases, and results committed exactly once."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from jobs.admission import Admission, IdempotencyKey, RateLimit
 from jobs.connection import SOCKET_TIMEOUT_S
+from jobs.job_hash import read_job
 from jobs.keys import KNOWN_MODELS, WORKER_GROUP, ModelKeys
 from jobs.models import (
     FailureReason,
+    GivenUpReason,
     ImageFailure,
     ImageFormat,
     ImageResult,
@@ -23,14 +27,6 @@ from jobs.models import (
 
 LUA_DIR = Path(__file__).parent / "lua"
 CARD_TTL_S = 24 * 3600.0
-
-
-@dataclass(frozen=True)
-class Admission:
-    """Whether the job was admitted, and the images then queued."""
-
-    ok: bool
-    queued_images: int
 
 
 @dataclass(frozen=True)
@@ -50,29 +46,53 @@ class TaskQueue:
         self._redis: Any = redis  # redis-py types every answer as bytes | str; ours are bytes
         self._keys = ModelKeys(model)
         self._admit = redis.register_script((LUA_DIR / "admit.lua").read_text())
+        self._watch = redis.register_script((LUA_DIR / "watch.lua").read_text())
         self._settle = redis.register_script((LUA_DIR / "settle.lua").read_text())
+        self._cancel = redis.register_script((LUA_DIR / "cancel.lua").read_text())
         self._hand_back = redis.register_script((LUA_DIR / "hand_back.lua").read_text())
 
     async def admit(
-        self, tasks: Sequence[ImageTask], max_queued_images: int, ttl_s: float, channel: str = ""
+        self,
+        tasks: Sequence[ImageTask],
+        max_queued_images: int,
+        ttl_s: float,
+        channel: str = "",
+        *,
+        once: IdempotencyKey | None = None,
+        rate: RateLimit | None = None,
     ) -> Admission:
         """Queue the images of one job, all or none, if no more than `max_queued_images` then wait unclaimed.
 
-        The job is forgotten `ttl_s` seconds after its last change; its events go to the pub/sub `channel`.
+        The job is forgotten `ttl_s` seconds after its last change, and `once` with it; its events go to the pub/sub
+        `channel`. `once` and `rate` are checked in the same atomic step; what is refused does not count for the rate.
         """
         job_id, created = tasks[0].job_id, tasks[0].created
-        admitted, queued = await self._admit(
-            keys=[self._keys.tasks, self._keys.job(job_id)],
+        outcome, queued, named_job, remaining, wait_ms = await self._admit(
+            keys=[
+                self._keys.tasks,
+                self._keys.job(job_id),
+                self._keys.idempotency(once.client, once.key) if once else self._keys.idempotency("", ""),
+                self._keys.rate(rate.client if rate else ""),
+                self._keys.throughput,
+            ],
             args=[
                 WORKER_GROUP,
                 max_queued_images,
                 _milliseconds(ttl_s),
                 created,
                 channel,
+                once.fingerprint if once else "",
+                rate.images_per_minute if rate else 0,
                 *(task.model_dump_json() for task in tasks),
             ],
         )
-        return Admission(ok=admitted == 1, queued_images=int(queued))
+        return Admission(
+            outcome=outcome.decode(),
+            queued_images=int(queued),
+            job_id=named_job.decode(),
+            remaining_images=int(remaining) if rate else None,
+            wait_s=wait_ms / 1000,
+        )
 
     async def claim(self, worker_id: str, count: int, block_s: float) -> list[Claim]:
         """Take up to `count` waiting tasks, oldest first; wait at most `block_s` (0 to 4 seconds) for the first."""
@@ -114,12 +134,13 @@ class TaskQueue:
             for (entry_id, fields), times in zip(taken, deliveries, strict=True)
         ]
 
-    async def renew(self, worker_id: str, claims: Sequence[Claim]) -> None:
-        """Keep the leases of `claims` from being taken over for another lease time."""
-        if claims:
-            await self._redis.xclaim(
-                self._keys.tasks, WORKER_GROUP, worker_id, 0, [claim.entry_id for claim in claims], justid=True
-            )
+    async def renew(self, worker_id: str, claims: Sequence[Claim]) -> list[Claim]:
+        """Keep the leases of `claims` for another lease time; returns those whose image is settled already."""
+        if not claims:
+            return []
+        entry_ids = [claim.entry_id for claim in claims]
+        kept = set(await self._redis.xclaim(self._keys.tasks, WORKER_GROUP, worker_id, 0, entry_ids, justid=True))
+        return [claim for claim in claims if claim.entry_id.encode() not in kept]
 
     async def commit(self, claim: Claim, result: ImageResult, data: bytes, ttl_s: float) -> bool:
         """Store the image and its bytes for `ttl_s` seconds; False when it was settled before or its job is gone."""
@@ -131,11 +152,39 @@ class TaskQueue:
         failure = ImageFailure(index=claim.task.index, reason=reason, detail=detail)
         return await self._settle_image(claim, "failure", failure.model_dump_json(), ttl_s)
 
+    async def bury(self, claim: Claim, detail: str, ttl_s: float) -> bool:
+        """Fail the image, and keep its task as a dead letter; False as for `commit`."""
+        failure = ImageFailure(index=claim.task.index, reason="error", detail=detail).model_dump_json()
+        task = claim.task.model_dump_json().encode()
+        return await self._settle_image(claim, "failure", failure, ttl_s, self._keys.dead_letters, task)
+
     async def hand_back(self, claims: Sequence[Claim]) -> None:
         """Return unfinished tasks to the end of the queue, where any worker gets them at once."""
         if claims:
-            pairs = [part for claim in claims for part in (claim.entry_id, claim.task.model_dump_json())]
-            await self._hand_back(keys=[self._keys.tasks], args=[WORKER_GROUP, *pairs])
+            jobs = [self._keys.job(claim.task.job_id) for claim in claims]
+            entries = [(claim.entry_id, str(claim.task.index), claim.task.model_dump_json()) for claim in claims]
+            await self._hand_back(keys=[self._keys.tasks, *jobs], args=[WORKER_GROUP, *chain.from_iterable(entries)])
+
+    async def cancel(
+        self, job_id: str, detail: str, reason: GivenUpReason = "cancelled", ttl_s: float = 3600.0
+    ) -> int | None:
+        """Give up every unsettled image of the job at once, waiting or running; their number, None if unknown."""
+        given_up = await self._cancel(
+            keys=[self._keys.tasks, self._keys.job(job_id)],
+            args=[WORKER_GROUP, job_id, reason, detail, _milliseconds(ttl_s), self._keys.cancellations],
+        )
+        return None if given_up < 0 else int(given_up)
+
+    async def watch(self, job_id: str, channel: str) -> None:
+        """Have the job's events sent to `channel` too."""
+        await self._watch(keys=[self._keys.job(job_id)], args=[channel])
+
+    async def cancelled_jobs(self) -> AsyncIterator[str]:
+        """Ids of jobs as they are cancelled from now on. Some may be missed: `renew` tells of their images later."""
+        async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+            await pubsub.subscribe(self._keys.cancellations)
+            async for message in pubsub.listen():
+                yield message["data"].decode()
 
     async def announce(self, worker_id: str, card: ModelCard, ttl_s: float) -> None:
         """Say that this worker is warm and serves `card`; to be repeated within `ttl_s` seconds."""
@@ -188,16 +237,7 @@ class TaskQueue:
         fields = await self._redis.hgetall(self._keys.job(job_id))
         if not fields:
             return None
-        results, failures = _outcomes(fields)
-        return JobState(
-            id=job_id,
-            model=self.model,
-            created=float(fields[b"created"]),
-            total=int(fields[b"total"]),
-            started=bool(results or failures) or await self._delivered(fields[b"entry"]),
-            results=results,
-            failures=failures,
-        )
+        return read_job(job_id, self.model, fields, await self._delivered(fields[b"entry:0"]))
 
     async def image(self, sha256: str, image_format: ImageFormat) -> bytes | None:
         """The bytes of a committed image, or None when unknown or expired."""
@@ -229,11 +269,11 @@ class TaskQueue:
         return any(_stream_position(entry_id) <= _stream_position(group["last-delivered-id"]) for group in groups)
 
     async def _settle_image(
-        self, claim: Claim, kind: str, outcome: str, ttl_s: float, image_key: str | None = None, data: bytes = b""
+        self, claim: Claim, kind: str, outcome: str, ttl_s: float, store_key: str | None = None, data: bytes = b""
     ) -> bool:
-        keys = [self._keys.tasks, self._keys.job(claim.task.job_id)]
+        keys = [self._keys.tasks, self._keys.job(claim.task.job_id), self._keys.throughput]
         settled = await self._settle(
-            keys=keys if image_key is None else [*keys, image_key],
+            keys=keys if store_key is None else [*keys, store_key],
             args=[WORKER_GROUP, claim.entry_id, claim.task.index, kind, outcome, _milliseconds(ttl_s), data],
         )
         return settled == 1
@@ -247,18 +287,6 @@ async def known_models(redis: Redis) -> list[str]:
 
 def _task(fields: dict[bytes, bytes]) -> ImageTask:
     return ImageTask.model_validate_json(fields[b"task"])
-
-
-def _outcomes(fields: dict[bytes, bytes]) -> tuple[list[ImageResult], list[ImageFailure]]:
-    results, failures = [], []
-    for name, value in fields.items():
-        if name.startswith(b"image:"):
-            kind, _, outcome = value.partition(b" ")
-            if kind == b"result":
-                results.append(ImageResult.model_validate_json(outcome))
-            else:
-                failures.append(ImageFailure.model_validate_json(outcome))
-    return sorted(results, key=lambda result: result.index), sorted(failures, key=lambda failure: failure.index)
 
 
 def _stream_position(entry_id: bytes) -> tuple[int, int]:

@@ -4,10 +4,10 @@ import difflib
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "FOURSTEP_"
 BUNDLED_MODEL = Path(__file__).resolve().parent.parent / "models" / "emoji-student"
@@ -45,6 +45,29 @@ class ApiSettings(Settings):
     timeout_s: float = Field(default=60.0, gt=0, le=600, description="seconds a call waits when it does not say")
     max_images: int = Field(default=64, ge=1, le=64, description="images in one call")
     max_prompt_chars: int = Field(default=2000, ge=1, le=2000, description="characters in a prompt")
+
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        default=(), description="comma-separated keys; each call then needs one as Authorization: Bearer"
+    )
+    rate_limit: int | None = Field(
+        default=None, ge=1, description="images a minute for each API key, also in one burst; unset for no limit"
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="comma-separated origins whose pages may call, or *"
+    )
+
+    @field_validator("api_keys", "cors_origins", mode="before")
+    @classmethod
+    def _split_at_commas(cls, value: Any) -> Any:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _the_rate_has_keys_and_room(self) -> Self:
+        if self.rate_limit is not None and not self.api_keys:
+            raise ValueError("FOURSTEP_RATE_LIMIT counts by API key: set FOURSTEP_API_KEYS too")
+        if self.rate_limit is not None and self.rate_limit < self.max_images:
+            raise ValueError("rate_limit must not be below max_images: such a call could never be admitted")
+        return self
 
     @model_validator(mode="after")
     def _one_call_fits_the_queue(self) -> Self:

@@ -2,9 +2,12 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import structlog
-from fastapi import FastAPI
+from fastapi import FastAPI, Security
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.security import HTTPBearer
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
@@ -15,12 +18,13 @@ from jobs.job_events import JobEvents
 from jobs.metrics import ApiMetrics
 from jobs.settings import ApiSettings
 from jobs.version import fourstep_version
+from service.api_keys import ApiKeys
 from service.body_limit import BodyLimit
 from service.context import ApiContext
 from service.model_catalogue import ModelCatalogue
-from service.problems import install_problem_handlers
+from service.problems import install_problem_handlers, problem_responses
 from service.request_metrics import RequestMetrics
-from service.routes import generate, health, images, jobs, metrics, models, playground
+from service.routes import generate, health, images, jobs, metrics, models, openai, pages
 
 log = structlog.get_logger(__name__)
 
@@ -44,15 +48,39 @@ def create_app(settings: ApiSettings) -> FastAPI:
         description="Images from prompts in four network evaluations each.",
         version=fourstep_version(),
         lifespan=_lifespan,
+        docs_url=None,  # see service.routes.pages
+        redoc_url=None,
+        **_documented_security(settings),
     )
     app.state.context = context
     app.add_middleware(BodyLimit)
+    app.add_middleware(ApiKeys, keys=settings.api_keys)
+    if settings.cors_origins:
+        _allow_other_origins(app, settings)
     app.add_middleware(RequestMetrics, metrics=context.metrics)
     install_problem_handlers(app)
-    for route in (generate, jobs, images, models, health, metrics, playground):
+    for route in (generate, jobs, images, models, openai, health, metrics, pages):
         app.include_router(route.router)
-    app.mount("/static", StaticFiles(directory=playground.STATIC_DIR), name="static")
+    app.mount("/static", StaticFiles(directory=pages.STATIC_DIR), name="static")
     return app
+
+
+def _documented_security(settings: ApiSettings) -> dict[str, Any]:
+    """What the OpenAPI says of keys; the middleware is what checks them."""
+    if not settings.api_keys:
+        return {}
+    bearer = HTTPBearer(auto_error=False, description="an API key of this server")
+    return {"dependencies": [Security(bearer)], "responses": problem_responses(401, 403)}
+
+
+def _allow_other_origins(app: FastAPI, settings: ApiSettings) -> None:
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=settings.cors_origins,
+        allow_methods=["GET", "POST", "DELETE"],
+        allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Prefer"],
+        expose_headers=["Location", "Retry-After", "RateLimit", "RateLimit-Policy", "Fourstep-Id", "Fourstep-Seed"],
+    )
 
 
 @asynccontextmanager

@@ -22,7 +22,7 @@ class BodyLimit:
             return
         declared = Headers(scope=scope).get("content-length", "0")
         if declared.isdecimal() and int(declared) > MAX_BODY_BYTES:
-            await body_too_large().response()(scope, receive, send)
+            await body_too_large().response(scope["path"])(scope, receive, send)
             return
         received = 0
 

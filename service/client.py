@@ -15,10 +15,12 @@ class GenerationFailed(Exception):
     """Why no images came back, in one line."""
 
 
-def generate_files(server: str, request: dict[str, Any], folder: Path, console: Console) -> list[Path]:
+def generate_files(
+    server: str, request: dict[str, Any], folder: Path, console: Console, api_key: str | None = None
+) -> list[Path]:
     """Send `request` to ``server/generate``; write ``<seed>.<format>`` files into `folder` and print their seeds."""
     with console.status(f"{request.get('num_images', 1)} image(s) from {server}"):
-        answer = _post(f"{server.rstrip('/')}/generate", request)
+        answer = _post(f"{server.rstrip('/')}/generate", request, api_key)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for image in answer["images"]:
@@ -30,9 +32,10 @@ def generate_files(server: str, request: dict[str, Any], folder: Path, console: 
     return paths
 
 
-def _post(url: str, request: dict[str, Any]) -> dict[str, Any]:
+def _post(url: str, request: dict[str, Any], api_key: str | None) -> dict[str, Any]:
+    headers = {"Authorization": f"Bearer {api_key}"} if api_key else None
     try:
-        answer = httpx.post(url, json=request, timeout=ANSWER_TIMEOUT_S)
+        answer = httpx.post(url, json=request, headers=headers, timeout=ANSWER_TIMEOUT_S)
     except (httpx.TransportError, httpx.InvalidURL) as error:
         raise GenerationFailed(f"no answer from {url}: {error}") from error
     if answer.is_success:

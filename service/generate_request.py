@@ -6,6 +6,7 @@ import uuid
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
 from jobs.models import MAX_SEED, ImageFormat, ImageTask, Mode, ModelCard
@@ -18,6 +19,13 @@ RANDOM_SEEDS = 2**32
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 
 
+SEEDS_AND_THE_OTHERS: JsonDict = {
+    "required": ["seeds"],
+    "properties": {"seeds": {"type": "array"}},
+    "anyOf": [{"required": ["seed"]}, {"required": ["num_images"]}],
+}
+
+
 class GenerateRequest(BaseModel):
     """The JSON body of ``POST /generate``. Sizes are pixels, ``timeout`` seconds."""
 
@@ -25,7 +33,10 @@ class GenerateRequest(BaseModel):
         extra="forbid",
         strict=True,
         allow_inf_nan=False,
-        json_schema_extra={"examples": [{"prompt": "a smiling cat face", "seed": 7, "num_images": 4}]},
+        json_schema_extra={
+            "examples": [{"prompt": "a smiling cat face", "seed": 7, "num_images": 4}],
+            "not": SEEDS_AND_THE_OTHERS,
+        },
     )
 
     prompt: str = Field(min_length=1, max_length=2000)

@@ -41,8 +41,8 @@ class GenerateResponse(BaseModel):
     determinism: Determinism
 
 
-def call_timings(results: Sequence[ImageResult], total_s: float) -> Timings:
-    """The slowest image's time in each stage (images of one call share their batches), and the call's own total."""
+def call_timings(results: Sequence[ImageResult]) -> Timings:
+    """The slowest image's time in each stage (images of one call share their batches), and until its commit."""
 
     def slowest(stage: Callable[[Timings], float]) -> float:
         return max(stage(result.timings) for result in results)
@@ -53,7 +53,7 @@ def call_timings(results: Sequence[ImageResult], total_s: float) -> Timings:
         denoise=slowest(lambda timings: timings.denoise),
         decode=slowest(lambda timings: timings.decode),
         encode_image=slowest(lambda timings: timings.encode_image),
-        total=total_s,
+        total=slowest(lambda timings: timings.total),
     )
 
 

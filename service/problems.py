@@ -1,18 +1,22 @@
 """Errors as RFC 9457 ``application/problem+json``, each with a stable ``type``."""
 
+import math
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 from redis.exceptions import OutOfMemoryError, RedisError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 MEDIA_TYPE = "application/problem+json"
-RETRY_AFTER_S = 1
+# Bounds of Retry-After, in seconds: an estimate is worth little beyond a minute.
+SHORTEST_RETRY_S, LONGEST_RETRY_S = 1, 60
 # Room for the longest prompt with every character escaped, and 64 seeds.
 MAX_BODY_BYTES = 64 * 1024
 
@@ -27,14 +31,28 @@ class FieldError(BaseModel):
     limit: Any = None
 
 
+class OpenAIError(BaseModel):
+    """What OpenAI's clients read of an error."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str
+
+
 class ProblemDetails(BaseModel):
-    """The body of every error."""
+    """The body of every error; ``error`` stands there under ``/v1``."""
 
     type: str
     title: str
     status: int
     detail: str
     errors: list[FieldError] | None = None
+    error: OpenAIError | None = None
+
+
+class ClientGone(Exception):
+    """The client closed its connection before the answer."""
 
 
 class Problem(Exception):
@@ -47,7 +65,7 @@ class Problem(Exception):
         title: str,
         detail: str,
         errors: list[FieldError] | None = None,
-        headers: dict[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
         self.headers = headers
@@ -55,9 +73,22 @@ class Problem(Exception):
             type=f"urn:fourstep:problem:{name}", title=title, status=status, detail=detail, errors=errors
         )
 
-    def response(self) -> JSONResponse:
+    def response(self, path: str) -> JSONResponse:
+        """The answer to a request for `path`."""
         body = self.details.model_dump(exclude_none=True)
+        if path.startswith("/v1/"):
+            body["error"] = self._for_openai().model_dump()
         return JSONResponse(body, self.details.status, headers=self.headers, media_type=MEDIA_TYPE)
+
+    def _for_openai(self) -> OpenAIError:
+        details = self.details
+        kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+        return OpenAIError(
+            message=details.detail,
+            type=kinds.get(details.status, "invalid_request_error" if details.status < 500 else "server_error"),
+            param=details.errors[0].field if details.errors else None,
+            code=details.type.rpartition(":")[2].replace("-", "_"),
+        )
 
 
 def invalid_fields(errors: list[FieldError]) -> Problem:
@@ -65,8 +96,20 @@ def invalid_fields(errors: list[FieldError]) -> Problem:
     return Problem(422, "invalid-request", "The request does not fit the contract", detail, errors)
 
 
-def overloaded(name: str, detail: str) -> Problem:
-    return Problem(429, name, "Too busy", detail, headers={"Retry-After": str(RETRY_AFTER_S)})
+def overloaded(name: str, detail: str, wait_s: float = 0.0) -> Problem:
+    """429 problem; room is expected in `wait_s` seconds."""
+    retry_after_s = min(max(math.ceil(wait_s), SHORTEST_RETRY_S), LONGEST_RETRY_S)
+    return Problem(429, name, "Too busy", detail, headers={"Retry-After": str(retry_after_s)})
+
+
+def deadline_expired() -> Problem:
+    return Problem(
+        504, "deadline-expired", "Not ready in time", "The images were not ready within the call's timeout; try again."
+    )
+
+
+def job_lost() -> Problem:
+    return Problem(503, "job-lost", "The job is gone", "Redis no longer holds this job's images; send the call again.")
 
 
 def redis_away() -> Problem:
@@ -81,6 +124,7 @@ def install_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _answer_validation_error)
     app.add_exception_handler(HTTPException, _answer_http_exception)
     app.add_exception_handler(RedisError, _answer_redis_error)
+    app.add_exception_handler(ClientGone, _answer_nobody)
     app.add_exception_handler(Exception, _answer_bug)
 
 
@@ -95,7 +139,7 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 async def _answer_problem(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, Problem)
-    return error.response()
+    return error.response(request.url.path)
 
 
 async def _answer_validation_error(request: Request, error: Exception) -> JSONResponse:
@@ -103,12 +147,12 @@ async def _answer_validation_error(request: Request, error: Exception) -> JSONRe
     found = error.errors()
     if found[0]["type"] == "json_invalid":
         reason = f"not JSON at character {found[0]['loc'][-1]}: {found[0]['ctx']['error']}"
-        return _malformed_json(reason).response()
+        return _malformed_json(reason).response(request.url.path)
     content_type = request.headers.get("content-type", "")
     if found[0]["type"] == "model_attributes_type" and "json" not in content_type:
         detail = f"Send Content-Type: application/json, not {content_type or 'none'}."
-        return Problem(415, "unsupported-media-type", "The body must be JSON", detail).response()
-    return invalid_fields([_field_error(one) for one in found]).response()
+        return Problem(415, "unsupported-media-type", "The body must be JSON", detail).response(request.url.path)
+    return invalid_fields([_field_error(one) for one in found]).response(request.url.path)
 
 
 def _malformed_json(reason: str) -> Problem:
@@ -129,13 +173,20 @@ def _field_error(found: dict[str, Any]) -> FieldError:
 async def _answer_http_exception(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     if error.status_code == 413:
-        return body_too_large().response()
+        return body_too_large().response(request.url.path)
     if error.status_code == 400:
-        return _malformed_json("the body is not JSON in UTF-8").response()
+        return _malformed_json("the body is not JSON in UTF-8").response(request.url.path)
     phrase = HTTPStatus(error.status_code).phrase
     name = phrase.lower().replace(" ", "-")
-    headers = dict(error.headers) if error.headers else None
-    return Problem(error.status_code, name, phrase, str(error.detail), headers=headers).response()
+    headers = {"Allow": ", ".join(_allowed_methods(request))} if error.status_code == 405 else error.headers
+    return Problem(error.status_code, name, phrase, str(error.detail), headers=headers).response(request.url.path)
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """The framework names only those of the first route that has the path."""
+    routes = request.app.router.routes
+    scopes = [{**request.scope, "method": method} for method in ("DELETE", "GET", "HEAD", "POST")]
+    return [scope["method"] for scope in scopes if any(route.matches(scope)[0] is Match.FULL for route in routes)]
 
 
 def body_too_large() -> Problem:
@@ -145,10 +196,17 @@ def body_too_large() -> Problem:
 
 async def _answer_redis_error(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, OutOfMemoryError):
-        return overloaded("store-full", "Redis has no memory left for another job.").response()
+        return overloaded("store-full", "Redis has no memory left for another job.").response(request.url.path)
     log.error("redis does not answer", error=str(error))
-    return redis_away().response()
+    return redis_away().response(request.url.path)
+
+
+async def _answer_nobody(request: Request, error: Exception) -> Response:
+    # Nobody reads it: the status, nginx's own for this, is for the metrics and the log.
+    return Response(status_code=499)
 
 
 async def _answer_bug(request: Request, error: Exception) -> JSONResponse:
-    return Problem(500, "internal-error", "Internal error", "The server failed; the log says why.").response()
+    return Problem(500, "internal-error", "Internal error", "The server failed; the log says why.").response(
+        request.url.path
+    )

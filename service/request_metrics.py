@@ -10,13 +10,16 @@ from jobs.metrics import ApiMetrics
 
 # Asked every few seconds by machines: logged only at debug level.
 PROBES = ("/healthz", "/readyz", "/metrics")
-OUTCOMES = {401: "unauthorized", 403: "unauthorized", 429: "shed", 504: "expired"}
+OUTCOMES = {401: "unauthorized", 403: "unauthorized", 429: "shed", 499: "cancelled", 504: "expired"}
 
 log = structlog.get_logger(__name__)
 
 
 class RequestMetrics:
-    """ASGI middleware. The endpoint is the route's template, so that the label stays small."""
+    """ASGI middleware. The endpoint is the route's template, so that the label stays small.
+
+    A route may set ``request.state.outcome`` where the status does not tell it.
+    """
 
     def __init__(self, app: ASGIApp, metrics: ApiMetrics) -> None:
         self._app = app
@@ -43,7 +46,8 @@ class RequestMetrics:
 
     def _record(self, scope: Scope, status: int, duration_s: float) -> None:
         endpoint = getattr(scope.get("route"), "path", "unmatched")
-        self._metrics.requests.labels(endpoint=endpoint, outcome=_outcome(status)).inc()
+        outcome = scope.get("state", {}).get("outcome") or _outcome(status)
+        self._metrics.requests.labels(endpoint=endpoint, outcome=outcome).inc()
         self._metrics.request_duration.labels(endpoint=endpoint).observe(duration_s)
         write = log.debug if endpoint in PROBES else log.info
         write("request", method=scope["method"], endpoint=endpoint, status=status, seconds=round(duration_s, 4))

@@ -1,14 +1,20 @@
-"""Waiting until a job is settled."""
+"""Waiting until a job is settled, or its client is gone."""
 
 import asyncio
 import time
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from fastapi import Request
 
 from jobs.models import JobEvent, JobState
 from jobs.queue import TaskQueue
-from service.problems import Problem
+from service.problems import ClientGone, deadline_expired, job_lost
 
 # Events may be lost with a broken connection; then the state is read this often (seconds).
 POLL_S = 2.0
+
+Result = TypeVar("Result")
 
 
 async def wait_until_settled(
@@ -18,7 +24,7 @@ async def wait_until_settled(
     while True:
         remaining = deadline - time.time()
         if remaining <= 0:
-            raise expired()
+            raise deadline_expired()
         try:
             event = await asyncio.wait_for(listener.get(), min(remaining, POLL_S))
         except TimeoutError:
@@ -27,12 +33,24 @@ async def wait_until_settled(
             continue
         state = await queue.job(job_id)
         if state is None:
-            raise Problem(503, "job-lost", "The job is gone", "Redis no longer knows this job; send the call again.")
+            raise job_lost()
         if state.settled or state.failures:
             return state
 
 
-def expired() -> Problem:
-    return Problem(
-        504, "deadline-expired", "Not ready in time", "The images were not ready within the call's timeout; try again."
-    )
+async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+    """What `work` returns; ClientGone, and `work` cancelled, as soon as the client of `request` disconnects."""
+    working, gone = asyncio.create_task(work), asyncio.create_task(_disconnection(request))
+    try:
+        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientGone
+        return working.result()
+    finally:
+        working.cancel()
+        gone.cancel()
+
+
+async def _disconnection(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

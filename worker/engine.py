@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -60,12 +60,13 @@ class Engine:
         """Let `tasks` join at the next step, together; their keys are new, and name them in their outcomes."""
         self._rows.update({key: Row(key, task) for key, task in tasks.items()})
 
+    def withdraw(self, keys: Collection[str]) -> list[str]:
+        """Forget those rows of `keys` that are still here, begun or not, and return their keys."""
+        return [key for key in keys if self._rows.pop(key, None) is not None]
+
     def withdraw_unstarted(self) -> list[str]:
         """Forget every row that has not begun, and return their keys."""
-        keys = [key for key, row in self._rows.items() if row.start is None]
-        for key in keys:
-            del self._rows[key]
-        return keys
+        return self.withdraw([key for key, row in self._rows.items() if row.start is None])
 
     @torch.inference_mode()
     def step(self) -> list[Outcome]:

@@ -3,10 +3,13 @@
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 
+from redis.exceptions import RedisError
+
 from jobs.metrics import WorkerMetrics
-from jobs.models import ModelCard
+from jobs.models import ImageTask, ModelCard
 from jobs.queue import Claim, TaskQueue
 from worker.device_thread import DeviceThread
 from worker.engine import Engine
@@ -18,6 +21,8 @@ log = logging.getLogger(__name__)
 
 BLOCK_S = 1.0
 """The longest wait for a task in one read, and so the longest time that a shutdown waits for the reader."""
+
+RESUBSCRIBE_PAUSE_S = 0.5
 
 MAX_DELIVERIES = 3
 """A task that took this many workers down with it is given up."""
@@ -63,6 +68,7 @@ class Intake:
                 group.create_task(self._keep_leases()),
                 group.create_task(self._take_over_forever(group)),
                 group.create_task(self._watch_device()),
+                group.create_task(self._heed_cancellations()),
             ]
             claiming = group.create_task(self._claim_forever(group))
             await stop.wait()
@@ -87,8 +93,27 @@ class Intake:
     async def _keep_leases(self) -> None:
         while True:
             await until_redis_answers(partial(self._queue.announce, self._worker_id, self._card, self._lease_s))
-            await until_redis_answers(lambda: self._queue.renew(self._worker_id, list(self._held.values())))
+            settled = await until_redis_answers(lambda: self._queue.renew(self._worker_id, list(self._held.values())))
+            await self._withdraw([claim.entry_id for claim in settled])
             await asyncio.sleep(self._lease_s / 3)
+
+    async def _heed_cancellations(self) -> None:
+        while True:
+            with suppress(RedisError, OSError):
+                async for job_id in self._queue.cancelled_jobs():
+                    await self._withdraw([key for key, held in self._held.items() if held.task.job_id == job_id])
+            await asyncio.sleep(RESUBSCRIBE_PAUSE_S)
+
+    async def _withdraw(self, keys: Sequence[str]) -> None:
+        """Take images that are settled already, by a cancellation, out of the engine at the next step boundary."""
+        if not keys:
+            return
+        withdrawn = await asyncio.wrap_future(self._device.call(self._engine.withdraw, keys))
+        for key in withdrawn:
+            del self._held[key]
+        self._in_engine -= len(withdrawn)
+        self._metrics.images.labels("cancelled").inc(len(withdrawn))
+        self._changed.set()
 
     async def _claim_forever(self, group: asyncio.TaskGroup) -> None:
         while not self._stopping:
@@ -132,18 +157,18 @@ class Intake:
         fresh = {claim.entry_id: claim for claim in claims if claim.entry_id not in self._held}
         self._held.update(fresh)
         for claim in list(fresh.values()):
-            if fault := self._fault(claim):
+            if claim.deliveries > MAX_DELIVERIES:
+                del fresh[claim.entry_id]
+                group.create_task(self._bury(claim))
+            elif fault := self._fault(claim.task):
                 del fresh[claim.entry_id]
                 group.create_task(self._settle(Failure(claim.entry_id, "error", fault)))
         self._in_engine += len(fresh)
         if fresh:
             self._device.call(self._engine.add, {key: claim.task for key, claim in fresh.items()})
 
-    def _fault(self, claim: Claim) -> str | None:
-        if claim.deliveries > MAX_DELIVERIES:
-            self._metrics.dead_letters.inc()
-            return f"given up after {claim.deliveries} deliveries"
-        size = (claim.task.height, claim.task.width)
+    def _fault(self, task: ImageTask) -> str | None:
+        size = (task.height, task.width)
         return None if size in self._card.sizes else f"size: {size} is not one of {self._card.sizes}"
 
     def _receive(self, group: asyncio.TaskGroup, outcomes: list[Outcome]) -> None:
@@ -154,5 +179,12 @@ class Intake:
 
     async def _settle(self, outcome: Outcome) -> None:
         await self._settlement.settle(self._held[outcome.key], outcome)
-        del self._held[outcome.key]
+        self._release(outcome.key)
+
+    async def _bury(self, claim: Claim) -> None:
+        await self._settlement.bury(claim, f"given up after {claim.deliveries} deliveries")
+        self._release(claim.entry_id)
+
+    def _release(self, key: str) -> None:
+        del self._held[key]
         self._changed.set()

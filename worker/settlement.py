@@ -59,6 +59,12 @@ class Settlement:
         first = await until_redis_answers(lambda: self._queue.fail(claim, failure.reason, failure.detail, self._ttl_s))
         return failure.reason if first else "duplicate"
 
+    async def bury(self, claim: Claim, detail: str) -> None:
+        """Fail a task that nobody survives, and keep it for a person to look at."""
+        first = await until_redis_answers(lambda: self._queue.bury(claim, detail, self._ttl_s))
+        self._metrics.images.labels("error" if first else "duplicate").inc()
+        self._metrics.dead_letters.inc(first)
+
     def close(self) -> None:
         self._threads.shutdown()
 

@@ -1,28 +1,87 @@
 -- Admits a whole job or nothing.
--- KEYS: task stream, job hash
--- ARGV: group, bound (images), ttl (ms), created, event channel, then one task (JSON) per image
--- Returns {admitted 0|1, images queued after the call}.
-local tasks, job = KEYS[1], KEYS[2]
-local group, bound, ttl = ARGV[1], tonumber(ARGV[2]), ARGV[3]
-local images = #ARGV - 5
+-- KEYS: task stream, job hash, idempotency record, rate record, throughput record
+-- ARGV: group, bound (images), ttl (ms), created, event channel, body fingerprint ('' without idempotency),
+--       images per minute (0 without a limit), then one task (JSON) per image
+-- Returns {outcome, images queued after the call, job id, images the rate still allows, ms until the job would fit}.
+local tasks, job, record, rate_record, throughput = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local group, bound, ttl, fingerprint, per_minute = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[6], tonumber(ARGV[7])
+local first_task = 8
+local images = #ARGV - first_task + 1
+local job_id = string.match(job, '([^:]+)$')
+local minute = 60000
 
 if redis.call('EXISTS', tasks) == 0 then
   redis.call('XGROUP', 'CREATE', tasks, group, '0', 'MKSTREAM')
 end
 local queued = redis.call('XLEN', tasks) - redis.call('XPENDING', tasks, group)[1]
+
+-- The rate is kept as the time at which all images so far would be due if they came evenly (GCRA).
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + clock[2] / 1000
+local due = math.max(per_minute > 0 and tonumber(redis.call('GET', rate_record) or 0) or 0, now)
+
+-- How long the workers need, at their pace of late, for `excess` images; 0 when it is not known.
+local function time_for(excess)
+  local memory, seconds = 30, now / 1000
+  local pace = redis.call('HMGET', throughput, 'images', 'at', 'since')
+  if not pace[1] then
+    return 0
+  end
+  local images = pace[1] * math.exp((pace[2] - seconds) / memory)
+  local weight = memory * (1 - math.exp((pace[3] - seconds) / memory))
+  return math.ceil(1000 * excess * math.max(weight, 0.001) / images)
+end
+
+local function answer(outcome, id)
+  local interval = per_minute > 0 and minute / per_minute or 0
+  local remaining = per_minute > 0 and math.floor((minute - (due - now)) / interval + 0.001) or 0
+  local wait = math.max(0, math.ceil(due + images * interval - minute - now))
+  if outcome == 'full' then
+    wait = time_for(queued + images - bound)
+  end
+  return {outcome, queued, id, remaining, wait}
+end
+
 -- A client that lost our answer sends the call again: the job must not be doubled.
 if redis.call('EXISTS', job) == 1 then
-  return {1, queued}
+  return answer('admitted', job_id)
+end
+if fingerprint ~= '' then
+  local used = redis.call('GET', record)
+  if used then
+    local body, earlier = string.match(used, '^(%S+) (%S+)$')
+    local state = redis.call('HMGET', string.sub(job, 1, #job - #job_id) .. earlier, 'total', 'done', 'failed')
+    if state[1] and body ~= fingerprint then
+      return answer('mismatch', earlier)
+    elseif state[1] and state[2] ~= state[1] then
+      return answer('running', earlier)
+    elseif state[1] and state[3] == '0' then
+      return answer('finished', earlier)
+    end
+    -- The earlier job failed or is forgotten: the key is free again, so that a retry can succeed.
+  end
 end
 if queued + images > bound then
-  return {0, queued}
+  return answer('full', job_id)
 end
+if per_minute > 0 then
+  local after = due + images * minute / per_minute
+  if after - minute > now + 0.5 then
+    return answer('limited', job_id)
+  end
+  due = after
+end
+
 redis.call('HSET', job, 'created', ARGV[4], 'total', images, 'done', 0, 'failed', 0, 'channel', ARGV[5])
 redis.call('PEXPIRE', job, ttl)
-local first
-for i = 6, #ARGV do
-  local entry = redis.call('XADD', tasks, '*', 'task', ARGV[i])
-  first = first or entry
+for i = first_task, #ARGV do
+  redis.call('HSET', job, 'entry:' .. (i - first_task), redis.call('XADD', tasks, '*', 'task', ARGV[i]))
 end
-redis.call('HSET', job, 'entry', first)
-return {1, queued + images}
+if fingerprint ~= '' then
+  redis.call('SET', record, fingerprint .. ' ' .. job_id, 'PX', ttl)
+end
+if per_minute > 0 then
+  redis.call('SET', rate_record, string.format('%.3f', due), 'PX', 2 * minute)
+end
+queued = queued + images
+return answer('admitted', job_id)

@@ -1,76 +1,118 @@
 """``POST /generate``: validate, admit, wait, answer."""
 
-import time
 from collections.abc import Sequence
+from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Header, Request
+from fastapi.responses import JSONResponse, Response
 
-from jobs.models import ImageResult, JobState
-from service.context import Context
+from jobs.admission import IdempotencyKey
+from jobs.models import ImageFormat, ImageTask, JobState
+from service.accept import accepted_image
+from service.api_keys import Caller
+from service.context import ApiContext, Context
 from service.generate_request import GenerateRequest, image_tasks
-from service.generate_response import GeneratedImage, GenerateResponse, call_timings
+from service.generate_response import GenerateResponse, call_timings
+from service.generation import admit, finished_job, generate_while_connected
+from service.idempotency import IdempotencyHeader, idempotency_key
+from service.image_delivery import deliver
+from service.job_response import JobResponse
 from service.model_catalogue import ServedModel
-from service.problems import Problem, overloaded, problem_responses
-from service.routes.images import image_url
-from service.waiting import expired, wait_until_settled
+from service.problems import FieldError, Problem, invalid_fields, job_lost, problem_responses
 
 router = APIRouter(tags=["images"])
+
+DONE = {
+    "description": "The images; with `Accept: image/...` and one image, its bytes",
+    "content": {
+        f"image/{name}": {"schema": {"type": "string", "format": "binary"}} for name in ("png", "jpeg", "webp")
+    },
+}
+ACCEPTED = {
+    "description": "Queued, because of `Prefer: respond-async`",
+    "model": JobResponse,
+    "headers": {"Location": {"schema": {"type": "string"}, "description": "the job's address"}},
+}
 
 
 @router.post(
     "/generate",
     response_model=GenerateResponse,
     response_model_exclude_none=True,
-    responses=problem_responses(400, 413, 415, 422, 429, 500, 503, 504),
+    responses={200: DONE, 202: ACCEPTED, **problem_responses(400, 406, 409, 413, 415, 422, 429, 500, 503, 504)},
 )
-async def generate(body: GenerateRequest, request: Request, context: Context) -> GenerateResponse:
+async def generate(
+    body: GenerateRequest,
+    request: Request,
+    context: Context,
+    caller: Caller,
+    idempotency: IdempotencyHeader = None,
+    prefer: Annotated[str, Header(alias="Prefer", description="`respond-async`: do not wait, answer 202")] = "",
+    accept: Annotated[
+        str, Header(alias="Accept", description="`image/png`, `image/jpeg` or `image/webp`: the bytes alone")
+    ] = "*/*",
+) -> GenerateResponse | Response:
     """Make images of a prompt and wait for them."""
-    began = time.monotonic()
     model = await context.catalogue.choose(body.model)
+    raw = accepted_image(accept)
+    if raw:
+        body = _as_raw(body, raw)
     tasks = image_tasks(body, model.card, context.settings)
-    job_id, deadline = tasks[0].job_id, tasks[0].deadline
-    assert deadline is not None
-    with context.events.listen(job_id) as listener:
-        admission = await model.queue.admit(
-            tasks,
-            context.settings.max_queued_images,
-            context.settings.result_ttl_s,
-            context.events.channel,
-        )
-        if not admission.ok:
-            raise _queue_full(admission.queued_images, context.settings.max_queued_images)
-        state = await wait_until_settled(model.queue, listener, job_id, deadline)
-    _raise_failure(state)
+    once = idempotency_key(idempotency, caller, body)
+    if _respond_async(prefer):
+        state = await _admit_only(context, request, model, tasks, once)
+        if not state.settled:
+            return _accepted(state, request)
+    else:
+        state = await generate_while_connected(context, request, model, tasks, once)
+    if raw:
+        return await _image_alone(model, state)
     return GenerateResponse(
-        id=job_id,
-        model=model.card.name,
-        created=int(tasks[0].created),
-        images=await _images(body, request, model, state.results),
-        timings=call_timings(state.results, time.monotonic() - began),
+        id=state.id,
+        model=state.model,
+        created=int(state.created),
+        images=await deliver(body.response, request, model, state.results),
+        timings=call_timings(state.results),
         determinism=state.results[0].determinism,
     )
 
 
-def _queue_full(queued: int, bound: int) -> Problem:
-    return overloaded("queue-full", f"{queued} images are waiting, at most {bound} may (max_queued_images).")
+def _as_raw(body: GenerateRequest, raw: ImageFormat) -> GenerateRequest:
+    """The request for an image of kind `raw`; a Problem when it asks for another kind, or for several images."""
+    if "format" in body.model_fields_set and body.format != raw:
+        raise Problem(406, "not-acceptable", "Two formats", f"Accept asks for image/{raw}, the body for {body.format}.")
+    if body.num_images > 1 or len(body.seeds or [1]) > 1:
+        field = "num_images" if body.seeds is None else "seeds"
+        raise invalid_fields([FieldError(field=field, message=f"one image when Accept is image/{raw}", limit=1)])
+    return body.model_copy(update={"format": raw})
 
 
-def _raise_failure(state: JobState) -> None:
-    for failure in state.failures:
-        if failure.reason == "expired":
-            raise expired()
-        detail = f"Image {failure.index}: {failure.detail}"
-        raise Problem(500, f"generation-{failure.reason}", "An image could not be made", detail)
+def _respond_async(prefer: str) -> bool:
+    preferences = (preference.partition(";")[0].strip().lower() for preference in prefer.split(","))
+    return "respond-async" in preferences
 
 
-async def _images(
-    body: GenerateRequest, request: Request, model: ServedModel, results: Sequence[ImageResult]
-) -> list[GeneratedImage]:
-    if body.response == "url":
-        return [GeneratedImage.linked(result, image_url(request, result)) for result in results]
-    images = []
-    for result, data in zip(results, await model.queue.images(results), strict=True):
-        if data is None:
-            raise Problem(503, "job-lost", "The job is gone", "Redis no longer holds the images; send the call again.")
-        images.append(GeneratedImage.inline(result, data))
-    return images
+async def _admit_only(
+    context: ApiContext, request: Request, model: ServedModel, tasks: Sequence[ImageTask], once: IdempotencyKey | None
+) -> JobState:
+    admission = await admit(context, request, model, tasks, once)
+    if admission.outcome == "finished":
+        return await finished_job(request, model, admission.job_id)
+    first, name = tasks[0], model.card.name
+    return JobState(
+        id=first.job_id, model=name, created=first.created, total=len(tasks), started=False, results=[], failures=[]
+    )
+
+
+def _accepted(queued: JobState, request: Request) -> Response:
+    content = JobResponse.of(queued, request).model_dump(mode="json", exclude_none=True)
+    headers = {"Location": f"/jobs/{queued.id}", "Preference-Applied": "respond-async"}
+    return JSONResponse(content, status_code=202, headers=headers)
+
+
+async def _image_alone(model: ServedModel, state: JobState) -> Response:
+    (result,), (data,) = state.results, await model.queue.images(state.results)
+    if data is None:
+        raise job_lost()
+    headers = {"Fourstep-Id": state.id, "Fourstep-Seed": str(result.seed), "ETag": f'"{result.sha256}"'}
+    return Response(data, media_type=f"image/{result.format}", headers=headers)

@@ -1,45 +1,68 @@
-"""``GET /jobs/{id}``: how far a job is."""
+"""``/jobs/{id}``: how far a job is, its events, and its cancellation."""
 
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Request
-from pydantic import BaseModel
+from fastapi import APIRouter, Depends, Header, Path, Request
+from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from jobs.models import ImageFailure, JobStatus
+from jobs.models import JobState
+from jobs.queue import TaskQueue
 from service.context import Context
-from service.generate_response import GeneratedImage
+from service.job_response import JobResponse
+from service.job_stream import ToldImages, job_stream
 from service.problems import Problem, problem_responses
-from service.routes.images import image_url
 
-router = APIRouter(tags=["jobs"])
-
-
-class JobResponse(BaseModel):
-    """A job's status, and the images made so far."""
-
-    id: str
-    model: str
-    created: int
-    status: JobStatus
-    total: int
-    images: list[GeneratedImage]
-    failures: list[ImageFailure]
+router = APIRouter(tags=["jobs"], responses=problem_responses(404, 422, 503))
 
 
-@router.get("/jobs/{job_id}", response_model_exclude_none=True, responses=problem_responses(404, 422, 503))
-async def get_job(
-    job_id: Annotated[str, Path(pattern="^[0-9a-f]{32}$")], request: Request, context: Context
-) -> JobResponse:
-    """Status of a job, for as long as its results are kept."""
+@dataclass(frozen=True)
+class FoundJob:
+    queue: TaskQueue
+    state: JobState
+
+
+async def _find(job_id: Annotated[str, Path(pattern="^[0-9a-f]{32}$")], context: Context) -> FoundJob:
     for model in await context.catalogue.read():
         if state := await model.queue.job(job_id):
-            return JobResponse(
-                id=job_id,
-                model=state.model,
-                created=int(state.created),
-                status=state.status,
-                total=state.total,
-                images=[GeneratedImage.linked(result, image_url(request, result)) for result in state.results],
-                failures=state.failures,
-            )
-    raise Problem(404, "job-not-found", "No such job", "The job is unknown, or its results have expired.")
+            return FoundJob(model.queue, state)
+    raise _not_found()
+
+
+Job = Annotated[FoundJob, Depends(_find)]
+
+
+@router.get("/jobs/{job_id}", response_model_exclude_none=True)
+async def get_job(job: Job, request: Request) -> JobResponse:
+    """Status of a job and its images so far, for as long as its results are kept."""
+    return JobResponse.of(job.state, request)
+
+
+@router.delete("/jobs/{job_id}", response_model_exclude_none=True)
+async def cancel_job(job: Job, request: Request, context: Context) -> JobResponse:
+    """Cancel what is not finished, waiting or running; images made before stay. The answer is the job's final state."""
+    await job.queue.cancel(job.state.id, "cancelled by the client", ttl_s=context.settings.result_ttl_s)
+    state = await job.queue.job(job.state.id)
+    if state is None:
+        raise _not_found()
+    return JobResponse.of(state, request)
+
+
+@router.get("/jobs/{job_id}/events", response_class=EventSourceResponse)
+async def job_events(
+    job: Job,
+    request: Request,
+    context: Context,
+    last_event_id: Annotated[
+        str,
+        Header(alias="Last-Event-ID", pattern="^[0-9a-f]{1,16}$", description="images told before are not told again"),
+    ] = "0",
+) -> AsyncIterator[ServerSentEvent]:
+    """`queued`, `running`, `image` for each finished image, then `completed`, `failed`, `cancelled` or `expired`."""
+    async for event in job_stream(context, job.queue, request, job.state.id, ToldImages(last_event_id)):
+        yield event
+
+
+def _not_found() -> Problem:
+    return Problem(404, "job-not-found", "No such job", "The job is unknown, or its results have expired.")

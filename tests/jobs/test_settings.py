@@ -43,3 +43,18 @@ def test_graphs_that_do_not_exist_are_refused_by_name() -> None:
     with pytest.raises(ValidationError) as caught:
         WorkerSettings(cuda_graphs=True)
     assert explain(caught.value).startswith("FOURSTEP_CUDA_GRAPHS: ")
+
+
+def test_lists_are_read_at_commas_and_keys_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOURSTEP_API_KEYS", "one, two,")
+    monkeypatch.setenv("FOURSTEP_CORS_ORIGINS", "https://a.example")
+    settings = ApiSettings()
+    assert [key.get_secret_value() for key in settings.api_keys] == ["one", "two"]
+    assert settings.cors_origins == ("https://a.example",)
+    assert "two" not in repr(settings)
+
+
+@pytest.mark.parametrize("wrong", [{}, {"api_keys": "k", "max_images": 20}])
+def test_a_rate_needs_keys_and_must_fit_one_call(wrong: dict) -> None:
+    with pytest.raises(ValidationError, match=r"(?i)rate_limit"):
+        ApiSettings(rate_limit=10, **wrong)

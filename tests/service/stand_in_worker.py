@@ -16,12 +16,15 @@ FAILING_PROMPT = "please fail"
 
 
 class StandInWorker:
-    """Serves until `stopped`; `busy` makes it take tasks without finishing them."""
+    """Serves until `stopped`; `busy` makes it take tasks without finishing them, `paused` makes it take none."""
 
     def __init__(self, redis: Redis, model: str = MODEL) -> None:
         self.queue = TaskQueue(redis, model)
         self.made: list[ImageTask] = []
+        self.seen: list[ImageTask] = []
         self.busy = False
+        self.paused = False
+        self.resting = False
         self.stopped = False
         self._card = sample_card(model)
         self._id = f"stand-in-{model}"
@@ -29,7 +32,12 @@ class StandInWorker:
     async def run(self) -> None:
         while not self.stopped:
             await self.queue.announce(self._id, self._card, ttl_s=5)
+            self.resting = self.paused
+            if self.paused:
+                await asyncio.sleep(0.02)
+                continue
             for claim in await self.queue.claim(self._id, count=8, block_s=0.1):
+                self.seen.append(claim.task)
                 if not self.busy:
                     await self._settle(claim)
 

@@ -6,7 +6,9 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
+from jobs.queue import TaskQueue
 from jobs.settings import ApiSettings
+from tests.samples import MODEL, sample_card
 from tests.service.conftest import running_api
 from tests.service.stand_in_worker import FAILING_PROMPT, StandInWorker
 from tests.waiting import wait_until
@@ -169,8 +171,8 @@ async def test_an_image_that_fails_fails_the_call(api: httpx.AsyncClient) -> Non
     assert "asked to" in answer.json()["detail"]
 
 
-@pytest.mark.usefixtures("worker")
 async def test_a_redis_without_memory_sheds(api: httpx.AsyncClient, redis: Redis) -> None:
+    await TaskQueue(redis, MODEL).announce("w1", sample_card(), ttl_s=30)
     await redis.config_set("maxmemory", 1)
     try:
         answer = await api.post("/generate", json={"prompt": "a cat"})

@@ -147,6 +147,15 @@ def test_a_row_that_has_begun_is_finished_after_its_deadline(engine: Engine) -> 
     assert isinstance(outcomes[0], Picture)
 
 
+def test_rows_are_withdrawn_begun_or_not_and_others_stay(engine: Engine) -> None:
+    engine.add({name: image_task(seed=1) for name in ("begun", "kept")})
+    engine.step()
+    engine.add({"waiting": image_task(seed=2)})
+    assert engine.withdraw(["begun", "waiting", "unknown"]) == ["begun", "waiting"]
+    assert [outcome.key for _ in range(3) for outcome in engine.step()] == ["kept"]
+    assert not engine.busy
+
+
 def test_only_rows_that_have_not_begun_can_be_withdrawn(tiny_model: ServedModel) -> None:
     engine = Engine(tiny_model, max_batch=2)
     engine.add({str(number): image_task(seed=number, created=number) for number in range(5)})

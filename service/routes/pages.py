@@ -1,4 +1,4 @@
-"""``GET /``: the playground, one static page that loads nothing from elsewhere."""
+"""The playground and the API reference: static pages that load nothing from elsewhere."""
 
 from pathlib import Path
 
@@ -16,5 +16,15 @@ router = APIRouter(include_in_schema=False)
 
 @router.get("/")
 async def playground() -> FileResponse:
+    return _page("index.html")
+
+
+@router.get("/docs")
+async def reference() -> FileResponse:
+    """Our own page: Swagger UI would need a content delivery network, or inline styles that the policy forbids."""
+    return _page("reference.html")
+
+
+def _page(name: str) -> FileResponse:
     headers = {"Content-Security-Policy": CONTENT_SECURITY_POLICY, "Referrer-Policy": "no-referrer"}
-    return FileResponse(STATIC_DIR / "index.html", headers=headers)
+    return FileResponse(STATIC_DIR / name, headers=headers)

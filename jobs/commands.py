@@ -1,0 +1,114 @@
+"""`fourstep dead-letters`: tasks that no worker survived, listed, replayed and dropped."""
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from datetime import UTC, datetime
+from typing import Annotated, Any, NoReturn
+
+import typer
+from pydantic import ValidationError
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from jobs.connection import open_redis
+from jobs.dead_letters import DeadLetter, DeadLetters
+from jobs.queue import TaskQueue, known_models
+from jobs.settings import ApiSettings, explain
+
+app = typer.Typer(no_args_is_help=True, help="Tasks given up because no worker survived them.")
+
+Ids = Annotated[list[str] | None, typer.Argument(help="ids as listed; all of the model when absent")]
+Model = Annotated[str | None, typer.Option(help="the model's name; needed only when there are several")]
+
+
+@app.command("list")
+def list_letters(model: Model = None) -> None:
+    """Show every dead letter: id, time, job, image, seed, size, what was said of it, and the prompt."""
+    _run(_list(model))
+
+
+@app.command()
+def replay(ids: Ids = None, model: Model = None) -> None:
+    """Queue dead letters again, each as a new job, and print the jobs' ids."""
+    _run(_replay(ids, model))
+
+
+@app.command()
+def drop(ids: Annotated[list[str], typer.Argument(help="ids as listed")], model: Model = None) -> None:
+    """Forget dead letters."""
+    _run(_drop(ids, model))
+
+
+async def _list(model: str | None) -> None:
+    async with _redis() as redis:
+        for letter in await DeadLetters(redis, await _only_model(redis, model)).read():
+            task = letter.task
+            when = datetime.fromtimestamp(letter.buried, UTC).isoformat(timespec="seconds")
+            place = f"{task.job_id}/{task.index}  seed {task.seed}  {task.width}x{task.height}"
+            typer.echo(f"{letter.id}  {when}  {place}  {letter.failure.detail}  {task.prompt!r}")
+
+
+async def _replay(ids: list[str] | None, model: str | None) -> None:
+    settings = _settings()
+    async with _redis() as redis:
+        name = await _only_model(redis, model)
+        letters, queue = DeadLetters(redis, name), TaskQueue(redis, name)
+        for letter in _chosen(await letters.read(), ids):
+            task = letter.as_new_job(time.time())
+            admission = await queue.admit([task], settings.max_queued_images, settings.result_ttl_s)
+            if not admission.ok:
+                _leave(f"the queue is full: {letter.id} and what follows stay dead letters")
+            await letters.drop([letter.id])
+            typer.echo(f"{letter.id}  job {task.job_id}")
+
+
+async def _drop(ids: list[str], model: str | None) -> None:
+    async with _redis() as redis:
+        letters = DeadLetters(redis, await _only_model(redis, model))
+        chosen = _chosen(await letters.read(), ids)
+        typer.echo(f"{await letters.drop([letter.id for letter in chosen])} dropped")
+
+
+def _chosen(letters: list[DeadLetter], ids: list[str] | None) -> list[DeadLetter]:
+    if ids is None:
+        return letters
+    if unknown := set(ids) - {letter.id for letter in letters}:
+        _leave(f"no such dead letter: {', '.join(sorted(unknown))}")
+    return [letter for letter in letters if letter.id in ids]
+
+
+async def _only_model(redis: Redis, model: str | None) -> str:
+    names = await known_models(redis)
+    if model is None and len(names) == 1:
+        return names[0]
+    if model not in names:
+        _leave(f"--model must be one of: {', '.join(names) or 'none has been announced on this Redis'}")
+    assert model is not None
+    return model
+
+
+def _redis() -> Redis:
+    redis_url = _settings().redis_url
+    if redis_url is None:
+        _leave("FOURSTEP_REDIS_URL must name the Redis to look at")
+    return open_redis(redis_url)
+
+
+def _settings() -> ApiSettings:
+    try:
+        return ApiSettings()
+    except ValidationError as error:
+        _leave(explain(error))
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        asyncio.run(work)
+    except RedisError as error:
+        _leave(f"Redis does not answer: {error}")
+
+
+def _leave(reason: str) -> NoReturn:
+    typer.echo(f"fourstep: {reason}", err=True)
+    raise typer.Exit(1)

@@ -1,0 +1,34 @@
+#!lua flags=allow-oom
+-- Gives up every image of a job that is not settled, waiting or running, in one step.
+-- KEYS: task stream, job hash
+-- ARGV: group, job id, reason, detail, ttl (ms), channel that workers listen on
+-- Returns the number given up, or -1 when the job is unknown.
+local tasks, job = KEYS[1], KEYS[2]
+local group, job_id, reason, detail, ttl, workers = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+
+local about = redis.call('HMGET', job, 'total', 'channel', 'done', 'failed')
+if not about[1] then
+  return -1
+end
+local total, done, failed = tonumber(about[1]), tonumber(about[3]), tonumber(about[4])
+local given_up = 0
+for index = 0, total - 1 do
+  local failure = 'failure ' .. cjson.encode({index = index, reason = reason, detail = detail})
+  if redis.call('HSETNX', job, 'image:' .. index, failure) == 1 then
+    local entry = redis.call('HGET', job, 'entry:' .. index)
+    redis.call('XACK', tasks, group, entry)
+    redis.call('XDEL', tasks, entry)
+    given_up, done, failed = given_up + 1, done + 1, failed + 1
+    for channel in string.gmatch(about[2], '%S+') do
+      redis.call('PUBLISH', channel, cjson.encode({
+        job_id = job_id, index = index, done = done, failed = failed, total = total,
+      }))
+    end
+  end
+end
+if given_up > 0 then
+  redis.call('HSET', job, 'done', done, 'failed', failed)
+  redis.call('PEXPIRE', job, ttl)
+  redis.call('PUBLISH', workers, job_id)
+end
+return given_up

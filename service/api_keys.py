@@ -1,0 +1,72 @@
+"""API keys: who may call, by ``Authorization: Bearer``."""
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+from typing import Annotated
+
+from fastapi import Depends, Request
+from pydantic import SecretStr
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.problems import Problem
+
+# What holds no secret, and probes. An image's address is a secret of its own, the hash of its content, told only to
+# who asked for it; open, it can be shown by a browser and fetched by any OpenAI client.
+OPEN_PATHS = ("/", "/healthz", "/readyz", "/docs", "/openapi.json")
+OPEN_FOLDERS = ("/static/", "/images/")
+
+
+class ApiKeys:
+    """ASGI middleware: 401 problem without a key, 403 with an unknown one; nothing of the request is read before.
+
+    Without `keys` every call may pass. The caller's name is the key's hash: it stands in Redis, the key nowhere.
+    """
+
+    def __init__(self, app: ASGIApp, keys: Sequence[SecretStr]) -> None:
+        self._app = app
+        self._digests = [_digest(key.get_secret_value()) for key in keys]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            caller = self._caller(Headers(scope=scope).get("authorization", ""))
+            if caller is None and self._digests and not _open(scope["path"]):
+                problem = _refused(scope)
+                await problem.response(scope["path"])(scope, receive, send)
+                return
+            scope.setdefault("state", {})["caller"] = caller or ""
+        await self._app(scope, receive, send)
+
+    def _caller(self, authorization: str) -> str | None:
+        scheme, _, key = authorization.partition(" ")
+        if scheme.lower() != "bearer":
+            return None
+        digest = _digest(key.strip())
+        # All are compared, and hashes of one length: the time tells nothing about any key.
+        matches = [hmac.compare_digest(digest, known) for known in self._digests]
+        return digest if any(matches) else None
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def _open(path: str) -> bool:
+    return path in OPEN_PATHS or path.startswith(OPEN_FOLDERS)
+
+
+def _refused(scope: Scope) -> Problem:
+    if "authorization" in Headers(scope=scope):
+        return Problem(
+            403, "unknown-api-key", "The key is not known", "Authorization: not a Bearer key of this server."
+        )
+    detail = "Send an API key as Authorization: Bearer KEY."
+    return Problem(401, "no-api-key", "A key is needed", detail, headers={"WWW-Authenticate": "Bearer"})
+
+
+def _caller(request: Request) -> str:
+    return request.state.caller
+
+
+Caller = Annotated[str, Depends(_caller)]

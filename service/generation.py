@@ -1,0 +1,93 @@
+"""A call's images: admitted, waited for, and given up when nobody wants them any more."""
+
+from collections.abc import Sequence
+
+from fastapi import Request
+
+from jobs.admission import Admission, IdempotencyKey, RateLimit
+from jobs.models import GivenUpReason, ImageTask, JobState
+from service.context import ApiContext
+from service.idempotency import still_running, used_for_another_body
+from service.model_catalogue import ServedModel
+from service.problems import ClientGone, Problem, deadline_expired, job_lost, overloaded
+from service.rate_limit import over_the_rate
+from service.waiting import unless_gone, wait_until_settled
+
+
+async def admit(
+    context: ApiContext, request: Request, model: ServedModel, tasks: Sequence[ImageTask], once: IdempotencyKey | None
+) -> Admission:
+    """Queue one job's tasks, or find that its key names a finished job; a Problem for everything else."""
+    settings = context.settings
+    rate = RateLimit(request.state.caller, settings.rate_limit) if settings.rate_limit else None
+    admission = await model.queue.admit(
+        tasks, settings.max_queued_images, settings.result_ttl_s, context.events.channel, once=once, rate=rate
+    )
+    if admission.outcome == "limited" and rate:
+        raise over_the_rate(admission, rate)
+    if admission.outcome == "full":
+        detail = f"{admission.queued_images} images are waiting, at most {settings.max_queued_images} may"
+        raise overloaded("queue-full", f"{detail} (max_queued_images).", admission.wait_s)
+    if admission.outcome == "running":
+        raise still_running(admission)
+    if admission.outcome == "mismatch":
+        raise used_for_another_body()
+    return admission
+
+
+async def generate_while_connected(
+    context: ApiContext,
+    request: Request,
+    model: ServedModel,
+    tasks: Sequence[ImageTask],
+    once: IdempotencyKey | None = None,
+) -> JobState:
+    """The completed job of `tasks`, or the one that `once` names.
+
+    A Problem when the job fails or is late: then what is left of it is given up. ClientGone when the client hangs up:
+    then too, unless the call is idempotent and may come again for its images.
+    """
+    job_id, deadline = tasks[0].job_id, tasks[0].deadline
+    assert deadline is not None
+    with context.events.listen(job_id) as listener:
+        admission = await admit(context, request, model, tasks, once)
+        if admission.outcome == "finished":
+            return await finished_job(request, model, admission.job_id)
+        try:
+            state = await unless_gone(request, wait_until_settled(model.queue, listener, job_id, deadline))
+            raise_failure(state)
+        except ClientGone:
+            if once is None:
+                await _give_up(context, model, job_id, "the client closed the connection")
+            raise
+        except Problem as problem:
+            late = problem.details.status == 504
+            await _give_up(context, model, job_id, problem.details.detail, "expired" if late else "cancelled")
+            raise
+    return state
+
+
+async def finished_job(request: Request, model: ServedModel, job_id: str) -> JobState:
+    """A job made for an earlier call; the request counts as answered from there."""
+    state = await model.queue.job(job_id)
+    if state is None:
+        raise job_lost()
+    request.state.outcome = "cached"
+    return state
+
+
+def raise_failure(state: JobState) -> None:
+    """Problem for the first failed image of `state`, if there is one."""
+    for failure in state.failures:
+        if failure.reason == "expired":
+            raise deadline_expired()
+        if failure.reason == "cancelled":
+            raise Problem(409, "job-cancelled", "The job was cancelled", f"Image {failure.index}: {failure.detail}")
+        detail = f"Image {failure.index}: {failure.detail}"
+        raise Problem(500, "generation-error", "An image could not be made", detail)
+
+
+async def _give_up(
+    context: ApiContext, model: ServedModel, job_id: str, detail: str, reason: GivenUpReason = "cancelled"
+) -> None:
+    await model.queue.cancel(job_id, detail, reason, context.settings.result_ttl_s)

@@ -1,0 +1,41 @@
+"""The ``Idempotency-Key`` header: a call that may be sent again and is carried out once."""
+
+import hashlib
+from typing import Annotated
+
+from fastapi import Header
+from pydantic import BaseModel
+
+from jobs.admission import Admission, IdempotencyKey
+from service.problems import FieldError, Problem
+
+IdempotencyHeader = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        description="names the call: sent again, it is answered with the first call's images",
+    ),
+]
+
+
+def idempotency_key(key: str | None, client: str, body: BaseModel) -> IdempotencyKey | None:
+    """The call's name in the queue; bodies that mean the same have the same fingerprint."""
+    if key is None:
+        return None
+    return IdempotencyKey(client, key, hashlib.sha256(body.model_dump_json().encode()).hexdigest())
+
+
+def still_running(admission: Admission) -> Problem:
+    detail = f"The first call with this Idempotency-Key is not finished: see /jobs/{admission.job_id}."
+    headers = {"Location": f"/jobs/{admission.job_id}"}
+    return Problem(409, "idempotency-key-in-use", "Still running", detail, headers=headers)
+
+
+def used_for_another_body() -> Problem:
+    message = "was used with another body; a new call needs a new key"
+    error = FieldError(field="Idempotency-Key", message=message)
+    return Problem(
+        422, "idempotency-key-reused", "Another call has this key", f"Idempotency-Key: {message}", errors=[error]
+    )

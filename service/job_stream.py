@@ -1,0 +1,73 @@
+"""A job's course as server-sent events, told from its state: a listener may come late, leave, and come back."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+from fastapi import Request
+from fastapi.sse import ServerSentEvent
+
+from jobs.models import JobEvent, JobState
+from jobs.queue import TaskQueue
+from service.context import ApiContext
+from service.generate_response import GeneratedImage
+from service.job_response import JobResponse
+from service.routes.images import image_url
+from service.waiting import POLL_S
+
+
+class ToldImages:
+    """Which images a client has been told of, as the id of its last event: a set of indices in hexadecimal bits."""
+
+    def __init__(self, event_id: str = "0") -> None:
+        """ValueError when `event_id` is none of ours."""
+        self._bits = int(event_id, 16)
+
+    def __str__(self) -> str:
+        return f"{self._bits:x}"
+
+    def __contains__(self, index: int) -> bool:
+        return bool(self._bits >> index & 1)
+
+    def add(self, index: int) -> None:
+        self._bits |= 1 << index
+
+
+async def job_stream(
+    context: ApiContext, queue: TaskQueue, request: Request, job_id: str, told: ToldImages
+) -> AsyncIterator[ServerSentEvent]:
+    """``queued``, ``running``, an ``image`` for each one finished and not yet `told`, then the final status."""
+    status = None
+    with context.events.listen(job_id) as listener:
+        await queue.watch(job_id, context.events.channel)
+        while state := await queue.job(job_id):
+            for event in _image_events(state, request, told):
+                yield event
+            if state.status != status:
+                status = state.status
+                yield ServerSentEvent(event=status, id=str(told), data=_json(JobResponse.of(state, request)))
+            if state.settled:
+                return
+            await _next(listener)
+
+
+def _image_events(state: JobState, request: Request, told: ToldImages) -> list[ServerSentEvent]:
+    events = []
+    for result in state.results:
+        if result.index not in told:
+            told.add(result.index)
+            image = GeneratedImage.linked(result, image_url(request, result))
+            events.append(ServerSentEvent(event="image", id=str(told), data=_json(image)))
+    return events
+
+
+def _json(model: JobResponse | GeneratedImage) -> dict:
+    return model.model_dump(mode="json", exclude_none=True)
+
+
+async def _next(listener: asyncio.Queue[JobEvent | None]) -> None:
+    """Until there is news, or for POLL_S seconds; what came together is looked at once."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(listener.get(), POLL_S)
+    while not listener.empty():
+        listener.get_nowait()

@@ -1,0 +1,49 @@
+"""``/v1``: what OpenAI's own clients call. Errors carry OpenAI's ``error`` beside the problem's own members."""
+
+from fastapi import APIRouter, Request
+
+from service.api_keys import Caller
+from service.context import Context
+from service.generate_request import image_tasks
+from service.generation import generate_while_connected
+from service.idempotency import IdempotencyHeader, idempotency_key
+from service.image_delivery import deliver
+from service.openai_images import ImagesRequest, ImagesResponse, OpenAIModel, OpenAIModels, openai_field_names
+from service.problems import Problem, problem_responses
+
+router = APIRouter(prefix="/v1", tags=["OpenAI-compatible"])
+
+
+@router.post(
+    "/images/generations",
+    response_model=ImagesResponse,
+    response_model_exclude_none=True,
+    responses=problem_responses(400, 409, 413, 415, 422, 429, 500, 503, 504),
+)
+async def create_images(
+    body: ImagesRequest, request: Request, context: Context, caller: Caller, idempotency: IdempotencyHeader = None
+) -> ImagesResponse:
+    """Make images as OpenAI's `images.generate` asks for them."""
+    asked = body.as_generate()
+    model = await context.catalogue.choose(asked.model)
+    with openai_field_names():
+        tasks = image_tasks(asked, model.card, context.settings)
+    once = idempotency_key(idempotency, caller, body)
+    state = await generate_while_connected(context, request, model, tasks, once)
+    images = await deliver(asked.response, request, model, state.results)
+    return ImagesResponse.of(state.created, state.results, images)
+
+
+@router.get("/models", responses=problem_responses(503))
+async def list_models(context: Context) -> OpenAIModels:
+    """The announced models, the default first."""
+    return OpenAIModels(data=[OpenAIModel(id=model.card.name) for model in await context.catalogue.read()])
+
+
+@router.get("/models/{name:path}", responses=problem_responses(404, 422, 503))
+async def get_model(name: str, context: Context) -> OpenAIModel:
+    """One announced model."""
+    for model in await context.catalogue.read():
+        if model.card.name == name:
+            return OpenAIModel(id=name)
+    raise Problem(404, "model-not-found", "No such model", "No worker has announced a model of this name.")

@@ -1,0 +1,117 @@
+"""A job's events as a browser would read them."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+import httpx
+
+from jobs.settings import ApiSettings
+from tests.service.conftest import running_api
+from tests.service.stand_in_worker import StandInWorker
+from tests.service.test_jobs import held, start
+from tests.service.test_problems import is_problem
+from tests.waiting import wait_until
+
+
+@dataclass
+class Event:
+    name: str
+    id: str
+    data: dict
+
+
+async def read_events(api: httpx.AsyncClient, location: str, last_id: str | None = None) -> AsyncIterator[Event]:
+    headers = {"Last-Event-ID": last_id} if last_id else {}
+    async with api.stream("GET", f"{location}/events", headers=headers) as answer:
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        fields: dict[str, str] = {}
+        async for line in answer.aiter_lines():
+            if line:
+                name, _, value = line.partition(": ")
+                fields[name] = value
+            elif "event" in fields:
+                yield Event(fields["event"], fields["id"], json.loads(fields["data"]))
+                fields = {}
+
+
+async def all_events(api: httpx.AsyncClient, location: str, last_id: str | None = None) -> list[Event]:
+    return [event async for event in read_events(api, location, last_id)]
+
+
+async def collect(stream: AsyncIterator[Event], events: list[Event]) -> None:
+    async for event in stream:
+        events.append(event)
+
+
+async def paused(worker: StandInWorker) -> None:
+    worker.paused = True
+    await wait_until(lambda: worker.resting)
+
+
+async def test_a_job_is_told_from_the_queue_to_its_end(api: httpx.AsyncClient, worker: StandInWorker) -> None:
+    await paused(worker)
+    location = await start(api, 3)
+    events: list[Event] = []
+    reading = asyncio.create_task(collect(read_events(api, location), events))
+    await wait_until(lambda: [event.name for event in events] == ["queued"])
+    worker.paused = False
+    await asyncio.wait_for(reading, 10)
+    images = [event for event in events if event.name == "image"]
+    assert sorted(event.data["index"] for event in images) == [0, 1, 2]
+    assert events[-1].name == "completed"
+    assert [image["url"] for image in events[-1].data["images"]] == [event.data["url"] for event in images]
+    assert (await api.get(images[0].data["url"])).status_code == 200
+
+
+async def test_who_comes_late_is_told_everything(api: httpx.AsyncClient, worker: StandInWorker) -> None:
+    location = await start(api, 2)
+    assert (await all_events(api, location))[-1].name == "completed"
+    names = [event.name for event in await all_events(api, location)]
+    assert names == ["image", "image", "completed"]
+
+
+async def test_who_comes_back_is_told_only_what_is_new(api: httpx.AsyncClient, worker: StandInWorker) -> None:
+    location = await start(api, 3)
+    first = await all_events(api, location)
+    for position, event in enumerate(first[:-1]):
+        again = await all_events(api, location, event.id)
+        told = {earlier.data["index"] for earlier in first[: position + 1] if earlier.name == "image"}
+        assert {event.data["index"] for event in again if event.name == "image"} == {0, 1, 2} - told
+        assert again[-1].name == "completed"
+
+
+async def test_a_cancellation_ends_the_stream(api: httpx.AsyncClient, worker: StandInWorker) -> None:
+    worker.busy = True
+    location = await start(api, 2)
+    await held(worker, 2)
+    reading = asyncio.create_task(all_events(api, location))
+    await api.delete(location)
+    events = await asyncio.wait_for(reading, 5)
+    assert (events[-1].name, len(events[-1].data["failures"])) == ("cancelled", 2)
+
+
+async def test_another_copy_of_the_api_tells_at_once(
+    api: httpx.AsyncClient, worker: StandInWorker, redis_url: str, free_port: Callable[[], int]
+) -> None:
+    await paused(worker)
+    location = await start(api)
+    async with running_api(ApiSettings(redis_url=redis_url, port=free_port())) as other:
+        events: list[Event] = []
+        reading = asyncio.create_task(collect(read_events(other, location), events))
+        await wait_until(lambda: bool(events))
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await api.delete(location)
+        await asyncio.wait_for(reading, 5)
+        assert loop.time() - began < 1  # by its own channel, not by looking every two seconds
+
+
+async def test_streams_of_unknown_jobs_and_strange_ids_are_refused(
+    api: httpx.AsyncClient, worker: StandInWorker
+) -> None:
+    assert is_problem(await api.get(f"/jobs/{'0' * 32}/events"), 404, "job-not-found")
+    location = await start(api)
+    assert is_problem(await api.get(f"{location}/events", headers={"Last-Event-ID": "x"}), 422, "invalid-request")
