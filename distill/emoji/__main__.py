@@ -36,7 +36,7 @@ def main(
     autoencoder_steps: int = 3200,
     encoder_steps: int = 2500,
     text_steps: int = 3000,
-    teacher_steps: int = 20000,
+    teacher_steps: int = 4531,
 ) -> None:
     """Fetch the artwork, train every part, save the teacher as a diffusers pipeline folder."""
     torch.set_flush_denormal(True)
