@@ -8,7 +8,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from distill import config as configuration
 from distill import export as exporting
-from distill import teacher_pipeline
+from distill import families, teacher_pipeline
 from distill.config import DistillConfig
 from distill.trainer import Trainer
 from distill.training_loop import CHECKPOINT, load_checkpoint
@@ -32,7 +32,8 @@ def resume(run: Path, out: Path | None) -> None:
 def export(run: Path, out: Path, dtype: str) -> None:
     """Write the averaged student of the last checkpoint as a servable folder."""
     config = _config_of(run)
-    average = AveragedModel(teacher_pipeline.load(config.teacher, text_encoders=False).transformer.float())
+    pipeline = teacher_pipeline.load(config.teacher, text_encoders=False)
+    average = AveragedModel(getattr(pipeline, families.of(pipeline).denoiser).float())
     if not load_checkpoint(run / CHECKPOINT, {"average": average}):
         raise ValueError(f"--run: {run} holds no checkpoint yet")
     exporting.export(config, average.module, out, _dtype(dtype))

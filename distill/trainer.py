@@ -1,17 +1,26 @@
 """Train a student by DP-DMD: alternate critic and student turns, clip, average, log, checkpoint."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from diffusers import SD3Transformer2DModel
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from distill import dp_dmd, flow, image_grid, prompt_embeddings, teacher_pipeline, training_loop
-from distill.config import DistillConfig, read_prompts
+from distill import dp_dmd, families, image_grid, perceptual, prompt_embeddings, teacher_pipeline, training_loop
+from distill.adversary import Adversary, Head
+from distill.config import DistillConfig, Gan, read_prompts
+from distill.dp_dmd import Term
 from distill.guidance import conditional, guided
+from distill.noise_schedule import Predict
 from distill.prompt_embeddings import PromptEmbeddings
+
+Prompt = tuple[torch.Tensor, torch.Tensor]
+"""Embeddings of a batch: float32 [B, tokens, width] and pooled float32 [B, width]."""
 
 GRID_PROMPTS = 16
 GRID_SAMPLES = 4
@@ -26,37 +35,51 @@ class Trainer:
     def __init__(self, config: DistillConfig, folder: Path) -> None:
         self.config = config
         self.folder = folder
-        self.method = config.method()
         torch.manual_seed(config.seed)
         torch.set_flush_denormal(True)
         self.embeddings = _embeddings(config, folder)
-        pipeline = teacher_pipeline.load(config.teacher, text_encoders=False)
-        self.vae = pipeline.vae.float()
-        teacher = pipeline.transformer.float().requires_grad_(False)
+        pipeline = _teacher(config)
+        self.family = families.of(pipeline)
+        self.schedule = self.family.schedule(pipeline)
+        self.method = config.method(self.schedule)
+        self.vae = pipeline.vae.float().requires_grad_(False)
+        teacher = getattr(pipeline, self.family.denoiser).float().requires_grad_(False)
         size = teacher.config.sample_size
         self.latent_shape = (teacher.config.in_channels, size, size)
         student, critic = (copy.deepcopy(teacher).requires_grad_(True) for _ in range(2))
         self.average = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
         if config.compile:
-            _compile_blocks(teacher, student, critic)
+            _compile([block for network in (teacher, student, critic) for block in self.family.blocks(network)])
+        self.feature_network = perceptual.feature_network(config.perceptual.network) if config.perceptual else None
+        self.gan = (config.gan or Gan()) if config.method_ == "dmd-gan" else None
+        layer, width = self.family.features(critic)
+        head = Head(width) if self.gan else nn.Identity()
         student_optimizer = torch.optim.AdamW(student.parameters(), config.student_learning_rate, weight_decay=0.0)
-        critic_optimizer = torch.optim.AdamW(critic.parameters(), config.critic_learning_rate, weight_decay=0.0)
+        learners = [*critic.parameters(), *head.parameters()]
+        critic_optimizer = torch.optim.AdamW(learners, config.critic_learning_rate, weight_decay=0.0)
         self.accelerator = Accelerator(mixed_precision=config.precision)
         self.teacher, self.student, self.critic, self.student_optimizer, self.critic_optimizer = (
             self.accelerator.prepare(teacher, student, critic, student_optimizer, critic_optimizer)
         )
+        self.head = self.accelerator.prepare(head) if self.gan else head
+        if self.gan:
+            self.adversary = Adversary(layer, self.head, self.gan.loss, self.gan.r1, self.gan.r1_noise)
         # A stream of its own for every rank: equal noise on all of them would shrink the batch to one rank's.
         self.stream = training_loop.RandomStream(config.seed * 100_003 + self.accelerator.process_index)
+        # What all ranks must decide alike.
+        self.common_stream = training_loop.RandomStream(config.seed)
 
-    def train(self) -> SD3Transformer2DModel:
+    def train(self) -> nn.Module:
         """Train (or go on training) to the configured number of student updates; returns the averaged student."""
         stateful = {
             "student": self.accelerator.unwrap_model(self.student),
             "critic": self.accelerator.unwrap_model(self.critic),
+            "head": self.accelerator.unwrap_model(self.head),
             "average": self.average,
             "student_optimizer": self.student_optimizer,
             "critic_optimizer": self.critic_optimizer,
             "stream": self.stream,
+            "common_stream": self.common_stream,
         }
         config = self.config
         training_loop.run(
@@ -71,49 +94,95 @@ class Trainer:
         return self.average.module
 
     def cycle(self, index: int) -> dict[str, float]:
-        """All critic turns, then one student turn; returns the telemetry."""
-        critic_losses = [self.critic_turn() for _ in range(self.config.critic_updates)]
-        return {"critic": sum(critic_losses) / len(critic_losses), **self.student_turn()}
+        """All critic turns, then one student turn; returns the telemetry. The first cycle begins with the warm-up."""
+        turns = self.config.critic_updates + (self.config.critic_warmup if index == 0 else 0)
+        critic_losses = [self.critic_turn() for _ in range(turns)]
+        critic = {"critic": sum(critic_losses) / turns} if turns else {}
+        return critic | self.student_turn()
 
     def critic_turn(self) -> float:
         noise, prompt = self._draw()
-        loss = dp_dmd.critic_loss(
-            conditional(self.student, *prompt),
-            conditional(self.critic, *prompt),
+        critic = self._predict(self.critic, prompt)
+        loss, x = dp_dmd.critic_loss(
+            self._predict(self.student, prompt),
+            critic,
             noise,
             self.stream.generator,
             self.method,
+            dp_dmd.draw_exit_step(self.method, self.common_stream.generator),
         )
-        self._update(loss, self.critic, self.critic_optimizer)
+        total = loss
+        if self.gan:
+            real = self._teacher_sample(torch.randn(noise.shape, generator=self.stream.generator).to(noise), prompt)
+            apart = self.adversary.discriminator(critic, x, real, self.stream.generator, self.method)
+            total = loss + self.gan.critic_weight * apart
+        self._update(total, [*self.critic.parameters(), *self.head.parameters()], self.critic_optimizer)
         return loss.item()
 
     def student_turn(self) -> dict[str, float]:
         noise, prompt = self._draw()
         losses = dp_dmd.student_losses(
-            conditional(self.student, *prompt),
-            conditional(self.critic, *prompt),
-            guided(conditional(self.teacher, *prompt), self._unconditional(), self.config.guidance_scale),
+            self._predict(self.student, prompt),
+            self._predict(self.critic, prompt),
+            self._guided_teacher(prompt),
             noise,
             self.stream.generator,
             self.method,
+            exit_step=dp_dmd.draw_exit_step(self.method, self.common_stream.generator),
+            terms=self._terms(noise, prompt),
         )
-        norm = self._update(losses.total, self.student, self.student_optimizer)
+        norm = self._update(losses.total, [*self.student.parameters()], self.student_optimizer)
         self.average.update_parameters(self.accelerator.unwrap_model(self.student))
-        return {"grad_norm": norm, **{name: value.item() for name, value in vars(losses).items()}}
+        parts = {name: value.item() for name, value in losses.parts.items()}
+        return {"grad_norm": norm, "total": losses.total.item(), **parts}
+
+    def _terms(self, noise: torch.Tensor, prompt: Prompt) -> dict[str, Term]:
+        """The losses of the student's sample that the baselines add to distribution matching."""
+
+        def near_the_teacher(x: torch.Tensor) -> torch.Tensor:
+            with torch.no_grad():
+                reference = self.decode(self._teacher_sample(noise, prompt))
+            assert self.feature_network is not None
+            return perceptual.distance(self.feature_network, self.decode(x), reference)
+
+        def taken_for_the_teacher(x: torch.Tensor) -> torch.Tensor:
+            # Not through a wrapper: it would wait for gradients of the critic, which has none in this turn.
+            critic = self.accelerator.unwrap_model(self.critic)
+            with _frozen(critic, self.head):
+                return self.adversary.generator(self._predict(critic, prompt), x, self.stream.generator, self.method)
+
+        if self.config.perceptual:
+            return {"perceptual": (self.config.perceptual.weight, near_the_teacher)}
+        return {"adversarial": (self.gan.student_weight, taken_for_the_teacher)} if self.gan else {}
 
     @torch.no_grad()
     def sample(self, done: int) -> None:
         """Draw the averaged student's pictures: four seeds (rows) of 16 prompts spread over the prompt file."""
         prompts = torch.linspace(0, len(self.embeddings.prompts) - 2, GRID_PROMPTS).long().repeat(GRID_SAMPLES)
         noise = torch.randn(len(prompts), *self.latent_shape, generator=torch.Generator().manual_seed(0))
-        student = conditional(self.average.module.cpu(), *self.embeddings.rows(prompts))
+        student = self._predict(self.average.module.cpu(), self.embeddings.rows(prompts))
         with torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bf16"):
-            latents = flow.euler(student, noise, self.method.student_sigmas)
-        scaling, shift = self.vae.config.scaling_factor, self.vae.config.shift_factor or 0.0
-        pixels = self.vae.decode(latents / scaling + shift).sample
+            latents = self.schedule.solve(student, noise, self.method.student_grid)
+        pixels = self.decode(latents)
         image_grid.save_grid(image_grid.to_uint8(pixels), GRID_PROMPTS, self.folder / f"grid-{done:06}.png", scale=2)
 
-    def _draw(self) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """float32 latents → float32 images [B, 3, H, W] in about [−1, 1]; keeps gradients."""
+        scaling, shift = self.vae.config.scaling_factor, self.vae.config.get("shift_factor") or 0.0
+        return self.vae.decode(latents / scaling + shift).sample
+
+    @torch.no_grad()
+    def _teacher_sample(self, noise: torch.Tensor, prompt: Prompt) -> torch.Tensor:
+        """The guided teacher's whole ODE from `noise`."""
+        return self.schedule.solve(self._guided_teacher(prompt), noise, self.method.teacher_grid)
+
+    def _guided_teacher(self, prompt: Prompt) -> Predict:
+        return guided(self._predict(self.teacher, prompt), self._unconditional(), self.config.guidance_scale)
+
+    def _predict(self, network: nn.Module, prompt: Prompt) -> Predict:
+        return conditional(network, *prompt, family=self.family, schedule=self.schedule)
+
+    def _draw(self) -> tuple[torch.Tensor, Prompt]:
         """Initial noise float32 [B, C, H, W] and the embeddings of a batch of prompts."""
         batch, generator, device = self.config.batch, self.stream.generator, self.accelerator.device
         rows = torch.randint(len(self.embeddings.prompts) - 1, (batch,), generator=generator)
@@ -121,28 +190,46 @@ class Trainer:
         prompt, pooled = self.embeddings.rows(rows)
         return noise.to(device), (prompt.to(device), pooled.to(device))
 
-    def _unconditional(self) -> flow.Velocity:
+    def _unconditional(self) -> Predict:
         prompt, pooled = (part.to(self.accelerator.device) for part in self.embeddings.of(self.config.negative_prompt))
         batch = self.config.batch
-        return conditional(self.teacher, prompt.expand(batch, -1, -1), pooled.expand(batch, -1))
+        return self._predict(self.teacher, (prompt.expand(batch, -1, -1), pooled.expand(batch, -1)))
 
-    def _update(self, loss: torch.Tensor, network: torch.nn.Module, optimizer: torch.optim.Optimizer) -> float:
+    def _update(self, loss: torch.Tensor, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer) -> float:
         """Backward, clip, step; returns the gradient norm before clipping."""
         self.accelerator.backward(loss)
-        norm = self.accelerator.clip_grad_norm_(network.parameters(), self.config.max_grad_norm)
+        norm = self.accelerator.clip_grad_norm_(parameters, self.config.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return float(norm)
 
 
-def _compile_blocks(*networks: SD3Transformer2DModel) -> None:
-    """Compile every transformer block in place."""
-    blocks = [block for network in networks for block in network.transformer_blocks]
+@contextmanager
+def _frozen(*networks: nn.Module) -> Iterator[None]:
+    """What runs within it leaves no gradient in `networks`."""
+    for network in networks:
+        network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for network in networks:
+            network.requires_grad_(True)
+
+
+def _compile(blocks: list[nn.Module]) -> None:
+    """Compile every block in place."""
     # All blocks share one code object, and so one limit, beyond which they would run eager: each block is compiled
     # with and without gradients.
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 2 * len(blocks))
     for block in blocks:
         block.compile(fullgraph=True)
+
+
+def _teacher(config: DistillConfig) -> Any:
+    pipeline = teacher_pipeline.load(config.teacher, text_encoders=False)
+    if (found := families.of(pipeline).name) != config.family:
+        raise ValueError(f"family: {config.family}, but {config.teacher} is of family {found}")
+    return pipeline
 
 
 def _embeddings(config: DistillConfig, folder: Path) -> PromptEmbeddings:

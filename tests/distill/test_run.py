@@ -72,10 +72,10 @@ def test_exported_grid_is_the_training_grid_to_the_last_bit(write_config, tmp_pa
     runs.start(config_file, tmp_path / "run", tmp_path / "student")
     contract = SamplingContract.load(tmp_path / "student")
     method = configuration.load(config_file).method()
-    assert tuple(contract.sigmas) == method.student_sigmas
+    assert tuple(contract.sigmas) == method.student_grid
     assert (contract.anchor_k, contract.lambda_) == (method.anchor_k, method.lambda_)
     table = model_folder.load(str(tmp_path / "student")).table
-    torch.testing.assert_close(table.timesteps, torch.tensor(method.student_sigmas[:-1]) * 1000)
+    torch.testing.assert_close(table.timesteps, torch.tensor(method.student_grid[:-1]) * 1000)
 
 
 def test_resumed_run_equals_one_that_was_never_stopped(write_config, tmp_path):
@@ -102,9 +102,43 @@ def test_lambda_zero_exports_as_dmd(write_config, tmp_path):
     assert SamplingContract.load(tmp_path / "student").method == "dmd"
 
 
+METHODS = {
+    "dp-dmd": {"diversity", "dmd", "critic"},
+    "dp-dmd-nodetach": {"diversity", "dmd", "critic"},
+    "dmd": {"dmd", "critic"},
+    "dmd-perceptual": {"dmd", "critic", "perceptual"},
+    "dmd-gan": {"dmd", "critic", "adversarial"},
+    "step1-regression": {"diversity"},
+}
+OF_ONE_METHOD = {
+    "dmd-perceptual": {"perceptual": {"network": "tests.distill.test_baselines:two_maps"}},
+    "dmd-gan": {"gan": {"loss": "hinge", "r1": 0.1}},
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_its_own_losses_and_exports_its_name(write_config, tmp_path, method):
+    settings = yaml.safe_load(write_config(method=method, steps=2, **OF_ONE_METHOD.get(method, {})).read_text())
+    del settings["critic_updates"]
+    config_file = tmp_path / "method.yaml"
+    config_file.write_text(yaml.safe_dump(settings))
+    runs.start(config_file, tmp_path / "run", tmp_path / "student")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert set(lines[-1]) & set.union(*METHODS.values()) == METHODS[method]
+    assert SamplingContract.load(tmp_path / "student").method == method
+    assert configuration.load(tmp_path / "run" / "config.yaml") == configuration.load(config_file)
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
+        ({"method": "dmd", "lambda": 0.1}, "lambda"),
+        ({"method": "step1-regression"}, "critic_updates"),
+        ({"method": "dmd-perceptual"}, "perceptual"),
+        ({"gan": {"loss": "hinge"}}, "gan"),
+        ({"noise_range": [0.9, 0.1]}, "noise_range"),
+        ({"family": "sdxl"}, "student_grid"),
+        ({"family": "sdxl", "student_grid": {"steps": 4}, "teacher_grid": {"steps": 6}}, "is of family sd3"),
         ({"student_grid": {"sigmas": [1.0, 0.0]}}, "student_grid"),
         ({"anchor_k": 7}, "anchor_k"),
         ({"student_grid": {"sigmas": [1.0, 0.5, 0.1]}}, "from 1 to 0"),
