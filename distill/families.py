@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from diffusers import DDIMScheduler, StableDiffusion3Pipeline, StableDiffusionXLPipeline
+from diffusers import DDIMScheduler, StableDiffusionXLPipeline
 from torch import nn
 
 from distill.config import FamilyName
@@ -115,11 +115,11 @@ class StableDiffusionXL:
 
 Family = StableDiffusion3 | StableDiffusionXL
 STABLE_DIFFUSION_3 = StableDiffusion3()
-PIPELINES: dict[str, Any] = {
-    "StableDiffusion3Pipeline": StableDiffusion3Pipeline,
-    "StableDiffusionXLPipeline": StableDiffusionXLPipeline,
+PIPELINES: dict[str, type[Family]] = {
+    "StableDiffusion3Pipeline": StableDiffusion3,
+    "StableDiffusionXLPipeline": StableDiffusionXL,
 }
-"""diffusers pipeline class, by the name in a folder's model_index.json."""
+"""diffusers' pipeline class, as a folder's model_index.json names it → family."""
 
 
 def of(pipeline: Any) -> Family:

@@ -4,7 +4,6 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -37,8 +36,10 @@ class Trainer:
         self.folder = folder
         torch.manual_seed(config.seed)
         torch.set_flush_denormal(True)
+        if (found := teacher_pipeline.family(config.teacher)) != config.family:
+            raise ValueError(f"family: {config.family}, but {config.teacher} is of family {found}")
         self.embeddings = _embeddings(config, folder)
-        pipeline = _teacher(config)
+        pipeline = teacher_pipeline.load(config.teacher, text_encoders=False)
         self.family = families.of(pipeline)
         self.schedule = self.family.schedule(pipeline)
         self.method = config.method(self.schedule)
@@ -223,13 +224,6 @@ def _compile(blocks: list[nn.Module]) -> None:
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 2 * len(blocks))
     for block in blocks:
         block.compile(fullgraph=True)
-
-
-def _teacher(config: DistillConfig) -> Any:
-    pipeline = teacher_pipeline.load(config.teacher, text_encoders=False)
-    if (found := families.of(pipeline).name) != config.family:
-        raise ValueError(f"family: {config.family}, but {config.teacher} is of family {found}")
-    return pipeline
 
 
 def _embeddings(config: DistillConfig, folder: Path) -> PromptEmbeddings:

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from distill import config as configuration
 from distill import runs
 from distill.commands import app
+from distill.trainer import Trainer
 from distill.training_loop import CHECKPOINT
 from jobs.sampling_contract import SamplingContract
 from tests import tiny_pipelines
@@ -127,6 +128,18 @@ def test_every_method_trains_its_own_losses_and_exports_its_name(write_config, t
     assert set(lines[-1]) & set.union(*METHODS.values()) == METHODS[method]
     assert SamplingContract.load(tmp_path / "student").method == method
     assert configuration.load(tmp_path / "run" / "config.yaml") == configuration.load(config_file)
+
+
+def test_first_cycle_warms_the_critic_up_and_a_resumed_run_does_not_again(write_config, tmp_path, monkeypatch):
+    turns = []
+    whole_turn = Trainer.critic_turn
+    monkeypatch.setattr(Trainer, "critic_turn", lambda self: turns.append("critic") or whole_turn(self))
+    runs.start(write_config(critic_warmup=3, steps=1), tmp_path / "run", None)
+    assert len(turns) == 3 + SETTINGS["critic_updates"]
+    stopped = tmp_path / "run" / "config.yaml"
+    stopped.write_text(stopped.read_text().replace("steps: 1", "steps: 2", 1))
+    runs.resume(tmp_path / "run", None)
+    assert len(turns) == 3 + 2 * SETTINGS["critic_updates"]
 
 
 @pytest.mark.parametrize(
