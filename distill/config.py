@@ -96,7 +96,10 @@ class Gan(BaseModel):
 
 
 class DistillConfig(BaseModel):
-    """One run. `steps` counts student updates; each is preceded by `critic_updates` critic updates."""
+    """One run. `steps` counts student updates; each is preceded by `critic_updates` critic updates.
+
+    With `lora_rank`, student and critic are LoRA adapters on the teacher; without, networks of their own.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -122,6 +125,7 @@ class DistillConfig(BaseModel):
     noise_range: tuple[Fraction, Fraction] = (0.001, 0.999)
     perceptual: Perceptual | None = None
     gan: Gan | None = None
+    lora_rank: Count | None = None
     critic_updates: Annotated[int, Field(ge=0)] = 5
     critic_warmup: Annotated[int, Field(ge=0)] = 0
     student_learning_rate: Positive = 1e-5
@@ -159,6 +163,8 @@ class DistillConfig(BaseModel):
             raise ValueError("perceptual: method dmd-perceptual needs it, and no other takes it")
         if self.gan is not None and self.method_ != "dmd-gan":
             raise ValueError("gan: is for method dmd-gan alone")
+        if self.lora_rank is not None and self.compile:
+            raise ValueError("compile: adapters that take turns cannot be compiled; set it to false with lora_rank")
         if self.method_ == "dp-dmd-nodetach" and self.grad_step == "last":
             raise ValueError("grad_step: with last, the first step gets no gradient that a detach could cut")
         return self

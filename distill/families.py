@@ -1,6 +1,6 @@
 """What differs between model families: which network denoises, how it is asked, and its noise schedule."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,6 +10,9 @@ from torch import nn
 
 from distill.config import FamilyName
 from distill.noise_schedule import FLOW, NoiseSchedule
+
+Network = Callable[..., Any]
+"""A denoiser, or what asks one."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,8 @@
 """Classifier-free guidance as a function of state and noise level."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
 from distill.families import STABLE_DIFFUSION_3, Family
@@ -7,7 +10,7 @@ from distill.noise_schedule import FLOW, NoiseSchedule, Predict
 
 
 def conditional(
-    model: torch.nn.Module,
+    model: Callable[..., Any],
     prompt: torch.Tensor,
     pooled: torch.Tensor,
     *,

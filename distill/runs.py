@@ -8,7 +8,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from distill import config as configuration
 from distill import export as exporting
-from distill import families, teacher_pipeline
+from distill import families, roles, teacher_pipeline
 from distill.config import DistillConfig
 from distill.trainer import Trainer
 from distill.training_loop import CHECKPOINT, load_checkpoint
@@ -29,14 +29,16 @@ def resume(run: Path, out: Path | None) -> None:
     _train(_config_of(run), run, out)
 
 
-def export(run: Path, out: Path, dtype: str) -> None:
-    """Write the averaged student of the last checkpoint as a servable folder."""
+def export(run: Path, out: Path, dtype: str, lora: bool = False) -> None:
+    """Write the averaged student of the last checkpoint as a servable folder, or its adapter as a LoRA file."""
     config = _config_of(run)
     pipeline = teacher_pipeline.load(config.teacher, text_encoders=False)
-    average = AveragedModel(getattr(pipeline, families.of(pipeline).denoiser).float())
+    network = getattr(pipeline, families.of(pipeline).denoiser).float()
+    average = AveragedModel(roles.attach(network, "student", config.lora_rank) if config.lora_rank else network)
     if not load_checkpoint(run / CHECKPOINT, {"average": average}):
         raise ValueError(f"--run: {run} holds no checkpoint yet")
-    exporting.export(config, average.module, out, _dtype(dtype))
+    write = exporting.export_lora if lora else exporting.export
+    write(config, average.module, out, _dtype(dtype))
 
 
 def _train(config: DistillConfig, run: Path, out: Path | None) -> None:

@@ -1,8 +1,8 @@
 """Train a student by DP-DMD: alternate critic and student turns, clip, average, log, checkpoint."""
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,13 +10,14 @@ from accelerate import Accelerator
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from distill import dp_dmd, families, image_grid, perceptual, prompt_embeddings, teacher_pipeline, training_loop
+from distill import dp_dmd, families, image_grid, perceptual, prompt_embeddings, roles, teacher_pipeline, training_loop
 from distill.adversary import Adversary, Head
 from distill.config import DistillConfig, Gan, read_prompts
 from distill.dp_dmd import Term
 from distill.guidance import conditional, guided
 from distill.noise_schedule import Predict
 from distill.prompt_embeddings import PromptEmbeddings
+from distill.roles import Role
 
 Prompt = tuple[torch.Tensor, torch.Tensor]
 """Embeddings of a batch: float32 [B, tokens, width] and pooled float32 [B, width]."""
@@ -44,24 +45,27 @@ class Trainer:
         self.schedule = self.family.schedule(pipeline)
         self.method = config.method(self.schedule)
         self.vae = pipeline.vae.float().requires_grad_(False)
-        teacher = getattr(pipeline, self.family.denoiser).float().requires_grad_(False)
-        size = teacher.config.sample_size
-        self.latent_shape = (teacher.config.in_channels, size, size)
-        student, critic = (copy.deepcopy(teacher).requires_grad_(True) for _ in range(2))
-        self.average = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
+        network = getattr(pipeline, self.family.denoiser).float()
+        size = network.config.sample_size
+        self.latent_shape = (network.config.in_channels, size, size)
+        teacher, student, critic = (
+            roles.adapters(network, rank) if (rank := config.lora_rank) else roles.copies(network)
+        )
+        self.average = AveragedModel(student.weights, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
         if config.compile:
-            _compile([block for network in (teacher, student, critic) for block in self.family.blocks(network)])
+            _compile([block for role in (teacher, student, critic) for block in self.family.blocks(role.network)])
         self.feature_network = perceptual.feature_network(config.perceptual.network) if config.perceptual else None
         self.gan = (config.gan or Gan()) if config.method_ == "dmd-gan" else None
-        layer, width = self.family.features(critic)
+        layer, width = self.family.features(critic.network)
         head = Head(width) if self.gan else nn.Identity()
-        student_optimizer = torch.optim.AdamW(student.parameters(), config.student_learning_rate, weight_decay=0.0)
-        learners = [*critic.parameters(), *head.parameters()]
+        learners = [*critic.weights.parameters(), *head.parameters()]
         critic_optimizer = torch.optim.AdamW(learners, config.critic_learning_rate, weight_decay=0.0)
-        self.accelerator = Accelerator(mixed_precision=config.precision)
-        self.teacher, self.student, self.critic, self.student_optimizer, self.critic_optimizer = (
-            self.accelerator.prepare(teacher, student, critic, student_optimizer, critic_optimizer)
+        student_optimizer = torch.optim.AdamW(
+            student.weights.parameters(), config.student_learning_rate, weight_decay=0.0
         )
+        self.accelerator = Accelerator(mixed_precision=config.precision)
+        self.teacher, self.student, self.critic = self._prepared(teacher, student, critic)
+        self.student_optimizer, self.critic_optimizer = self.accelerator.prepare(student_optimizer, critic_optimizer)
         self.head = self.accelerator.prepare(head) if self.gan else head
         if self.gan:
             self.adversary = Adversary(layer, self.head, self.gan.loss, self.gan.r1, self.gan.r1_noise)
@@ -71,10 +75,11 @@ class Trainer:
         self.common_stream = training_loop.RandomStream(config.seed)
 
     def train(self) -> nn.Module:
-        """Train (or go on training) to the configured number of student updates; returns the averaged student."""
+        """Train (or go on training) to the configured number of student updates; returns the averaged student: the
+        network, or its adapter's parameters."""
         stateful = {
-            "student": self.accelerator.unwrap_model(self.student),
-            "critic": self.accelerator.unwrap_model(self.critic),
+            "student": self.student.weights,
+            "critic": self.critic.weights,
             "head": self.accelerator.unwrap_model(self.head),
             "average": self.average,
             "student_optimizer": self.student_optimizer,
@@ -117,7 +122,7 @@ class Trainer:
             real = self._teacher_sample(torch.randn(noise.shape, generator=self.stream.generator).to(noise), prompt)
             apart = self.adversary.discriminator(critic, x, real, self.stream.generator, self.method)
             total = loss + self.gan.critic_weight * apart
-        self._update(total, [*self.critic.parameters(), *self.head.parameters()], self.critic_optimizer)
+        self._update(total, self.critic, self.critic_optimizer)
         return loss.item()
 
     def student_turn(self) -> dict[str, float]:
@@ -132,8 +137,8 @@ class Trainer:
             exit_step=dp_dmd.draw_exit_step(self.method, self.common_stream.generator),
             terms=self._terms(noise, prompt),
         )
-        norm = self._update(losses.total, [*self.student.parameters()], self.student_optimizer)
-        self.average.update_parameters(self.accelerator.unwrap_model(self.student))
+        norm = self._update(losses.total, self.student, self.student_optimizer)
+        self.average.update_parameters(self.student.weights)
         parts = {name: value.item() for name, value in losses.parts.items()}
         return {"grad_norm": norm, "total": losses.total.item(), **parts}
 
@@ -148,8 +153,8 @@ class Trainer:
 
         def taken_for_the_teacher(x: torch.Tensor) -> torch.Tensor:
             # Not through a wrapper: it would wait for gradients of the critic, which has none in this turn.
-            critic = self.accelerator.unwrap_model(self.critic)
-            with _frozen(critic, self.head):
+            critic = replace(self.critic, network=self.accelerator.unwrap_model(self.critic.network))
+            with _frozen(critic.weights, self.head):
                 return self.adversary.generator(self._predict(critic, prompt), x, self.stream.generator, self.method)
 
         if self.config.perceptual:
@@ -161,9 +166,11 @@ class Trainer:
         """Draw the averaged student's pictures: four seeds (rows) of 16 prompts spread over the prompt file."""
         prompts = torch.linspace(0, len(self.embeddings.prompts) - 2, GRID_PROMPTS).long().repeat(GRID_SAMPLES)
         noise = torch.randn(len(prompts), *self.latent_shape, generator=torch.Generator().manual_seed(0))
-        student = self._predict(self.average.module.cpu(), self.embeddings.rows(prompts))
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bf16"):
-            latents = self.schedule.solve(student, noise, self.method.student_grid)
+        device = self.accelerator.device
+        prompt, pooled = self.embeddings.rows(prompts)
+        student = self._predict(self.student, (prompt.to(device), pooled.to(device)))
+        with self.student.holding(self.average.module):
+            latents = self.schedule.solve(student, noise.to(device), self.method.student_grid)
         pixels = self.decode(latents)
         image_grid.save_grid(image_grid.to_uint8(pixels), GRID_PROMPTS, self.folder / f"grid-{done:06}.png", scale=2)
 
@@ -180,7 +187,7 @@ class Trainer:
     def _guided_teacher(self, prompt: Prompt) -> Predict:
         return guided(self._predict(self.teacher, prompt), self._unconditional(), self.config.guidance_scale)
 
-    def _predict(self, network: nn.Module, prompt: Prompt) -> Predict:
+    def _predict(self, network: Role, prompt: Prompt) -> Predict:
         return conditional(network, *prompt, family=self.family, schedule=self.schedule)
 
     def _draw(self) -> tuple[torch.Tensor, Prompt]:
@@ -196,13 +203,25 @@ class Trainer:
         batch = self.config.batch
         return self._predict(self.teacher, (prompt.expand(batch, -1, -1), pooled.expand(batch, -1)))
 
-    def _update(self, loss: torch.Tensor, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer) -> float:
+    def _update(self, loss: torch.Tensor, role: Role, optimizer: torch.optim.Optimizer) -> float:
         """Backward, clip, step; returns the gradient norm before clipping."""
+        role.activate()
         self.accelerator.backward(loss)
-        norm = self.accelerator.clip_grad_norm_(parameters, self.config.max_grad_norm)
+        learners = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        norm = self.accelerator.clip_grad_norm_(learners, self.config.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return float(norm)
+
+    def _prepared(self, *parts: Role) -> list[Role]:
+        """The roles with their networks on the device, under autocast and, where each has its own, distributed."""
+        shared = self.config.lora_rank is not None
+        prepared: dict[nn.Module, nn.Module] = {}
+        for part in parts:
+            if part.network not in prepared:
+                frozen = shared or part is parts[0]
+                prepared[part.network] = self.accelerator.prepare_model(part.network, evaluation_mode=frozen)
+        return [replace(part, network=prepared[part.network]) for part in parts]
 
 
 @contextmanager
