@@ -30,7 +30,7 @@ class StableDiffusion3:
 
     def ask(
         self,
-        network: nn.Module,
+        network: Network,
         state: torch.Tensor,
         timestep: torch.Tensor,
         prompt: torch.Tensor,
@@ -81,7 +81,7 @@ class StableDiffusionXL:
 
     def ask(
         self,
-        network: nn.Module,
+        network: Network,
         state: torch.Tensor,
         timestep: torch.Tensor,
         prompt: torch.Tensor,

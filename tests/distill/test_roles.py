@@ -7,12 +7,12 @@ import torch
 import yaml
 from diffusers import StableDiffusion3Pipeline, StableDiffusionXLPipeline
 from torch import nn
+from typer.testing import CliRunner
 
 from distill import families, roles, runs
 from distill.commands import app
 from tests import tiny_pipelines, tiny_sdxl_pipelines
 from tests.distill import test_run, test_sdxl
-from typer.testing import CliRunner
 
 FAMILIES = {"sd3": (tiny_pipelines, StableDiffusion3Pipeline), "sdxl": (tiny_sdxl_pipelines, StableDiffusionXLPipeline)}
 
