@@ -6,17 +6,16 @@ import torch
 import yaml
 from torch.optim.swa_utils import AveragedModel
 
+from distill import checkpoints, families, roles, teacher_pipeline
 from distill import config as configuration
 from distill import export as exporting
-from distill import families, roles, teacher_pipeline
 from distill.config import DistillConfig
 from distill.trainer import Trainer
-from distill.training_loop import CHECKPOINT, load_checkpoint
 
 
 def start(config_file: Path, run: Path, out: Path | None) -> None:
     """Begin a run in an empty folder. Raises ValueError when `run` already holds one."""
-    if (run / CHECKPOINT).exists():
+    if checkpoints.exists(run):
         raise ValueError(f"--run: {run} already holds a run; go on with it by `fourstep distill resume --run {run}`")
     config = configuration.load(config_file)
     run.mkdir(parents=True, exist_ok=True)
@@ -25,7 +24,7 @@ def start(config_file: Path, run: Path, out: Path | None) -> None:
 
 
 def resume(run: Path, out: Path | None) -> None:
-    """Go on with the run in `run`."""
+    """Go on with the run in `run`. Raises ValueError when its configuration is no longer what it was begun with."""
     _train(_config_of(run), run, out)
 
 
@@ -35,7 +34,7 @@ def export(run: Path, out: Path, dtype: str, lora: bool = False) -> None:
     pipeline = teacher_pipeline.load(config.teacher, text_encoders=False)
     network = getattr(pipeline, families.of(pipeline).denoiser).float()
     average = AveragedModel(roles.attach(network, "student", config.lora_rank) if config.lora_rank else network)
-    if not load_checkpoint(run / CHECKPOINT, {"average": average}):
+    if not checkpoints.load(run, {"average": average}):
         raise ValueError(f"--run: {run} holds no checkpoint yet")
     write = exporting.export_lora if lora else exporting.export
     write(config, average.module, out, _dtype(dtype))

@@ -22,6 +22,9 @@ from distill.roles import Role
 Prompt = tuple[torch.Tensor, torch.Tensor]
 """Embeddings of a batch: float32 [B, tokens, width] and pooled float32 [B, width]."""
 
+FREE = {"steps", "save_every", "log_every"}
+"""Settings that may change when a run goes on."""
+
 GRID_PROMPTS = 16
 GRID_SAMPLES = 4
 
@@ -96,6 +99,7 @@ class Trainer:
             save_every=config.save_every,
             log_every=config.log_every,
             sample=self.sample,
+            settings=config.model_dump(mode="json", by_alias=True, exclude=FREE),
         )
         return self.average.module
 

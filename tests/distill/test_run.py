@@ -1,6 +1,9 @@
 """A whole run on a tiny teacher: train, stop, resume, export, load with plain diffusers and with the worker."""
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,11 +12,10 @@ import yaml
 from diffusers import StableDiffusion3Pipeline
 from typer.testing import CliRunner
 
+from distill import checkpoints, runs
 from distill import config as configuration
-from distill import runs
 from distill.commands import app
 from distill.trainer import Trainer
-from distill.training_loop import CHECKPOINT
 from jobs.sampling_contract import SamplingContract
 from tests import tiny_pipelines
 from worker import model_folder
@@ -85,17 +87,36 @@ def test_resumed_run_equals_one_that_was_never_stopped(write_config, tmp_path):
     stopped = tmp_path / "halves" / "config.yaml"
     stopped.write_text(stopped.read_text().replace("steps: 2", "steps: 4", 1))
     runs.resume(tmp_path / "halves", None)
-    whole, halves = (torch.load(tmp_path / name / CHECKPOINT, weights_only=True) for name in ("whole", "halves"))
-    assert flat(whole) == flat(halves)
+    assert contents(tmp_path / "whole") == contents(tmp_path / "halves")
 
 
-def flat(state: object) -> object:
-    """Tensors as their bytes, so that equality means bit for bit."""
-    if isinstance(state, torch.Tensor):
-        return state.numpy().tobytes()
-    if isinstance(state, dict):
-        return {key: flat(value) for key, value in state.items()}
-    return [flat(item) for item in state] if isinstance(state, list) else state
+@pytest.mark.parametrize(("where", "kept"), [("student", [2]), ("critic", [2]), ("checkpoint", [2])])
+def test_a_killed_run_goes_on_to_the_same_bits(write_config, tmp_path, where, kept):
+    config_file = write_config(log_every=3)
+    runs.start(config_file, tmp_path / "whole", None)
+    command = [sys.executable, "-m", "tests.distill.killed_run", config_file, tmp_path / "killed", where]
+    assert subprocess.run(command).returncode == -signal.SIGKILL
+    assert checkpoints.steps_of(tmp_path / "killed") == kept
+    runs.resume(tmp_path / "killed", None)
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+def contents(run: Path) -> dict[str, bytes]:
+    """Every file of the last checkpoint."""
+    last = run / "checkpoints" / f"step-{checkpoints.steps_of(run)[-1]:06}"
+    return {path.name: path.read_bytes() for path in last.iterdir()}
+
+
+def test_resuming_with_other_settings_names_them(write_config, tmp_path):
+    runs.start(write_config(steps=1), tmp_path / "run", None)
+    settings = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    changed = settings | {"steps": 2, "batch": 3, "student_grid": {"steps": 3, "shift": 3.0}}
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(changed))
+    result = CliRunner().invoke(app, ["resume", "--run", str(tmp_path / "run")])
+    assert result.exit_code == 2
+    assert "batch was 2 and is 3" in result.stderr
+    assert "student_grid" in result.stderr
+    assert "steps was 1" not in result.stderr
 
 
 def test_lambda_zero_exports_as_dmd(write_config, tmp_path):
