@@ -77,6 +77,27 @@ def generate(
         _leave(str(error))
 
 
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="the folder to evaluate, sampled as it is served")],
+    teacher: Annotated[Path, typer.Option(help="the folder it is compared with")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="folder for report, grids and kept pictures")],
+    encoder: Annotated[Path, typer.Option(help="the frozen emoji encoder")] = Path("models/emoji-encoder"),
+) -> None:
+    """Compare a student with its teacher: diversity, coverage, prompt match, quality and pairing."""
+    try:
+        from rich import print_json
+
+        from distill.emoji.encoder import EmojiEncoder
+        from distill.evaluation.emoji import evaluate as evaluate_emoji
+
+        print_json(data=evaluate_emoji(model, teacher, EmojiEncoder.load(encoder), out))
+    except ModuleNotFoundError as error:
+        _leave(f"{error}; install the extra: pip install 'fourstep[distill]'")
+    except (ValueError, OSError) as error:
+        _leave(str(error))
+
+
 def _settings(kind: type[AnySettings]) -> AnySettings:
     try:
         return kind()

@@ -20,9 +20,9 @@ def cache(
     max_sequence_length: Annotated[int, typer.Option(help="Length of the T5 block, in tokens.")] = 256,
 ) -> None:
     """Encode every prompt once, so that training needs no text encoder."""
-    from distill import config, prompt_embeddings, teacher_pipeline
-
     with _errors_as_lines():
+        from distill import config, prompt_embeddings, teacher_pipeline
+
         texts = [*config.read_prompts(prompts), ""]
         embeddings = prompt_embeddings.encode(teacher_pipeline.load(teacher), texts, max_sequence_length)
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -37,9 +37,9 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Where to export the student when training is done.")] = None,
 ) -> None:
     """Train a student. An interrupted run goes on with `fourstep distill resume`."""
-    from distill import runs
-
     with _errors_as_lines():
+        from distill import runs
+
         runs.start(config, run, out)
 
 
@@ -48,9 +48,9 @@ def resume(
     run: RunFolder, out: Annotated[Path | None, typer.Option(help="Where to export the student when done.")] = None
 ) -> None:
     """Go on with a run from its last checkpoint, with the configuration it was started with."""
-    from distill import runs
-
     with _errors_as_lines():
+        from distill import runs
+
         runs.resume(run, out)
 
 
@@ -62,9 +62,9 @@ def export(
     lora: Annotated[bool, typer.Option("--lora", help="Only the adapter, as a LoRA file for the teacher.")] = False,
 ) -> None:
     """Write the student of a run's last checkpoint as a diffusers folder with `sampling.json`."""
-    from distill import runs
-
     with _errors_as_lines():
+        from distill import runs
+
         runs.export(run, out, dtype, lora)
 
 
@@ -73,6 +73,9 @@ def _errors_as_lines() -> Iterator[None]:
     """What the caller can mend becomes one line and exit code 2 instead of a stack trace."""
     try:
         yield
+    except ModuleNotFoundError as error:
+        typer.echo(f"fourstep distill: {error}; install the extra: pip install 'fourstep[distill]'", err=True)
+        raise typer.Exit(2) from error
     except (ValueError, OSError) as error:
         typer.echo(f"fourstep distill: {error}", err=True)
         raise typer.Exit(2) from error

@@ -39,7 +39,6 @@ class Trainer:
         self.config = config
         self.folder = folder
         torch.manual_seed(config.seed)
-        torch.set_flush_denormal(True)
         if (found := teacher_pipeline.family(config.teacher)) != config.family:
             raise ValueError(f"family: {config.family}, but {config.teacher} is of family {found}")
         self.embeddings = _embeddings(config, folder)

@@ -23,6 +23,8 @@ def main() -> int:
         return asyncio.run(run(settings, settings.redis_url))
     except ValidationError as error:
         reason = explain(error)
+    except ModuleNotFoundError as error:
+        reason = f"{error}; install the extra: pip install 'fourstep[worker]'"
     except StartFailed as error:
         reason = str(error)
     print(f"fourstep worker: {reason}", file=sys.stderr)

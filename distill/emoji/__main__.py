@@ -9,11 +9,14 @@ from typing import Annotated
 
 import torch
 import typer
+from diffusers import AutoencoderTiny
 
 from distill import flow, image_grid, prompt_embeddings
-from distill.emoji import artwork, autoencoder, pipeline, teacher, text_encoders
+from distill.emoji import artwork, autoencoder, encoder, pipeline, teacher, text_encoders
 from distill.emoji.captions import Captions
 from distill.guidance import conditional, guided
+from jobs.sampling_contract import SamplingContract
+from worker.weights_hash import weights_sha256
 
 GRID_PROMPTS = (
     "a smiling cat face", "a red apple", "a sunflower", "a 3d rocket", "a fox", "a slice of pizza",
@@ -22,7 +25,8 @@ GRID_PROMPTS = (
 )  # fmt: skip
 GUIDANCE_SCALE = 3.5
 PROMPTS = Path("distill/configs/emoji-prompts.txt")
-STEPS = 16
+STEPS = 30
+GRID_STEPS = 16
 
 
 def main(
@@ -30,6 +34,7 @@ def main(
     out: Annotated[Path, typer.Option(help="The diffusers folder to write.")] = Path("models/emoji-teacher"),
     prompts: Annotated[Path, typer.Option(help="The prompt file to write, for distillation.")] = PROMPTS,
     autoencoder_steps: int = 3200,
+    encoder_steps: int = 2500,
     text_steps: int = 3000,
     teacher_steps: int = 20000,
 ) -> None:
@@ -39,6 +44,8 @@ def main(
     captions = Captions(pictures)
     prompts.write_text("\n".join(captions.prompt_lines()) + "\n")
     vae = autoencoder.train(pictures, work / "autoencoder", autoencoder_steps).eval()
+    reader = encoder.train(pictures, reconstructed(vae, pictures), work / "encoder", encoder_steps)
+    reader.save(out.parent / "emoji-encoder")
     text = text_encoders.train(captions, work / "text_encoders", text_steps)
     latents = autoencoder.encode_all(vae, pictures)
     parts = pipeline.assemble(vae, text, teacher.build())
@@ -54,6 +61,22 @@ def main(
     # and a plain `from_pretrained` must give a pipeline of one type.
     whole = pipeline.assemble(vae.to(torch.bfloat16), text, model.to(torch.bfloat16))
     whole.save_pretrained(out, safe_serialization=True)
+    contract(out).save(out)
+
+
+def contract(folder: Path) -> SamplingContract:
+    """What the teacher is served on: 30 guided steps, 60 evaluations."""
+    return SamplingContract(
+        method="flow-matching",
+        family="sd3",
+        prediction="flow",
+        steps=STEPS,
+        sigmas=list(flow.shifted_grid(STEPS, pipeline.SHIFT)),
+        guidance_scale=GUIDANCE_SCALE,
+        max_sequence_length=text_encoders.TOKENS,
+        sizes=[(artwork.SIZE, artwork.SIZE)],
+        base_sha256=weights_sha256(folder),
+    )
 
 
 @torch.no_grad()
@@ -63,9 +86,15 @@ def sample_grid(model: torch.nn.Module, embeddings: prompt_embeddings.PromptEmbe
     noise = torch.randn(2, len(GRID_PROMPTS), 4, 16, 16, generator=torch.Generator().manual_seed(0))
     empty = [part.expand(len(GRID_PROMPTS), *part.shape[1:]) for part in embeddings.of("")]
     velocity = guided(conditional(model, prompt, pooled), conditional(model, *empty), GUIDANCE_SCALE)
-    grid = flow.shifted_grid(STEPS, pipeline.SHIFT)
+    grid = flow.shifted_grid(GRID_STEPS, pipeline.SHIFT)
     with torch.autocast("cpu", torch.bfloat16):
         return torch.cat([flow.euler(velocity, part, grid) for part in noise])
+
+
+def reconstructed(vae: AutoencoderTiny, pictures: artwork.Artwork) -> torch.Tensor:
+    """The pictures after a way through the latents: uint8 [N, 64, 64, 3]."""
+    latents = autoencoder.encode_all(vae, pictures)
+    return torch.from_numpy(image_grid.to_uint8(pipeline.decode(vae, latents)))
 
 
 def _artwork(work: Path) -> artwork.Artwork:
