@@ -98,7 +98,8 @@ class Gan(BaseModel):
 class DistillConfig(BaseModel):
     """One run. `steps` counts student updates; each is preceded by `critic_updates` critic updates.
 
-    With `lora_rank`, student and critic are LoRA adapters on the teacher; without, networks of their own.
+    An update takes `accumulate` batches of `batch` samples on each process. With `lora_rank`, student and critic are
+    LoRA adapters on the teacher; without, networks of their own.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -109,6 +110,7 @@ class DistillConfig(BaseModel):
     family: FamilyName = "sd3"
     method_: Annotated[MethodName, Field(alias="method")] = "dp-dmd"
     batch: Count = 16
+    accumulate: Count = 1
     seed: int = 0
     student_grid: Grid
     teacher_grid: Grid = Grid(steps=30, shift=3.0)
@@ -126,6 +128,7 @@ class DistillConfig(BaseModel):
     perceptual: Perceptual | None = None
     gan: Gan | None = None
     lora_rank: Count | None = None
+    gradient_checkpointing: bool = False
     critic_updates: Annotated[int, Field(ge=0)] = 5
     critic_warmup: Annotated[int, Field(ge=0)] = 0
     student_learning_rate: Positive = 1e-5
@@ -165,6 +168,10 @@ class DistillConfig(BaseModel):
             raise ValueError("gan: is for method dmd-gan alone")
         if self.lora_rank is not None and self.compile:
             raise ValueError("compile: adapters that take turns cannot be compiled; set it to false with lora_rank")
+        if self.lora_rank is not None and self.gradient_checkpointing and self.method_ == "dmd-gan":
+            raise ValueError(
+                "gradient_checkpointing: dmd-gan differentiates two adapters at once, one alone is repeated"
+            )
         if self.method_ == "dp-dmd-nodetach" and self.grad_step == "last":
             raise ValueError("grad_step: with last, the first step gets no gradient that a detach could cut")
         return self

@@ -46,7 +46,7 @@ Term = tuple[float, Callable[[torch.Tensor], torch.Tensor]]
 
 
 @dataclass(frozen=True)
-class StudentLosses:
+class Losses:
     """Scalar tensors. `total` is what is differentiated; the rest is telemetry."""
 
     total: torch.Tensor
@@ -109,7 +109,7 @@ def student_losses(
     *,
     exit_step: int | None = None,
     terms: Mapping[str, Term] | None = None,
-) -> StudentLosses:
+) -> Losses:
     """Eq. 8 and further `terms` for one batch of initial `noise` float32 [B, …]; `teacher` is guided."""
     if method.distribution_matching:
         first, x = rollout(student, noise, method, exit_step)
@@ -127,7 +127,7 @@ def student_losses(
     for name, (weight, term) in (terms or {}).items():
         parts[name], weights[name] = term(x), weight
     total = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
-    return StudentLosses(total, parts | telemetry)
+    return Losses(total, parts | telemetry)
 
 
 def _distribution_matching(

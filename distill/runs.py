@@ -1,5 +1,6 @@
 """A distillation run as a folder: its configuration, checkpoint, log, sample grids, and what becomes of it."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,8 +21,9 @@ def start(config_file: Path, run: Path, out: Path | None) -> None:
     if checkpoints.exists(run):
         raise ValueError(f"--run: {run} already holds a run; go on with it by `fourstep distill resume --run {run}`")
     config = configuration.load(config_file)
-    run.mkdir(parents=True, exist_ok=True)
-    (run / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json", by_alias=True), sort_keys=False))
+    if os.environ.get("RANK", "0") == "0":  # the processes do not know each other yet
+        run.mkdir(parents=True, exist_ok=True)
+        (run / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json", by_alias=True), sort_keys=False))
     _train(config, run, out)
 
 
@@ -45,7 +47,7 @@ def export(run: Path, out: Path, dtype: str, lora: bool = False) -> None:
 def _train(config: DistillConfig, run: Path, out: Path | None) -> None:
     with _denormals_flushed():
         student = Trainer(config, run).train()
-    if out is not None:
+    if out is not None and checkpoints.rank() == 0:
         exporting.export(config, student, out, torch.bfloat16)
 
 

@@ -1,19 +1,31 @@
 """Train a student by DP-DMD: alternate critic and student turns, clip, average, log, checkpoint."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from diffusers import ModelMixin
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from distill import dp_dmd, families, image_grid, perceptual, prompt_embeddings, roles, teacher_pipeline, training_loop
+from distill import (
+    dp_dmd,
+    families,
+    image_grid,
+    perceptual,
+    processes,
+    prompt_embeddings,
+    roles,
+    teacher_pipeline,
+    training_loop,
+)
 from distill.adversary import Adversary, Head
 from distill.config import DistillConfig, Gan, read_prompts
-from distill.dp_dmd import Term
+from distill.dp_dmd import Losses, Term
 from distill.guidance import conditional, guided
 from distill.noise_schedule import Predict
 from distill.prompt_embeddings import PromptEmbeddings
@@ -41,12 +53,19 @@ class Trainer:
         torch.manual_seed(config.seed)
         if (found := teacher_pipeline.family(config.teacher)) != config.family:
             raise ValueError(f"family: {config.family}, but {config.teacher} is of family {found}")
-        self.embeddings = _embeddings(config, folder)
+        self.accelerator = Accelerator(
+            mixed_precision=config.precision,
+            # A broadcast in every forward pass would overwrite what earlier steps of the rollout need in theirs.
+            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        )
+        processes.check(self.accelerator, config)
+        with self.accelerator.main_process_first():
+            self.embeddings = _embeddings(config, folder)
         pipeline = teacher_pipeline.load(config.teacher, text_encoders=False)
         self.family = families.of(pipeline)
         self.schedule = self.family.schedule(pipeline)
         self.method = config.method(self.schedule)
-        self.vae = pipeline.vae.float().requires_grad_(False)
+        self.vae = pipeline.vae.float().requires_grad_(False).to(self.accelerator.device)
         network = getattr(pipeline, self.family.denoiser).float()
         size = network.config.sample_size
         self.latent_shape = (network.config.in_channels, size, size)
@@ -56,7 +75,12 @@ class Trainer:
         self.average = AveragedModel(student.weights, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
         if config.compile:
             _compile([block for role in (teacher, student, critic) for block in self.family.blocks(role.network)])
-        self.feature_network = perceptual.feature_network(config.perceptual.network) if config.perceptual else None
+        if config.gradient_checkpointing:
+            for role in (student, critic):
+                cast(ModelMixin, role.network).enable_gradient_checkpointing()
+        self.feature_network: nn.Module | None = None
+        if config.perceptual:
+            self.feature_network = perceptual.feature_network(config.perceptual.network).to(self.accelerator.device)
         self.gan = (config.gan or Gan()) if config.method_ == "dmd-gan" else None
         layer, width = self.family.features(critic.network)
         head = Head(width) if self.gan else nn.Identity()
@@ -65,7 +89,6 @@ class Trainer:
         student_optimizer = torch.optim.AdamW(
             student.weights.parameters(), config.student_learning_rate, weight_decay=0.0
         )
-        self.accelerator = Accelerator(mixed_precision=config.precision)
         self.teacher, self.student, self.critic = self._prepared(teacher, student, critic)
         self.student_optimizer, self.critic_optimizer = self.accelerator.prepare(student_optimizer, critic_optimizer)
         self.head = self.accelerator.prepare(head) if self.gan else head
@@ -110,40 +133,39 @@ class Trainer:
         return critic | self.student_turn()
 
     def critic_turn(self) -> float:
-        noise, prompt = self._draw()
-        critic = self._predict(self.critic, prompt)
-        loss, x = dp_dmd.critic_loss(
-            self._predict(self.student, prompt),
-            critic,
-            noise,
-            self.stream.generator,
-            self.method,
-            dp_dmd.draw_exit_step(self.method, self.common_stream.generator),
-        )
-        total = loss
-        if self.gan:
-            real = self._teacher_sample(torch.randn(noise.shape, generator=self.stream.generator).to(noise), prompt)
-            apart = self.adversary.discriminator(critic, x, real, self.stream.generator, self.method)
-            total = loss + self.gan.critic_weight * apart
-        self._update(total, self.critic, self.critic_optimizer)
-        return loss.item()
+        exit_step = dp_dmd.draw_exit_step(self.method, self.common_stream.generator)
+        return self._update(lambda: self._critic_losses(exit_step), self.critic, self.critic_optimizer)["critic"]
 
     def student_turn(self) -> dict[str, float]:
+        exit_step = dp_dmd.draw_exit_step(self.method, self.common_stream.generator)
+        telemetry = self._update(lambda: self._student_losses(exit_step), self.student, self.student_optimizer)
+        self.average.update_parameters(self.student.weights)
+        return telemetry
+
+    def _critic_losses(self, exit_step: int | None) -> Losses:
         noise, prompt = self._draw()
-        losses = dp_dmd.student_losses(
+        critic, generator = self._predict(self.critic, prompt), self.stream.generator
+        student = self._predict(self.student, prompt)
+        loss, x = dp_dmd.critic_loss(student, critic, noise, generator, self.method, exit_step)
+        total = loss
+        if self.gan:
+            real = self._teacher_sample(torch.randn(noise.shape, generator=generator).to(noise), prompt)
+            apart = self.adversary.discriminator(critic, x, real, generator, self.method)
+            total = loss + self.gan.critic_weight * apart
+        return Losses(total, {"critic": loss})
+
+    def _student_losses(self, exit_step: int | None) -> Losses:
+        noise, prompt = self._draw()
+        return dp_dmd.student_losses(
             self._predict(self.student, prompt),
             self._predict(self.critic, prompt),
             self._guided_teacher(prompt),
             noise,
             self.stream.generator,
             self.method,
-            exit_step=dp_dmd.draw_exit_step(self.method, self.common_stream.generator),
+            exit_step=exit_step,
             terms=self._terms(noise, prompt),
         )
-        norm = self._update(losses.total, self.student, self.student_optimizer)
-        self.average.update_parameters(self.student.weights)
-        parts = {name: value.item() for name, value in losses.parts.items()}
-        return {"grad_norm": norm, "total": losses.total.item(), **parts}
 
     def _terms(self, noise: torch.Tensor, prompt: Prompt) -> dict[str, Term]:
         """The losses of the student's sample that the baselines add to distribution matching."""
@@ -167,11 +189,15 @@ class Trainer:
     @torch.no_grad()
     def sample(self, done: int) -> None:
         """Draw the averaged student's pictures: four seeds (rows) of 16 prompts spread over the prompt file."""
+        if not self.accelerator.is_main_process:
+            return
         prompts = torch.linspace(0, len(self.embeddings.prompts) - 2, GRID_PROMPTS).long().repeat(GRID_SAMPLES)
         noise = torch.randn(len(prompts), *self.latent_shape, generator=torch.Generator().manual_seed(0))
         device = self.accelerator.device
         prompt, pooled = self.embeddings.rows(prompts)
-        student = self._predict(self.student, (prompt.to(device), pooled.to(device)))
+        # Not through a wrapper, whose ranks would wait for each other.
+        alone = replace(self.student, network=self.accelerator.unwrap_model(self.student.network))
+        student = self._predict(alone, (prompt.to(device), pooled.to(device)))
         with self.student.holding(self.average.module):
             latents = self.schedule.solve(student, noise.to(device), self.method.student_grid)
         pixels = self.decode(latents)
@@ -206,15 +232,27 @@ class Trainer:
         batch = self.config.batch
         return self._predict(self.teacher, (prompt.expand(batch, -1, -1), pooled.expand(batch, -1)))
 
-    def _update(self, loss: torch.Tensor, role: Role, optimizer: torch.optim.Optimizer) -> float:
-        """Backward, clip, step; returns the gradient norm before clipping."""
-        role.activate()
-        self.accelerator.backward(loss)
+    def _update(
+        self, losses_of_a_batch: Callable[[], Losses], role: Role, optimizer: torch.optim.Optimizer
+    ) -> dict[str, float]:
+        """Backward for every accumulated batch, clip, step; returns the telemetry, averaged over these batches."""
+        telemetry: dict[str, float] = {}
+        batches = self.config.accumulate
+        for number in range(batches):
+            last = number == batches - 1
+            with nullcontext() if last else self.accelerator.no_sync(role.network):
+                losses = losses_of_a_batch()
+                role.activate()
+                self.accelerator.backward(losses.total / batches)
+            for name, value in {"total": losses.total, **losses.parts}.items():
+                telemetry[name] = telemetry.get(name, 0.0) + value.item() / batches
         learners = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        if self.config.lora_rank:
+            processes.average_gradients(self.accelerator, role.weights)
         norm = self.accelerator.clip_grad_norm_(learners, self.config.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        return float(norm)
+        return telemetry | {"grad_norm": float(norm)}
 
     def _prepared(self, *parts: Role) -> list[Role]:
         """The roles with their networks on the device, under autocast and, where each has its own, distributed."""

@@ -39,7 +39,7 @@ def field(seed: int) -> Predict:
     return lambda state, t: torch.tanh(layer(state)) * t[:, None]
 
 
-def student_losses(student: nn.Module, method: Method, **options) -> dp_dmd.StudentLosses:
+def student_losses(student: nn.Module, method: Method, **options) -> dp_dmd.Losses:
     noise = torch.randn(8, 6, generator=torch.Generator().manual_seed(3))
     return dp_dmd.student_losses(
         student, field(1), field(2), noise, torch.Generator().manual_seed(4), method, **options
