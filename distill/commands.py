@@ -59,12 +59,13 @@ def export(
     run: RunFolder,
     out: Annotated[Path, typer.Option(help="The servable folder to write.")],
     dtype: Annotated[str, typer.Option(help="bfloat16, float16 or float32.")] = "bfloat16",
+    lora: Annotated[bool, typer.Option("--lora", help="Only the adapter, as a LoRA file for the teacher.")] = False,
 ) -> None:
     """Write the student of a run's last checkpoint as a diffusers folder with `sampling.json`."""
     with _errors_as_lines():
         from distill import runs
 
-        runs.export(run, out, dtype)
+        runs.export(run, out, dtype, lora)
 
 
 @contextmanager

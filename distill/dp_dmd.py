@@ -1,98 +1,172 @@
-"""One student turn and one critic turn of DP-DMD, for a flow-matching family.
+"""One student turn and one critic turn of every method, for any noise schedule.
 
-The student's first step learns the teacher's direction of the same noise (diversity); its output is
+DP-DMD: the student's first step learns the teacher's direction of the same noise (diversity); its output is
 detached; the later steps learn by distribution matching (quality): l = l_DMD + λ·l_Div (Eq. 8).
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
-from distill import flow, losses
-from distill.flow import Velocity
+from distill import losses
 from distill.losses import Normaliser
+from distill.noise_schedule import FLOW, NoiseSchedule, Predict, everywhere
+
+AnchorTarget = Literal["average_velocity", "x0"]
+GradStep = Literal["all", "last", "random"]
 
 
 @dataclass(frozen=True)
 class Method:
-    """What distinguishes a run: grids as σ from 1 to 0, the anchor's number K of teacher steps, the weight λ."""
+    """What distinguishes a run: grids in the schedule's t, the anchor's number K of teacher steps, the weight λ.
 
-    student_sigmas: tuple[float, ...]
-    teacher_sigmas: tuple[float, ...]
+    `anchor_target` "average_velocity" leads straight to the anchor (Eq. 6); "x0" is the teacher's clean estimate
+    there (Eq. 39). `grad_step` says which steps learn by distribution matching, among those that may: "all",
+    through each other; the "last"; or one drawn at "random", whose clean estimate then is the sample.
+    """
+
+    student_grid: tuple[float, ...]
+    teacher_grid: tuple[float, ...]
     anchor_k: int
     lambda_: float
     detach: bool = True
+    distribution_matching: bool = True
     norm: Normaliser = "xt"
+    anchor_target: AnchorTarget = "average_velocity"
+    grad_step: GradStep = "all"
     noise_shift: float = 3.0
+    noise_range: tuple[float, float] = (0.001, 0.999)
+    schedule: NoiseSchedule = FLOW
+
+
+Term = tuple[float, Callable[[torch.Tensor], torch.Tensor]]
+"""A weight and a scalar loss of the student's final sample."""
 
 
 @dataclass(frozen=True)
-class StudentLosses:
+class Losses:
     """Scalar tensors. `total` is what is differentiated; the rest is telemetry."""
 
     total: torch.Tensor
-    dmd: torch.Tensor
-    diversity: torch.Tensor
-    cosine: torch.Tensor
-    relative_gap: torch.Tensor
+    parts: Mapping[str, torch.Tensor]
 
 
-def rollout(student: Velocity, noise: torch.Tensor, method: Method) -> tuple[torch.Tensor, torch.Tensor]:
-    """All student steps from `noise` float32 [B, …]: (the first step's velocity, the final sample).
+def rollout(
+    student: Predict, noise: torch.Tensor, method: Method, exit_step: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The student's steps from `noise` float32 [B, …]: (clean estimate of the first step, sample).
 
-    With `method.detach` no gradient of the final sample reaches the first step.
+    The sample is the end of the grid, or the clean estimate of step `exit_step`. With `method.detach` no gradient
+    of the sample reaches the first step; unless `method.grad_step` is "all", it reaches only the sample's own.
     """
-    sigmas = method.student_sigmas
-    first = student(noise, noise.new_full((len(noise),), sigmas[0]))
-    state = noise + (sigmas[1] - sigmas[0]) * first
-    return first, flow.euler(student, state.detach() if method.detach else state, sigmas[1:])
+    grid, schedule = method.student_grid, method.schedule
+    final = len(grid) - 2 if exit_step is None else exit_step
+    recording = torch.is_grad_enabled()
+    state, first = noise, noise
+    for index in range(final + 1):
+        now = everywhere(grid[index], state)
+        with torch.set_grad_enabled(recording and (method.grad_step == "all" or index in (0, final))):
+            answer = student(state, now)
+        if index == 0:
+            first = schedule.to_x0(state, answer, now)
+        if index == exit_step:
+            return first, schedule.to_x0(state, answer, now)
+        state = schedule.step(state, answer, grid[index], grid[index + 1])
+        if index < final and (method.grad_step != "all" or (index == 0 and method.detach)):
+            state = state.detach()
+    return first, state
+
+
+def draw_exit_step(method: Method, generator: torch.Generator) -> int | None:
+    """The step that ends a rollout: None for the whole grid. All ranks must draw the same."""
+    if method.grad_step != "random":
+        return None
+    return int(torch.randint(int(method.detach), len(method.student_grid) - 1, (), generator=generator))
 
 
 @torch.no_grad()
-def anchor_target(teacher: Velocity, noise: torch.Tensor, method: Method) -> torch.Tensor:
-    """ṽ of Eq. 6 after K of the guided teacher's own steps from the same noise."""
-    grid = method.teacher_sigmas[: method.anchor_k + 1]
-    return losses.anchor_velocity(noise, flow.euler(teacher, noise, grid), grid[-1])
+def anchor_target(teacher: Predict, noise: torch.Tensor, method: Method) -> torch.Tensor:
+    """x̃, what the first step should see, after K of the guided teacher's own steps from the same noise."""
+    grid, schedule = method.teacher_grid[: method.anchor_k + 1], method.schedule
+    anchor = schedule.solve(teacher, noise, grid)
+    if method.anchor_target == "average_velocity":
+        return schedule.line(noise, anchor, grid[-1])
+    if grid[-1] == schedule.clean:
+        return anchor
+    t = everywhere(grid[-1], anchor)
+    return schedule.to_x0(anchor, teacher(anchor, t), t)
 
 
 def student_losses(
-    student: Velocity,
-    critic: Velocity,
-    teacher: Velocity,
+    student: Predict,
+    critic: Predict,
+    teacher: Predict,
     noise: torch.Tensor,
     generator: torch.Generator,
     method: Method,
-) -> StudentLosses:
-    """Eq. 8 for one batch of initial `noise` float32 [B, …]; `teacher` is guided, the others are not."""
-    first, x = rollout(student, noise, method)
-    if method.lambda_ > 0:
-        diversity = losses.diversity_loss(first, anchor_target(teacher, noise, method))
+    *,
+    exit_step: int | None = None,
+    terms: Mapping[str, Term] | None = None,
+) -> Losses:
+    """Eq. 8 and further `terms` for one batch of initial `noise` float32 [B, …]; `teacher` is guided."""
+    if method.distribution_matching:
+        first, x = rollout(student, noise, method, exit_step)
+        dmd, telemetry = _distribution_matching(critic, teacher, x, generator, method)
+        parts = {"dmd": dmd}
+        telemetry["sample_std"] = x.detach().std()
     else:
-        diversity = first.new_zeros(())
+        t = everywhere(method.student_grid[0], noise)
+        first = x = method.schedule.to_x0(noise, student(noise, t), t)
+        parts, telemetry = {}, {}
+    weights = {"dmd": 1.0}
+    if method.lambda_ > 0:
+        parts["diversity"] = losses.diversity_loss(first, anchor_target(teacher, noise, method))
+        weights["diversity"] = method.lambda_
+    for name, (weight, term) in (terms or {}).items():
+        parts[name], weights[name] = term(x), weight
+    total = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
+    return Losses(total, parts | telemetry)
+
+
+def _distribution_matching(
+    critic: Predict, teacher: Predict, x: torch.Tensor, generator: torch.Generator, method: Method
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Eq. 5 as a loss, and how far apart the two scores are."""
+    schedule = method.schedule
     with torch.no_grad():
-        t, eps = _noise(x, method.noise_shift, generator)
-        state = flow.noised(x, eps, t)
+        t, eps = draw_noise(x, method, generator)
+        state = schedule.noised(x, eps, t)
         real, fake = teacher(state, t), critic(state, t)
-        direction = losses.dmd_direction(x, state, t, real, fake, method.norm)
+        x_real, x_fake = schedule.to_x0(state, real, t), schedule.to_x0(state, fake, t)
+        direction = losses.dmd_direction(x, state, x_real, x_fake, method.norm)
         cosine = torch.cosine_similarity(real.flatten(1), fake.flatten(1)).mean()
-        relative_gap = ((real - fake).flatten(1).norm(dim=1) / real.flatten(1).norm(dim=1)).mean()
-    dmd = losses.dmd_loss(x, direction)
-    return StudentLosses(dmd + method.lambda_ * diversity, dmd, diversity, cosine, relative_gap)
+        gap = ((real - fake).flatten(1).norm(dim=1) / real.flatten(1).norm(dim=1)).mean()
+    return losses.dmd_loss(x, direction), {"cosine": cosine, "relative_gap": gap}
 
 
 def critic_loss(
-    student: Velocity, critic: Velocity, noise: torch.Tensor, generator: torch.Generator, method: Method
-) -> torch.Tensor:
-    """The fake score's flow-matching loss on fresh student samples."""
+    student: Predict,
+    critic: Predict,
+    noise: torch.Tensor,
+    generator: torch.Generator,
+    method: Method,
+    exit_step: int | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The fake score's loss on fresh student samples, and these samples."""
     with torch.no_grad():
-        _, x = rollout(student, noise, method)
-    t, eps = _noise(x, method.noise_shift, generator)
-    return losses.critic_loss(critic(flow.noised(x, eps, t), t), x, eps)
+        _, x = rollout(student, noise, method, exit_step)
+    t, eps = draw_noise(x, method, generator)
+    answer = critic(method.schedule.noised(x, eps, t), t)
+    return losses.critic_loss(answer, method.schedule.target(x, eps, t)), x
 
 
-def _noise(x: torch.Tensor, shift: float, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """A noise level for each sample, t = s·u / (1 + (s−1)·u) with u uniform in [0.001, 0.999): float32 [B];
-    and noise like `x`. Both are drawn on the generator's device and moved to that of `x`."""
-    u = 0.001 + 0.998 * torch.rand(len(x), generator=generator, device=generator.device)
+def draw_noise(x: torch.Tensor, method: Method, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """A noise level for each sample, at the fraction s·u / (1 + (s−1)·u) of the way for u uniform in
+    `method.noise_range`: float32 [B]; and noise like `x`. Both are drawn on the generator's device."""
+    low, high = method.noise_range
+    u = low + (high - low) * torch.rand(len(x), generator=generator, device=generator.device)
     eps = torch.randn(x.shape, generator=generator, device=generator.device)
-    return (shift * u / (1 + (shift - 1) * u)).to(x.device), eps.to(x.device)
+    fraction = method.noise_shift * u / (1 + (method.noise_shift - 1) * u)
+    return method.schedule.at(fraction).to(x.device), eps.to(x.device)

@@ -1,24 +1,35 @@
-"""Classifier-free guidance as a velocity function."""
+"""Classifier-free guidance as a function of state and noise level."""
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
-from distill.flow import Velocity
+from distill.families import STABLE_DIFFUSION_3, Family
+from distill.noise_schedule import FLOW, NoiseSchedule, Predict
 
 
-def conditional(model: torch.nn.Module, prompt: torch.Tensor, pooled: torch.Tensor) -> Velocity:
-    """The model's own velocity for `prompt` float32 [B, tokens, width] and `pooled` float32 [B, width]."""
+def conditional(
+    model: Callable[..., Any],
+    prompt: torch.Tensor,
+    pooled: torch.Tensor,
+    *,
+    family: Family = STABLE_DIFFUSION_3,
+    schedule: NoiseSchedule = FLOW,
+) -> Predict:
+    """The model's own answer for `prompt` float32 [B, tokens, width] and `pooled` float32 [B, width]."""
 
-    def velocity(state: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        return model(state, prompt, pooled, t * 1000, return_dict=False)[0].float()
+    def predict(state: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return family.ask(model, state, schedule.timestep(t), prompt, pooled).float()
 
-    return velocity
+    return predict
 
 
-def guided(positive: Velocity, negative: Velocity, scale: float) -> Velocity:
+def guided(positive: Predict, negative: Predict, scale: float) -> Predict:
     """negative + scale·(positive − negative); two evaluations, one after the other, for a lower memory peak."""
 
-    def velocity(state: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    def predict(state: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         without = negative(state, t)
         return without + scale * (positive(state, t) - without)
 
-    return velocity
+    return predict

@@ -8,6 +8,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from distill import families
+
 
 @dataclass(frozen=True)
 class PromptEmbeddings:
@@ -45,21 +47,16 @@ class PromptEmbeddings:
 def encode(pipeline, prompts: Sequence[str], max_sequence_length: int, batch: int = 64) -> PromptEmbeddings:
     """Encode every distinct prompt once with the pipeline's own text encoders.
 
-    `pipeline` is a StableDiffusion3Pipeline; prompts may not contain line breaks (ValueError).
+    `pipeline` is of a known family; prompts may not contain line breaks (ValueError).
     """
     if any("\n" in prompt for prompt in prompts):
         raise ValueError("a prompt contains a line break; write one prompt per line")
+    family = families.of(pipeline)
     unique = list(dict.fromkeys(prompts))
     encoded = []
     for start in range(0, len(unique), batch):
         part = unique[start : start + batch]
-        prompt, _, pooled, _ = pipeline.encode_prompt(
-            prompt=part,
-            prompt_2=None,
-            prompt_3=None,
-            do_classifier_free_guidance=False,
-            max_sequence_length=max_sequence_length,
-        )
+        prompt, pooled = family.encode(pipeline, part, max_sequence_length)
         encoded.append((prompt.bfloat16(), pooled.bfloat16()))
     number = {prompt: row for row, prompt in enumerate(unique)}
     return PromptEmbeddings(

@@ -1,5 +1,6 @@
 """A distillation run as a folder: its configuration, checkpoint, log, sample grids, and what becomes of it."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,42 +9,45 @@ import torch
 import yaml
 from torch.optim.swa_utils import AveragedModel
 
+from distill import checkpoints, families, roles, teacher_pipeline
 from distill import config as configuration
 from distill import export as exporting
-from distill import teacher_pipeline
 from distill.config import DistillConfig
 from distill.trainer import Trainer
-from distill.training_loop import CHECKPOINT, load_checkpoint
 
 
 def start(config_file: Path, run: Path, out: Path | None) -> None:
     """Begin a run in an empty folder. Raises ValueError when `run` already holds one."""
-    if (run / CHECKPOINT).exists():
+    if checkpoints.exists(run):
         raise ValueError(f"--run: {run} already holds a run; go on with it by `fourstep distill resume --run {run}`")
     config = configuration.load(config_file)
-    run.mkdir(parents=True, exist_ok=True)
-    (run / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json", by_alias=True), sort_keys=False))
+    if os.environ.get("RANK", "0") == "0":  # the processes do not know each other yet
+        run.mkdir(parents=True, exist_ok=True)
+        (run / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json", by_alias=True), sort_keys=False))
     _train(config, run, out)
 
 
 def resume(run: Path, out: Path | None) -> None:
-    """Go on with the run in `run`."""
+    """Go on with the run in `run`. Raises ValueError when its configuration is no longer what it was begun with."""
     _train(_config_of(run), run, out)
 
 
-def export(run: Path, out: Path, dtype: str) -> None:
-    """Write the averaged student of the last checkpoint as a servable folder."""
+def export(run: Path, out: Path, dtype: str, lora: bool = False) -> None:
+    """Write the averaged student of the last checkpoint as a servable folder, or its adapter as a LoRA file."""
     config = _config_of(run)
-    average = AveragedModel(teacher_pipeline.load(config.teacher, text_encoders=False).transformer.float())
-    if not load_checkpoint(run / CHECKPOINT, {"average": average}):
+    pipeline = teacher_pipeline.load(config.teacher, text_encoders=False)
+    network = getattr(pipeline, families.of(pipeline).denoiser).float()
+    average = AveragedModel(roles.attach(network, "student", config.lora_rank) if config.lora_rank else network)
+    if not checkpoints.load(run, {"average": average}):
         raise ValueError(f"--run: {run} holds no checkpoint yet")
-    exporting.export(config, average.module, out, _dtype(dtype))
+    write = exporting.export_lora if lora else exporting.export
+    write(config, average.module, out, _dtype(dtype))
 
 
 def _train(config: DistillConfig, run: Path, out: Path | None) -> None:
     with _denormals_flushed():
         student = Trainer(config, run).train()
-    if out is not None:
+    if out is not None and checkpoints.rank() == 0:
         exporting.export(config, student, out, torch.bfloat16)
 
 

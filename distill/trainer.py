@@ -1,17 +1,41 @@
 """Train a student by DP-DMD: alternate critic and student turns, clip, average, log, checkpoint."""
 
-import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import torch
-from accelerate import Accelerator
-from diffusers import SD3Transformer2DModel
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from diffusers import ModelMixin
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from distill import dp_dmd, flow, image_grid, prompt_embeddings, teacher_pipeline, training_loop
-from distill.config import DistillConfig, read_prompts
+from distill import (
+    dp_dmd,
+    families,
+    image_grid,
+    perceptual,
+    processes,
+    prompt_embeddings,
+    roles,
+    teacher_pipeline,
+    training_loop,
+)
+from distill.adversary import Adversary, Head
+from distill.config import DistillConfig, Gan, read_prompts
+from distill.dp_dmd import Losses, Term
 from distill.guidance import conditional, guided
+from distill.noise_schedule import Predict
 from distill.prompt_embeddings import PromptEmbeddings
+from distill.roles import Role
+
+Prompt = tuple[torch.Tensor, torch.Tensor]
+"""Embeddings of a batch: float32 [B, tokens, width] and pooled float32 [B, width]."""
+
+FREE = {"steps", "save_every", "log_every"}
+"""Settings that may change when a run goes on."""
 
 GRID_PROMPTS = 16
 GRID_SAMPLES = 4
@@ -26,36 +50,67 @@ class Trainer:
     def __init__(self, config: DistillConfig, folder: Path) -> None:
         self.config = config
         self.folder = folder
-        self.method = config.method()
         torch.manual_seed(config.seed)
-        self.embeddings = _embeddings(config, folder)
-        pipeline = teacher_pipeline.load(config.teacher, text_encoders=False)
-        self.vae = pipeline.vae.float()
-        teacher = pipeline.transformer.float().requires_grad_(False)
-        size = teacher.config.sample_size
-        self.latent_shape = (teacher.config.in_channels, size, size)
-        student, critic = (copy.deepcopy(teacher).requires_grad_(True) for _ in range(2))
-        self.average = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
-        if config.compile:
-            _compile_blocks(teacher, student, critic)
-        student_optimizer = torch.optim.AdamW(student.parameters(), config.student_learning_rate, weight_decay=0.0)
-        critic_optimizer = torch.optim.AdamW(critic.parameters(), config.critic_learning_rate, weight_decay=0.0)
-        self.accelerator = Accelerator(mixed_precision=config.precision)
-        self.teacher, self.student, self.critic, self.student_optimizer, self.critic_optimizer = (
-            self.accelerator.prepare(teacher, student, critic, student_optimizer, critic_optimizer)
+        if (found := teacher_pipeline.family(config.teacher)) != config.family:
+            raise ValueError(f"family: {config.family}, but {config.teacher} is of family {found}")
+        self.accelerator = Accelerator(
+            mixed_precision=config.precision,
+            # A broadcast in every forward pass would overwrite what earlier steps of the rollout need in theirs.
+            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
         )
+        processes.check(self.accelerator, config)
+        with self.accelerator.main_process_first():
+            self.embeddings = _embeddings(config, folder)
+        pipeline = teacher_pipeline.load(config.teacher, text_encoders=False)
+        self.family = families.of(pipeline)
+        self.schedule = self.family.schedule(pipeline)
+        self.method = config.method(self.schedule)
+        self.vae = pipeline.vae.float().requires_grad_(False).to(self.accelerator.device)
+        network = getattr(pipeline, self.family.denoiser).float()
+        size = network.config.sample_size
+        self.latent_shape = (network.config.in_channels, size, size)
+        teacher, student, critic = (
+            roles.adapters(network, rank) if (rank := config.lora_rank) else roles.copies(network)
+        )
+        self.average = AveragedModel(student.weights, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
+        if config.compile:
+            _compile([block for role in (teacher, student, critic) for block in self.family.blocks(role.network)])
+        if config.gradient_checkpointing:
+            for role in (student, critic):
+                cast(ModelMixin, role.network).enable_gradient_checkpointing()
+        self.feature_network: nn.Module | None = None
+        if config.perceptual:
+            self.feature_network = perceptual.feature_network(config.perceptual.network).to(self.accelerator.device)
+        self.gan = (config.gan or Gan()) if config.method_ == "dmd-gan" else None
+        layer, width = self.family.features(critic.network)
+        head = Head(width) if self.gan else nn.Identity()
+        learners = [*critic.weights.parameters(), *head.parameters()]
+        critic_optimizer = torch.optim.AdamW(learners, config.critic_learning_rate, weight_decay=0.0)
+        student_optimizer = torch.optim.AdamW(
+            student.weights.parameters(), config.student_learning_rate, weight_decay=0.0
+        )
+        self.teacher, self.student, self.critic = self._prepared(teacher, student, critic)
+        self.student_optimizer, self.critic_optimizer = self.accelerator.prepare(student_optimizer, critic_optimizer)
+        self.head = self.accelerator.prepare(head) if self.gan else head
+        if self.gan:
+            self.adversary = Adversary(layer, self.head, self.gan.loss, self.gan.r1, self.gan.r1_noise)
         # A stream of its own for every rank: equal noise on all of them would shrink the batch to one rank's.
         self.stream = training_loop.RandomStream(config.seed * 100_003 + self.accelerator.process_index)
+        # What all ranks must decide alike.
+        self.common_stream = training_loop.RandomStream(config.seed)
 
-    def train(self) -> SD3Transformer2DModel:
-        """Train (or go on training) to the configured number of student updates; returns the averaged student."""
+    def train(self) -> nn.Module:
+        """Train (or go on training) to the configured number of student updates; returns the averaged student: the
+        network, or its adapter's parameters."""
         stateful = {
-            "student": self.accelerator.unwrap_model(self.student),
-            "critic": self.accelerator.unwrap_model(self.critic),
+            "student": self.student.weights,
+            "critic": self.critic.weights,
+            "head": self.accelerator.unwrap_model(self.head),
             "average": self.average,
             "student_optimizer": self.student_optimizer,
             "critic_optimizer": self.critic_optimizer,
             "stream": self.stream,
+            "common_stream": self.common_stream,
         }
         config = self.config
         training_loop.run(
@@ -66,53 +121,105 @@ class Trainer:
             save_every=config.save_every,
             log_every=config.log_every,
             sample=self.sample,
+            settings=config.model_dump(mode="json", by_alias=True, exclude=FREE),
         )
         return self.average.module
 
     def cycle(self, index: int) -> dict[str, float]:
-        """All critic turns, then one student turn; returns the telemetry."""
-        critic_losses = [self.critic_turn() for _ in range(self.config.critic_updates)]
-        return {"critic": sum(critic_losses) / len(critic_losses), **self.student_turn()}
+        """All critic turns, then one student turn; returns the telemetry. The first cycle begins with the warm-up."""
+        turns = self.config.critic_updates + (self.config.critic_warmup if index == 0 else 0)
+        critic_losses = [self.critic_turn() for _ in range(turns)]
+        critic = {"critic": sum(critic_losses) / turns} if turns else {}
+        return critic | self.student_turn()
 
     def critic_turn(self) -> float:
-        noise, prompt = self._draw()
-        loss = dp_dmd.critic_loss(
-            conditional(self.student, *prompt),
-            conditional(self.critic, *prompt),
-            noise,
-            self.stream.generator,
-            self.method,
-        )
-        self._update(loss, self.critic, self.critic_optimizer)
-        return loss.item()
+        exit_step = dp_dmd.draw_exit_step(self.method, self.common_stream.generator)
+        return self._update(lambda: self._critic_losses(exit_step), self.critic, self.critic_optimizer)["critic"]
 
     def student_turn(self) -> dict[str, float]:
+        exit_step = dp_dmd.draw_exit_step(self.method, self.common_stream.generator)
+        telemetry = self._update(lambda: self._student_losses(exit_step), self.student, self.student_optimizer)
+        self.average.update_parameters(self.student.weights)
+        return telemetry
+
+    def _critic_losses(self, exit_step: int | None) -> Losses:
         noise, prompt = self._draw()
-        losses = dp_dmd.student_losses(
-            conditional(self.student, *prompt),
-            conditional(self.critic, *prompt),
-            guided(conditional(self.teacher, *prompt), self._unconditional(), self.config.guidance_scale),
+        critic, generator = self._predict(self.critic, prompt), self.stream.generator
+        student = self._predict(self.student, prompt)
+        loss, x = dp_dmd.critic_loss(student, critic, noise, generator, self.method, exit_step)
+        total = loss
+        if self.gan:
+            real = self._teacher_sample(torch.randn(noise.shape, generator=generator).to(noise), prompt)
+            apart = self.adversary.discriminator(critic, x, real, generator, self.method)
+            total = loss + self.gan.critic_weight * apart
+        return Losses(total, {"critic": loss})
+
+    def _student_losses(self, exit_step: int | None) -> Losses:
+        noise, prompt = self._draw()
+        return dp_dmd.student_losses(
+            self._predict(self.student, prompt),
+            self._predict(self.critic, prompt),
+            self._guided_teacher(prompt),
             noise,
             self.stream.generator,
             self.method,
+            exit_step=exit_step,
+            terms=self._terms(noise, prompt),
         )
-        norm = self._update(losses.total, self.student, self.student_optimizer)
-        self.average.update_parameters(self.accelerator.unwrap_model(self.student))
-        return {"grad_norm": norm, **{name: value.item() for name, value in vars(losses).items()}}
+
+    def _terms(self, noise: torch.Tensor, prompt: Prompt) -> dict[str, Term]:
+        """The losses of the student's sample that the baselines add to distribution matching."""
+
+        def near_the_teacher(x: torch.Tensor) -> torch.Tensor:
+            with torch.no_grad():
+                reference = self.decode(self._teacher_sample(noise, prompt))
+            assert self.feature_network is not None
+            return perceptual.distance(self.feature_network, self.decode(x), reference)
+
+        def taken_for_the_teacher(x: torch.Tensor) -> torch.Tensor:
+            # Not through a wrapper: it would wait for gradients of the critic, which has none in this turn.
+            critic = replace(self.critic, network=self.accelerator.unwrap_model(self.critic.network))
+            with _frozen(critic.weights, self.head):
+                return self.adversary.generator(self._predict(critic, prompt), x, self.stream.generator, self.method)
+
+        if self.config.perceptual:
+            return {"perceptual": (self.config.perceptual.weight, near_the_teacher)}
+        return {"adversarial": (self.gan.student_weight, taken_for_the_teacher)} if self.gan else {}
 
     @torch.no_grad()
     def sample(self, done: int) -> None:
         """Draw the averaged student's pictures: four seeds (rows) of 16 prompts spread over the prompt file."""
+        if not self.accelerator.is_main_process:
+            return
         prompts = torch.linspace(0, len(self.embeddings.prompts) - 2, GRID_PROMPTS).long().repeat(GRID_SAMPLES)
         noise = torch.randn(len(prompts), *self.latent_shape, generator=torch.Generator().manual_seed(0))
-        student = conditional(self.average.module.cpu(), *self.embeddings.rows(prompts))
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bf16"):
-            latents = flow.euler(student, noise, self.method.student_sigmas)
-        scaling, shift = self.vae.config.scaling_factor, self.vae.config.shift_factor or 0.0
-        pixels = self.vae.decode(latents / scaling + shift).sample
+        device = self.accelerator.device
+        prompt, pooled = self.embeddings.rows(prompts)
+        # Not through a wrapper, whose ranks would wait for each other.
+        alone = replace(self.student, network=self.accelerator.unwrap_model(self.student.network))
+        student = self._predict(alone, (prompt.to(device), pooled.to(device)))
+        with self.student.holding(self.average.module):
+            latents = self.schedule.solve(student, noise.to(device), self.method.student_grid)
+        pixels = self.decode(latents)
         image_grid.save_grid(image_grid.to_uint8(pixels), GRID_PROMPTS, self.folder / f"grid-{done:06}.png", scale=2)
 
-    def _draw(self) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """float32 latents → float32 images [B, 3, H, W] in about [−1, 1]; keeps gradients."""
+        scaling, shift = self.vae.config.scaling_factor, self.vae.config.get("shift_factor") or 0.0
+        return self.vae.decode(latents / scaling + shift).sample
+
+    @torch.no_grad()
+    def _teacher_sample(self, noise: torch.Tensor, prompt: Prompt) -> torch.Tensor:
+        """The guided teacher's whole ODE from `noise`."""
+        return self.schedule.solve(self._guided_teacher(prompt), noise, self.method.teacher_grid)
+
+    def _guided_teacher(self, prompt: Prompt) -> Predict:
+        return guided(self._predict(self.teacher, prompt), self._unconditional(), self.config.guidance_scale)
+
+    def _predict(self, network: Role, prompt: Prompt) -> Predict:
+        return conditional(network, *prompt, family=self.family, schedule=self.schedule)
+
+    def _draw(self) -> tuple[torch.Tensor, Prompt]:
         """Initial noise float32 [B, C, H, W] and the embeddings of a batch of prompts."""
         batch, generator, device = self.config.batch, self.stream.generator, self.accelerator.device
         rows = torch.randint(len(self.embeddings.prompts) - 1, (batch,), generator=generator)
@@ -120,23 +227,58 @@ class Trainer:
         prompt, pooled = self.embeddings.rows(rows)
         return noise.to(device), (prompt.to(device), pooled.to(device))
 
-    def _unconditional(self) -> flow.Velocity:
+    def _unconditional(self) -> Predict:
         prompt, pooled = (part.to(self.accelerator.device) for part in self.embeddings.of(self.config.negative_prompt))
         batch = self.config.batch
-        return conditional(self.teacher, prompt.expand(batch, -1, -1), pooled.expand(batch, -1))
+        return self._predict(self.teacher, (prompt.expand(batch, -1, -1), pooled.expand(batch, -1)))
 
-    def _update(self, loss: torch.Tensor, network: torch.nn.Module, optimizer: torch.optim.Optimizer) -> float:
-        """Backward, clip, step; returns the gradient norm before clipping."""
-        self.accelerator.backward(loss)
-        norm = self.accelerator.clip_grad_norm_(network.parameters(), self.config.max_grad_norm)
+    def _update(
+        self, losses_of_a_batch: Callable[[], Losses], role: Role, optimizer: torch.optim.Optimizer
+    ) -> dict[str, float]:
+        """Backward for every accumulated batch, clip, step; returns the telemetry, averaged over these batches."""
+        telemetry: dict[str, float] = {}
+        batches = self.config.accumulate
+        for number in range(batches):
+            last = number == batches - 1
+            with nullcontext() if last else self.accelerator.no_sync(role.network):
+                losses = losses_of_a_batch()
+                role.activate()
+                self.accelerator.backward(losses.total / batches)
+            for name, value in {"total": losses.total, **losses.parts}.items():
+                telemetry[name] = telemetry.get(name, 0.0) + value.item() / batches
+        learners = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        if self.config.lora_rank:
+            processes.average_gradients(self.accelerator, role.weights)
+        norm = self.accelerator.clip_grad_norm_(learners, self.config.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        return float(norm)
+        return telemetry | {"grad_norm": float(norm)}
+
+    def _prepared(self, *parts: Role) -> list[Role]:
+        """The roles with their networks on the device, under autocast and, where each has its own, distributed."""
+        shared = self.config.lora_rank is not None
+        prepared: dict[nn.Module, nn.Module] = {}
+        for part in parts:
+            if part.network not in prepared:
+                frozen = shared or part is parts[0]
+                prepared[part.network] = self.accelerator.prepare_model(part.network, evaluation_mode=frozen)
+        return [replace(part, network=prepared[part.network]) for part in parts]
 
 
-def _compile_blocks(*networks: SD3Transformer2DModel) -> None:
-    """Compile every transformer block in place."""
-    blocks = [block for network in networks for block in network.transformer_blocks]
+@contextmanager
+def _frozen(*networks: nn.Module) -> Iterator[None]:
+    """What runs within it leaves no gradient in `networks`."""
+    for network in networks:
+        network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for network in networks:
+            network.requires_grad_(True)
+
+
+def _compile(blocks: list[nn.Module]) -> None:
+    """Compile every block in place."""
     # All blocks share one code object, and so one limit, beyond which they would run eager: each block is compiled
     # with and without gradients.
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 2 * len(blocks))

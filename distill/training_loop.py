@@ -1,4 +1,4 @@
-"""A resumable training loop: progress bar, JSON log, atomic checkpoints, sample grids."""
+"""A resumable training loop: progress bar, JSON log, checkpoints, sample grids."""
 
 import json
 import os
@@ -8,33 +8,70 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import distributed
 
-CHECKPOINT = "checkpoint.pt"
+from distill import checkpoints
+from distill.checkpoints import Stateful as Stateful
 
-
-class Stateful(Protocol):
-    """Anything whose whole state travels in a `state_dict`: modules, optimisers, schedules."""
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state_dict: Any) -> Any: ...
+LOG = "log.jsonl"
 
 
 class RandomStream:
-    """A `torch.Generator` whose position is part of the checkpoint."""
+    """A `torch.Generator` whose position, on every rank, is part of the checkpoint."""
 
     def __init__(self, seed: int) -> None:
         self.generator = torch.Generator().manual_seed(seed)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"state": self.generator.get_state()}
+        states = [self.generator.get_state()]
+        if distributed.is_initialized():
+            states *= distributed.get_world_size()
+            distributed.all_gather_object(states, self.generator.get_state())
+        return {"states": states}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.generator.set_state(state_dict["state"])
+        """Raises ValueError when there were more or fewer ranks."""
+        states = state_dict["states"] if "states" in state_dict else [state_dict["state"]]
+        ranks = distributed.get_world_size() if distributed.is_initialized() else 1
+        if len(states) != ranks:
+            raise ValueError(f"this run was begun with {len(states)} processes and cannot go on with {ranks}")
+        self.generator.set_state(states[checkpoints.rank()])
+
+
+class _Means:
+    """Sums of the metrics since the last line of the log; part of the checkpoint, so that a resumed log is whole."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = {}
+
+    def add(self, metrics: Mapping[str, float]) -> None:
+        for name, value in metrics.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def take(self, count: int) -> dict[str, float]:
+        means = {name: round(value / count, 6) for name, value in self.sums.items()}
+        self.sums.clear()
+        return means
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self.sums)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.sums = dict(state_dict)
+
+
+class _GlobalRandomness:
+    """torch's own generator, for whatever draws from it unasked."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"state": torch.get_rng_state()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        torch.set_rng_state(state_dict["state"])
 
 
 def run(
@@ -46,40 +83,63 @@ def run(
     save_every: int = 200,
     log_every: int = 20,
     sample: Callable[[int], None] = lambda done: None,
+    settings: Mapping[str, Any] | None = None,
 ) -> None:
-    """Call `step(i)` for every i that the checkpoint in `folder` has not done yet, up to `steps`.
+    """Call `step(i)` for every i that the last checkpoint in `folder` has not done yet, up to `steps`.
 
     `step` returns metrics; `log.jsonl` gets their mean over each `log_every` steps. After every
     `save_every` steps, and at the end, everything in `stateful` is checkpointed and `sample` draws
-    a grid. A killed run goes on from its last checkpoint; SIGINT and SIGTERM let the step finish,
-    write a checkpoint and raise KeyboardInterrupt.
+    a grid. A killed run goes on from its last checkpoint as if it had never been killed, if its
+    `settings` are the same (else checkpoints.OtherSettings); SIGINT and SIGTERM let the step finish,
+    write a checkpoint and raise KeyboardInterrupt. All ranks that train together call it; the first
+    one writes.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = folder / CHECKPOINT
-    first = load_checkpoint(checkpoint, stateful)
-    sums: dict[str, float] = {}
+    means = _Means()
+    parts = {**stateful, "means": means, "global_randomness": _GlobalRandomness()}
+    first = checkpoints.load(folder, parts, settings)
+    _forget_lines_after(folder / LOG, first)
     started = time.monotonic()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress, open(folder / "log.jsonl", "a") as log, _signals_kept() as stop:
+    writes = checkpoints.rank() == 0
+    progress = Progress(*columns, disable=not writes)
+    with progress, open(folder / LOG if writes else os.devnull, "a") as log, _signals_kept() as stop:
         bar = progress.add_task(folder.name, total=steps, completed=first)
         for index in range(first, steps):
-            for name, value in step(index).items():
-                sums[name] = sums.get(name, 0.0) + value
+            means.add(step(index))
             done = index + 1
             progress.advance(bar)
             if done % log_every == 0:
-                means = {name: round(value / log_every, 6) for name, value in sums.items()}
-                line = {"step": done, "seconds": round(time.monotonic() - started, 1), **means}
+                line = {"step": done, "seconds": round(time.monotonic() - started, 1), **means.take(log_every)}
                 log.write(json.dumps(line) + "\n")
                 log.flush()
-                progress.update(bar, description=folder.name + " " + " ".join(f"{k} {v:.4g}" for k, v in means.items()))
-                sums.clear()
+                shown = " ".join(f"{name} {value:.4g}" for name, value in list(line.items())[2:])
+                progress.update(bar, description=f"{folder.name} {shown}")
+            stopped = _anywhere(stop.is_set())
+            if done % save_every == 0 or done == steps or stopped:
+                checkpoints.save(folder, parts, done, settings)
             if done % save_every == 0 or done == steps:
-                save_checkpoint(checkpoint, stateful, done)
                 sample(done)
-            if stop.is_set():
-                save_checkpoint(checkpoint, stateful, done)
+            if stopped:
                 raise KeyboardInterrupt(f"stopped after step {done}")
+
+
+def _anywhere(flag: bool) -> bool:
+    """Whether it is so on any rank."""
+    if not distributed.is_initialized():
+        return flag
+    flags: list[bool] = [False] * distributed.get_world_size()
+    distributed.all_gather_object(flags, flag)
+    return any(flags)
+
+
+def _forget_lines_after(log: Path, done: int) -> None:
+    """Drop what a killed run had logged of steps that are going to be done again."""
+    if checkpoints.rank() == 0 and log.exists():
+        lines = log.read_text().splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= done]
+        if kept != lines:
+            log.write_text("".join(kept))
 
 
 @contextmanager
@@ -96,23 +156,3 @@ def _signals_kept() -> Iterator[threading.Event]:
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
-
-
-def save_checkpoint(path: Path, stateful: Mapping[str, Stateful], done: int) -> None:
-    """Write everything or nothing: a kill or a full disk leaves the previous checkpoint whole."""
-    partial = path.with_suffix(".partial")
-    with open(partial, "wb") as file:
-        torch.save({"done": done, **{name: part.state_dict() for name, part in stateful.items()}}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-
-
-def load_checkpoint(path: Path, stateful: Mapping[str, Stateful]) -> int:
-    """Restore `stateful` from `path`; returns the number of steps done, 0 without a checkpoint."""
-    if not path.exists():
-        return 0
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    for name, part in stateful.items():
-        part.load_state_dict(state[name])
-    return state["done"]

@@ -11,10 +11,11 @@ import torch
 import typer
 from diffusers import AutoencoderTiny
 
-from distill import flow, image_grid, prompt_embeddings
+from distill import image_grid, prompt_embeddings
 from distill.emoji import artwork, autoencoder, encoder, pipeline, teacher, text_encoders
 from distill.emoji.captions import Captions
 from distill.guidance import conditional, guided
+from distill.noise_schedule import FLOW, shifted_grid
 from jobs.sampling_contract import SamplingContract
 from worker.weights_hash import weights_sha256
 
@@ -71,7 +72,7 @@ def contract(folder: Path) -> SamplingContract:
         family="sd3",
         prediction="flow",
         steps=STEPS,
-        sigmas=list(flow.shifted_grid(STEPS, pipeline.SHIFT)),
+        sigmas=list(shifted_grid(STEPS, pipeline.SHIFT)),
         guidance_scale=GUIDANCE_SCALE,
         max_sequence_length=text_encoders.TOKENS,
         sizes=[(artwork.SIZE, artwork.SIZE)],
@@ -86,9 +87,9 @@ def sample_grid(model: torch.nn.Module, embeddings: prompt_embeddings.PromptEmbe
     noise = torch.randn(2, len(GRID_PROMPTS), 4, 16, 16, generator=torch.Generator().manual_seed(0))
     empty = [part.expand(len(GRID_PROMPTS), *part.shape[1:]) for part in embeddings.of("")]
     velocity = guided(conditional(model, prompt, pooled), conditional(model, *empty), GUIDANCE_SCALE)
-    grid = flow.shifted_grid(GRID_STEPS, pipeline.SHIFT)
+    grid = shifted_grid(GRID_STEPS, pipeline.SHIFT)
     with torch.autocast("cpu", torch.bfloat16):
-        return torch.cat([flow.euler(velocity, part, grid) for part in noise])
+        return torch.cat([FLOW.solve(velocity, part, grid) for part in noise])
 
 
 def reconstructed(vae: AutoencoderTiny, pictures: artwork.Artwork) -> torch.Tensor:

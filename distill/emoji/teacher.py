@@ -17,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 from distill import training_loop
 from distill.emoji.captions import Captions
 from distill.emoji.text_encoders import PROJECTION, T5_WIDTH
+from distill.noise_schedule import FLOW
 from distill.prompt_embeddings import PromptEmbeddings
 
 BATCH = 48
@@ -83,11 +84,11 @@ def train(
         t = NOISE_SHIFT * u / (1 + (NOISE_SHIFT - 1) * u)
         noise = torch.randn(BATCH, *latents.shape[1:], generator=stream.generator)
         s = t[:, None, None, None]
-        state = (1 - s) * latents[pictures] + s * noise
+        state = FLOW.noised(latents[pictures], noise, t)
         target = (state - exact_mean(state, t, latents, captions.posterior[drawn])) / s
         prompt, pooled = embeddings.rows(drawn * wordings + wording)
         with torch.autocast("cpu", torch.bfloat16):
-            velocity = model(state, prompt, pooled, t * 1000, return_dict=False)[0]
+            velocity = model(state, prompt, pooled, FLOW.timestep(t), return_dict=False)[0]
         loss = F.mse_loss(velocity.float(), target)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers import StableDiffusion3Pipeline
 
-from distill import prompt_embeddings
+from distill import checkpoints, prompt_embeddings
 from distill.emoji import autoencoder, pipeline, teacher, text_encoders
 from distill.emoji.artwork import Artwork
 from distill.emoji.captions import STYLE_WORDS, Captions
@@ -39,7 +39,7 @@ def test_every_stage_trains_and_the_whole_loads_in_plain_diffusers(captions: Cap
     picture = loaded("a red apple", num_inference_steps=1, max_sequence_length=text_encoders.TOKENS).images[0]
     assert picture.size == (64, 64)
     for stage in ("autoencoder", "text_encoders", "teacher"):
-        assert (tmp_path / stage / "checkpoint.pt").is_file()
+        assert checkpoints.steps_of(tmp_path / stage) == [2]
         assert (tmp_path / stage / "log.jsonl").is_file()
     assert (tmp_path / "text_encoders" / "grid-000002.png").is_file()
     assert [path.name for path in drawn] == ["grid-000002.png"]

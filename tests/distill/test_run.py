@@ -1,6 +1,9 @@
 """A whole run on a tiny teacher: train, stop, resume, export, load with plain diffusers and with the worker."""
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,10 +12,10 @@ import yaml
 from diffusers import StableDiffusion3Pipeline
 from typer.testing import CliRunner
 
+from distill import checkpoints, runs
 from distill import config as configuration
-from distill import runs
 from distill.commands import app
-from distill.training_loop import CHECKPOINT
+from distill.trainer import Trainer
 from jobs.sampling_contract import SamplingContract
 from tests import tiny_pipelines
 from worker import model_folder
@@ -72,10 +75,10 @@ def test_exported_grid_is_the_training_grid_to_the_last_bit(write_config, tmp_pa
     runs.start(config_file, tmp_path / "run", tmp_path / "student")
     contract = SamplingContract.load(tmp_path / "student")
     method = configuration.load(config_file).method()
-    assert tuple(contract.sigmas) == method.student_sigmas
+    assert tuple(contract.sigmas) == method.student_grid
     assert (contract.anchor_k, contract.lambda_) == (method.anchor_k, method.lambda_)
     table = model_folder.load(str(tmp_path / "student")).table
-    torch.testing.assert_close(table.timesteps, torch.tensor(method.student_sigmas[:-1]) * 1000)
+    torch.testing.assert_close(table.timesteps, torch.tensor(method.student_grid[:-1]) * 1000)
 
 
 def test_resumed_run_equals_one_that_was_never_stopped(write_config, tmp_path):
@@ -84,17 +87,36 @@ def test_resumed_run_equals_one_that_was_never_stopped(write_config, tmp_path):
     stopped = tmp_path / "halves" / "config.yaml"
     stopped.write_text(stopped.read_text().replace("steps: 2", "steps: 4", 1))
     runs.resume(tmp_path / "halves", None)
-    whole, halves = (torch.load(tmp_path / name / CHECKPOINT, weights_only=True) for name in ("whole", "halves"))
-    assert flat(whole) == flat(halves)
+    assert contents(tmp_path / "whole") == contents(tmp_path / "halves")
 
 
-def flat(state: object) -> object:
-    """Tensors as their bytes, so that equality means bit for bit."""
-    if isinstance(state, torch.Tensor):
-        return state.numpy().tobytes()
-    if isinstance(state, dict):
-        return {key: flat(value) for key, value in state.items()}
-    return [flat(item) for item in state] if isinstance(state, list) else state
+@pytest.mark.parametrize(("where", "kept"), [("student", [2]), ("critic", [2]), ("checkpoint", [2])])
+def test_a_killed_run_goes_on_to_the_same_bits(write_config, tmp_path, where, kept):
+    config_file = write_config(log_every=3)
+    runs.start(config_file, tmp_path / "whole", None)
+    command = [sys.executable, "-m", "tests.distill.killed_run", config_file, tmp_path / "killed", where]
+    assert subprocess.run(command).returncode == -signal.SIGKILL
+    assert checkpoints.steps_of(tmp_path / "killed") == kept
+    runs.resume(tmp_path / "killed", None)
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+def contents(run: Path) -> dict[str, bytes]:
+    """Every file of the last checkpoint."""
+    last = run / "checkpoints" / f"step-{checkpoints.steps_of(run)[-1]:06}"
+    return {path.name: path.read_bytes() for path in last.iterdir()}
+
+
+def test_resuming_with_other_settings_names_them(write_config, tmp_path):
+    runs.start(write_config(steps=1), tmp_path / "run", None)
+    settings = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    changed = settings | {"steps": 2, "batch": 3, "student_grid": {"steps": 3, "shift": 3.0}}
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(changed))
+    result = CliRunner().invoke(app, ["resume", "--run", str(tmp_path / "run")])
+    assert result.exit_code == 2
+    assert "batch was 2 and is 3" in result.stderr
+    assert "student_grid" in result.stderr
+    assert "steps was 1" not in result.stderr
 
 
 def test_lambda_zero_exports_as_dmd(write_config, tmp_path):
@@ -102,9 +124,55 @@ def test_lambda_zero_exports_as_dmd(write_config, tmp_path):
     assert SamplingContract.load(tmp_path / "student").method == "dmd"
 
 
+METHODS = {
+    "dp-dmd": {"diversity", "dmd", "critic"},
+    "dp-dmd-nodetach": {"diversity", "dmd", "critic"},
+    "dmd": {"dmd", "critic"},
+    "dmd-perceptual": {"dmd", "critic", "perceptual"},
+    "dmd-gan": {"dmd", "critic", "adversarial"},
+    "step1-regression": {"diversity"},
+}
+OF_ONE_METHOD = {
+    "dmd-perceptual": {"perceptual": {"network": "tests.distill.test_baselines:two_maps"}},
+    "dmd-gan": {"gan": {"loss": "hinge", "r1": 0.1}},
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_its_own_losses_and_exports_its_name(write_config, tmp_path, method):
+    settings = yaml.safe_load(write_config(method=method, steps=2, **OF_ONE_METHOD.get(method, {})).read_text())
+    del settings["critic_updates"]
+    config_file = tmp_path / "method.yaml"
+    config_file.write_text(yaml.safe_dump(settings))
+    runs.start(config_file, tmp_path / "run", tmp_path / "student")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert set(lines[-1]) & set.union(*METHODS.values()) == METHODS[method]
+    assert SamplingContract.load(tmp_path / "student").method == method
+    assert configuration.load(tmp_path / "run" / "config.yaml") == configuration.load(config_file)
+
+
+def test_first_cycle_warms_the_critic_up_and_a_resumed_run_does_not_again(write_config, tmp_path, monkeypatch):
+    turns = []
+    whole_turn = Trainer.critic_turn
+    monkeypatch.setattr(Trainer, "critic_turn", lambda self: turns.append("critic") or whole_turn(self))
+    runs.start(write_config(critic_warmup=3, steps=1), tmp_path / "run", None)
+    assert len(turns) == 3 + SETTINGS["critic_updates"]
+    stopped = tmp_path / "run" / "config.yaml"
+    stopped.write_text(stopped.read_text().replace("steps: 1", "steps: 2", 1))
+    runs.resume(tmp_path / "run", None)
+    assert len(turns) == 3 + 2 * SETTINGS["critic_updates"]
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
+        ({"method": "dmd", "lambda": 0.1}, "lambda"),
+        ({"method": "step1-regression"}, "critic_updates"),
+        ({"method": "dmd-perceptual"}, "perceptual"),
+        ({"gan": {"loss": "hinge"}}, "gan"),
+        ({"noise_range": [0.9, 0.1]}, "noise_range"),
+        ({"family": "sdxl"}, "student_grid"),
+        ({"family": "sdxl", "student_grid": {"steps": 4}, "teacher_grid": {"steps": 6}}, "is of family sd3"),
         ({"student_grid": {"sigmas": [1.0, 0.0]}}, "student_grid"),
         ({"anchor_k": 7}, "anchor_k"),
         ({"student_grid": {"sigmas": [1.0, 0.5, 0.1]}}, "from 1 to 0"),

@@ -1,14 +1,16 @@
 """What a run survives."""
 
+import json
 import os
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 
 from distill import training_loop
-from distill.training_loop import CHECKPOINT, RandomStream
+from distill.training_loop import RandomStream
 
 
 class Counter:
@@ -47,21 +49,27 @@ def test_a_signal_lets_the_step_finish_and_nothing_is_lost(tmp_path: Path, numbe
     assert again.steps == 10
 
 
-def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) -> None:
-    counter, path = Counter(), tmp_path / CHECKPOINT
-    training_loop.save_checkpoint(path, {"counter": counter}, 5)
-
-    class Unwritable(Counter):
-        def state_dict(self) -> dict[str, int]:
-            raise OSError("no space left on device")
-
-    with pytest.raises(OSError, match="no space"):
-        training_loop.save_checkpoint(path, {"counter": Unwritable()}, 6)
-    assert training_loop.load_checkpoint(path, {"counter": counter}) == 5
-
-
 def test_a_random_stream_goes_on_where_it_was() -> None:
     stream, restored = RandomStream(1), RandomStream(2)
     torch.rand(3, generator=stream.generator)
     restored.load_state_dict(stream.state_dict())
     assert torch.equal(torch.rand(3, generator=stream.generator), torch.rand(3, generator=restored.generator))
+
+
+def test_a_resumed_log_is_that_of_a_run_never_stopped(tmp_path: Path) -> None:
+    """What a killed run had logged beyond its checkpoint goes; means that it had begun are finished."""
+    for name in ("whole", "killed"):
+        killed = name == "killed"
+
+        def step(index: int, killed: bool = killed) -> dict[str, float]:
+            if killed and index == 8:
+                raise RuntimeError("killed")
+            return {"index": float(index)}
+
+        with pytest.raises(RuntimeError) if killed else nullcontext():
+            training_loop.run(tmp_path / name, {}, step, 12, save_every=5, log_every=4)
+    assert '"step": 8' in (tmp_path / "killed" / "log.jsonl").read_text()
+    training_loop.run(tmp_path / "killed", {}, lambda index: {"index": float(index)}, 12, save_every=5, log_every=4)
+    logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("whole", "killed")]
+    whole, resumed = ([(line["step"], line["index"]) for line in map(json.loads, log)] for log in logs)
+    assert resumed == whole == [(4, 1.5), (8, 5.5), (12, 9.5)]

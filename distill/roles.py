@@ -1,0 +1,101 @@
+"""Teacher, student and fake score: three networks, or one frozen network with two LoRA adapters."""
+
+import copy
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
+from torch import nn
+
+TARGETS = (
+    "to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out", "net.0.proj", "net.2",
+)  # fmt: skip
+"""Attention and feed-forward layers, by the names that transformer and UNet share."""
+
+ROLES = ("student", "critic")
+
+
+@dataclass(frozen=True)
+class Role:
+    """A network to ask, and what of it learns: `weights`, a module whose parameters are all the role's own.
+
+    `adapter` names the role's LoRA adapter in a shared network; "" switches them all off.
+    """
+
+    network: nn.Module
+    weights: nn.Module
+    adapter: str | None = None
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        self.activate()
+        return self.network(*arguments, **named)
+
+    def activate(self) -> None:
+        """In a shared network, let this role's adapter be the one that works: before a backward pass, too, since
+        gradient checkpointing asks the network again in it."""
+        if self.adapter is None:
+            return
+        for layer in self.network.modules():
+            if isinstance(layer, LoraLayer):
+                # Not by peft's set_adapter, which takes requires_grad, and so the gradients that are still to come,
+                # from every other adapter.
+                layer._disable_adapters = not self.adapter
+                layer._active_adapter = [self.adapter] if self.adapter else []
+
+    @contextmanager
+    def holding(self, weights: nn.Module) -> Iterator[None]:
+        """Within it the role's parameters are those of `weights`, which is like `self.weights`."""
+        mine = list(self.weights.parameters())
+        kept = [parameter.data for parameter in mine]
+        for parameter, other in zip(mine, weights.parameters(), strict=True):
+            parameter.data = other.data.to(parameter.device)
+        try:
+            yield
+        finally:
+            for parameter, before in zip(mine, kept, strict=True):
+                parameter.data = before
+
+
+def copies(teacher: nn.Module) -> tuple[Role, Role, Role]:
+    """Teacher, student and critic as three networks."""
+    student, critic = (copy.deepcopy(teacher).requires_grad_(True) for _ in range(2))
+    return tuple(Role(network, network) for network in (teacher.requires_grad_(False), student, critic))  # type: ignore[return-value]
+
+
+def adapters(teacher: Any, rank: int) -> tuple[Role, Role, Role]:
+    """Teacher, student and critic as one network: the teacher is the network with its adapters off.
+
+    An adapter starts as no change at all, so that student and critic begin as the teacher.
+    """
+    teacher.requires_grad_(False)
+    # Each adapter that peft adds takes requires_grad from those before it.
+    student, critic = (part.requires_grad_(True) for part in [attach(teacher, name, rank) for name in ROLES])
+    return Role(teacher, nn.Module(), ""), Role(teacher, student, "student"), Role(teacher, critic, "critic")
+
+
+def attach(network: Any, name: str, rank: int) -> nn.Module:
+    """Put a LoRA adapter into `network`; returns its float32 parameters, [rank, in] and [out, rank] a layer."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # a second adapter is meant
+        network.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(TARGETS)), adapter_name=name)
+    return nn.ParameterList(parameter for path, parameter in network.named_parameters() if f".{name}." in path)
+
+
+def lora_state(network: Any, weights: nn.Module) -> dict[str, torch.Tensor]:
+    """The student's adapter by diffusers' names, with the values of `weights`; it is in `network` afterwards."""
+    own = attach(network, "student", next(weights.parameters()).shape[0])
+    for value, parameter in zip(weights.parameters(), own.parameters(), strict=True):
+        parameter.data.copy_(value)
+    return get_peft_model_state_dict(network, adapter_name="student")
+
+
+def merge(network: Any, weights: nn.Module) -> None:
+    """Add the student's adapter, with the values of `weights`, to the network's own weights."""
+    lora_state(network, weights)
+    network.fuse_lora(adapter_names=["student"])
+    network.unload_lora()

@@ -1,0 +1,30 @@
+"""The configurations that come with the package."""
+
+from pathlib import Path
+
+import pytest
+from diffusers import FlowMatchEulerDiscreteScheduler
+
+from distill import config
+
+CONFIGS = Path(config.__file__).parent / "configs"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_it_is_sound(path: Path) -> None:
+    assert config.load(path).method_name == "dp-dmd"
+
+
+@pytest.mark.parametrize(("name", "steps"), [("student_grid", 4), ("teacher_grid", 30)])
+def test_sd35m_is_sampled_on_the_authors_grids(name: str, steps: int) -> None:
+    """diffusers' scheduler at shift 3, which shifts its smallest noise level twice."""
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    scheduler.set_timesteps(steps)
+    grid = getattr(config.load(CONFIGS / "sd35m.yaml"), name).resolve("sd3")
+    assert grid == pytest.approx(scheduler.sigmas.tolist(), abs=1e-6)
+
+
+def test_sdxl_starts_at_pure_noise_and_ends_at_the_image() -> None:
+    settings = config.load(CONFIGS / "sdxl.yaml")
+    assert settings.student_grid.resolve("sdxl") == (999.0, 749.0, 499.0, 249.0, -1.0)
+    assert settings.teacher_grid.resolve("sdxl")[0] == 999.0

@@ -1,0 +1,131 @@
+"""More samples an update than one pass holds: accumulated, or on two processes. The update is that of one batch."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from distill import checkpoints, dp_dmd, runs
+from distill.trainer import Trainer
+from tests import tiny_pipelines
+from tests.distill.test_run import SETTINGS
+
+SEED = 5
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory) -> Path:
+    return tiny_pipelines.save(tmp_path_factory.mktemp("models") / "tiny-teacher")
+
+
+@pytest.fixture
+def write_config(teacher, tmp_path) -> Callable[..., Path]:
+    def write(name: str, **changes) -> Path:
+        (tmp_path / "prompts.txt").write_text("\n".join(f"prompt {word}" for word in "abcdefghijklmnopqrst"))
+        paths = {"teacher": str(teacher), "prompts": str(tmp_path / "prompts.txt")}
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(SETTINGS | paths | {"seed": SEED, "steps": 2} | changes))
+        return path
+
+    return write
+
+
+def streams() -> list[torch.Generator]:
+    """Of the first two processes."""
+    return [torch.Generator().manual_seed(SEED * 100_003 + rank) for rank in range(2)]
+
+
+@pytest.fixture
+def one_batch_of_two_streams(monkeypatch):
+    """Let a batch be drawn by halves, as two processes draw it."""
+    both = streams()
+    draw_noise, draw = dp_dmd.draw_noise, Trainer._draw
+
+    def halves_of_noise(x, method, generator):
+        drawn = [draw_noise(half, method, one) for half, one in zip(x.chunk(2), both, strict=True)]
+        return tuple(torch.cat(parts) for parts in zip(*drawn, strict=True))
+
+    def halves(self):
+        whole, kept = self.config, self.stream.generator
+        drawn = []
+        self.config = whole.model_copy(update={"batch": whole.batch // 2})
+        for self.stream.generator in both:
+            drawn.append(draw(self))
+        self.config, self.stream.generator = whole, kept
+        noises, prompts = zip(*drawn, strict=True)
+        return torch.cat(noises), tuple(torch.cat(parts) for parts in zip(*prompts, strict=True))
+
+    monkeypatch.setattr(dp_dmd, "draw_noise", halves_of_noise)
+    monkeypatch.setattr(Trainer, "_draw", halves)
+
+
+def student(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "checkpoints" / f"step-{checkpoints.steps_of(run)[-1]:06}" / "student.safetensors")
+
+
+def assert_same_update(run: Path, other: Path) -> None:
+    ours, theirs = student(run), student(other)
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-3, atol=2e-4)
+
+
+def test_two_accumulated_batches_are_one_double_batch(write_config, tmp_path, request, monkeypatch):
+    draw, both, micro_batches = Trainer._draw, streams(), []
+
+    def alternating(self):
+        self.stream.generator = both[len(micro_batches) % 2]
+        micro_batches.append(1)
+        return draw(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_draw", alternating)
+        runs.start(write_config("accumulated", batch=2, accumulate=2), tmp_path / "accumulated", None)
+    assert len(micro_batches) == 2 * (SETTINGS["critic_updates"] + 1) * 2
+    request.getfixturevalue("one_batch_of_two_streams")
+    runs.start(write_config("double", batch=4), tmp_path / "double", None)
+    assert_same_update(tmp_path / "accumulated", tmp_path / "double")
+
+
+@pytest.mark.parametrize("changes", [{}, {"lora_rank": 4}], ids=["copies", "adapters"])
+def test_two_processes_draw_different_noise_and_update_as_one_double_batch(
+    write_config, tmp_path, changes, one_batch_of_two_streams, free_port
+):
+    command = [sys.executable, "-m", "fourstep", "distill", "train", "--run", str(tmp_path / "two")]
+    command += ["--config", str(write_config("two", batch=2, **changes)), "--out", str(tmp_path / "student")]
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    common |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    ranks = [
+        subprocess.Popen(command, env=os.environ | common | {"RANK": rank, "LOCAL_RANK": rank}, stderr=subprocess.PIPE)
+        for rank in "01"
+    ]
+    for process in ranks:
+        _, errors = process.communicate(timeout=100)
+        assert process.returncode == 0, errors.decode()[-3000:]
+    assert (tmp_path / "student" / "sampling.json").is_file()
+    runs.start(write_config("double", batch=4, **changes), tmp_path / "double", None)
+    assert_same_update(tmp_path / "two", tmp_path / "double")
+    last = tmp_path / "two" / "checkpoints" / "step-000002" / "stream.safetensors"
+    of_ranks = load_file(last)
+    assert len(of_ranks) == 2
+    assert not torch.equal(*of_ranks.values())
+
+
+def test_gradient_checkpointing_changes_no_update(write_config, tmp_path):
+    for family in ("plain", "checkpointed"):
+        changes = {"gradient_checkpointing": family == "checkpointed"}
+        runs.start(write_config(family, **changes), tmp_path / family, None)
+    assert_same_update(tmp_path / "plain", tmp_path / "checkpointed")
+
+
+def test_gradient_checkpointing_repeats_the_adapter_that_answered(write_config, tmp_path):
+    for family in ("plain", "checkpointed"):
+        changes = {"gradient_checkpointing": family == "checkpointed", "lora_rank": 4}
+        runs.start(write_config(family, **changes), tmp_path / family, None)
+    assert_same_update(tmp_path / "plain", tmp_path / "checkpointed")

@@ -1,0 +1,148 @@
+"""Appendix C of the paper as a whole run: a tiny SDXL teacher, its student, and plain diffusers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from diffusers import StableDiffusionXLPipeline
+
+from distill import config as configuration
+from distill import families, prompt_embeddings, runs
+from distill.guidance import conditional, guided
+from distill.noise_schedule import trailing_grid
+from jobs.sampling_contract import SamplingContract
+from tests import tiny_sdxl_pipelines
+
+SETTINGS: dict[str, Any] = {
+    "family": "sdxl",
+    "steps": 2,
+    "batch": 2,
+    "student_grid": {"steps": 4},
+    "teacher_grid": {"steps": 10},
+    "anchor_k": 2,
+    "anchor_target": "x0",
+    "norm": "x0",
+    "noise_shift": 1.0,
+    "noise_range": [0.02, 0.98],
+    "guidance_scale": 8.0,
+    "critic_updates": 1,
+    "student_learning_rate": 1e-3,
+    "precision": "no",
+    "compile": False,
+    "save_every": 2,
+    "log_every": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def student_of(tmp_path_factory):
+    """A finished run for settings that differ from SETTINGS: (teacher folder, run folder, student folder)."""
+
+    def train(prediction_type: str = "epsilon", **changes) -> tuple[Path, Path, Path]:
+        folder = tmp_path_factory.mktemp("sdxl")
+        teacher = tiny_sdxl_pipelines.save(folder / "teacher", prediction_type)
+        (folder / "prompts.txt").write_text("\n".join(f"prompt {word}" for word in "abcdefghijklmnopqrst"))
+        paths = {"teacher": str(teacher), "prompts": str(folder / "prompts.txt")}
+        (folder / "config.yaml").write_text(yaml.safe_dump(paths | SETTINGS | changes))
+        runs.start(folder / "config.yaml", folder / "run", folder / "student")
+        return teacher, folder / "run", folder / "student"
+
+    return train
+
+
+@pytest.fixture(scope="module")
+def student(student_of) -> tuple[Path, Path, Path]:
+    return student_of()
+
+
+def test_student_has_learned_and_its_grid_is_the_training_grid(student):
+    teacher, run, out = student
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert all(line["diversity"] > 0 and line["dmd"] > 0 and line["grad_norm"] > 0 for line in log)
+    before = StableDiffusionXLPipeline.from_pretrained(teacher).unet.state_dict()
+    after = StableDiffusionXLPipeline.from_pretrained(out).unet.state_dict()
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    contract = SamplingContract.load(out)
+    assert (contract.family, contract.prediction, contract.timesteps) == ("sdxl", "epsilon", [999, 749, 499, 249])
+    grid = configuration.load(run / "config.yaml").method().student_grid
+    assert (*map(float, contract.timesteps), -1.0) == grid
+
+
+def test_plain_diffusers_samples_what_training_samples(student):
+    """The exported folder's own scheduler, text encoders and size conditions, without a word about the grid."""
+    out = student[2]
+    pipeline = StableDiffusionXLPipeline.from_pretrained(out)
+    pipeline.to(torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    theirs = pipeline(
+        "a cat", num_inference_steps=4, guidance_scale=1.0, latents=noise.clone(), output_type="latent"
+    ).images
+    family = families.of(pipeline)
+    prompt, pooled = family.encode(pipeline, ["a cat"], 77)
+    schedule = family.schedule(pipeline)
+    predict = conditional(pipeline.unet, prompt, pooled, family=family, schedule=schedule)
+    with torch.no_grad():
+        ours = schedule.solve(predict, noise, trailing_grid(4))
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+def test_guided_teacher_samples_what_plain_diffusers_samples(student):
+    """Classifier-free guidance against the encoders' own "" and not against zeros."""
+    pipeline = tiny_sdxl_pipelines.build()
+    family = families.of(pipeline)
+    pipeline.scheduler = family.serving_scheduler(pipeline)
+    pipeline.register_to_config(force_zeros_for_empty_prompt=False)
+    noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    theirs = pipeline(
+        "a cat",
+        negative_prompt="",
+        num_inference_steps=10,
+        guidance_scale=8.0,
+        latents=noise.clone(),
+        output_type="latent",
+    ).images
+    schedule = family.schedule(pipeline)
+    positive, negative = (
+        conditional(pipeline.unet, *family.encode(pipeline, [text], 77), family=family, schedule=schedule)
+        for text in ("a cat", "")
+    )
+    with torch.no_grad():
+        ours = schedule.solve(guided(positive, negative, 8.0), noise, trailing_grid(10))
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("dp-dmd-nodetach", {}),
+        ("dmd", {}),
+        ("dmd-perceptual", {"perceptual": {"network": "tests.distill.test_baselines:two_maps"}}),
+        ("dmd-gan", {}),
+        ("step1-regression", {"critic_updates": 0}),
+    ],
+)
+def test_every_method_trains_it(student_of, method, settings):
+    _, run, out = student_of(method=method, steps=1, **settings)
+    assert SamplingContract.load(out).method == method
+    assert json.loads((run / "log.jsonl").read_text().splitlines()[-1])["grad_norm"] > 0
+
+
+def test_a_teacher_of_v_makes_a_student_of_v(student_of):
+    _, _, out = student_of("v_prediction", steps=1, grad_step="random")
+    assert SamplingContract.load(out).prediction == "v"
+    assert StableDiffusionXLPipeline.from_pretrained(out).scheduler.config.prediction_type == "v_prediction"
+
+
+def test_embeddings_are_those_of_the_pipeline():
+    pipeline = tiny_sdxl_pipelines.build()
+    cached = prompt_embeddings.encode(pipeline, ["a cat", "", "a cat"], 77)
+    prompt, pooled = cached.of("a cat")
+    expected, _, expected_pooled, _ = pipeline.encode_prompt("a cat", do_classifier_free_guidance=False)
+    torch.testing.assert_close(prompt, expected, rtol=0.01, atol=0.01)
+    torch.testing.assert_close(pooled, expected_pooled, rtol=0.01, atol=0.01)
+    assert len(cached.prompt) == 2
