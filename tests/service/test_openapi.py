@@ -16,8 +16,8 @@ SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
 EXCLUDED = "positive_data_acceptance,not_a_server_error"
 
 
-async def attack(api: httpx.AsyncClient, examples: int) -> int:
-    """Send generated requests to every operation; returns how many."""
+async def attack(api: httpx.AsyncClient, examples: int, folder: Path) -> int:
+    """Send generated requests to every operation; returns how many. Notes about failures stay in `folder`."""
     process = await asyncio.create_subprocess_exec(
         SCHEMATHESIS,
         "run",
@@ -27,6 +27,7 @@ async def attack(api: httpx.AsyncClient, examples: int) -> int:
         "--generation-deterministic",
         "--warnings=off",
         "--no-color",
+        cwd=folder,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
@@ -38,11 +39,11 @@ async def attack(api: httpx.AsyncClient, examples: int) -> int:
     return int(cases)
 
 
-async def test_a_few_cases_of_each_operation(api: httpx.AsyncClient) -> None:
-    assert await attack(api, examples=3) > 200
+async def test_a_few_cases_of_each_operation(api: httpx.AsyncClient, tmp_path: Path) -> None:
+    assert await attack(api, examples=3, folder=tmp_path) > 200
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-async def test_thousands_of_cases(api: httpx.AsyncClient) -> None:
-    assert await attack(api, examples=300) >= 2000
+async def test_thousands_of_cases(api: httpx.AsyncClient, tmp_path: Path) -> None:
+    assert await attack(api, examples=300, folder=tmp_path) >= 2000
