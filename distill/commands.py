@@ -18,12 +18,13 @@ def cache(
     prompts: Annotated[Path, typer.Option(help="Text file, one prompt a line.")],
     out: Annotated[Path, typer.Option(help="The safetensors file to write.")],
     max_sequence_length: Annotated[int, typer.Option(help="Length of the T5 block, in tokens.")] = 256,
+    negative_prompt: Annotated[str, typer.Option(help="Of classifier-free guidance.")] = "",
 ) -> None:
-    """Encode every prompt once, so that training needs no text encoder."""
+    """Encode every prompt once; a configuration may then name the file written as its `prompts`."""
     with _errors_as_lines():
         from distill import config, prompt_embeddings, teacher_pipeline
 
-        texts = [*config.read_prompts(prompts), ""]
+        texts = [*config.read_prompts(prompts), negative_prompt]
         embeddings = prompt_embeddings.encode(teacher_pipeline.load(teacher), texts, max_sequence_length)
         out.parent.mkdir(parents=True, exist_ok=True)
         embeddings.save(out)

@@ -8,7 +8,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from distill import families
+from distill import families, teacher_pipeline
+from distill.config import DistillConfig, read_prompts
 
 
 @dataclass(frozen=True)
@@ -65,3 +66,19 @@ def encode(pipeline, prompts: Sequence[str], max_sequence_length: int, batch: in
         torch.cat([prompt for prompt, _ in encoded]),
         torch.cat([pooled for _, pooled in encoded]),
     )
+
+
+def of_run(config: DistillConfig, folder: Path) -> PromptEmbeddings:
+    """All prompts of a run and, last, its negative one: from the cache that `config.prompts` names, or encoded once
+    and kept in `folder`. Raises ValueError for a cache that was made with another negative prompt."""
+    if config.prompts.suffix == ".safetensors":
+        kept = PromptEmbeddings.load(config.prompts)
+        if len(kept.prompts) < 2 or kept.prompts[-1] != config.negative_prompt:
+            raise ValueError(f"prompts: {config.prompts} was not made with negative_prompt {config.negative_prompt!r}")
+        return kept
+    path = folder / "prompt_embeddings.safetensors"
+    if not path.exists():
+        prompts = [*read_prompts(config.prompts), config.negative_prompt]
+        folder.mkdir(parents=True, exist_ok=True)
+        encode(teacher_pipeline.load(config.teacher), prompts, config.max_sequence_length).save(path)
+    return PromptEmbeddings.load(path)

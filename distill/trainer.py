@@ -24,11 +24,10 @@ from distill import (
     training_loop,
 )
 from distill.adversary import Adversary, Head
-from distill.config import DistillConfig, Gan, read_prompts
+from distill.config import DistillConfig, Gan
 from distill.dp_dmd import Losses, Term
 from distill.guidance import conditional, guided
 from distill.noise_schedule import Predict
-from distill.prompt_embeddings import PromptEmbeddings
 from distill.roles import Role
 
 Prompt = tuple[torch.Tensor, torch.Tensor]
@@ -60,7 +59,7 @@ class Trainer:
         )
         processes.check(self.accelerator, config)
         with self.accelerator.main_process_first():
-            self.embeddings = _embeddings(config, folder)
+            self.embeddings = prompt_embeddings.of_run(config, folder)
         pipeline = teacher_pipeline.load(config.teacher, text_encoders=False)
         self.family = families.of(pipeline)
         self.schedule = self.family.schedule(pipeline)
@@ -284,14 +283,3 @@ def _compile(blocks: list[nn.Module]) -> None:
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 2 * len(blocks))
     for block in blocks:
         block.compile(fullgraph=True)
-
-
-def _embeddings(config: DistillConfig, folder: Path) -> PromptEmbeddings:
-    """All prompts and, last, the negative one; from the run's own cache after the first time."""
-    path = folder / "prompt_embeddings.safetensors"
-    if not path.exists():
-        prompts = [*read_prompts(config.prompts), config.negative_prompt]
-        folder.mkdir(parents=True, exist_ok=True)
-        pipeline = teacher_pipeline.load(config.teacher)
-        prompt_embeddings.encode(pipeline, prompts, config.max_sequence_length).save(path)
-    return PromptEmbeddings.load(path)
