@@ -11,7 +11,7 @@ import torch
 import typer
 from diffusers import AutoencoderTiny
 
-from distill import image_grid, prompt_embeddings
+from distill import image_grid, prompt_embeddings, teacher_pipeline
 from distill.emoji import artwork, autoencoder, encoder, pipeline, teacher, text_encoders
 from distill.emoji.captions import Captions
 from distill.guidance import conditional, guided
@@ -33,6 +33,9 @@ GRID_STEPS = 16
 def main(
     work: Annotated[Path, typer.Option(help="Where downloads, checkpoints and sample grids are kept.")],
     out: Annotated[Path, typer.Option(help="The diffusers folder to write.")] = Path("models/emoji-teacher"),
+    start: Annotated[
+        Path | None, typer.Option(help="A teacher folder to go on from: only its transformer is trained further.")
+    ] = None,
     prompts: Annotated[Path, typer.Option(help="The prompt file to write, for distillation.")] = PROMPTS,
     autoencoder_steps: int = 3200,
     encoder_steps: int = 2500,
@@ -44,24 +47,30 @@ def main(
     pictures = _artwork(work)
     captions = Captions(pictures)
     prompts.write_text("\n".join(captions.prompt_lines()) + "\n")
-    vae = autoencoder.train(pictures, work / "autoencoder", autoencoder_steps).eval()
-    reader = encoder.train(pictures, reconstructed(vae, pictures), work / "encoder", encoder_steps)
-    reader.save(out.parent / "emoji-encoder")
-    text = text_encoders.train(captions, work / "text_encoders", text_steps)
-    latents = autoencoder.encode_all(vae, pictures)
-    parts = pipeline.assemble(vae, text, teacher.build())
+    if start is not None:
+        parts = teacher_pipeline.load(start)
+    else:
+        vae = autoencoder.train(pictures, work / "autoencoder", autoencoder_steps).eval()
+        reader = encoder.train(pictures, reconstructed(vae, pictures), work / "encoder", encoder_steps)
+        reader.save(out.parent / "emoji-encoder")
+        text = text_encoders.train(captions, work / "text_encoders", text_steps)
+        parts = pipeline.assemble(vae, text, teacher.build())
+    latents = autoencoder.encode_all(parts.vae, pictures)
     texts = [wording for forms in captions.wordings for wording in forms]
     embeddings = prompt_embeddings.encode(parts, [*texts, *GRID_PROMPTS], text_encoders.TOKENS)
 
     def sample(model: torch.nn.Module, path: Path) -> None:
-        images = pipeline.decode(vae, sample_grid(model.eval(), embeddings))
+        images = pipeline.decode(parts.vae, sample_grid(model.eval(), embeddings))
         image_grid.save_grid(image_grid.to_uint8(images), 16, path, scale=2)
 
-    model = teacher.train(captions, latents, embeddings, work / "teacher", teacher_steps, sample)
+    model = teacher.train(
+        parts.transformer.train(), captions, latents, embeddings, work / "teacher", teacher_steps, sample
+    )
     # The text encoders stay in float32: transformers loads a file in the type it is stored in, diffusers in float32,
     # and a plain `from_pretrained` must give a pipeline of one type.
-    whole = pipeline.assemble(vae.to(torch.bfloat16), text, model.to(torch.bfloat16))
-    whole.save_pretrained(out, safe_serialization=True)
+    parts.vae.to(torch.bfloat16)
+    parts.register_modules(transformer=model.to(torch.bfloat16))
+    parts.save_pretrained(out, safe_serialization=True)
     contract(out).save(out)
 
 

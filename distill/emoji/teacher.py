@@ -29,6 +29,7 @@ NOISE_SHIFT = 2.0
 
 def build() -> SD3Transformer2DModel:
     """The network with its modulation and output at zero, as DiT training expects and diffusers leaves undone."""
+    torch.manual_seed(0)
     model = SD3Transformer2DModel(
         sample_size=16,
         patch_size=2,
@@ -52,6 +53,7 @@ def build() -> SD3Transformer2DModel:
 
 
 def train(
+    model: SD3Transformer2DModel,
     captions: Captions,
     latents: torch.Tensor,
     embeddings: PromptEmbeddings,
@@ -60,13 +62,11 @@ def train(
     sample: Callable[[nn.Module, Path], None],
     compile_blocks: bool = True,
 ) -> SD3Transformer2DModel:
-    """Train (or go on training) in `folder`; returns the averaged weights.
+    """Train `model` (or go on training) in `folder`; returns the averaged weights.
 
     `latents` float32 [pictures, 4, 16, 16]; `embeddings` holds every wording of every caption, in order;
     `sample(model, path)` draws a grid.
     """
-    torch.manual_seed(0)
-    model = build()
     average = AveragedModel(model, multi_avg_fn=_average)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0, betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: min(1.0, (done + 1) / 300))

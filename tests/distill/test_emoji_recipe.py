@@ -32,7 +32,14 @@ def test_every_stage_trains_and_the_whole_loads_in_plain_diffusers(captions: Cap
     embeddings = prompt_embeddings.encode(parts, texts, text_encoders.TOKENS, batch=512)
     drawn: list[Path] = []
     model = teacher.train(
-        captions, latents, embeddings, tmp_path / "teacher", 2, lambda _, path: drawn.append(path), compile_blocks=False
+        parts.transformer,
+        captions,
+        latents,
+        embeddings,
+        tmp_path / "teacher",
+        2,
+        lambda _, path: drawn.append(path),
+        compile_blocks=False,
     )
     pipeline.assemble(vae, text, model).save_pretrained(tmp_path / "saved")
     loaded = StableDiffusion3Pipeline.from_pretrained(tmp_path / "saved")
