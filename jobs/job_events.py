@@ -9,11 +9,15 @@ from itertools import chain
 
 import structlog
 from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from jobs.models import JobEvent
 
 RECONNECT_PAUSE_S = 0.5
+# A connection may die without a word; this long after its last one it is asked, and given as long again.
+SILENCE_S = 5.0
 
 log = structlog.get_logger(__name__)
 
@@ -27,7 +31,7 @@ class JobEvents:
 
     def __init__(self, redis: Redis) -> None:
         self.channel = f"fourstep:events:{uuid.uuid4().hex}"
-        self._pubsub = redis.pubsub()
+        self._redis = redis
         self._listeners: defaultdict[str, set[asyncio.Queue[JobEvent | None]]] = defaultdict(set)
         self._reader: asyncio.Task[None] | None = None
 
@@ -40,7 +44,6 @@ class JobEvents:
             self._reader.cancel()
             with suppress(asyncio.CancelledError):
                 await self._reader
-        await self._pubsub.aclose()
 
     @contextmanager
     def listen(self, job_id: str) -> Iterator[asyncio.Queue[JobEvent | None]]:
@@ -57,18 +60,33 @@ class JobEvents:
     async def _read_forever(self) -> None:
         while True:
             try:
-                await self._pubsub.subscribe(self.channel)
-                async for message in self._pubsub.listen():
-                    self._dispatch(message)
+                await self._redis.initialize()  # a Cluster client must know its nodes before it can subscribe
+                async with self._redis.pubsub() as pubsub:
+                    await self._read(pubsub)
             except (RedisError, OSError) as error:
                 log.warning("job events interrupted", error=str(error))
                 await asyncio.sleep(RECONNECT_PAUSE_S)
+
+    async def _read(self, pubsub: PubSub) -> None:
+        """Dispatch what comes; a connection that is silent although it was asked for an answer is given up."""
+        await pubsub.subscribe(self.channel)
+        asked = False
+        while True:
+            message = await pubsub.get_message(timeout=SILENCE_S)
+            if message is not None:
+                asked = False
+                self._dispatch(message)
+            elif asked:
+                raise RedisTimeoutError(f"no answer on the channel of events for {SILENCE_S} s")
+            else:
+                await pubsub.ping()
+                asked = True
 
     def _dispatch(self, message: dict[str, bytes]) -> None:
         if message["type"] == "message":
             event = JobEvent.model_validate_json(message["data"])
             for listener in self._listeners.get(event.job_id, ()):
                 listener.put_nowait(event)
-        else:  # (re)subscribed
+        elif message["type"] == "subscribe":  # anew: what was told meanwhile is lost
             for listener in chain(*self._listeners.values()):
                 listener.put_nowait(None)

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from jobs.connection import check_address
+
 PREFIX = "FOURSTEP_"
 BUNDLED_MODEL = Path(__file__).resolve().parent.parent / "models" / "emoji-student"
 
@@ -19,7 +21,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, protected_namespaces=())
 
     redis_url: str | None = Field(
-        default=None, description="redis://, rediss:// or unix:// address; `fourstep up` starts its own when unset"
+        default=None,
+        description="Redis, alone or behind Sentinel or as a Cluster (docs/redis.md); `fourstep up` brings its own",
     )
     result_ttl_s: float = Field(default=3600.0, gt=0, description="seconds for which results are kept")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
@@ -34,6 +37,13 @@ class Settings(BaseSettings):
         if unknown:
             raise ValueError("; ".join(_suggestion(name, known) for name in unknown))
         return values
+
+    @field_validator("redis_url")
+    @classmethod
+    def _a_known_address(cls, value: str | None) -> str | None:
+        if value is not None:
+            check_address(value)
+        return value
 
 
 class ApiSettings(Settings):

@@ -7,6 +7,7 @@ import time
 
 from PIL import Image
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from jobs.models import ImageTask
 from jobs.queue import Claim, TaskQueue
@@ -16,9 +17,12 @@ FAILING_PROMPT = "please fail"
 
 
 class StandInWorker:
-    """Serves until `stopped`; `busy` makes it take tasks without finishing them, `paused` makes it take none."""
+    """Serves until `stopped`; `busy` makes it take tasks without finishing them, `paused` makes it take none.
 
-    def __init__(self, redis: Redis, model: str = MODEL) -> None:
+    A `patient` one outlives absences of Redis.
+    """
+
+    def __init__(self, redis: Redis, model: str = MODEL, patient: bool = False) -> None:
         self.queue = TaskQueue(redis, model)
         self.made: list[ImageTask] = []
         self.seen: list[ImageTask] = []
@@ -28,18 +32,27 @@ class StandInWorker:
         self.stopped = False
         self._card = sample_card(model)
         self._id = f"stand-in-{model}"
+        self._patient = patient
 
     async def run(self) -> None:
         while not self.stopped:
-            await self.queue.announce(self._id, self._card, ttl_s=5)
-            self.resting = self.paused
-            if self.paused:
-                await asyncio.sleep(0.02)
-                continue
-            for claim in await self.queue.claim(self._id, count=8, block_s=0.1):
-                self.seen.append(claim.task)
-                if not self.busy:
-                    await self._settle(claim)
+            try:
+                await self._turn()
+            except RedisError:
+                if not self._patient:
+                    raise
+                await asyncio.sleep(0.1)
+
+    async def _turn(self) -> None:
+        await self.queue.announce(self._id, self._card, ttl_s=5)
+        self.resting = self.paused
+        if self.paused:
+            await asyncio.sleep(0.02)
+            return
+        for claim in await self.queue.claim(self._id, count=8, block_s=0.1):
+            self.seen.append(claim.task)
+            if not self.busy:
+                await self._settle(claim)
 
     async def _settle(self, claim: Claim) -> None:
         task = claim.task
