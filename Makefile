@@ -3,10 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: serve test lint models clean
+.PHONY: serve serve-both test lint models clean
 
 serve: $(VENV)/serve.stamp  ## The service with the bundled model on http://localhost:8000
 	$(BIN)/fourstep up
+
+serve-both: $(VENV)/serve.stamp  ## The same with the teacher beside the student, to compare them in the playground
+	$(BIN)/fourstep up models/emoji-student models/emoji-teacher
 
 test: lint  ## The whole suite
 	$(BIN)/pytest

@@ -22,8 +22,17 @@ app.add_typer(dead_letters, name="dead-letters")
 
 
 @app.command()
-def up() -> None:
-    """Serve: an embedded Redis (unless FOURSTEP_REDIS_URL is set), one worker and the API, as one process tree."""
+def up(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="MODEL",
+            show_default="FOURSTEP_MODEL",
+            help="folders or hub ids, each served by its own worker; the first is the default of calls",
+        ),
+    ] = None,
+) -> None:
+    """Serve: an embedded Redis (unless FOURSTEP_REDIS_URL is set), a worker and the API, as one process tree."""
     from jobs.structured_logging import configure_logging
     from service.up import CannotServe
     from service.up import up as serve_all
@@ -31,7 +40,7 @@ def up() -> None:
     api, worker = _settings(ApiSettings), _settings(WorkerSettings)
     configure_logging(api.log_level)
     try:
-        asyncio.run(serve_all(api, worker))
+        asyncio.run(serve_all(api, worker, models or [worker.model]))
     except (CannotServe, RuntimeError) as error:
         _leave(str(error))
 

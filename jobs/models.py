@@ -1,5 +1,7 @@
 """What crosses Redis: tasks, results, model cards, leases and the state of a job."""
 
+import re
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,6 +16,12 @@ MAX_SEED = 2**63 - 1
 
 # A model's name becomes the hash tag of its Redis keys: no braces, no spaces.
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")]
+
+
+def model_name(model: str) -> str:
+    """A folder is served under its own name, a hub model under its id, as far as Redis keys can hold them."""
+    name = Path(model).resolve().name if Path(model).is_dir() else model
+    return re.sub(r"[^A-Za-z0-9._/-]", "-", name).lstrip("-._/")[:128] or "model"
 
 
 class WireModel(BaseModel):
@@ -82,13 +90,17 @@ class ImageFailure(WireModel):
 
 
 class ModelCard(WireModel):
-    """What a worker serves. ``sizes`` are (height, width) in pixels, the native one first."""
+    """What a worker serves. ``sizes`` are (height, width) in pixels, the native one first.
+
+    ``evaluations`` (NFE) counts how often the network runs for one image: twice a step under guidance.
+    """
 
     name: ModelName
     sha256: str
     family: str
     method: str
     steps: int
+    evaluations: int
     sizes: list[tuple[int, int]] = Field(min_length=1)
     max_sequence_length: int | None
     version: str

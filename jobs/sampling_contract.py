@@ -69,6 +69,11 @@ class SamplingContract(BaseModel):
         if timesteps[-1] < 0 or any(later >= earlier for earlier, later in pairwise(timesteps)):
             raise ValueError("timesteps must fall strictly and not below 0")
 
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations (NFE) an image takes: one a step, or two under guidance (with and without the prompt)."""
+        return self.steps * (2 if self.guidance_scale > 1 else 1)
+
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read ``folder/sampling.json``; FileNotFoundError when absent, pydantic.ValidationError when unsound."""

@@ -51,6 +51,9 @@ class ApiSettings(Settings):
 
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=8000, ge=1, le=65535, description="port to listen on")
+    default_model: str | None = Field(
+        default=None, description="name of the model of calls that name none; unset for the first by name with a worker"
+    )
     max_queued_images: int = Field(default=512, ge=1, description="images that may wait for a worker, over all calls")
     timeout_s: float = Field(default=60.0, gt=0, le=600, description="seconds a call waits when it does not say")
     max_images: int = Field(default=64, ge=1, le=64, description="images in one call")

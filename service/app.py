@@ -39,7 +39,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         settings=settings,
         redis=redis,
         events=JobEvents(redis),
-        catalogue=ModelCatalogue(redis),
+        catalogue=ModelCatalogue(redis, settings.default_model),
         registry=registry,
         metrics=ApiMetrics(registry),
     )

@@ -25,32 +25,45 @@ class ServedModel:
 class ModelCatalogue:
     """Looks models up in Redis; methods raise redis.exceptions.RedisError when it is away."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, default_model: str | None = None) -> None:
+        """`default_model` is what calls that name no model get; None for the first with a worker."""
         self._redis = redis
+        self._default_model = default_model
         self._queues: dict[str, TaskQueue] = {}
         self._recent: list[ServedModel] = []
         self._read_at = float("-inf")
 
     async def read(self) -> list[ServedModel]:
-        """All announced models as they are now, those with live workers first, then by name."""
+        """All announced models as they are now: the default one, those with live workers, then by name."""
         served = []
         for name in await known_models(self._redis):
             queue = self._queues.setdefault(name, TaskQueue(self._redis, name))
             if card := await queue.card():
                 served.append(ServedModel(card, await queue.workers(), queue))
-        self._recent = sorted(served, key=lambda model: (not model.workers, model.card.name))
+        self._recent = sorted(served, key=self._rank)
         self._read_at = time.monotonic()
         return self._recent
 
+    def _rank(self, model: ServedModel) -> tuple[bool, bool, str]:
+        return model.card.name != self._default_model, not model.workers, model.card.name
+
+    async def ready(self) -> list[ServedModel]:
+        """The models with a live worker; none while the default model has none, since most calls would wait for it."""
+        served = await self.read()
+        default = self._default_model or (served[0].card.name if served else None)
+        ready = [model for model in served if model.workers]
+        return ready if any(model.card.name == default for model in ready) else []
+
     async def choose(self, name: str | None) -> ServedModel:
-        """The model called `name`, or the served one; Problem 503 when there is none, 422 for an unknown name."""
+        """The model called `name`, or the default one; Problem 503 when it is not there yet, 422 for another name."""
         served = self._recent
         if not served or time.monotonic() - self._read_at > MAX_AGE_S:
             served = await self.read()
-        if not served:
-            raise Problem(503, "no-model", "No model yet", "No worker has announced a model; it may still be starting.")
+        wanted = name or self._default_model
         for model in served:
-            if name in (None, model.card.name):
+            if wanted in (None, model.card.name):
                 return model
+        if not served or name is None:
+            raise Problem(503, "no-model", "No model yet", "No worker has announced a model; it may still be starting.")
         names = [model.card.name for model in served]
         raise invalid_fields([FieldError(field="model", message=f"must be one of {', '.join(names)}", limit=names)])

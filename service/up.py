@@ -1,16 +1,17 @@
-"""`fourstep up`: Redis, one worker and the API as one process tree that starts, fails and stops as one."""
+"""`fourstep up`: Redis, a worker for each model and the API, a process tree that starts, fails and stops as one."""
 
 import asyncio
 import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import httpx
 import structlog
 
+from jobs.models import model_name
 from jobs.settings import PREFIX, ApiSettings, WorkerSettings
 from service.child_process import start_child, stop_child
 from service.embedded_redis import embedded_redis
@@ -30,11 +31,21 @@ class CannotServe(Exception):
     """Why `up` could not start or go on, in one line."""
 
 
-async def up(api: ApiSettings, worker: WorkerSettings) -> None:
-    """Serve until SIGTERM or SIGINT, then leave no process behind; CannotServe when a part cannot run."""
+async def up(api: ApiSettings, worker: WorkerSettings, models: Sequence[str]) -> None:
+    """Serve `models` until SIGTERM or SIGINT, then leave no process behind; CannotServe when a part cannot run.
+
+    The first is the default model. Each other one starts when the one before is ready; the worker of model i has
+    ``metrics_port + i`` for its metrics.
+    """
+    names = [model_name(model) for model in models]
+    if len(set(names)) < len(names):
+        raise CannotServe(f"two models would be served under one name: {', '.join(names)}")
+    if api.default_model not in (None, names[0]):
+        raise CannotServe(f"{PREFIX}DEFAULT_MODEL is {api.default_model}, but the first model is {names[0]}")
+    metrics_ports = [worker.metrics_port and worker.metrics_port + i for i in range(len(models))]
     _refuse_taken_port(api.host, api.port, "PORT")
-    if worker.metrics_port:
-        _refuse_taken_port("0.0.0.0", worker.metrics_port, "METRICS_PORT")
+    for port in filter(None, metrics_ports):
+        _refuse_taken_port("0.0.0.0", port, "METRICS_PORT")
     stopping = asyncio.Event()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signal_number, stopping.set)
@@ -46,8 +57,13 @@ async def up(api: ApiSettings, worker: WorkerSettings) -> None:
             redis_url = redis.url
             ends.append(asyncio.create_task(_fail_when_gone(redis.process, "Redis")))
         environment = {**os.environ, f"{PREFIX}REDIS_URL": redis_url}
-        ends.append(asyncio.create_task(_keep_api(environment)))
-        ends.append(asyncio.create_task(_keep_worker(api, environment)))
+        ends.append(asyncio.create_task(_keep_api(environment | {f"{PREFIX}DEFAULT_MODEL": names[0]})))
+        may_start, ready = asyncio.Event(), asyncio.Event()
+        may_start.set()
+        for model, name, port in zip(models, names, metrics_ports, strict=True):
+            own = {f"{PREFIX}MODEL": model, f"{PREFIX}METRICS_PORT": str(port)}
+            ends.append(asyncio.create_task(_keep_worker(api, name, environment | own, may_start, ready)))
+            may_start, ready = ready, asyncio.Event()  # one after the other: each has the machine while it loads
         await _first_of(ends)
 
 
@@ -81,36 +97,37 @@ async def _keep_api(environment: Mapping[str, str]) -> None:
         await _fail_when_gone(process, "the API")
 
 
-async def _keep_worker(api: ApiSettings, environment: Mapping[str, str]) -> None:
-    """Run the worker; once it has been ready, start it again whenever it dies, ever more slowly."""
-    pause_s, been_ready = FIRST_RESTART_PAUSE_S, False
+async def _keep_worker(
+    api: ApiSettings, name: str, environment: Mapping[str, str], may_start: asyncio.Event, ready: asyncio.Event
+) -> None:
+    """Run the worker of model `name`; once it has been ready, start it again whenever it dies, ever more slowly."""
+    await may_start.wait()
+    pause_s = FIRST_RESTART_PAUSE_S
     while True:
         began = asyncio.get_running_loop().time()
         async with _child("worker", environment) as process:
             gone = asyncio.create_task(process.wait())
-            if not been_ready:
-                been_ready = await _wait_until_ready(api, gone)
+            if not ready.is_set() and await _wait_until_ready(api, name, gone):
+                print(f"fourstep is ready at {_url(api)} with {name}", flush=True)
+                ready.set()
             code = await gone
-        if code == WORKER_CANNOT_START or not been_ready:
-            raise CannotServe(f"the worker could not start (code {code}); its last line above says why")
+        if code == WORKER_CANNOT_START or not ready.is_set():
+            raise CannotServe(f"the worker of {name} could not start (code {code}); its last line above says why")
         if asyncio.get_running_loop().time() - began > STEADY_AFTER_S:
             pause_s = FIRST_RESTART_PAUSE_S
-        log.error("the worker died and is started again", code=code, pause_s=pause_s)
+        log.error("the worker died and is started again", model=name, code=code, pause_s=pause_s)
         await asyncio.sleep(pause_s)
         pause_s = min(2 * pause_s, LONGEST_RESTART_PAUSE_S)
 
 
-async def _wait_until_ready(api: ApiSettings, worker_gone: asyncio.Task[int]) -> bool:
-    """Whether the API became ready before the worker was gone."""
-    url = _url(api)
+async def _wait_until_ready(api: ApiSettings, name: str, worker_gone: asyncio.Task[int]) -> bool:
+    """Whether the API had a ready worker of model `name` before the worker was gone."""
     async with httpx.AsyncClient(trust_env=False) as client:
         while not worker_gone.done():
-            try:
-                if (await client.get(f"{url}/readyz")).is_success:
-                    print(f"fourstep is ready at {url}", flush=True)
+            with suppress(httpx.TransportError):  # the API is still starting
+                answer = await client.get(f"{_url(api)}/readyz")
+                if answer.is_success and name in answer.json()["models"]:
                     return True
-            except httpx.TransportError:
-                pass  # the API is still starting
             await asyncio.sleep(READY_POLL_S)
     return False
 

@@ -16,6 +16,7 @@ def sample_card(name: str = MODEL) -> ModelCard:
         family="sd3",
         method="dp-dmd",
         steps=4,
+        evaluations=4,
         sizes=[(64, 64), (64, 96)],
         max_sequence_length=16,
         version="0.1.0",

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from diffusers import DiffusionPipeline
 from pydantic import ValidationError
 
+from jobs.models import model_name
 from jobs.sampling_contract import FILE_NAME, SamplingContract
 from worker import sampler
 from worker.sampler import StepTable
@@ -57,7 +57,7 @@ def load(model: str, device: str = "auto", dtype: str = "auto", steps: int = 4) 
     if contract is None:
         log.warning("%s has no %s: serving it on its own scheduler at %d steps", model, FILE_NAME, steps)
         contract = own_contract(pipeline, steps)
-    return served(_name(model), sha256, contract, pipeline)
+    return served(model_name(model), sha256, contract, pipeline)
 
 
 def served(name: str, sha256: str, contract: SamplingContract, pipeline: Any) -> ServedModel:
@@ -169,9 +169,3 @@ def _check_fit(contract: SamplingContract, pipeline: Any) -> None:
     for size in contract.sizes:
         if any(side % unit or side > largest for side in size):
             raise FolderRefused(f"sizes: {size} must be multiples of {unit} and at most {largest} pixels")
-
-
-def _name(model: str) -> str:
-    """A folder is served under its own name, a hub model under its id, as far as Redis keys can hold them."""
-    name = Path(model).resolve().name if Path(model).is_dir() else model
-    return re.sub(r"[^A-Za-z0-9._/-]", "-", name).lstrip("-._/")[:128] or "model"

@@ -40,6 +40,7 @@ def model_card(engine: Engine, settings: WorkerSettings) -> ModelCard:
         family=model.contract.family,
         method=model.contract.method,
         steps=model.contract.steps,
+        evaluations=model.contract.evaluations,
         sizes=model.contract.sizes,
         max_sequence_length=model.contract.max_sequence_length,
         version=fourstep_version(),

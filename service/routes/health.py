@@ -28,8 +28,8 @@ async def healthz() -> Health:
 
 @router.get("/readyz", responses=problem_responses(503))
 async def readyz(context: Context) -> Readiness:
-    """Redis answers and a warm worker is there."""
-    models = [model.card.name for model in await context.catalogue.read() if model.workers]
+    """Redis answers and the default model has a warm worker."""
+    models = [model.card.name for model in await context.catalogue.ready()]
     if not models:
         raise Problem(503, "no-worker", "Not ready", "No warm worker is connected; it may still be starting.")
     return Readiness(status="ready", models=models)

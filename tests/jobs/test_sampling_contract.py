@@ -37,6 +37,12 @@ def test_saving_keeps_every_digit_of_the_grid(tmp_path: Path) -> None:
     assert SamplingContract.load(tmp_path).sigmas == sigmas
 
 
+@pytest.mark.parametrize(("guidance_scale", "evaluations"), [(1.0, 4), (3.5, 8)])
+def test_guidance_doubles_the_evaluations(guidance_scale: float, evaluations: int) -> None:
+    contract = SamplingContract.model_validate(FLOW | {"guidance_scale": guidance_scale})
+    assert contract.evaluations == evaluations
+
+
 def test_timesteps_are_a_grid_too() -> None:
     grid = {"prediction": "epsilon", "family": "sdxl", "sigmas": None, "timesteps": [999, 749, 499, 249]}
     assert SamplingContract.model_validate(FLOW | grid).timesteps == [999, 749, 499, 249]

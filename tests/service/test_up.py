@@ -30,6 +30,27 @@ def test_a_taken_port_is_refused_in_one_line_before_anything_starts(free_port: C
     assert result.stdout == ""
 
 
+def test_the_port_of_a_second_workers_metrics_must_be_free_too(free_port: Callable[[], int]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        second = taken.getsockname()[1]
+        result = fourstep("up", "one", "two", FOURSTEP_PORT=str(free_port()), FOURSTEP_METRICS_PORT=str(second - 1))
+    assert result.returncode == 1
+    assert f"port {second} of" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("models", "default", "reason"),
+    [
+        (["mine/emoji", "mine/emoji"], "", "two models would be served under one name"),
+        (["student", "teacher"], "teacher", "FOURSTEP_DEFAULT_MODEL is teacher, but the first model is student"),
+    ],
+)
+def test_models_that_cannot_stand_side_by_side_are_refused(models: list[str], default: str, reason: str) -> None:
+    result = fourstep("up", *models, FOURSTEP_DEFAULT_MODEL=default)
+    assert result.returncode == 1
+    assert reason in result.stderr
+
+
 def test_a_misspelt_setting_is_refused_with_a_suggestion() -> None:
     result = fourstep("up", FOURSTEP_PROT="9000")
     assert result.returncode == 1
