@@ -143,7 +143,8 @@ def _distribution_matching(
         direction = losses.dmd_direction(x, state, x_real, x_fake, method.norm)
         cosine = torch.cosine_similarity(real.flatten(1), fake.flatten(1)).mean()
         gap = ((real - fake).flatten(1).norm(dim=1) / real.flatten(1).norm(dim=1)).mean()
-    return losses.dmd_loss(x, direction), {"cosine": cosine, "relative_gap": gap}
+        magnitudes = {"teacher_rms": real.square().mean().sqrt(), "critic_rms": fake.square().mean().sqrt()}
+    return losses.dmd_loss(x, direction), {"cosine": cosine, "relative_gap": gap, **magnitudes}
 
 
 def critic_loss(

@@ -26,6 +26,7 @@ from distill import (
 from distill.adversary import Adversary, Head
 from distill.config import DistillConfig, Gan
 from distill.dp_dmd import Losses, Term
+from distill.evaluation.metrics import pairwise_diversity
 from distill.guidance import conditional, guided
 from distill.noise_schedule import Predict
 from distill.roles import Role
@@ -127,13 +128,15 @@ class Trainer:
     def cycle(self, index: int) -> dict[str, float]:
         """All critic turns, then one student turn; returns the telemetry. The first cycle begins with the warm-up."""
         turns = self.config.critic_updates + (self.config.critic_warmup if index == 0 else 0)
-        critic_losses = [self.critic_turn() for _ in range(turns)]
-        critic = {"critic": sum(critic_losses) / turns} if turns else {}
+        told = [self.critic_turn() for _ in range(turns)]
+        critic = {name: sum(turn[name] for turn in told) / turns for name in told[0]} if turns else {}
         return critic | self.student_turn()
 
-    def critic_turn(self) -> float:
+    def critic_turn(self) -> dict[str, float]:
         exit_step = dp_dmd.draw_exit_step(self.method, self.common_stream.generator)
-        return self._update(lambda: self._critic_losses(exit_step), self.critic, self.critic_optimizer)["critic"]
+        told = self._update(lambda: self._critic_losses(exit_step), self.critic, self.critic_optimizer)
+        # "total" and "grad_norm" are the student's in the log.
+        return {"critic_grad_norm" if name == "grad_norm" else name: told[name] for name in told if name != "total"}
 
     def student_turn(self) -> dict[str, float]:
         exit_step = dp_dmd.draw_exit_step(self.method, self.common_stream.generator)
@@ -146,12 +149,12 @@ class Trainer:
         critic, generator = self._predict(self.critic, prompt), self.stream.generator
         student = self._predict(self.student, prompt)
         loss, x = dp_dmd.critic_loss(student, critic, noise, generator, self.method, exit_step)
-        total = loss
+        total, parts = loss, {"critic": loss}
         if self.gan:
             real = self._teacher_sample(torch.randn(noise.shape, generator=generator).to(noise), prompt)
             apart = self.adversary.discriminator(critic, x, real, generator, self.method)
-            total = loss + self.gan.critic_weight * apart
-        return Losses(total, {"critic": loss})
+            total, parts = loss + self.gan.critic_weight * apart, {"critic": loss, "discriminator": apart}
+        return Losses(total, parts)
 
     def _student_losses(self, exit_step: int | None) -> Losses:
         noise, prompt = self._draw()
@@ -186,10 +189,13 @@ class Trainer:
         return {"adversarial": (self.gan.student_weight, taken_for_the_teacher)} if self.gan else {}
 
     @torch.no_grad()
-    def sample(self, done: int) -> None:
-        """Draw the averaged student's pictures: four seeds (rows) of 16 prompts spread over the prompt file."""
+    def sample(self, done: int) -> dict[str, float]:
+        """Draw the averaged student's pictures: four seeds (rows) of 16 prompts spread over the prompt file.
+
+        Returns how far apart the seeds' latents are, by the paper's measure (Eq. 9), as a mean over the prompts.
+        """
         if not self.accelerator.is_main_process:
-            return
+            return {}
         prompts = torch.linspace(0, len(self.embeddings.prompts) - 2, GRID_PROMPTS).long().repeat(GRID_SAMPLES)
         noise = torch.randn(len(prompts), *self.latent_shape, generator=torch.Generator().manual_seed(0))
         device = self.accelerator.device
@@ -201,6 +207,8 @@ class Trainer:
             latents = self.schedule.solve(student, noise.to(device), self.method.student_grid)
         pixels = self.decode(latents)
         image_grid.save_grid(image_grid.to_uint8(pixels), GRID_PROMPTS, self.folder / f"grid-{done:06}.png", scale=2)
+        by_prompt = latents.flatten(1).unflatten(0, (GRID_SAMPLES, GRID_PROMPTS)).transpose(0, 1)
+        return {"latent_diversity": pairwise_diversity(by_prompt).mean().item()}
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """float32 latents → float32 images [B, 3, H, W] in about [−1, 1]; keeps gradients."""

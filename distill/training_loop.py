@@ -1,7 +1,5 @@
-"""A resumable training loop: progress bar, JSON log, checkpoints, sample grids."""
+"""A resumable training loop: progress bar, telemetry, checkpoints, sample grids."""
 
-import json
-import os
 import signal
 import threading
 import time
@@ -16,8 +14,7 @@ from torch import distributed
 
 from distill import checkpoints
 from distill.checkpoints import Stateful as Stateful
-
-LOG = "log.jsonl"
+from distill.telemetry import Telemetry
 
 
 class RandomStream:
@@ -82,44 +79,44 @@ def run(
     *,
     save_every: int = 200,
     log_every: int = 20,
-    sample: Callable[[int], None] = lambda done: None,
+    sample: Callable[[int], Mapping[str, float] | None] = lambda done: None,
     settings: Mapping[str, Any] | None = None,
 ) -> None:
     """Call `step(i)` for every i that the last checkpoint in `folder` has not done yet, up to `steps`.
 
-    `step` returns metrics; `log.jsonl` gets their mean over each `log_every` steps. After every
-    `save_every` steps, and at the end, everything in `stateful` is checkpointed and `sample` draws
-    a grid. A killed run goes on from its last checkpoint as if it had never been killed, if its
-    `settings` are the same (else checkpoints.OtherSettings); SIGINT and SIGTERM let the step finish,
-    write a checkpoint and raise KeyboardInterrupt. All ranks that train together call it; the first
-    one writes.
+    `step` returns metrics; `log.jsonl` and TensorBoard get their mean over each `log_every` steps. After
+    every `save_every` steps, and at the end, everything in `stateful` is checkpointed and `sample` draws
+    `grid-STEP.png`; what it measures on it is a line of the log by itself. A killed run goes on from its
+    last checkpoint as if it had never been killed, if its `settings` are the same (else
+    checkpoints.OtherSettings); SIGINT and SIGTERM let the step finish, write a checkpoint and raise
+    KeyboardInterrupt. All ranks that train together call it; the first one writes.
     """
     folder.mkdir(parents=True, exist_ok=True)
     means = _Means()
     parts = {**stateful, "means": means, "global_randomness": _GlobalRandomness()}
     first = checkpoints.load(folder, parts, settings)
-    _forget_lines_after(folder / LOG, first)
     started = time.monotonic()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     writes = checkpoints.rank() == 0
     progress = Progress(*columns, disable=not writes)
-    with progress, open(folder / LOG if writes else os.devnull, "a") as log, _signals_kept() as stop:
+    with progress, Telemetry(folder, first, writes=writes) as telemetry, _signals_kept() as stop:
         bar = progress.add_task(folder.name, total=steps, completed=first)
         for index in range(first, steps):
             means.add(step(index))
             done = index + 1
             progress.advance(bar)
             if done % log_every == 0:
-                line = {"step": done, "seconds": round(time.monotonic() - started, 1), **means.take(log_every)}
-                log.write(json.dumps(line) + "\n")
-                log.flush()
-                shown = " ".join(f"{name} {value:.4g}" for name, value in list(line.items())[2:])
+                metrics = means.take(log_every)
+                telemetry.scalars(done, time.monotonic() - started, metrics)
+                shown = " ".join(f"{name} {value:.4g}" for name, value in metrics.items())
                 progress.update(bar, description=f"{folder.name} {shown}")
             stopped = _anywhere(stop.is_set())
             if done % save_every == 0 or done == steps or stopped:
                 checkpoints.save(folder, parts, done, settings)
             if done % save_every == 0 or done == steps:
-                sample(done)
+                if measured := sample(done):
+                    telemetry.scalars(done, time.monotonic() - started, measured)
+                telemetry.grid(done)
             if stopped:
                 raise KeyboardInterrupt(f"stopped after step {done}")
 
@@ -131,15 +128,6 @@ def _anywhere(flag: bool) -> bool:
     flags: list[bool] = [False] * distributed.get_world_size()
     distributed.all_gather_object(flags, flag)
     return any(flags)
-
-
-def _forget_lines_after(log: Path, done: int) -> None:
-    """Drop what a killed run had logged of steps that are going to be done again."""
-    if checkpoints.rank() == 0 and log.exists():
-        lines = log.read_text().splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= done]
-        if kept != lines:
-            log.write_text("".join(kept))
 
 
 @contextmanager
