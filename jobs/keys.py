@@ -13,6 +13,7 @@ class ModelKeys:
     def __init__(self, model: str) -> None:
         self._prefix = f"fourstep:{{{model}}}"
         self.tasks = f"{self._prefix}:tasks"
+        self.sets = f"{self._prefix}:sets"
         self.card = f"{self._prefix}:card"
         self.workers = f"{self._prefix}:workers"
         self.throughput = f"{self._prefix}:throughput"

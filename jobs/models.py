@@ -30,8 +30,18 @@ class WireModel(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
 
 
+class DiverseSet(WireModel):
+    """``images`` to be chosen, for being far apart, among ``candidates`` with consecutive seeds."""
+
+    images: int = Field(ge=1)
+    candidates: int = Field(ge=1)
+
+
 class ImageTask(WireModel):
-    """One image to make. ``created`` and ``deadline`` are Unix times in seconds, sizes are pixels."""
+    """One image to make, or with ``select`` one diverse set of them: ``seed`` and ``index`` are then its first.
+
+    ``created`` and ``deadline`` are Unix times in seconds, sizes are pixels.
+    """
 
     job_id: str
     index: int
@@ -44,6 +54,12 @@ class ImageTask(WireModel):
     mode: Mode = "fast"
     created: float
     deadline: float | None = None
+    select: DiverseSet | None = None
+
+    @property
+    def indices(self) -> range:
+        """Where its images stand among those of the job."""
+        return range(self.index, self.index + (self.select.images if self.select else 1))
 
 
 class Timings(WireModel):

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
@@ -38,6 +38,15 @@ class Claim:
     deliveries: int
 
 
+@dataclass(frozen=True)
+class Settled:
+    """What a task's end changed: `images` of its job were settled now, none of them before; `finished` says whether
+    the job is complete with them."""
+
+    images: int
+    finished: bool
+
+
 class TaskQueue:
     """Queue client of one model. All methods raise redis.exceptions.RedisError when Redis is away."""
 
@@ -45,11 +54,12 @@ class TaskQueue:
         self.model = model
         self._redis: Any = redis  # redis-py types every answer as bytes | str; ours are bytes
         self._keys = ModelKeys(model)
-        self._admit = redis.register_script((LUA_DIR / "admit.lua").read_text())
-        self._watch = redis.register_script((LUA_DIR / "watch.lua").read_text())
-        self._settle = redis.register_script((LUA_DIR / "settle.lua").read_text())
-        self._cancel = redis.register_script((LUA_DIR / "cancel.lua").read_text())
-        self._hand_back = redis.register_script((LUA_DIR / "hand_back.lua").read_text())
+        self._admit = redis.register_script(_script("count_images", "admit"))
+        self._depth = redis.register_script(_script("count_images", "depth"))
+        self._watch = redis.register_script(_script("watch"))
+        self._settle = redis.register_script(_script("settle"))
+        self._cancel = redis.register_script(_script("cancel"))
+        self._hand_back = redis.register_script(_script("hand_back"))
 
     async def admit(
         self,
@@ -74,6 +84,7 @@ class TaskQueue:
                 self._keys.idempotency(once.client, once.key) if once else self._keys.idempotency("", ""),
                 self._keys.rate(rate.client if rate else ""),
                 self._keys.throughput,
+                self._keys.sets,
             ],
             args=[
                 WORKER_GROUP,
@@ -83,7 +94,7 @@ class TaskQueue:
                 channel,
                 once.fingerprint if once else "",
                 rate.images_per_minute if rate else 0,
-                *(task.model_dump_json() for task in tasks),
+                *(part for task in tasks for part in (len(task.indices), task.model_dump_json())),
             ],
         )
         return Admission(
@@ -144,33 +155,44 @@ class TaskQueue:
 
     async def commit(self, claim: Claim, result: ImageResult, data: bytes, ttl_s: float) -> bool:
         """Store the image and its bytes for `ttl_s` seconds; False when it was settled before or its job is gone."""
-        image_key = self._keys.image(result.sha256, result.format)
-        return await self._settle_image(claim, "result", result.model_dump_json(), ttl_s, image_key, data)
+        return (await self.commit_all(claim, [result], [data], ttl_s)).images == 1
+
+    async def commit_all(
+        self, claim: Claim, results: Sequence[ImageResult], data: Sequence[bytes], ttl_s: float
+    ) -> Settled:
+        """Store all images of the claim's task and their bytes for `ttl_s` seconds, in one step."""
+        outcomes = [
+            (result.index, result.model_dump_json(), image) for result, image in zip(results, data, strict=True)
+        ]
+        image_keys = [self._keys.image(result.sha256, result.format) for result in results]
+        return await self._settle_task(claim, "result", outcomes, ttl_s, image_keys)
 
     async def fail(self, claim: Claim, reason: FailureReason, detail: str, ttl_s: float = 3600.0) -> bool:
-        """Give the image up for good, `detail` being shown to the client; False as for `commit`."""
-        failure = ImageFailure(index=claim.task.index, reason=reason, detail=detail)
-        return await self._settle_image(claim, "failure", failure.model_dump_json(), ttl_s)
+        """Give the task's images up for good, `detail` being shown to the client; False as for `commit`."""
+        failures = _failures(claim.task, reason, detail)
+        return (await self._settle_task(claim, "failure", failures, ttl_s)).images > 0
 
     async def bury(self, claim: Claim, detail: str, ttl_s: float) -> bool:
-        """Fail the image, and keep its task as a dead letter; False as for `commit`."""
-        failure = ImageFailure(index=claim.task.index, reason="error", detail=detail).model_dump_json()
-        task = claim.task.model_dump_json().encode()
-        return await self._settle_image(claim, "failure", failure, ttl_s, self._keys.dead_letters, task)
+        """Fail the task's images, and keep it as a dead letter; False as for `commit`."""
+        failures = _failures(claim.task, "error", detail)
+        settled = await self._settle_task(claim, "failure", failures, ttl_s, [self._keys.dead_letters])
+        return settled.images > 0
 
     async def hand_back(self, claims: Sequence[Claim]) -> None:
         """Return unfinished tasks to the end of the queue, where any worker gets them at once."""
         if claims:
             jobs = [self._keys.job(claim.task.job_id) for claim in claims]
             entries = [(claim.entry_id, str(claim.task.index), claim.task.model_dump_json()) for claim in claims]
-            await self._hand_back(keys=[self._keys.tasks, *jobs], args=[WORKER_GROUP, *chain.from_iterable(entries)])
+            await self._hand_back(
+                keys=[self._keys.tasks, self._keys.sets, *jobs], args=[WORKER_GROUP, *chain.from_iterable(entries)]
+            )
 
     async def cancel(
         self, job_id: str, detail: str, reason: GivenUpReason = "cancelled", ttl_s: float = 3600.0
     ) -> int | None:
         """Give up every unsettled image of the job at once, waiting or running; their number, None if unknown."""
         given_up = await self._cancel(
-            keys=[self._keys.tasks, self._keys.job(job_id)],
+            keys=[self._keys.tasks, self._keys.sets, self._keys.job(job_id)],
             args=[WORKER_GROUP, job_id, reason, detail, _milliseconds(ttl_s), self._keys.cancellations],
         )
         return None if given_up < 0 else int(given_up)
@@ -226,11 +248,12 @@ class TaskQueue:
     async def depth(self) -> tuple[int, int]:
         """(images waiting for a worker, images held by workers)."""
         try:
-            pending = await self._redis.xpending(self._keys.tasks, WORKER_GROUP)
-        except ResponseError:  # no stream, or no group yet
-            return 0, 0
-        inflight = int(pending["pending"])
-        return max(0, await self._redis.xlen(self._keys.tasks) - inflight), inflight
+            waiting, held = await self._depth(keys=[self._keys.tasks, self._keys.sets], args=[WORKER_GROUP])
+        except ResponseError as error:
+            if not str(error).startswith("NOGROUP"):
+                raise
+            return 0, 0  # no stream, or no group yet
+        return int(waiting), int(held)
 
     async def job(self, job_id: str) -> JobState | None:
         """The job's state and results, or None when unknown or expired."""
@@ -268,21 +291,47 @@ class TaskQueue:
         groups = await self._redis.xinfo_groups(self._keys.tasks)
         return any(_stream_position(entry_id) <= _stream_position(group["last-delivered-id"]) for group in groups)
 
-    async def _settle_image(
-        self, claim: Claim, kind: str, outcome: str, ttl_s: float, store_key: str | None = None, data: bytes = b""
-    ) -> bool:
-        keys = [self._keys.tasks, self._keys.job(claim.task.job_id), self._keys.throughput]
-        settled = await self._settle(
-            keys=keys if store_key is None else [*keys, store_key],
-            args=[WORKER_GROUP, claim.entry_id, claim.task.index, kind, outcome, _milliseconds(ttl_s), data],
+    async def _settle_task(
+        self,
+        claim: Claim,
+        kind: Literal["result", "failure"],
+        outcomes: Sequence[tuple[int, str, bytes]],
+        ttl_s: float,
+        store_keys: Sequence[str] = (),
+    ) -> Settled:
+        images, finished = await self._settle(
+            keys=[
+                self._keys.tasks,
+                self._keys.sets,
+                self._keys.job(claim.task.job_id),
+                self._keys.throughput,
+                *store_keys,
+            ],
+            args=[
+                WORKER_GROUP,
+                claim.entry_id,
+                kind,
+                _milliseconds(ttl_s),
+                claim.task.model_dump_json() if kind == "failure" else "",
+                *(part for outcome in outcomes for part in outcome),
+            ],
         )
-        return settled == 1
+        return Settled(int(images), bool(finished))
 
 
 async def known_models(redis: Redis) -> list[str]:
     """The names of all models ever announced on this Redis, sorted."""
     client: Any = redis
     return sorted(name.decode() for name in await client.smembers(KNOWN_MODELS))
+
+
+def _script(*parts: str) -> str:
+    return "".join((LUA_DIR / f"{part}.lua").read_text() for part in parts)
+
+
+def _failures(task: ImageTask, reason: FailureReason, detail: str) -> list[tuple[int, str, bytes]]:
+    failures = [ImageFailure(index=index, reason=reason, detail=detail) for index in task.indices]
+    return [(failure.index, failure.model_dump_json(), b"") for failure in failures]
 
 
 def _task(fields: dict[bytes, bytes]) -> ImageTask:

@@ -4,7 +4,7 @@ import hashlib
 import time
 import uuid
 
-from jobs.models import Determinism, ImageResult, ImageTask, ModelCard, Timings
+from jobs.models import Determinism, DiverseSet, ImageResult, ImageTask, ModelCard, Timings
 
 MODEL = "emoji-test"
 
@@ -29,6 +29,20 @@ def sample_tasks(count: int, prompt: str = "a red heart", seed: int = 7) -> list
     return [
         ImageTask(job_id=job_id, index=i, prompt=prompt, seed=seed + i, width=64, height=64, created=time.time())
         for i in range(count)
+    ]
+
+
+def sample_set(images: int, candidates: int, seed: int = 7) -> ImageTask:
+    (task,) = sample_tasks(1, seed=seed)
+    return task.model_copy(update={"select": DiverseSet(images=images, candidates=candidates)})
+
+
+def sample_results(task: ImageTask, data: bytes) -> list[ImageResult]:
+    """One for each image of the task, all with the same bytes; of a set, the last candidates are chosen."""
+    first = task.seed + task.select.candidates - task.select.images if task.select else task.seed
+    return [
+        sample_result(task.model_copy(update={"index": index, "seed": first + i}), data)
+        for i, index in enumerate(task.indices)
     ]
 
 

@@ -1,19 +1,22 @@
 -- Admits a whole job or nothing.
--- KEYS: task stream, job hash, idempotency record, rate record, throughput record
+-- KEYS: task stream, job hash, idempotency record, rate record, throughput record, sets
 -- ARGV: group, bound (images), ttl (ms), created, event channel, body fingerprint ('' without idempotency),
---       images per minute (0 without a limit), then one task (JSON) per image
+--       images per minute (0 without a limit), then for each task the number of its images and itself (JSON)
 -- Returns {outcome, images queued after the call, job id, images the rate still allows, ms until the job would fit}.
-local tasks, job, record, rate_record, throughput = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local tasks, job, record, rate_record, throughput, sets = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local group, bound, ttl, fingerprint, per_minute = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[6], tonumber(ARGV[7])
 local first_task = 8
-local images = #ARGV - first_task + 1
+local images = 0
+for i = first_task, #ARGV, 2 do
+  images = images + ARGV[i]
+end
 local job_id = string.match(job, '([^:]+)$')
 local minute = 60000
 
 if redis.call('EXISTS', tasks) == 0 then
   redis.call('XGROUP', 'CREATE', tasks, group, '0', 'MKSTREAM')
 end
-local queued = redis.call('XLEN', tasks) - redis.call('XPENDING', tasks, group)[1]
+local queued = count_images(tasks, sets, group)
 
 -- The rate is kept as the time at which all images so far would be due if they came evenly (GCRA).
 local clock = redis.call('TIME')
@@ -74,8 +77,14 @@ end
 
 redis.call('HSET', job, 'created', ARGV[4], 'total', images, 'done', 0, 'failed', 0, 'channel', ARGV[5])
 redis.call('PEXPIRE', job, ttl)
-for i = first_task, #ARGV do
-  redis.call('HSET', job, 'entry:' .. (i - first_task), redis.call('XADD', tasks, '*', 'task', ARGV[i]))
+local index = 0
+for i = first_task, #ARGV, 2 do
+  local entry = redis.call('XADD', tasks, '*', 'task', ARGV[i + 1])
+  redis.call('HSET', job, 'entry:' .. index, entry)
+  if tonumber(ARGV[i]) > 1 then
+    redis.call('HSET', sets, entry, ARGV[i] - 1)
+  end
+  index = index + ARGV[i]
 end
 if fingerprint ~= '' then
   redis.call('SET', record, fingerprint .. ' ' .. job_id, 'PX', ttl)

@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
 -- Gives up every image of a job that is not settled, waiting or running, in one step.
--- KEYS: task stream, job hash
+-- KEYS: task stream, sets, job hash
 -- ARGV: group, job id, reason, detail, ttl (ms), channel that workers listen on
 -- Returns the number given up, or -1 when the job is unknown.
-local tasks, job = KEYS[1], KEYS[2]
+local tasks, sets, job = KEYS[1], KEYS[2], KEYS[3]
 local group, job_id, reason, detail, ttl, workers = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 
 local about = redis.call('HMGET', job, 'total', 'channel', 'done', 'failed')
@@ -16,8 +16,11 @@ for index = 0, total - 1 do
   local failure = 'failure ' .. cjson.encode({index = index, reason = reason, detail = detail})
   if redis.call('HSETNX', job, 'image:' .. index, failure) == 1 then
     local entry = redis.call('HGET', job, 'entry:' .. index)
-    redis.call('XACK', tasks, group, entry)
-    redis.call('XDEL', tasks, entry)
+    if entry then -- else it is one of a set, which has its entry at its first image
+      redis.call('XACK', tasks, group, entry)
+      redis.call('XDEL', tasks, entry)
+      redis.call('HDEL', sets, entry)
+    end
     given_up, done, failed = given_up + 1, done + 1, failed + 1
     for channel in string.gmatch(about[2], '%S+') do
       redis.call('PUBLISH', channel, cjson.encode({

@@ -15,7 +15,7 @@ from jobs.admission import IdempotencyKey
 from jobs.connection import open_redis
 from jobs.models import JobState
 from jobs.queue import Claim, TaskQueue
-from tests.samples import MODEL, sample_result, sample_tasks
+from tests.samples import MODEL, sample_results, sample_set, sample_tasks
 
 BOUND = 12
 TTL_S = 600.0
@@ -49,11 +49,12 @@ class QueueMachine(RuleBasedStateMachine):
         latest = self.claims[-4:]
         return latest[number % len(latest)] if latest else None
 
-    @rule(images=st.integers(min_value=1, max_value=5), key=st.sampled_from([None, "a", "b"]))
-    def admit(self, images: int, key: str | None) -> None:
+    @rule(images=st.integers(min_value=1, max_value=5), diverse=st.booleans(), key=st.sampled_from([None, "a", "b"]))
+    def admit(self, images: int, diverse: bool, key: str | None) -> None:
         queued, _ = self.do(self.queue.depth())
-        once = IdempotencyKey("someone", key, str(images)) if key else None
-        admission = self.do(self.queue.admit(sample_tasks(images), BOUND, TTL_S, once=once))
+        once = IdempotencyKey("someone", key, f"{images}-{diverse}") if key else None
+        tasks = [sample_set(images, 2 * images)] if diverse else sample_tasks(images)
+        admission = self.do(self.queue.admit(tasks, BOUND, TTL_S, once=once))
         if admission.ok:
             assert admission.job_id not in self.jobs
             assert queued + images <= BOUND
@@ -77,13 +78,21 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(number=PICK, how=st.sampled_from(["commit", "fail", "bury"]))
     def settle(self, number: int, how: str) -> None:
         if claim := self.pick(number):
-            data = claim.task.job_id.encode()
             calls = {
-                "commit": lambda: self.queue.commit(claim, sample_result(claim.task, data), data, TTL_S),
+                "commit": lambda: self.commit(claim),
                 "fail": lambda: self.queue.fail(claim, "error", "x"),
                 "bury": lambda: self.queue.bury(claim, "x", TTL_S),
             }
-            self.accepted += self.do(calls[how]())
+            self.accepted += len(claim.task.indices) * self.do(calls[how]())
+
+    async def commit(self, claim: Claim) -> bool:
+        """Also whether the job is complete: exactly one commit says so, the one that settles its last image."""
+        results = sample_results(claim.task, claim.task.job_id.encode())
+        settled = await self.queue.commit_all(claim, results, [b"x"] * len(results), TTL_S)
+        state = await self.queue.job(claim.task.job_id)
+        assert settled.images in (0, len(results))
+        assert settled.finished == bool(settled.images and state and state.settled)
+        return settled.images > 0
 
     @rule(number=PICK)
     def hand_back(self, number: int) -> None:
@@ -115,7 +124,7 @@ class QueueMachine(RuleBasedStateMachine):
         time.sleep(0.002)
         left = self.do(self.queue.take_over("last", 0.001, 500)) + self.do(self.queue.claim("last", 500, block_s=0))
         for claim in left:
-            assert self.do(self.queue.commit(claim, sample_result(claim.task, b"x"), b"x", TTL_S))
+            assert self.do(self.commit(claim))
         assert all(self.state(job_id).settled for job_id in self.jobs)
         assert self.do(self.queue.depth()) == (0, 0)
         self.do(self.redis.aclose())
