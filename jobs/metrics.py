@@ -71,7 +71,10 @@ class WorkerMetrics:
             "fourstep_graph_replays_total", "CUDA graph replays, by bucket.", ["bucket"], registry=registry
         )
         self.graph_misses = Counter(
-            "fourstep_graph_misses_total", "Steps run without their graph, by reason.", ["reason"], registry=registry
+            "fourstep_graph_misses_total",
+            "Steps run without a graph, by reason: batch, embedding or capture_failed.",
+            ["reason"],
+            registry=registry,
         )
         self.prompt_cache_hits = Counter(
             "fourstep_prompt_cache_hits_total", "Prompts whose embedding was at hand.", registry=registry

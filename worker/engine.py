@@ -5,15 +5,18 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 
 from jobs.models import FailureReason, ImageTask
-from worker import noise, sampler
+from worker import noise
+from worker.denoising_step import DenoisingStep, StepInputs
 from worker.model_folder import ServedModel
 from worker.plan import bucket_for, buckets, plan
-from worker.prompt_embeddings import PromptEmbedding, PromptEmbeddings
+from worker.prompt_embeddings import PromptEmbeddings, stacked
 from worker.row import Failure, Outcome, Picture, Row, Start
+from worker.step_graphs import Graph, StepGraphs
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +26,7 @@ class Measured:
     """What one batch of a stage (encode, denoise_step, decode) cost.
 
     `rows` images with `padding` rows beside them took `seconds`; `cached` of them had their embedding at hand.
+    With CUDA graphs on, a denoising step was `replayed`, or why not is its `graph_miss`.
     """
 
     stage: str
@@ -30,15 +34,18 @@ class Measured:
     padding: int
     seconds: float
     cached: int = 0
+    replayed: bool = False
+    graph_miss: str | None = None
 
 
 class Engine:
     """All rows of one device. Not thread-safe: one thread owns it, and with it the device.
 
+    `new_graph` makes the graphs that warm-up captures; without it every step is launched kernel by kernel.
     `measure` is told the cost of every batch.
     """
 
-    def __init__(self, model: ServedModel, max_batch: int) -> None:
+    def __init__(self, model: ServedModel, max_batch: int, new_graph: Callable[[], Graph] | None = None) -> None:
         self.model = model
         self.max_batch = max_batch
         self.prompts = PromptEmbeddings(model.network.encode, max_batch)
@@ -46,15 +53,18 @@ class Engine:
         self._rows: dict[str, Row] = {}
         self._failures: list[Failure] = []
         self._device = model.network.device
-        self._table = model.table.to(self._device)
+        self._steps = model.table.steps
         self._draws = model.table.noise_draws
-        self._guidance = model.contract.guidance_scale
-        with torch.inference_mode():
-            self._negative = self.prompts.get([""], strict=True)[0] if self._guidance > 1 else None
+        self._step = self._denoising_step()
+        self._graphs = StepGraphs(self._step, new_graph) if new_graph else None
 
     @property
     def busy(self) -> bool:
         return bool(self._rows)
+
+    @property
+    def replays_graphs(self) -> bool:
+        return self._graphs is not None
 
     def add(self, tasks: Mapping[str, ImageTask]) -> None:
         """Let `tasks` join at the next step, together; their keys are new, and name them in their outcomes."""
@@ -76,7 +86,7 @@ class Engine:
         rows = [self._rows[key] for key in chosen]
         rows = self._survivors(self._survivors(rows, self._begin), self._denoise)
         pictures: list[Picture] = []
-        finished = [row for row in rows if row.step == self._table.steps]
+        finished = [row for row in rows if row.step == self._steps]
         for row in self._survivors(finished, partial(self._decode, pictures)):
             del self._rows[row.key]
         failures, self._failures = self._failures, []
@@ -86,12 +96,15 @@ class Engine:
     def warm_up(self) -> None:
         """Run every stage once at every size and bucket, largest first, so that no request pays for first calls.
 
-        Raises RuntimeError when the model gives NaN or infinity.
+        Captures all graphs there will be. Raises RuntimeError when the model gives NaN or infinity.
         """
         for height, width in self.model.contract.sizes:
             for bucket in reversed(buckets(self.max_batch)):
                 rows = [_warm_up_row(height, width, f"warm-up {bucket} {index}") for index in range(bucket)]
-                for stage in (self._begin, self._denoise, partial(self._decode, [])):
+                self._begin(rows)
+                if self._graphs:
+                    self._graphs.capture(self._inputs(rows))
+                for stage in (self._denoise, partial(self._decode, [])):
                     stage(rows)
         if self._failures:
             raise RuntimeError(f"warm-up: {self._failures[0].detail}")
@@ -138,22 +151,17 @@ class Engine:
         """Advance every row by its own next step."""
         started = time.perf_counter()
         batch = self._padded(rows)
-        starts = [row.start for row in batch if row.start is not None]
-        step_noise = [start.step_noise[row.step] for row, start in zip(batch, starts, strict=True) if self._draws > 1]
-        following = sampler.advance(
-            self._table,
-            self._predictor([start.embedding for start in starts]),
-            _latents(batch),
-            self._indices(batch),
-            torch.stack(step_noise) if step_noise else None,
-        )
+        inputs = self._inputs(batch)
+        graph_miss = self._graphs.miss(inputs) if self._graphs else None
+        outputs = (self._graphs or self._step)(inputs)
         if self._device.type == "cuda":
             # A step ends when the device is done, else the host runs ahead and rows cannot join in time.
             torch.cuda.current_stream(self._device).synchronize()
-        for row, latents in zip(rows, following, strict=False):
+        for row, latents in zip(rows, outputs.latents, strict=False):
             row.latents, row.bucket = latents, len(batch)
             row.step += 1
-        self._account("denoise_step", rows, len(batch) - len(rows), started)
+        replayed = self._graphs is not None and graph_miss is None
+        self._account("denoise_step", rows, len(batch) - len(rows), started, replayed=replayed, graph_miss=graph_miss)
 
     def _decode(self, pictures: list[Picture], rows: list[Row]) -> None:
         """Latents to pixels; a row whose latents or pixels are not finite fails."""
@@ -170,26 +178,32 @@ class Engine:
             else:
                 self._fail(row, "error", "the image came out as NaN or infinity")
 
-    def _predictor(self, embeddings: list[PromptEmbedding]) -> sampler.Predict:
-        predict = self.model.network.predict
-        if self._negative is None:
-            return partial(predict, embeddings=embeddings)
-        both = [self._negative] * len(embeddings) + embeddings
-        return sampler.guided(partial(predict, embeddings=both), self._guidance)
+    def _denoising_step(self) -> DenoisingStep:
+        guidance = self.model.contract.guidance_scale
+        with torch.inference_mode():
+            negative = self.prompts.get([""], strict=True)[0] if guidance > 1 else None
+        return DenoisingStep(self.model.network.predict, self.model.table.to(self._device), guidance, negative)
 
     def _padded(self, rows: list[Row]) -> list[Row]:
         bucket = bucket_for(len(rows), any(row.strict for row in rows), self.max_batch)
         return rows + [rows[0]] * (bucket - len(rows))
 
-    def _indices(self, batch: list[Row]) -> torch.Tensor:
+    def _inputs(self, batch: list[Row]) -> StepInputs:
+        starts = [row.start for row in batch if row.start is not None]
+        step_noise = [start.step_noise[row.step] for row, start in zip(batch, starts, strict=True) if self._draws > 1]
         indices = torch.tensor([row.step for row in batch], pin_memory=self._device.type == "cuda")
-        return indices.to(self._device, non_blocking=True)
+        return StepInputs(
+            _latents(batch),
+            indices.to(self._device, non_blocking=True),
+            stacked([start.embedding for start in starts]),
+            torch.stack(step_noise) if step_noise else None,
+        )
 
-    def _account(self, stage: str, rows: list[Row], padding: int, started: float, cached: int = 0) -> None:
+    def _account(self, stage: str, rows: list[Row], padding: int, started: float, **more: Any) -> None:
         seconds = time.perf_counter() - started
         for row in rows:
             row.spend(stage, seconds)
-        self.measure(Measured(stage, len(rows), padding, seconds, cached))
+        self.measure(Measured(stage, len(rows), padding, seconds, **more))
 
 
 def _latents(batch: Sequence[Row]) -> torch.Tensor:

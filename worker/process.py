@@ -68,6 +68,8 @@ async def _warm_engine(
         return starting.result()
     except FolderRefused as error:
         raise StartFailed(str(error)) from error
+    except StartFailed:
+        raise
     except Exception as error:
         log.debug("the engine did not start", exc_info=True)
         raise StartFailed(f"{type(error).__name__}: {error}") from error

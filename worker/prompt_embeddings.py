@@ -11,10 +11,28 @@ from worker.plan import bucket_for
 
 @dataclass(frozen=True)
 class PromptEmbedding:
-    """One prompt on the device, in the network's dtype: `tokens` [length, width] and `pooled` [width]."""
+    """One prompt on the device, in the network's dtype: `tokens` [length, width] and `pooled` [width].
+
+    Stacked, it holds a batch of them: [B, length, width] and [B, width].
+    """
 
     tokens: torch.Tensor
     pooled: torch.Tensor
+
+
+def stacked(embeddings: Sequence[PromptEmbedding]) -> PromptEmbedding:
+    """One batch of single embeddings."""
+    return PromptEmbedding(torch.stack([e.tokens for e in embeddings]), torch.stack([e.pooled for e in embeddings]))
+
+
+def repeated(embedding: PromptEmbedding, rows: int) -> PromptEmbedding:
+    """A batch with the single `embedding` in each of its `rows`; a view, nothing is copied."""
+    return PromptEmbedding(embedding.tokens.expand(rows, -1, -1), embedding.pooled.expand(rows, -1))
+
+
+def concatenated(first: PromptEmbedding, second: PromptEmbedding) -> PromptEmbedding:
+    """Two batches as one."""
+    return PromptEmbedding(torch.cat([first.tokens, second.tokens]), torch.cat([first.pooled, second.pooled]))
 
 
 Encode = Callable[[Sequence[str]], list[PromptEmbedding]]

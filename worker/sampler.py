@@ -95,21 +95,23 @@ def from_contract(contract: SamplingContract, alphas_cumprod: torch.Tensor | Non
     return ddim(contract.timesteps, alphas_cumprod, contract.prediction)
 
 
-def advance(
+def step(
     table: StepTable,
     predict: Predict,
     latents: torch.Tensor,
     index: torch.Tensor,
     noise: torch.Tensor | None = None,
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """One step for each row, from its own step index to the next.
 
     `latents` fp32 [B, C, H, W]; `index` int64 [B] on the same device; `noise` fp32 like `latents`, for tables whose
-    c is not all zero. Returns the next latents, fp32. Never waits for the device.
+    c is not all zero. Returns the next latents and the clean ones foreseen, fp32. Never waits for the device.
     """
     prediction = predict(latents, table.timesteps[index]).float()
     following = _rows(table.a, index) * latents + _rows(table.b, index) * prediction
-    return following if noise is None else following + _rows(table.c, index) * noise
+    if noise is not None:
+        following = following + _rows(table.c, index) * noise
+    return following, _rows(table.x0_a, index) * latents + _rows(table.x0_b, index) * prediction
 
 
 def sample(table: StepTable, predict: Predict, noise: torch.Tensor) -> torch.Tensor:
@@ -120,9 +122,9 @@ def sample(table: StepTable, predict: Predict, noise: torch.Tensor) -> torch.Ten
     """
     draws = noise if noise.ndim == 5 else noise[None]
     latents = draws[0]
-    for step in range(table.steps):
-        index = torch.full((len(latents),), step, device=latents.device)
-        latents = advance(table, predict, latents, index, draws[1 + step] if len(draws) > 1 else None)
+    for number in range(table.steps):
+        index = torch.full((len(latents),), number, device=latents.device)
+        latents, _ = step(table, predict, latents, index, draws[1 + number] if len(draws) > 1 else None)
     return latents
 
 

@@ -36,15 +36,13 @@ class StableDiffusion3:
         tokens, pooled = tokens.to(self.dtype), pooled.to(self.dtype)
         return [PromptEmbedding(t.clone(), p.clone()) for t, p in zip(tokens, pooled, strict=True)]
 
-    def predict(
-        self, latents: torch.Tensor, timesteps: torch.Tensor, embeddings: Sequence[PromptEmbedding]
-    ) -> torch.Tensor:
-        """The velocity, in the network's dtype, for latents [B, C, h, w] at timesteps [B], one embedding a row."""
+    def predict(self, latents: torch.Tensor, timesteps: torch.Tensor, embeddings: PromptEmbedding) -> torch.Tensor:
+        """The velocity, in the network's dtype, for latents [B, C, h, w] at timesteps [B], with B embeddings."""
         return self._pipeline.transformer(
             hidden_states=latents.to(self.dtype),
             timestep=timesteps,
-            encoder_hidden_states=torch.stack([embedding.tokens for embedding in embeddings]),
-            pooled_projections=torch.stack([embedding.pooled for embedding in embeddings]),
+            encoder_hidden_states=embeddings.tokens,
+            pooled_projections=embeddings.pooled,
             return_dict=False,
         )[0]
 

@@ -11,18 +11,21 @@ from jobs.metrics import WorkerMetrics
 from jobs.models import ModelCard
 from jobs.settings import WorkerSettings
 from jobs.version import fourstep_version
+from worker.cuda_graph import CudaGraphs
 from worker.engine import Engine, Measured
 from worker.model_folder import load
 from worker.plan import buckets
+from worker.start_failed import StartFailed
 
 log = logging.getLogger(__name__)
 
 
 def start_engine(settings: WorkerSettings, metrics: WorkerMetrics) -> Engine:
-    """Load the model and run every stage once; takes seconds. Raises FolderRefused or RuntimeError."""
+    """Load the model and run every stage once; takes seconds. Raises FolderRefused, StartFailed or RuntimeError."""
     _quiet_libraries()
     model = load(settings.model, settings.device, settings.dtype, settings.steps)
-    engine = Engine(model, settings.max_batch)
+    graphs = _replays_graphs(settings, model.network.device)
+    engine = Engine(model, settings.max_batch, CudaGraphs(model.network.device) if graphs else None)
     if settings.compile:
         model.network.compile(len(model.contract.sizes) * len(buckets(settings.max_batch)))
     engine.warm_up()
@@ -49,7 +52,7 @@ def model_card(engine: Engine, settings: WorkerSettings) -> ModelCard:
             "dtype": str(model.network.dtype).removeprefix("torch."),
             "max_batch": settings.max_batch,
             "compile": settings.compile,
-            "cuda_graphs": False,
+            "cuda_graphs": engine.replays_graphs,
             "threads": torch.get_num_threads(),
             "lease_s": settings.lease_s,
             "result_ttl_s": settings.result_ttl_s,
@@ -58,10 +61,22 @@ def model_card(engine: Engine, settings: WorkerSettings) -> ModelCard:
     )
 
 
+def _replays_graphs(settings: WorkerSettings, device: torch.device) -> bool:
+    if settings.cuda_graphs and device.type != "cuda":
+        raise StartFailed(
+            f"FOURSTEP_CUDA_GRAPHS: true needs a CUDA device, and the model runs on {device}; leave it unset"
+        )
+    return device.type == "cuda" if settings.cuda_graphs is None else settings.cuda_graphs
+
+
 def _observe(metrics: WorkerMetrics, measured: Measured) -> None:
     metrics.stage_duration.labels(measured.stage).observe(measured.seconds)
     if measured.stage == "denoise_step":
         metrics.batch_size.observe(measured.rows)
+    if measured.replayed:
+        metrics.graph_replays.labels(measured.rows + measured.padding).inc()
+    if measured.graph_miss:
+        metrics.graph_misses.labels(measured.graph_miss).inc()
     metrics.batch_padding.inc(measured.padding)
     metrics.prompt_cache_hits.inc(measured.cached)
 

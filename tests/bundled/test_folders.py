@@ -9,6 +9,7 @@ from diffusers import StableDiffusion3Pipeline
 from jobs.sampling_contract import SamplingContract
 from jobs.settings import BUNDLED_MODEL
 from worker import model_folder, noise, sampler
+from worker.prompt_embeddings import stacked
 from worker.weights_hash import weights_sha256
 
 STUDENT = BUNDLED_MODEL
@@ -43,7 +44,7 @@ def test_worker_and_diffusers_sample_the_same_latents() -> None:
     model = model_folder.load(str(STUDENT), device="cpu", dtype="float32")
     prompts = ["a smiling cat face", "fruit"]
     start = torch.cat([noise.draw(seed, model.network.latent_shape(64, 64)) for seed in (7, 8)])
-    embeddings = model.network.encode(prompts)
+    embeddings = stacked(model.network.encode(prompts))
     with torch.no_grad():
         ours = sampler.sample(model.table, lambda latents, t: model.network.predict(latents, t, embeddings), start)
     pipeline = StableDiffusion3Pipeline.from_pretrained(STUDENT)

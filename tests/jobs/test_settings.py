@@ -39,12 +39,6 @@ def test_every_setting_is_described(kind: type[Settings]) -> None:
     assert [name for name, field in kind.model_fields.items() if not field.description] == []
 
 
-def test_graphs_that_do_not_exist_are_refused_by_name() -> None:
-    with pytest.raises(ValidationError) as caught:
-        WorkerSettings(cuda_graphs=True)
-    assert explain(caught.value).startswith("FOURSTEP_CUDA_GRAPHS: ")
-
-
 def test_lists_are_read_at_commas_and_keys_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FOURSTEP_API_KEYS", "one, two,")
     monkeypatch.setenv("FOURSTEP_CORS_ORIGINS", "https://a.example")

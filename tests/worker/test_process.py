@@ -86,6 +86,7 @@ async def _same_pixels_here(queue: TaskQueue, model: ServedModel) -> None:
     [
         ({"model": "/nowhere", "redis_url": "redis://127.0.0.1:1/0"}, "model: /nowhere"),
         ({"model": "spoilt", "redis_url": "redis://127.0.0.1:1/0"}, "family: "),
+        ({"redis_url": "redis://127.0.0.1:1/0", "device": "cpu", "cuda_graphs": True}, "FOURSTEP_CUDA_GRAPHS"),
         ({}, "FOURSTEP_REDIS_URL"),
         ({"redis_url": "redis://127.0.0.1:1/0", "max_bach": 4}, "FOURSTEP_MAX_BATCH"),
     ],

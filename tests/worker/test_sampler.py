@@ -9,6 +9,7 @@ from diffusers import DDIMScheduler
 from tests import tiny_pipelines
 from worker import noise, sampler
 from worker.model_folder import ServedModel
+from worker.prompt_embeddings import stacked
 from worker.sampler import StepTable
 
 SIGMAS = [1.0, 0.75, 0.5, 0.25, 0.0]
@@ -22,9 +23,9 @@ def _noise(rows: int) -> torch.Tensor:
 @torch.inference_mode()
 def _ours(model: ServedModel, scale: float) -> torch.Tensor:
     embeddings = model.network.encode(PROMPTS)
-    predict: sampler.Predict = partial(model.network.predict, embeddings=embeddings)
+    predict: sampler.Predict = partial(model.network.predict, embeddings=stacked(embeddings))
     if scale > 1:
-        both = model.network.encode([""] * len(PROMPTS)) + embeddings
+        both = stacked(model.network.encode([""] * len(PROMPTS)) + embeddings)
         predict = sampler.guided(partial(model.network.predict, embeddings=both), scale)
     return sampler.sample(model.table, predict, _noise(len(PROMPTS)))
 
@@ -54,16 +55,16 @@ def test_rows_at_different_steps_advance_as_if_alone(tiny_model: ServedModel) ->
     latents, index = _noise(4), torch.tensor([2, 0, 3, 1])
     with torch.inference_mode():
         embeddings = network.encode([*PROMPTS, "heart"])
-        together = sampler.advance(table, partial(network.predict, embeddings=embeddings), latents, index)
+        together, _ = sampler.step(table, partial(network.predict, embeddings=stacked(embeddings)), latents, index)
         for row in range(4):
-            alone = sampler.advance(
+            alone, _ = sampler.step(
                 table,
-                partial(network.predict, embeddings=[embeddings[row]]),
+                partial(network.predict, embeddings=stacked([embeddings[row]])),
                 latents[row : row + 1],
                 index[row : row + 1],
             )
             torch.testing.assert_close(together[row], alone[0], atol=1e-5, rtol=1e-5)
-    assert not torch.allclose(together[0], sampler.advance(table, lambda x, t: x, latents, index)[0])
+    assert not torch.allclose(together[0], sampler.step(table, lambda x, t: x, latents, index)[0][0])
 
 
 @pytest.mark.parametrize(("prediction", "name"), [("epsilon", "epsilon"), ("v", "v_prediction")])
@@ -83,14 +84,9 @@ def test_ddim_equals_the_diffusers_scheduler(prediction: str, name: str) -> None
         latents, output = torch.randn(2, 3, 4, 8, 8, generator=generator)
         theirs = scheduler.step(output, timestep, latents)
         index = torch.full((3,), step)
-        torch.testing.assert_close(
-            sampler.advance(table, lambda x, t, output=output: output, latents, index),
-            theirs.prev_sample,
-            atol=1e-5,
-            rtol=1e-5,
-        )
-        foreseen = table.x0_a[step] * latents + table.x0_b[step] * output
-        torch.testing.assert_close(foreseen, theirs.pred_original_sample, atol=1e-5, rtol=1e-5)
+        following, clean = sampler.step(table, lambda x, t, output=output: output, latents, index)
+        torch.testing.assert_close(following, theirs.prev_sample, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(clean, theirs.pred_original_sample, atol=1e-5, rtol=1e-5)
 
 
 def test_the_network_is_told_each_rows_timestep() -> None:
@@ -100,7 +96,7 @@ def test_the_network_is_told_each_rows_timestep() -> None:
         told.append(timesteps)
         return torch.zeros_like(latents)
 
-    sampler.advance(sampler.flow_euler(SIGMAS), predict, _noise(3), torch.tensor([0, 3, 1]))
+    sampler.step(sampler.flow_euler(SIGMAS), predict, _noise(3), torch.tensor([0, 3, 1]))
     assert told[0].tolist() == [1000, 250, 750]
 
 
@@ -115,7 +111,7 @@ def test_noise_is_added_by_each_rows_own_coefficient() -> None:
     zeros, halves = torch.zeros(2), torch.tensor([0.5, 2.0])
     table = StepTable(timesteps=zeros, a=zeros, b=zeros, c=halves, x0_a=zeros, x0_b=zeros)
     drawn = _noise(2)
-    after = sampler.advance(table, lambda x, t: x, drawn, torch.tensor([1, 0]), noise=drawn)
+    after, _ = sampler.step(table, lambda x, t: x, drawn, torch.tensor([1, 0]), noise=drawn)
     assert table.noise_draws == 3
     torch.testing.assert_close(after[0], 2 * drawn[0])
     torch.testing.assert_close(after[1], drawn[1] / 2)

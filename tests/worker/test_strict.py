@@ -13,7 +13,7 @@ from worker.engine import Engine
 from worker.generate import generate
 from worker.model_folder import ServedModel
 from worker.plan import buckets
-from worker.prompt_embeddings import PromptEmbeddings
+from worker.prompt_embeddings import PromptEmbeddings, stacked
 
 MAX_BATCH = 4
 PROMPTS = ["a red cat", "sad big dog", "sun", "heart", "small blue face", ""]
@@ -82,7 +82,7 @@ def test_at_one_batch_size_neither_slot_nor_neighbours_change_a_bit(tiny_model: 
         company[slot] = embeddings[0]
         timesteps = torch.tensor([1000.0, 750.0, 500.0, 250.0]).roll(trial // MAX_BATCH)
         timesteps[slot] = 500.0
-        outputs.add(network.predict(latents, timesteps, company)[slot].numpy().tobytes())
+        outputs.add(network.predict(latents, timesteps, stacked(company))[slot].numpy().tobytes())
         images.add(network.decode(latents)[slot].numpy().tobytes())
     assert len(outputs) == len(images) == 1
 
