@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-AdmissionOutcome = Literal["admitted", "full", "limited", "running", "finished", "mismatch"]
+AdmissionOutcome = Literal["admitted", "full", "store-full", "limited", "running", "finished", "mismatch"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Admission:
 
     - ``admitted``: it is queued as `job_id`
     - ``full``: `queued_images` already wait; at the workers' pace it would fit in `wait_s` seconds (0: not known)
+    - ``store-full``: Redis has used nine tenths of its ``maxmemory``; the rest is for what was admitted before
     - ``limited``: over the client's rate; it would fit in `wait_s` seconds
     - ``running``, ``finished``: its idempotency key names the earlier job `job_id`
     - ``mismatch``: its idempotency key was used with another body

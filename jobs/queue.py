@@ -1,5 +1,6 @@
 """The queue of one model: admission, claims, leases, and results committed exactly once."""
 
+import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -58,8 +59,12 @@ class TaskQueue:
         self._depth = redis.register_script(_script("count_images", "depth"))
         self._watch = redis.register_script(_script("watch"))
         self._settle = redis.register_script(_script("settle"))
+        # A failure is small, and its task leaves the stream: told also when Redis has no memory left.
+        self._settle_failure = redis.register_script("#!lua flags=allow-oom\n" + _script("settle"))
         self._cancel = redis.register_script(_script("cancel"))
         self._hand_back = redis.register_script(_script("hand_back"))
+        self._announce = redis.register_script(_script("announce"))
+        self._make_known = redis.register_script(_script("make_known"))
 
     async def admit(
         self,
@@ -89,7 +94,7 @@ class TaskQueue:
             args=[
                 WORKER_GROUP,
                 max_queued_images,
-                _milliseconds(ttl_s),
+                _milliseconds(_lifetime_s(tasks[0], ttl_s)),
                 created,
                 channel,
                 once.fingerprint if once else "",
@@ -210,13 +215,11 @@ class TaskQueue:
 
     async def announce(self, worker_id: str, card: ModelCard, ttl_s: float) -> None:
         """Say that this worker is warm and serves `card`; to be repeated within `ttl_s` seconds."""
-        card_json = card.model_dump_json()
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            pipeline.set(self._keys.card, card_json, px=_milliseconds(CARD_TTL_S))
-            pipeline.set(self._keys.worker(worker_id), card_json, px=_milliseconds(ttl_s))
-            pipeline.sadd(self._keys.workers, worker_id)
-            await pipeline.execute()
-        await self._redis.sadd(KNOWN_MODELS, self.model)
+        await self._announce(
+            keys=[self._keys.card, self._keys.worker(worker_id), self._keys.workers],
+            args=[card.model_dump_json(), _milliseconds(CARD_TTL_S), _milliseconds(ttl_s), worker_id],
+        )
+        await self._make_known(keys=[KNOWN_MODELS], args=[self.model])
 
     async def retire(self, worker_id: str) -> None:
         """Take the worker's lease back; its card stays known."""
@@ -299,7 +302,8 @@ class TaskQueue:
         ttl_s: float,
         store_keys: Sequence[str] = (),
     ) -> Settled:
-        images, finished = await self._settle(
+        settle = self._settle if kind == "result" else self._settle_failure
+        images, finished = await settle(
             keys=[
                 self._keys.tasks,
                 self._keys.sets,
@@ -311,7 +315,7 @@ class TaskQueue:
                 WORKER_GROUP,
                 claim.entry_id,
                 kind,
-                _milliseconds(ttl_s),
+                _milliseconds(_lifetime_s(claim.task, ttl_s)),
                 claim.task.model_dump_json() if kind == "failure" else "",
                 *(part for outcome in outcomes for part in outcome),
             ],
@@ -336,6 +340,11 @@ def _failures(task: ImageTask, reason: FailureReason, detail: str) -> list[tuple
 
 def _task(fields: dict[bytes, bytes]) -> ImageTask:
     return ImageTask.model_validate_json(fields[b"task"])
+
+
+def _lifetime_s(task: ImageTask, ttl_s: float) -> float:
+    """`ttl_s` from the end of the job, which may come as late as its deadline: nothing of it is forgotten before."""
+    return ttl_s + max(0.0, (task.deadline or 0.0) - time.time())
 
 
 def _stream_position(entry_id: bytes) -> tuple[int, int]:

@@ -95,6 +95,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 async def _report_redis(redis: Redis) -> None:
     try:
-        await redis.ping()
+        policy = (await redis.info("memory")).get("maxmemory_policy", "noeviction")
     except RedisError as error:
         log.error("redis does not answer; calls get 503 until it does (see FOURSTEP_REDIS_URL)", error=str(error))
+        return
+    if policy != "noeviction":
+        log.error("this redis drops jobs when its memory is full; set maxmemory-policy noeviction", policy=policy)

@@ -9,7 +9,7 @@ from jobs.models import GivenUpReason, ImageTask, JobState
 from service.context import ApiContext
 from service.idempotency import still_running, used_for_another_body
 from service.model_catalogue import ServedModel
-from service.problems import ClientGone, Problem, deadline_expired, job_lost, overloaded
+from service.problems import ClientGone, Problem, deadline_expired, job_lost, overloaded, store_full
 from service.rate_limit import over_the_rate
 from service.waiting import unless_gone, wait_until_settled
 
@@ -28,6 +28,8 @@ async def admit(
     if admission.outcome == "full":
         detail = f"{admission.queued_images} images are waiting, at most {settings.max_queued_images} may"
         raise overloaded("queue-full", f"{detail} (max_queued_images).", admission.wait_s)
+    if admission.outcome == "store-full":
+        raise store_full()
     if admission.outcome == "running":
         raise still_running(admission)
     if admission.outcome == "mismatch":

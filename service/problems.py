@@ -112,6 +112,10 @@ def job_lost() -> Problem:
     return Problem(503, "job-lost", "The job is gone", "Redis no longer holds this job's images; send the call again.")
 
 
+def store_full() -> Problem:
+    return overloaded("store-full", "Redis has no memory left for another job.")
+
+
 def redis_away() -> Problem:
     return Problem(
         503, "redis-unavailable", "The queue does not answer", "Redis cannot be reached; nothing was lost, try again."
@@ -196,7 +200,7 @@ def body_too_large() -> Problem:
 
 async def _answer_redis_error(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, OutOfMemoryError):
-        return overloaded("store-full", "Redis has no memory left for another job.").response(request.url.path)
+        return store_full().response(request.url.path)
     log.error("redis does not answer", error=str(error))
     return redis_away().response(request.url.path)
 

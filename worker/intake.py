@@ -24,6 +24,9 @@ BLOCK_S = 1.0
 
 RESUBSCRIBE_PAUSE_S = 0.5
 
+MOST_UNSTORED = 4
+"""Claims stop at so many times the engine's capacity: what is held then waits for a Redis without memory."""
+
 MAX_DELIVERIES = 3
 """A task that took this many workers down with it is given up."""
 
@@ -145,7 +148,7 @@ class Intake:
 
     @property
     def _free(self) -> int:
-        return self._capacity - self._in_engine
+        return min(self._capacity - self._in_engine, MOST_UNSTORED * self._capacity - len(self._held))
 
     async def _change(self) -> None:
         """Until an image leaves the engine or is settled, or the end begins."""

@@ -1,4 +1,4 @@
-"""Patience with a Redis that is away."""
+"""Patience with a Redis that is away or has no memory left."""
 
 import asyncio
 import logging
@@ -25,7 +25,7 @@ async def until_redis_answers(operation: Callable[[], Awaitable[Result]]) -> Res
             return result
         except (RedisError, OSError) as error:
             _raise_if_cancelled()
-            log.warning("Redis is away (%s): trying again in %.1f s", error, pause)
+            log.warning("Redis does not do it (%s): trying again in %.1f s", error, pause)
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_S)
 

@@ -12,11 +12,10 @@ for i = first_task, #ARGV, 2 do
 end
 local job_id = string.match(job, '([^:]+)$')
 local minute = 60000
+local share_for_jobs = 0.9
 
-if redis.call('EXISTS', tasks) == 0 then
-  redis.call('XGROUP', 'CREATE', tasks, group, '0', 'MKSTREAM')
-end
-local queued = count_images(tasks, sets, group)
+local first_of_model = redis.call('EXISTS', tasks) == 0
+local queued = first_of_model and 0 or count_images(tasks, sets, group)
 
 -- The rate is kept as the time at which all images so far would be due if they came evenly (GCRA).
 local clock = redis.call('TIME')
@@ -33,6 +32,13 @@ local function time_for(excess)
   local images = pace[1] * math.exp((pace[2] - seconds) / memory)
   local weight = memory * (1 - math.exp((pace[3] - seconds) / memory))
   return math.ceil(1000 * excess * math.max(weight, 0.001) / images)
+end
+
+-- Whether the memory that Redis may use is nearly used up: what is left is for the results of what was admitted.
+local function memory_is_short()
+  local memory = redis.call('INFO', 'memory')
+  local limit = tonumber(string.match(memory, '\nmaxmemory:(%d+)'))
+  return limit > 0 and tonumber(string.match(memory, '\nused_memory:(%d+)')) > share_for_jobs * limit
 end
 
 local function answer(outcome, id)
@@ -64,6 +70,9 @@ if fingerprint ~= '' then
     -- The earlier job failed or is forgotten: the key is free again, so that a retry can succeed.
   end
 end
+if memory_is_short() then
+  return answer('store-full', job_id)
+end
 if queued + images > bound then
   return answer('full', job_id)
 end
@@ -75,6 +84,9 @@ if per_minute > 0 then
   due = after
 end
 
+if first_of_model then
+  redis.call('XGROUP', 'CREATE', tasks, group, '0', 'MKSTREAM')
+end
 redis.call('HSET', job, 'created', ARGV[4], 'total', images, 'done', 0, 'failed', 0, 'channel', ARGV[5])
 redis.call('PEXPIRE', job, ttl)
 local index = 0

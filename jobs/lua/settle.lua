@@ -30,8 +30,9 @@ if redis.call('EXISTS', job) == 1 then
   local job_id = string.match(job, '([^:]+)$')
   for i = 0, images - 1 do
     local index, outcome, bytes = unpack(ARGV, first_image + 3 * i, first_image + 3 * i + 2)
-    -- First write of the script, and one that Redis refuses when memory is full: then nothing has happened yet.
-    if redis.call('HSETNX', job, 'image:' .. index, kind .. ' ' .. outcome) == 1 then
+    if redis.call('HEXISTS', job, 'image:' .. index) == 0 then
+      -- First write of the script, and one that Redis refuses a result when memory is full: then nothing has happened.
+      redis.call('HSET', job, 'image:' .. index, kind .. ' ' .. outcome)
       settled = settled + 1
       if kind == 'result' then
         redis.call('SET', KEYS[first_store + i], bytes, 'PX', ttl)

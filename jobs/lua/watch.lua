@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Has a job's events sent to one more channel.
 -- KEYS: job hash
 -- ARGV: channel

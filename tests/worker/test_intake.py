@@ -25,7 +25,7 @@ from tests.waiting import wait_until
 from tests.worker.tasks import image_task, pictures
 from worker.device_thread import DeviceThread
 from worker.engine import Engine
-from worker.intake import MAX_DELIVERIES, Intake
+from worker.intake import MAX_DELIVERIES, MOST_UNSTORED, Intake
 from worker.model_folder import ServedModel
 from worker.row import Outcome
 from worker.settlement import Settlement
@@ -196,6 +196,29 @@ async def _announced(queue: TaskQueue) -> bool:
         return bool(await queue.workers())
     except RedisError:
         return False
+
+
+async def test_images_that_cannot_be_stored_are_kept_and_stored_later(redis: Redis, tiny_model: ServedModel) -> None:
+    async with _worker(redis, tiny_model) as worker:
+        most = MOST_UNSTORED * (worker.engine.max_batch + worker.engine.max_batch // 2)
+        await worker.queue.admit(_job(most + 10), 100, 60)
+        await redis.config_set("maxmemory", 1)
+        try:
+            await wait_until(lambda: _held(worker.queue, most))
+            await asyncio.sleep(4 * LEASE_S)  # longer than a task may be taken over
+            assert await worker.queue.take_over("thief", LEASE_S, 10) == []
+            assert await _held(worker.queue, most)
+            assert [lease.worker_id for lease in await worker.queue.workers()] == ["w1"]
+        finally:
+            await redis.config_set("maxmemory", 0)
+        state = await _settled(worker.queue, "job")
+        await wait_until(lambda: worker.count("fourstep_images_total", outcome="ok") == most + 10)
+        assert worker.count("fourstep_redeliveries_total") == 0
+    assert state.status == "completed"
+
+
+async def _held(queue: TaskQueue, count: int) -> bool:
+    return await queue.depth() == (10, count)
 
 
 async def test_a_failing_device_thread_ends_the_worker(redis: Redis, tiny_model: ServedModel) -> None:

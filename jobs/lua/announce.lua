@@ -1,0 +1,7 @@
+#!lua flags=allow-oom
+-- A worker says that it is warm: also when Redis has no memory left, else others would take its tasks over.
+-- KEYS: model card, worker's lease, workers
+-- ARGV: card (JSON), card's ttl (ms), lease (ms), worker id
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[3])
+redis.call('SADD', KEYS[3], ARGV[4])
