@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+COMPOSE ?= docker compose -f compose.yaml -f docker/compose.check.yaml
 
-.PHONY: serve serve-both test lint models clean
+.PHONY: serve serve-both test lint models check-compose clean
 
 serve: $(VENV)/serve.stamp  ## The service with the bundled model on http://localhost:8000
 	$(BIN)/fourstep up
@@ -32,6 +33,11 @@ $(VENV)/test.stamp: pyproject.toml
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --editable '.[test]'
 	touch $@ $(VENV)/serve.stamp
+
+check-compose: $(VENV)/test.stamp  ## The compose stack, built and started for real; needs a Docker engine
+	$(COMPOSE) build
+	$(COMPOSE) up --detach --wait redis service worker prometheus
+	COMPOSE="$(COMPOSE)" PYTHONPATH=. $(BIN)/python docker/check_stack.py; status=$$?; $(COMPOSE) down --volumes; exit $$status
 
 clean:
 	rm -rf $(VENV) build

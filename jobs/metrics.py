@@ -36,6 +36,11 @@ class ApiMetrics:
             "fourstep_inflight_images", "Images held by workers.", ["model"], registry=registry
         )
         self.workers = Gauge("fourstep_workers", "Workers with a live lease.", ["model"], registry=registry)
+        self.redis_up = Gauge("fourstep_redis_up", "Whether Redis answered at this scrape: 1 or 0.", registry=registry)
+        self.redis_memory = Gauge("fourstep_redis_memory_bytes", "Memory that Redis uses.", registry=registry)
+        self.redis_memory_limit = Gauge(
+            "fourstep_redis_memory_limit_bytes", "Memory that Redis may use; 0 for no limit.", registry=registry
+        )
 
 
 class WorkerMetrics:

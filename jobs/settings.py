@@ -100,6 +100,7 @@ class WorkerSettings(Settings):
     cuda_graphs: bool | None = Field(
         default=None, description="replay each step from a CUDA graph; unset: on a CUDA device; true needs one"
     )
+    metrics_host: str = Field(default="127.0.0.1", description="address of the worker's /metrics")
     metrics_port: int = Field(default=8001, ge=0, le=65535, description="port of the worker's /metrics; 0 for none")
     lease_s: float = Field(default=15.0, gt=0, description="seconds after which a silent worker's tasks are taken over")
     steps: int = Field(default=4, ge=1, description="denoising steps, only for models without sampling.json")

@@ -9,7 +9,7 @@ from fastapi import FastAPI, Security
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.security import HTTPBearer
 from fastapi.staticfiles import StaticFiles
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -35,6 +35,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         raise ValueError("FOURSTEP_REDIS_URL must name the Redis to use, for example redis://127.0.0.1:6379/0")
     redis = open_redis(settings.redis_url)
     registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
     context = ApiContext(
         settings=settings,
         redis=redis,

@@ -45,7 +45,7 @@ async def up(api: ApiSettings, worker: WorkerSettings, models: Sequence[str]) ->
     metrics_ports = [worker.metrics_port and worker.metrics_port + i for i in range(len(models))]
     _refuse_taken_port(api.host, api.port, "PORT")
     for port in filter(None, metrics_ports):
-        _refuse_taken_port("0.0.0.0", port, "METRICS_PORT")
+        _refuse_taken_port(worker.metrics_host, port, "METRICS_PORT")
     stopping = asyncio.Event()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signal_number, stopping.set)

@@ -8,7 +8,7 @@ import socket
 import uuid
 
 import torch
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
 
 from jobs.connection import open_redis
 from jobs.metrics import WorkerMetrics
@@ -39,8 +39,9 @@ async def run(settings: WorkerSettings, redis_url: str) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
     metrics = WorkerMetrics(registry)
-    _serve_metrics(settings.metrics_port, registry)
+    _serve_metrics(settings.metrics_host, settings.metrics_port, registry)
     device, code = DeviceThread(), 0
     device.start()
     try:
@@ -118,12 +119,12 @@ async def _first(future: asyncio.Future, stop: asyncio.Event) -> None:
     stopping.cancel()
 
 
-def _serve_metrics(port: int, registry: CollectorRegistry) -> None:
+def _serve_metrics(host: str, port: int, registry: CollectorRegistry) -> None:
     if port:
         try:
-            start_http_server(port, registry=registry)
+            start_http_server(port, host, registry)
         except OSError as error:
-            raise StartFailed(f"FOURSTEP_METRICS_PORT: cannot listen on {port}: {error.strerror}") from error
+            raise StartFailed(f"FOURSTEP_METRICS_PORT: cannot listen on {host}:{port}: {error.strerror}") from error
 
 
 def _build_info(card: ModelCard) -> dict[str, str]:

@@ -21,7 +21,12 @@ async def _read_queue_gauges(context: ApiContext) -> None:
     gauges = (context.metrics.queue_images, context.metrics.inflight_images, context.metrics.workers)
     for gauge in gauges:
         gauge.clear()
+    context.metrics.redis_up.set(0)
     try:
+        memory = await context.redis.info("memory")
+        context.metrics.redis_up.set(1)
+        context.metrics.redis_memory.set(memory["used_memory"])
+        context.metrics.redis_memory_limit.set(memory["maxmemory"])
         for model in await context.catalogue.read():
             queued, inflight = await model.queue.depth()
             for gauge, value in zip(gauges, (queued, inflight, len(model.workers)), strict=True):

@@ -23,6 +23,9 @@ NAMES = {
     "queue_images",
     "inflight_images",
     "workers",
+    "redis_up",
+    "redis_memory_bytes",
+    "redis_memory_limit_bytes",
 }
 
 

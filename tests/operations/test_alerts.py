@@ -1,0 +1,40 @@
+"""Every alert fires when it should, stays silent when not, and has a page in the runbook."""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+import yaml
+
+from tests.operations import expressions
+
+CASES = yaml.safe_load(expressions.RULES.with_name("rules.test.yml").read_text())["tests"]
+ALERTS = [rule["alert"] for rule in expressions.rules() if "alert" in rule]
+RUNBOOK = (expressions.ROOT / "docs/operations.md").read_text()
+
+needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not on this machine")
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_every_alert_has_a_case_that_fires_and_one_that_does_not(alert: str) -> None:
+    expected = [test["exp_alerts"] for case in CASES for test in case["alert_rule_test"] if test["alertname"] == alert]
+    assert any(expected)
+    assert not all(expected)
+
+
+@needs_promtool
+@pytest.mark.parametrize("arguments", [("check", "rules", "rules.yml"), ("test", "rules", "rules.test.yml")])
+def test_promtool_agrees(arguments: tuple[str, ...]) -> None:
+    result = subprocess.run(["promtool", *arguments], cwd=expressions.RULES.parent, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_every_alert_leads_to_its_page_of_the_runbook() -> None:
+    headings = {re.sub(r"\W", "", heading).lower() for heading in re.findall("^#+ (.+)$", RUNBOOK, re.MULTILINE)}
+    for rule in expressions.rules():
+        if "alert" in rule:
+            page, _, anchor = rule["annotations"]["runbook"].partition("#")
+            assert (page, anchor) == ("docs/operations.md", rule["alert"].lower())
+            assert anchor in headings
+            assert rule["labels"]["severity"] in {"page", "ticket"}

@@ -1,0 +1,83 @@
+"""The Kubernetes manifests fit the published schemas and one another."""
+
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from jobs.keys import WORKER_GROUP, ModelKeys
+from tests.operations.expressions import ROOT
+
+BASE, GPU = ROOT / "deploy/base", ROOT / "deploy/gpu"
+OF_OPERATORS = ("keda.sh/", "monitoring.coreos.com/")
+"""Their kinds are not Kubernetes' own, and in no schema here."""
+VERSION = "1.33"
+
+
+def documents(folder: Path) -> list[dict[str, Any]]:
+    files = sorted(path for path in folder.glob("*.yaml") if path.name != "kustomization.yaml")
+    return [document for path in files for document in yaml.safe_load_all(path.read_text())]
+
+
+def named(kind: str, name: str, folder: Path = BASE) -> dict[str, Any]:
+    (found,) = [one for one in documents(folder) if one["kind"] == kind and one["metadata"]["name"] == name]
+    return found
+
+
+def container(name: str, folder: Path = BASE) -> dict[str, Any]:
+    kind = "StatefulSet" if name == "redis" else "Deployment"
+    (only,) = named(kind, name, folder)["spec"]["template"]["spec"]["containers"]
+    return only
+
+
+@pytest.mark.parametrize("document", documents(BASE), ids=lambda one: f"{one['kind']} {one['metadata']['name']}")
+def test_every_manifest_fits_its_schema(document: dict[str, Any]) -> None:
+    if not document["apiVersion"].startswith(OF_OPERATORS):
+        kubernetes_validate.validate(document, VERSION, strict=True)
+
+
+@pytest.mark.parametrize("folder", [BASE, GPU], ids=["base", "gpu"])
+def test_the_kustomization_takes_every_file(folder: Path) -> None:
+    kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    taken = {name for name in kustomization["resources"] if name.endswith(".yaml")}
+    taken |= {patch["path"] for patch in kustomization.get("patches", [])}
+    assert taken == {path.name for path in folder.glob("*.yaml")} - {"kustomization.yaml"}
+
+
+@pytest.mark.parametrize("name", ["redis", "service", "worker"])
+def test_every_pod_is_hardened_bounded_and_probed(name: str) -> None:
+    kind = "StatefulSet" if name == "redis" else "Deployment"
+    pod, only = named(kind, name)["spec"]["template"]["spec"], container(name)
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert not pod["automountServiceAccountToken"]
+    assert only["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert {"readinessProbe", "livenessProbe"} <= only.keys()
+    assert "memory" in only["resources"]["limits"]
+
+
+def test_the_scaler_watches_the_stream_that_workers_read() -> None:
+    (trigger,) = named("ScaledObject", "worker")["spec"]["triggers"]
+    assert trigger["metadata"]["stream"] == ModelKeys("emoji-student").tasks
+    assert trigger["metadata"]["consumerGroup"] == WORKER_GROUP
+
+
+def test_the_gpu_overlay_changes_the_worker_and_asks_for_a_gpu() -> None:
+    patch, base = named("Deployment", "worker", GPU), named("Deployment", "worker")
+    assert patch["metadata"]["name"] == base["metadata"]["name"]
+    assert container("worker", GPU)["name"] == container("worker")["name"]
+    assert container("worker", GPU)["resources"]["limits"]["nvidia.com/gpu"] == 1
+
+
+def test_every_port_of_a_policy_is_one_that_a_container_opens() -> None:
+    opened = {port["containerPort"] for name in ("redis", "service", "worker") for port in container(name)["ports"]}
+    dns = 53
+    for document in documents(BASE):
+        if document["kind"] == "NetworkPolicy":
+            rules = document["spec"].get("ingress", []) + document["spec"].get("egress", [])
+            assert {port["port"] for rule in rules for port in rule["ports"]} <= opened | {dns}
