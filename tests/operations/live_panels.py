@@ -1,0 +1,80 @@
+"""Asks a running Prometheus for everything the dashboards and alerts want to know of a running server."""
+
+import base64
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from tests.operations import expressions
+
+NEEDS_A_FAULT_OR_A_GPU = ("graph_replays", "graph_misses", 'outcome="shed"')
+"""Panels of these stay empty while all is well on a CPU."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A server and the Prometheus that scrapes it, by their addresses."""
+
+    client: httpx.Client
+    api: str
+    prometheus: str
+
+    def pictures(self, count: int) -> None:
+        body = {"prompt": "a smiling cat face", "num_images": count}
+        answer = self.client.post(f"{self.api}/generate", json=body)
+        answer.raise_for_status()
+        for image in answer.json()["images"]:
+            assert base64.b64decode(image["b64"]).startswith(b"\x89PNG")
+
+    def acknowledged(self, count: int) -> str:
+        """The path of a job that the server has promised to do."""
+        body = {"prompt": "a red apple", "num_images": count, "response": "url", "timeout": 300}
+        answer = self.client.post(f"{self.api}/generate", json=body, headers={"Prefer": "respond-async"})
+        assert answer.status_code == 202, answer.text
+        return answer.headers["location"]
+
+    def listen(self) -> None:
+        """Follow a job's events to its end, so that previews are asked for."""
+        with self.client.stream("GET", f"{self.api}{self.acknowledged(2)}/events") as events:
+            for _ in events.iter_lines():
+                pass
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        answer = self.client.get(f"{self.prometheus}/api/v1/query", params={"query": expression})
+        answer.raise_for_status()
+        return answer.json()["data"]["result"]
+
+    def fill_every_panel(self, seconds: float) -> int:
+        """Call, well and badly, until each panel that a healthy server can fill has data; returns their number."""
+        panels = expressions.panel_expressions()
+        wanted = {name for name, expression in panels.items() if _fillable(expression)}
+        empty = set(wanted)
+
+        def filled() -> bool:
+            self.pictures(4)
+            assert self.client.post(f"{self.api}/generate", json={"prompt": ""}).status_code == 422
+            self.listen()
+            empty.difference_update([name for name in empty if self.query(panels[name])])
+            return not empty
+
+        wait_until(filled, seconds, lambda: f"no data for {sorted(empty)}")
+        return len(wanted)
+
+    def check_what_alerts_read(self) -> None:
+        for name, expression in expressions.rule_expressions().items():
+            for metric in expressions.metric_names(expression):
+                assert not _fillable(metric) or self.query(metric), f"{name}: no series of {metric}"
+
+
+def _fillable(expression: str) -> bool:
+    return not any(part in expression for part in NEEDS_A_FAULT_OR_A_GPU)
+
+
+def wait_until(holds: Callable[[], bool], seconds: float, else_say: Callable[[], str]) -> None:
+    give_up = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < give_up, else_say()
+        time.sleep(1)
