@@ -3,7 +3,6 @@
 Every stage is resumable: call the same command again after an interruption.
 """
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -12,22 +11,14 @@ import typer
 from diffusers import AutoencoderTiny
 
 from distill import image_grid, prompt_embeddings, teacher_pipeline
-from distill.emoji import artwork, autoencoder, encoder, pipeline, teacher, text_encoders
+from distill.emoji import artwork, autoencoder, encoder, pipeline, sample_grid, teacher, text_encoders
 from distill.emoji.captions import Captions
-from distill.guidance import conditional, guided
-from distill.noise_schedule import FLOW, shifted_grid
+from distill.noise_schedule import shifted_grid
 from jobs.sampling_contract import SamplingContract
 from worker.weights_hash import weights_sha256
 
-GRID_PROMPTS = (
-    "a smiling cat face", "a red apple", "a sunflower", "a 3d rocket", "a fox", "a slice of pizza",
-    "a heart with arrow", "a snowman", "an airplane", "a penguin", "fruit", "an animal", "a happy face", "a vehicle",
-    "a flower", "",
-)  # fmt: skip
-GUIDANCE_SCALE = 3.5
 PROMPTS = Path("distill/configs/emoji-prompts.txt")
 STEPS = 30
-GRID_STEPS = 16
 
 
 def main(
@@ -44,7 +35,7 @@ def main(
 ) -> None:
     """Fetch the artwork, train every part, save the teacher as a diffusers pipeline folder."""
     torch.set_flush_denormal(True)
-    pictures = _artwork(work)
+    pictures = artwork.kept(work)
     captions = Captions(pictures)
     prompts.write_text("\n".join(captions.prompt_lines()) + "\n")
     if start is not None:
@@ -57,11 +48,10 @@ def main(
         parts = pipeline.assemble(vae, text, teacher.build())
     latents = autoencoder.encode_all(parts.vae, pictures)
     texts = [wording for forms in captions.wordings for wording in forms]
-    embeddings = prompt_embeddings.encode(parts, [*texts, *GRID_PROMPTS], text_encoders.TOKENS)
+    embeddings = prompt_embeddings.encode(parts, [*texts, *sample_grid.PROMPTS], text_encoders.TOKENS)
 
     def sample(model: torch.nn.Module, path: Path) -> None:
-        images = pipeline.decode(parts.vae, sample_grid(model.eval(), embeddings))
-        image_grid.save_grid(image_grid.to_uint8(images), 16, path, scale=2)
+        sample_grid.draw(model.eval(), parts.vae, embeddings, path)
 
     model = teacher.train(
         parts.transformer.train(), captions, latents, embeddings, work / "teacher", teacher_steps, sample
@@ -82,38 +72,17 @@ def contract(folder: Path) -> SamplingContract:
         prediction="flow",
         steps=STEPS,
         sigmas=list(shifted_grid(STEPS, pipeline.SHIFT)),
-        guidance_scale=GUIDANCE_SCALE,
+        guidance_scale=sample_grid.GUIDANCE_SCALE,
         max_sequence_length=text_encoders.TOKENS,
         sizes=[(artwork.SIZE, artwork.SIZE)],
         base_sha256=weights_sha256(folder),
     )
 
 
-@torch.no_grad()
-def sample_grid(model: torch.nn.Module, embeddings: prompt_embeddings.PromptEmbeddings) -> torch.Tensor:
-    """Two samples of every grid prompt, row by row: latents float32 [32, 4, 16, 16]."""
-    prompt, pooled = (torch.cat(part) for part in zip(*map(embeddings.of, GRID_PROMPTS), strict=True))
-    noise = torch.randn(2, len(GRID_PROMPTS), 4, 16, 16, generator=torch.Generator().manual_seed(0))
-    empty = [part.expand(len(GRID_PROMPTS), *part.shape[1:]) for part in embeddings.of("")]
-    velocity = guided(conditional(model, prompt, pooled), conditional(model, *empty), GUIDANCE_SCALE)
-    grid = shifted_grid(GRID_STEPS, pipeline.SHIFT)
-    with torch.autocast("cpu", torch.bfloat16):
-        return torch.cat([FLOW.solve(velocity, part, grid) for part in noise])
-
-
 def reconstructed(vae: AutoencoderTiny, pictures: artwork.Artwork) -> torch.Tensor:
     """The pictures after a way through the latents: uint8 [N, 64, 64, 3]."""
     latents = autoencoder.encode_all(vae, pictures)
     return torch.from_numpy(image_grid.to_uint8(pipeline.decode(vae, latents)))
-
-
-def _artwork(work: Path) -> artwork.Artwork:
-    path = work / "artwork.npz"
-    if not path.exists():
-        pictures = artwork.build(work / "npm")
-        pictures.save(partial := work / "artwork.partial.npz")
-        os.replace(partial, path)
-    return artwork.Artwork.load(path)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import tarfile
 from dataclasses import dataclass
@@ -45,6 +46,16 @@ class Artwork:
     def load(cls, path: Path) -> "Artwork":
         with np.load(path, allow_pickle=False) as data:
             return cls(data["images"], data["emoji"], data["style"])
+
+
+def kept(work: Path) -> Artwork:
+    """The artwork as `work` keeps it; fetched and rendered when it does not yet."""
+    path = work / "artwork.npz"
+    if not path.exists():
+        pictures = build(work / "npm")
+        pictures.save(partial := work / "artwork.partial.npz")
+        os.replace(partial, path)
+    return Artwork.load(path)
 
 
 def build(downloads: Path) -> Artwork:

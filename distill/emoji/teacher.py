@@ -1,6 +1,6 @@
-"""Train the SD3-architecture teacher on the emoji latents by flow matching with exact targets.
+"""Train a teacher on the emoji latents with exact targets: an SD3 transformer, or whatever else a family denoises by.
 
-The data set is finite, so the velocity that flow matching learns in the mean is known in closed
+The data set is finite, so what flow matching and ε-prediction learn in the mean is known in closed
 form: E[x | z_t, caption] is a softmax-weighted mean of the pictures that fit the caption. Training
 on it instead of on single samples takes nearly all noise out of the gradient.
 """
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from diffusers import SD3Transformer2DModel
+from diffusers import ModelMixin, SD3Transformer2DModel
 from torch import nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
@@ -17,7 +17,9 @@ from torch.optim.swa_utils import AveragedModel
 from distill import training_loop
 from distill.emoji.captions import Captions
 from distill.emoji.text_encoders import PROJECTION, T5_WIDTH
-from distill.noise_schedule import FLOW
+from distill.families import STABLE_DIFFUSION_3, Family
+from distill.guidance import conditional
+from distill.noise_schedule import FLOW, NoiseSchedule
 from distill.prompt_embeddings import PromptEmbeddings
 
 BATCH = 48
@@ -25,6 +27,8 @@ WIDTH_PER_HEAD, HEADS, DEPTH = 32, 6, 6
 LEARNING_RATE = 5e-4
 NOISE_SHIFT = 2.0
 """Draws more noise levels where the picture's subject is decided, t = s·u / (1 + (s−1)·u) for uniform u."""
+MAX_WEIGHT = 10.0
+"""Of a sample in the loss of an ε-predicting teacher."""
 
 
 def build() -> SD3Transformer2DModel:
@@ -53,7 +57,7 @@ def build() -> SD3Transformer2DModel:
 
 
 def train(
-    model: SD3Transformer2DModel,
+    model: ModelMixin,
     captions: Captions,
     latents: torch.Tensor,
     embeddings: PromptEmbeddings,
@@ -61,7 +65,12 @@ def train(
     steps: int,
     sample: Callable[[nn.Module, Path], None],
     compile_blocks: bool = True,
-) -> SD3Transformer2DModel:
+    *,
+    family: Family = STABLE_DIFFUSION_3,
+    schedule: NoiseSchedule = FLOW,
+    batch: int = BATCH,
+    noise_shift: float = NOISE_SHIFT,
+) -> nn.Module:
     """Train `model` (or go on training) in `folder`; returns the averaged weights.
 
     `latents` float32 [pictures, 4, 16, 16]; `embeddings` holds every wording of every caption, in order;
@@ -69,36 +78,35 @@ def train(
     """
     average = AveragedModel(model, multi_avg_fn=_average)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0, betas=(0.9, 0.99))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: min(1.0, (done + 1) / 300))
+    warm_up = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: min(1.0, (done + 1) / 300))
     stream = training_loop.RandomStream(2)
     wordings = len(captions.wordings[0])
     if compile_blocks:
-        for block in model.transformer_blocks:
+        for block in family.blocks(model):
             block.compile(fullgraph=True)
 
     def step(index: int) -> dict[str, float]:
-        pictures = torch.randint(len(latents), (BATCH,), generator=stream.generator)
+        pictures = torch.randint(len(latents), (batch,), generator=stream.generator)
         drawn = captions.draw(pictures, stream.generator)
-        wording = torch.randint(wordings, (BATCH,), generator=stream.generator)
-        u = torch.rand(BATCH, generator=stream.generator)
-        t = NOISE_SHIFT * u / (1 + (NOISE_SHIFT - 1) * u)
-        noise = torch.randn(BATCH, *latents.shape[1:], generator=stream.generator)
-        s = t[:, None, None, None]
-        state = FLOW.noised(latents[pictures], noise, t)
-        target = (state - exact_mean(state, t, latents, captions.posterior[drawn])) / s
+        wording = torch.randint(wordings, (batch,), generator=stream.generator)
+        u = torch.rand(batch, generator=stream.generator)
+        t = schedule.at(noise_shift * u / (1 + (noise_shift - 1) * u))
+        noise = torch.randn(batch, *latents.shape[1:], generator=stream.generator)
+        state = schedule.noised(latents[pictures], noise, t)
+        target = exact_target(state, t, latents, captions.posterior[drawn], schedule)
         prompt, pooled = embeddings.rows(drawn * wordings + wording)
         with torch.autocast("cpu", torch.bfloat16):
-            velocity = model(state, prompt, pooled, FLOW.timestep(t), return_dict=False)[0]
-        loss = F.mse_loss(velocity.float(), target)
+            answer = conditional(model, prompt, pooled, family=family, schedule=schedule)(state, t)
+        loss = (_weight(t, schedule) * F.mse_loss(answer, target, reduction="none").mean((1, 2, 3))).mean()
         loss.backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        schedule.step()
+        warm_up.step()
         optimizer.zero_grad(set_to_none=True)
         average.update_parameters(model)
         return {"loss": loss.item(), "grad_norm": norm.item()}
 
-    stateful = {"model": model, "average": average, "optimizer": optimizer, "schedule": schedule, "stream": stream}
+    stateful = {"model": model, "average": average, "optimizer": optimizer, "schedule": warm_up, "stream": stream}
     training_loop.run(
         folder,
         stateful,
@@ -110,17 +118,39 @@ def train(
     return average.module
 
 
-def exact_mean(state: torch.Tensor, t: torch.Tensor, latents: torch.Tensor, prior: torch.Tensor) -> torch.Tensor:
+def exact_target(
+    state: torch.Tensor, t: torch.Tensor, latents: torch.Tensor, prior: torch.Tensor, schedule: NoiseSchedule
+) -> torch.Tensor:
+    """What the best network answers at z_t = `state` float32 [B, …], when x is one of `latents` float32 [N, …] with
+    probabilities `prior` float32 [B, N]; like `state`."""
+    alpha, sigma = (level.to(state.dtype)[:, None] for level in schedule.levels(t))
+    mean = exact_mean(state, alpha, sigma, latents, prior)
+    noise = (state.flatten(1) - alpha * mean.flatten(1)) / sigma
+    return schedule.target(mean, noise.view_as(state), t)
+
+
+def exact_mean(
+    state: torch.Tensor, alpha: torch.Tensor, sigma: torch.Tensor, latents: torch.Tensor, prior: torch.Tensor
+) -> torch.Tensor:
     """E[x | z_t = state] when x is one of `latents` with probabilities `prior`.
 
-    `state` float32 [B, …], `t` float32 [B] in (0, 1], `latents` float32 [N, …], `prior` float32 [B, N].
-    z_t = (1−t)·x + t·ε, so the weights are softmax(log prior − |z_t − (1−t)·x|² / 2t²).
+    `state` float32 [B, …], `alpha` and `sigma` float32 [B, 1], `latents` float32 [N, …], `prior` float32 [B, N].
+    z_t = α·x + σ·ε, so the weights are softmax(log prior − |z_t − α·x|² / 2σ²).
     """
     flat, all_x = state.flatten(1), latents.flatten(1)
-    keep = 1 - t[:, None]
-    squared = keep.square() * all_x.square().sum(1) - 2 * keep * (flat @ all_x.T)
-    weights = torch.softmax(prior.log() - squared / (2 * t[:, None].square()), dim=1)
+    squared = alpha.square() * all_x.square().sum(1) - 2 * alpha * (flat @ all_x.T)
+    weights = torch.softmax(prior.log() - squared / (2 * sigma.square()), dim=1)
     return (weights @ all_x).view_as(state)
+
+
+def _weight(t: torch.Tensor, schedule: NoiseSchedule) -> torch.Tensor:
+    """How much a sample counts at `t` [B]: errors of ε by 1/ᾱ, which makes them errors of x over σ as for flow and v.
+
+    Without it ε hardly notices the caption where the noise is strong; up to MAX_WEIGHT, since 1/ᾱ reaches 214.
+    """
+    if schedule.prediction != "epsilon":
+        return torch.ones_like(t)
+    return (1 / schedule.levels(t)[0].square()).clamp_max(MAX_WEIGHT).to(t.dtype)
 
 
 @torch.no_grad()

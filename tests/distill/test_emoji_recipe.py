@@ -5,13 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusion3Pipeline
+from diffusers import StableDiffusion3Pipeline, StableDiffusionXLPipeline
 
-from distill import checkpoints, prompt_embeddings
-from distill.emoji import autoencoder, pipeline, teacher, text_encoders
+from distill import checkpoints, families, prompt_embeddings, teacher_pipeline
+from distill.emoji import autoencoder, pipeline, sample_grid, sdxl, teacher, text_encoders
 from distill.emoji.artwork import Artwork
 from distill.emoji.captions import STYLE_WORDS, Captions
 from distill.emoji.world import EMOJI, STYLES
+from distill.noise_schedule import FLOW, NoiseSchedule, trailing_grid
+from distill.prompt_embeddings import PromptEmbeddings
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +54,37 @@ def test_every_stage_trains_and_the_whole_loads_in_plain_diffusers(captions: Cap
     assert [path.name for path in drawn] == ["grid-000002.png"]
 
 
+def test_the_sdxl_teacher_trains_on_the_bundled_parts_and_loads_in_plain_diffusers(
+    captions: Captions, tmp_path: Path
+) -> None:
+    parts = sdxl.assemble(teacher_pipeline.load(Path("models/emoji-teacher")), sdxl.build())
+    parts.vae.float()
+    family = families.of(parts)
+    schedule = family.schedule(parts)
+    known = prompt_embeddings.encode(parts, sample_grid.PROMPTS, text_encoders.TOKENS)
+    assert known.prompt.shape[1:] == (text_encoders.TOKENS, 2 * text_encoders.CLIP_WIDTH)
+    texts = tuple(wording for forms in captions.wordings for wording in forms)
+    rows = torch.cat([torch.arange(len(texts)) % len(known.prompts), known.index])
+    embeddings = PromptEmbeddings((*texts, *known.prompts), rows, known.prompt, known.pooled)
+    latents = torch.randn(len(captions.artwork.images), 4, 16, 16, generator=torch.Generator().manual_seed(0))
+
+    def sample(model: torch.nn.Module, path: Path) -> None:
+        grid = trailing_grid(2)
+        sample_grid.draw(model, parts.vae, embeddings, path, family=family, schedule=schedule, grid=grid)
+
+    model = teacher.train(
+        parts.unet, captions, latents, embeddings, tmp_path / "teacher", 2, sample,
+        compile_blocks=False, family=family, schedule=schedule, batch=2, noise_shift=1.0,
+    )  # fmt: skip
+    assert bool(model.conv_out.weight.any())
+    assert (tmp_path / "teacher" / "grid-000002.png").is_file()
+    parts.register_modules(unet=model)
+    parts.save_pretrained(tmp_path / "saved")
+    sdxl.contract(tmp_path / "saved").save(tmp_path / "saved")
+    loaded = StableDiffusionXLPipeline.from_pretrained(tmp_path / "saved")
+    assert loaded("a red apple", num_inference_steps=1).images[0].size == (64, 64)
+
+
 def test_posterior_spreads_over_exactly_the_pictures_that_fit(captions: Captions) -> None:
     posterior = captions.posterior
     torch.testing.assert_close(posterior.sum(1), torch.ones(len(posterior)))
@@ -75,15 +108,25 @@ def test_exact_mean_is_the_posterior_mean() -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(5, 3, generator=generator, dtype=torch.float64)
     prior = torch.tensor([[0.1, 0.2, 0.3, 0.4, 0.0]], dtype=torch.float64)
-    state, t = torch.randn(1, 3, generator=generator, dtype=torch.float64), torch.tensor([0.6], dtype=torch.float64)
+    state = torch.randn(1, 3, generator=generator, dtype=torch.float64)
+    alpha, sigma = (torch.tensor([[level]], dtype=torch.float64) for level in (0.4, 0.6))
     density = torch.distributions.Normal(0.4 * x, 0.6).log_prob(state).sum(1).exp()
     weights = prior[0] * density
     expected = (weights / weights.sum()) @ x
-    torch.testing.assert_close(teacher.exact_mean(state, t, x, prior)[0], expected)
+    torch.testing.assert_close(teacher.exact_mean(state, alpha, sigma, x, prior)[0], expected)
     nearly_clean = 0.99 * x[2:3] + 0.01 * state
-    torch.testing.assert_close(
-        teacher.exact_mean(nearly_clean, torch.tensor([0.01], dtype=torch.float64), x, prior), x[2:3]
-    )
+    torch.testing.assert_close(teacher.exact_mean(nearly_clean, 1 - sigma / 60, sigma / 60, x, prior), x[2:3])
+
+
+@pytest.mark.parametrize("prediction", ["flow", "epsilon", "v"])
+def test_the_exact_target_of_a_data_set_of_one_is_that_of_its_sample(prediction: str) -> None:
+    schedule = FLOW if prediction == "flow" else NoiseSchedule(prediction, torch.linspace(0.999, 0.005, 1000))
+    generator = torch.Generator().manual_seed(0)
+    x, noise = torch.randn(2, 3, 4, 8, 8, generator=generator)
+    x = x[:1].expand(3, -1, -1, -1)
+    t = schedule.at(torch.tensor([0.2, 0.5, 0.9]))
+    target = teacher.exact_target(schedule.noised(x, noise, t), t, x[:1], torch.ones(3, 1), schedule)
+    torch.testing.assert_close(target, schedule.target(x, noise, t), rtol=1e-3, atol=1e-4)
 
 
 def test_every_emoji_has_its_own_names() -> None:
