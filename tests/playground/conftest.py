@@ -29,6 +29,7 @@ ARGUMENTS = [
 EXPECTED = re.compile(
     r"Failed to load resource: (the server responded with a status of (401|422|429)|net::ERR_INTERNET)"
 )
+OWN = re.compile("http://localhost:|data:")
 
 expect.set_options(timeout=30_000)
 
@@ -108,9 +109,10 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 
 @pytest.fixture
 def page(context: BrowserContext) -> Iterator[Page]:
-    """A tab; the test fails when it logs an error, as it does for everything that the policy forbids."""
+    """A tab; the test fails when it asks another host, or logs an error, as it does for what the policy forbids."""
     page = context.new_page()
     errors: list[str] = []
+    page.on("request", lambda request: errors.append(request.url) if not OWN.match(request.url) else None)
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     yield page

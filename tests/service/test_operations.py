@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 
 from jobs.settings import ApiSettings
 from service.app import create_app
+from service.routes.pages import STATIC_DIR
 from tests.samples import MODEL, sample_card, sample_tasks
 from tests.service.stand_in_worker import StandInWorker
 from tests.waiting import wait_until
@@ -67,10 +68,15 @@ async def test_pages_load_nothing_from_elsewhere(api: httpx.AsyncClient, path: s
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert "style=" not in page.text
     assert "onclick" not in page.text
+    assert not re.search("https?://", page.text)
     parts = re.findall('(?:src|href)="(/static/[^"]+)"', page.text)
     assert len(parts) >= 2
-    for text in (page.text, *[(await api.get(part)).text for part in parts]):
-        assert not re.search("https?://", text)
+    assert [(await api.get(part)).status_code for part in parts] == [200] * len(parts)
+
+
+def test_static_files_name_no_other_host() -> None:
+    for file in STATIC_DIR.iterdir():
+        assert set(re.findall("https?://[^\"']*", file.read_text())) <= {"http://www.w3.org/2000/svg"}, file.name
 
 
 async def test_openapi_describes_generate(api: httpx.AsyncClient) -> None:
