@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from statistics import median
 from typing import Any
 
 import torch
@@ -13,12 +14,16 @@ from jobs.models import FailureReason, ImageTask
 from worker import noise
 from worker.denoising_step import DenoisingStep, StepInputs
 from worker.model_folder import ServedModel
-from worker.plan import bucket_for, buckets, plan
+from worker.plan import Candidate, Size, StepTimes, bucket_for, buckets, plan
 from worker.prompt_embeddings import PromptEmbeddings, stacked
 from worker.row import Failure, Outcome, Picture, Row, Start
 from worker.step_graphs import Graph, StepGraphs
 
 log = logging.getLogger(__name__)
+
+Policy = Callable[[Sequence[Candidate], StepTimes], list[str]]
+
+TIMED_STEPS = 3
 
 
 @dataclass(frozen=True)
@@ -42,14 +47,26 @@ class Engine:
     """All rows of one device. Not thread-safe: one thread owns it, and with it the device.
 
     `new_graph` makes the graphs that warm-up captures; without it every step is launched kernel by kernel.
-    `measure` is told the cost of every batch.
+    `measure` is told the cost of every batch. `policy` chooses the rows of each step; benchmarks compare others.
     """
 
-    def __init__(self, model: ServedModel, max_batch: int, new_graph: Callable[[], Graph] | None = None) -> None:
+    def __init__(
+        self,
+        model: ServedModel,
+        max_batch: int,
+        new_graph: Callable[[], Graph] | None = None,
+        policy: Policy = plan,
+    ) -> None:
         self.model = model
         self.max_batch = max_batch
         self.prompts = PromptEmbeddings(model.network.encode, max_batch)
         self.measure: Callable[[Measured], None] = lambda measured: None
+        # All equal until they are measured: whoever waits then joins at once.
+        self.step_times: dict[Size, dict[int, float]] = {
+            size: dict.fromkeys(buckets(max_batch), 1e-3) for size in model.contract.sizes
+        }
+        self._strict_batch = dict.fromkeys(model.contract.sizes, max_batch)
+        self._policy = policy
         self._rows: dict[str, Row] = {}
         self._failures: list[Failure] = []
         self._device = model.network.device
@@ -82,7 +99,7 @@ class Engine:
     def step(self) -> list[Outcome]:
         """Run one step of one batch; returns the images that it finished and those that failed."""
         self._expire(time.time())
-        chosen = plan([row.candidate for row in self._rows.values()], self.max_batch)
+        chosen = self._policy([row.candidate(self._steps) for row in self._rows.values()], self.step_times)
         rows = [self._rows[key] for key in chosen]
         rows = self._survivors(self._survivors(rows, self._begin), self._denoise)
         pictures: list[Picture] = []
@@ -94,20 +111,50 @@ class Engine:
 
     @torch.inference_mode()
     def warm_up(self) -> None:
-        """Run every stage once at every size and bucket, largest first, so that no request pays for first calls.
+        """Run every stage at every size and bucket, largest first, so that no request pays for first calls.
 
-        Captures all graphs there will be. Raises RuntimeError when the model gives NaN or infinity.
+        Captures all graphs there will be, and measures the steps. Batches that the memory does not hold are left
+        out. Raises RuntimeError when the model gives NaN or infinity, torch.OutOfMemoryError when one row is too much.
         """
-        for height, width in self.model.contract.sizes:
+        for size in self.model.contract.sizes:
             for bucket in reversed(buckets(self.max_batch)):
-                rows = [_warm_up_row(height, width, f"warm-up {bucket} {index}") for index in range(bucket)]
-                self._begin(rows)
-                if self._graphs:
-                    self._graphs.capture(self._inputs(rows))
-                for stage in (self._denoise, partial(self._decode, [])):
-                    stage(rows)
+                try:
+                    self._rehearse(size, bucket)
+                except torch.OutOfMemoryError:
+                    if bucket == 1:
+                        raise
+                    self._forget_buckets(size, bucket)
+                    self._strict_batch[size] = max(self.step_times[size])
         if self._failures:
             raise RuntimeError(f"warm-up: {self._failures[0].detail}")
+        self.measure_steps()
+
+    @torch.inference_mode()
+    def measure_steps(self) -> None:
+        """Time the steps that the plan goes by; to be called again when they have become faster."""
+        for size, times in self.step_times.items():
+            for bucket in times:
+                times[bucket] = median(self._rehearse(size, bucket) for _ in range(TIMED_STEPS))
+        log.info("seconds a step takes, by size and batch: %s", self.step_times)
+
+    def _rehearse(self, size: Size, bucket: int) -> float:
+        """Run every stage for `bucket` rows; returns the seconds of a step, with its share of the decoding."""
+        rows = [_warm_up_row(*size, f"warm-up {bucket} {index}") for index in range(bucket)]
+        self._begin(rows)
+        if self._graphs and self._graphs.miss(self._inputs(rows)) == "batch":
+            self._graphs.capture(self._inputs(rows))
+        self._denoise(rows)
+        self._decode([], rows)
+        return rows[0].seconds["denoise_step"] + rows[0].seconds["decode"] / self._steps
+
+    def _forget_buckets(self, size: Size, too_large: int) -> None:
+        """Plan no more batches of `too_large` rows or above, of which one ran out of memory."""
+        fitting = {bucket: seconds for bucket, seconds in self.step_times[size].items() if bucket < too_large}
+        if fitting and len(fitting) < len(self.step_times[size]):
+            self.step_times[size] = fitting
+            log.warning("out of memory: images of %s now run in batches of at most %d", size, max(fitting))
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _expire(self, now: float) -> None:
         for row in list(self._rows.values()):
@@ -115,18 +162,29 @@ class Engine:
                 self._fail(row, "expired", "the deadline passed before it could start")
 
     def _survivors(self, rows: list[Row], work: Callable[[list[Row]], None]) -> list[Row]:
-        """Do `work` on all rows together and, if that raises, on each alone: only a row that fails alone fails."""
+        """Do `work` on all rows together and, if that raises, on each half: only a row that fails alone fails."""
         if not rows:
             return []
+        error = self._attempt(rows, work)
+        if isinstance(error, torch.OutOfMemoryError):
+            self._forget_buckets(rows[0].size, len(self._padded(rows)))
+        if error and len(rows) > 1:
+            log.warning("a batch of %d failed (%s): trying its halves", len(rows), type(error).__name__)
+            half = len(rows) // 2
+            return self._survivors(rows[:half], work) + self._survivors(rows[half:], work)
+        if error:
+            self._fail(rows[0], "error", f"{type(error).__name__}: {error}")
+        return [row for row in rows if row.key in self._rows]
+
+    def _attempt(self, rows: list[Row], work: Callable[[list[Row]], None]) -> Exception | None:
         try:
             work(rows)
         except Exception as error:
-            if len(rows) > 1:
-                log.warning("a batch of %d failed (%s): trying its rows one by one", len(rows), type(error).__name__)
-                return [survivor for row in rows for survivor in self._survivors([row], work)]
-            log.exception("image %s failed", rows[0].key)
-            self._fail(rows[0], "error", f"{type(error).__name__}: {error}")
-        return [row for row in rows if row.key in self._rows]
+            if len(rows) == 1:
+                log.exception("image %s failed", rows[0].key)
+            # The frames of a traceback keep the batch's tensors, and so the memory that its halves need.
+            return error.with_traceback(None)
+        return None
 
     def _fail(self, row: Row, reason: FailureReason, detail: str) -> None:
         self._rows.pop(row.key, None)
@@ -185,7 +243,7 @@ class Engine:
         return DenoisingStep(self.model.network.predict, self.model.table.to(self._device), guidance, negative)
 
     def _padded(self, rows: list[Row]) -> list[Row]:
-        bucket = bucket_for(len(rows), any(row.strict for row in rows), self.max_batch)
+        bucket = bucket_for(len(rows), any(row.strict for row in rows), self._strict_batch[rows[0].size])
         return rows + [rows[0]] * (bucket - len(rows))
 
     def _inputs(self, batch: list[Row]) -> StepInputs:

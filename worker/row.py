@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from jobs.models import FailureReason, ImageTask
-from worker.plan import Candidate
+from worker.plan import Candidate, Size
 from worker.prompt_embeddings import PromptEmbedding
 
 
@@ -41,9 +41,14 @@ class Row:
         return self.task.mode == "strict"
 
     @property
-    def candidate(self) -> Candidate:
+    def size(self) -> Size:
+        return self.task.height, self.task.width
+
+    def candidate(self, steps: int) -> Candidate:
+        """What the plan is told of this row, of whose `steps` some are done."""
         task = self.task
-        return Candidate(self.key, (task.height, task.width), task.created, task.deadline)
+        left = steps - self.step
+        return Candidate(self.key, task.job_id, self.size, task.created, task.deadline, left, self.strict)
 
     def spend(self, stage: str, seconds: float) -> None:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds

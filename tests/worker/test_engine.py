@@ -1,9 +1,6 @@
 """Rows join and leave, each gets its own picture, and a bad one fails alone."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import pytest
@@ -81,34 +78,6 @@ def test_guidance_is_applied() -> None:
         output_type="np",
     ).images
     assert np.abs(guided - (theirs * 255).round()).max() <= 1
-
-
-@contextmanager
-def _network_that_fails_on(model: ServedModel, poison: torch.Tensor) -> Iterator[None]:
-    """Raise whenever a row of the denoiser's batch carries the embedding `poison` [width]."""
-
-    def check(module: torch.nn.Module, arguments: Any, named: dict[str, Any]) -> None:
-        if (named["pooled_projections"] == poison).all(1).any():
-            raise RuntimeError("out of memory, say")
-
-    hook = model.network._pipeline.transformer.register_forward_pre_hook(check, with_kwargs=True)
-    try:
-        yield
-    finally:
-        hook.remove()
-
-
-def test_a_poisonous_row_fails_alone(engine: Engine, tiny_model: ServedModel) -> None:
-    tasks = [image_task(prompt, seed=1) for prompt in ("sun", "poison", "heart")]
-    poison = engine.prompts.get(["poison"], strict=False)[0].pooled
-    with _network_that_fails_on(tiny_model, poison):
-        outcomes = run(engine, tasks)
-    assert outcomes["1"] == Failure("1", "error", "RuntimeError: out of memory, say")
-    for position in (0, 2):
-        outcome = outcomes[str(position)]
-        assert isinstance(outcome, Picture)
-        alone = pictures(engine, [tasks[position]])[0]
-        assert np.abs(outcome.pixels.astype(int) - alone.pixels).max() <= 1
 
 
 def test_latents_that_are_not_finite_are_an_error_and_no_black_image(tiny_model: ServedModel) -> None:
