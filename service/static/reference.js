@@ -1,94 +1,94 @@
 // The API reference: /openapi.json as a page.
 
-function make(name, ...children) {
-  const made = document.createElement(name);
-  made.append(...children);
-  return made;
-}
+import { byId, make } from "/static/element.js";
+import { kind, resolved, rowsOf } from "/static/schema_rows.js";
 
-function resolved(schema, document_) {
-  const name = schema?.$ref?.split("/").pop();
-  return name ? document_.components.schemas[name] : schema ?? {};
-}
-
-// One line for what a field may hold: its type, its values or bounds, its default.
-function kind(schema, document_) {
-  const options = schema.anyOf?.filter((option) => option.type !== "null");
-  if (options) return options.map((option) => kind(option, document_)).join(" or ") + standard(schema);
-  const full = resolved(schema, document_);
-  const bounds = [
-    full.enum?.join(", "),
-    full.const,
-    full.minimum !== undefined ? `≥ ${full.minimum}` : undefined,
-    full.exclusiveMinimum !== undefined ? `> ${full.exclusiveMinimum}` : undefined,
-    full.maximum !== undefined ? `≤ ${exact(full.maximum)}` : undefined,
-    full.maxLength !== undefined ? `at most ${full.maxLength} characters` : undefined,
-    full.maxItems !== undefined ? `at most ${full.maxItems}` : undefined,
-  ].filter((bound) => bound !== undefined);
-  const type = full.type === "array" ? `list of ${kind(full.items ?? {}, document_)}` : full.type ?? "any";
-  return [type, ...bounds].join(" · ") + standard(schema);
-}
-
-// The largest seed, 2^63 − 1, is not a number that JavaScript knows.
-function exact(number) {
-  return Number.isInteger(number) && !Number.isSafeInteger(number) ? `2^${Math.log2(number)} − 1` : number;
-}
-
-function standard(schema) {
-  return schema.default === undefined || schema.default === null || schema.default === "" ? "" : ` · default ${schema.default}`;
+// Text with `code` in backticks, as OpenAPI descriptions have it.
+function prose(text) {
+  const parts = text.split(/`([^`]+)`/).map((part, i) => (i % 2 ? make("code", {}, part) : part));
+  return make("p", {}, ...parts);
 }
 
 function table(rows) {
-  return make("table", make("tbody", ...rows.map((row) => make("tr", ...row.map((cell) => make("td", cell))))));
-}
-
-function section(title, rows) {
-  return rows.length ? [make("h3", title), table(rows)] : [];
-}
-
-function bodyParts(operation, document_) {
-  const schema = resolved(operation.requestBody?.content?.["application/json"]?.schema, document_);
-  const rows = Object.entries(schema.properties ?? {}).map(([name, field]) => {
-    const required = schema.required?.includes(name) ? " (required)" : "";
-    return [make("code", name), [kind(field, document_) + required, field.description].filter(Boolean).join(": ")];
-  });
-  const example = schema.examples?.[0];
-  const shown = example ? [make("h3", "Example"), make("pre", JSON.stringify(example, null, 2))] : [];
-  return [...section("Body", rows), ...shown];
-}
-
-function card(method, path, operation, document_) {
-  const parameters = (operation.parameters ?? []).map((one) => [
-    make("code", one.name),
-    [`${one.in}, ${kind(one.schema, document_)}`, one.description].filter(Boolean).join(": "),
-  ]);
-  const answers = Object.entries(operation.responses).map(([status, answer]) => [
-    make("code", status),
-    [answer.description, Object.keys(answer.content ?? {}).join(", ")].filter(Boolean).join(" · "),
-  ]);
-  return make(
-    "details",
-    make("summary", make("code", `${method.toUpperCase()} ${path}`), ` ${operation.description ?? operation.summary}`),
-    ...section("Parameters", parameters),
-    ...bodyParts(operation, document_),
-    ...section("Answers", answers),
+  const lines = rows.map(({ name, required, kind: what, description }) =>
+    make(
+      "tr",
+      {},
+      make("th", { scope: "row" }, make("code", {}, name), required ? make("span", { class: "required" }, "required") : ""),
+      make("td", {}, what ? make("p", { class: "kind" }, what) : "", description ? prose(description) : ""),
+    ),
   );
+  return make("table", {}, make("tbody", {}, ...lines));
+}
+
+function part(title, rows) {
+  return rows.length ? [make("h3", {}, title), table(rows)] : [];
+}
+
+function parameters(operation, openapi) {
+  return (operation.parameters ?? []).map((one) => ({
+    name: one.name,
+    required: one.required,
+    kind: `${one.in} · ${kind(one.schema, openapi)}`,
+    description: one.description,
+  }));
+}
+
+function body(operation, openapi) {
+  const schema = operation.requestBody?.content?.["application/json"]?.schema;
+  if (!schema) return [];
+  const example = resolved(schema, openapi).examples?.[0];
+  const shown = example ? [make("h3", {}, "Example"), make("pre", { tabindex: "0" }, JSON.stringify(example, null, 2))] : [];
+  return [...part("Body", rowsOf(schema, openapi)), ...shown];
+}
+
+function answers(operation, openapi) {
+  const all = Object.entries(operation.responses);
+  const good = all.filter(([status]) => status < 400);
+  const bad = all.filter(([status]) => status >= 400);
+  const rows = good.map(([status, answer]) => ({
+    name: status,
+    kind: Object.keys(answer.content ?? {}).join(", "),
+    description: answer.description,
+  }));
+  if (bad.length) {
+    const which = bad.map(([status, answer]) => `${status} ${answer.description}`).join(", ");
+    rows.push({ name: "errors", kind: "application/problem+json", description: which });
+  }
+  const schema = operation.responses[200]?.content?.["application/json"]?.schema;
+  return [...part("Answers", rows), ...part("Fields of the answer", schema ? rowsOf(schema, openapi) : [])];
+}
+
+function card(method, path, operation, openapi) {
+  const summary = make(
+    "summary",
+    {},
+    make("span", { class: `method ${method}` }, method.toUpperCase()),
+    make("code", { class: "path" }, path),
+    prose(operation.description ?? operation.summary),
+  );
+  const inside = [
+    ...part("Parameters", parameters(operation, openapi)),
+    ...body(operation, openapi),
+    ...answers(operation, openapi),
+  ];
+  return make("details", {}, summary, make("div", { class: "parts" }, ...inside));
 }
 
 async function show() {
-  const answer = await fetch("/openapi.json");
-  const document_ = await answer.json();
-  document.getElementById("about").textContent = `${document_.info.description} Version ${document_.info.version}.`;
+  const openapi = await (await fetch("/openapi.json")).json();
+  byId("about").textContent = `${openapi.info.description} Version ${openapi.info.version}.`;
   const groups = new Map();
-  for (const [path, methods] of Object.entries(document_.paths)) {
+  for (const [path, methods] of Object.entries(openapi.paths)) {
     for (const [method, operation] of Object.entries(methods)) {
       const tag = operation.tags?.[0] ?? "other";
-      groups.set(tag, [...(groups.get(tag) ?? [make("h2", tag)]), card(method, path, operation, document_)]);
+      if (!groups.has(tag)) groups.set(tag, make("section", { "aria-label": tag }, make("h2", {}, tag)));
+      groups.get(tag).append(card(method, path, operation, openapi));
     }
   }
-  document.getElementById("operations").replaceChildren(...[...groups.values()].flat());
+  byId("operations").replaceChildren(...groups.values());
 }
 
 show().catch(() => {
-  document.getElementById("about").textContent = "The OpenAPI document could not be read.";
+  byId("about").textContent = "The OpenAPI document could not be read.";
 });

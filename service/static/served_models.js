@@ -80,7 +80,7 @@ function tell(text) {
 
 function offerChoice() {
   const select = byId("model");
-  const options = models.map((model) => [model.name, `${model.name} · ${model.evaluations} evaluations`]);
+  const options = models.map((model) => [model.name, `${model.name} (${model.evaluations} evaluations)`]);
   if (models.length > 1) options.push([ALL, "All, side by side"]);
   const names = options.map(([value]) => value).join();
   if (names === [...select.options].map((option) => option.value).join()) return;
