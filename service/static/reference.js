@@ -14,7 +14,7 @@ function table(rows) {
     make(
       "tr",
       {},
-      make("th", { scope: "row" }, make("code", {}, name), required ? make("span", { class: "required" }, "required") : ""),
+      make("th", { scope: "row" }, make("code", {}, name), ...(required ? [" ", make("span", { class: "required" }, "required")] : [])),
       make("td", {}, what ? make("p", { class: "kind" }, what) : "", description ? prose(description) : ""),
     ),
   );
