@@ -40,7 +40,8 @@ class DiverseSet(WireModel):
 class ImageTask(WireModel):
     """One image to make, or with ``select`` one diverse set of them: ``seed`` and ``index`` are then its first.
 
-    ``created`` and ``deadline`` are Unix times in seconds, sizes are pixels.
+    ``created`` and ``deadline`` are Unix times in seconds, sizes are pixels;
+    ``traceparent`` (W3C Trace Context) names the call's trace.
     """
 
     job_id: str
@@ -54,6 +55,7 @@ class ImageTask(WireModel):
     mode: Mode = "fast"
     created: float
     deadline: float | None = None
+    traceparent: str | None = None
     select: DiverseSet | None = None
 
     @property

@@ -3,6 +3,7 @@
 import difflib
 import os
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -28,6 +29,17 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="least severe level that is logged"
     )
+    traces_url: str | None = Field(
+        default=None,
+        description="address of an OpenTelemetry collector (OTLP over HTTP); unset for no traces",
+    )
+
+    @field_validator("traces_url")
+    @classmethod
+    def _traces_can_be_sent(cls, url: str | None) -> str | None:
+        if url is not None and find_spec("opentelemetry.sdk") is None:
+            raise ValueError("traces need the extra: pip install 'fourstep[tracing]'")
+        return url
 
     @model_validator(mode="before")
     @classmethod

@@ -17,6 +17,7 @@ from jobs.connection import open_redis
 from jobs.job_events import JobEvents
 from jobs.metrics import ApiMetrics
 from jobs.settings import ApiSettings
+from jobs.tracing import send_last_spans
 from jobs.version import fourstep_version
 from service.api_keys import ApiKeys
 from service.body_limit import BodyLimit
@@ -92,6 +93,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     yield
     await context.events.aclose()
     await context.redis.aclose()
+    send_last_spans()
 
 
 async def _report_redis(redis: Redis) -> None:

@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from jobs.models import MAX_SEED, ImageFormat, ImageTask, Mode, ModelCard
 from jobs.settings import ApiSettings
+from jobs.tracing import current_traceparent
 from service.problems import FieldError, invalid_fields
 
 # Drawn seeds stay short enough to be typed, and exact in JavaScript.
@@ -86,6 +87,7 @@ def image_tasks(request: GenerateRequest, card: ModelCard, settings: ApiSettings
             quality=request.quality,
             mode=request.mode,
             created=created,
+            traceparent=current_traceparent(),
             deadline=created + (request.timeout or settings.timeout_s),
         )
         for index, seed in enumerate(seeds)

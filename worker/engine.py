@@ -232,7 +232,7 @@ class Engine:
         self._account("decode", rows, len(batch) - len(rows), started)
         for row, image, sound in zip(rows, pixels, finite, strict=False):
             if sound:
-                pictures.append(Picture(row.key, image, row.bucket, row.seconds))
+                pictures.append(Picture(row.key, image, row.bucket, row.seconds, row.began))
             else:
                 self._fail(row, "error", "the image came out as NaN or infinity")
 

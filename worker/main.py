@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from jobs.settings import WorkerSettings, explain
 from jobs.structured_logging import configure_logging
+from jobs.tracing import configure_tracing
 from worker.start_failed import StartFailed
 
 
@@ -17,6 +18,7 @@ def main() -> int:
         if settings.redis_url is None:
             raise StartFailed("FOURSTEP_REDIS_URL is not set; `fourstep up` brings its own Redis")
         configure_logging(settings.log_level)
+        configure_tracing(settings.traces_url, "fourstep-worker")
         # torch and diffusers take seconds to import: what is wrong with the settings is said before.
         from worker.process import run
 

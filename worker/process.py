@@ -15,6 +15,7 @@ from jobs.metrics import WorkerMetrics
 from jobs.models import ModelCard
 from jobs.queue import TaskQueue
 from jobs.settings import WorkerSettings
+from jobs.tracing import send_last_spans
 from worker.device_thread import DeviceThread
 from worker.engine import Engine
 from worker.intake import Intake
@@ -96,6 +97,7 @@ async def _serve(
         return await _until_stopped(intake, stop)
     finally:
         settlement.close()
+        send_last_spans()
         await redis.aclose()
 
 

@@ -1,5 +1,6 @@
 """One image on its way through the engine, and what becomes of it."""
 
+import time
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,7 +26,8 @@ class Start:
 class Row:
     """An image that waits (`latents` is None) or has done `step` steps; `latents` fp32 [C, h, w] on the device.
 
-    `bucket` is the batch size of its latest step; `seconds` is the time it spent in each stage so far.
+    `bucket` is the batch size of its latest step; `seconds` is the time it spent in each stage so far,
+    `began` the Unix time at which it first came to it.
     """
 
     key: str
@@ -35,6 +37,7 @@ class Row:
     step: int = 0
     bucket: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
+    began: dict[str, float] = field(default_factory=dict)
 
     @property
     def strict(self) -> bool:
@@ -51,17 +54,31 @@ class Row:
         return Candidate(self.key, task.job_id, self.size, task.created, task.deadline, left, self.strict)
 
     def spend(self, stage: str, seconds: float) -> None:
+        self.began.setdefault(stage, time.time() - seconds)
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A finished image: `pixels` uint8 [height, width, 3]; `seconds` by stage: queue, encode, denoise_step, decode."""
+    """A finished image: `pixels` uint8 [height, width, 3].
+
+    `seconds` by stage (queue, encode, denoise_step, decode), and the Unix time at which each `began`.
+    """
 
     key: str
     pixels: np.ndarray
     bucket: int
     seconds: dict[str, float]
+    began: dict[str, float]
+
+    @property
+    def stages(self) -> dict[str, tuple[float, float]]:
+        """Begin and end of each stage, Unix seconds; a stage that came in several steps ends where the next begins."""
+        following = [*list(self.began.values())[1:], None]
+        return {
+            stage: (begin, begin + self.seconds[stage] if end is None else end)
+            for (stage, begin), end in zip(self.began.items(), following, strict=True)
+        }
 
 
 @dataclass(frozen=True)

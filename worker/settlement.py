@@ -11,6 +11,7 @@ import torch
 from jobs.metrics import WorkerMetrics
 from jobs.models import Determinism, ImageResult, ImageTask, ModelCard, Timings
 from jobs.queue import Claim, TaskQueue
+from jobs.tracing import record_image
 from worker.image_bytes import encode_image, recipe
 from worker.redis_retry import until_redis_answers
 from worker.row import Failure, Outcome, Picture
@@ -50,9 +51,12 @@ class Settlement:
             log.exception("the pixels of image %s could not be encoded", claim.entry_id)
             return await self._fail(claim, Failure(claim.entry_id, "error", f"{type(error).__name__}: {error}"))
         result = self._result(claim.task, picture, hashlib.sha256(data).hexdigest(), seconds)
-        started = time.perf_counter()
+        started = time.time()
         first = await until_redis_answers(lambda: self._queue.commit(claim, result, data, self._ttl_s))
-        self._metrics.stage_duration.labels("store").observe(time.perf_counter() - started)
+        stored = time.time()
+        self._metrics.stage_duration.labels("store").observe(stored - started)
+        stages = picture.stages | {"encode_image": (started - seconds, started), "store": (started, stored)}
+        record_image(claim.task.traceparent, stages, {"job_id": claim.task.job_id, "seed": claim.task.seed})
         return "ok" if first else "duplicate"
 
     async def _fail(self, claim: Claim, failure: Failure) -> str:
