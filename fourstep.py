@@ -94,20 +94,49 @@ def evaluate(
     model: Annotated[Path, typer.Argument(help="the folder to evaluate, sampled as it is served")],
     teacher: Annotated[Path, typer.Option(help="the folder it is compared with")],
     out: Annotated[Path, typer.Option("-o", "--out", help="folder for report, grids and kept pictures")],
-    encoder: Annotated[Path, typer.Option(help="the frozen emoji encoder")] = Path("models/emoji-encoder"),
+    prompts: Annotated[Path | None, typer.Option(help="one prompt a line; by default those of the emoji world")] = None,
+    seeds: Annotated[int, typer.Option(min=4, help="pictures of each prompt")] = 9,
+    features: Annotated[list[str], typer.Option(help="dino=FOLDER, clip=FOLDER or emoji=FOLDER; may be repeated")] = [],  # noqa: B006
+    scores: Annotated[
+        list[str], typer.Option(help="clipscore=FOLDER, pickscore=FOLDER or imagereward=FOLDER; may be repeated")
+    ] = [],  # noqa: B006
+    geneval: Annotated[Path | None, typer.Option(help="GenEval's evaluation_metadata.jsonl, for its prompts")] = None,
+    detector: Annotated[Path | None, typer.Option(help="GenEval's Mask2Former folder")] = None,
+    colors: Annotated[Path | None, typer.Option(help="GenEval's CLIP folder")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="of a folder without sampling.json")] = 30,
+    guidance_scale: Annotated[float, typer.Option(min=1, help="of a folder without sampling.json")] = 3.5,
 ) -> None:
-    """Compare a student with its teacher: diversity, coverage, prompt match, quality and pairing."""
+    """Compare a student with its teacher: diversity, coverage, quality, prompt match and pairing."""
     try:
         from rich import print_json
 
-        from distill.emoji.encoder import EmojiEncoder
-        from distill.evaluation.emoji import evaluate as evaluate_emoji
+        from distill.evaluation import report
+        from distill.evaluation.pictures import Sampling
 
-        print_json(data=evaluate_emoji(model, teacher, EmojiEncoder.load(encoder), out))
+        named = _folders("--features", features)
+        if prompts is None and geneval is None:
+            named = {"emoji": Path("models/emoji-encoder")} | named
+        benchmark = None
+        if geneval:
+            if not (detector and colors):
+                raise ValueError("--geneval: needs --detector and --colors, the folders of its two networks")
+            benchmark = report.GenEval(geneval, detector, colors)
+        judged = _folders("--scores", scores)
+        protocol = report.Protocol(seeds, named, judged, Sampling(steps, guidance_scale), prompts, benchmark)
+        print_json(data=report.evaluate(model, teacher, protocol, out))
     except ModuleNotFoundError as error:
         _leave(f"{error}; install the extra: pip install 'fourstep[distill]'")
     except (ValueError, OSError) as error:
         _leave(str(error))
+
+
+def _folders(option: str, given: list[str]) -> dict[str, Path]:
+    """What NAME=FOLDER options say."""
+    pairs = [one.partition("=") for one in given]
+    for name, sign, folder in pairs:
+        if not (name and sign and folder):
+            raise ValueError(f"{option}: {name or sign or folder} is not of the form NAME=FOLDER")
+    return {name: Path(folder) for name, _, folder in pairs}
 
 
 def _settings(kind: type[AnySettings]) -> AnySettings:

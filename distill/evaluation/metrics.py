@@ -1,8 +1,10 @@
 """Metrics of sets of pictures, as pure functions of their feature vectors (float tensors).
 
-Sets per prompt are [prompts, samples, width]; whole distributions are [N, width].
+Sets per prompt are [prompts, samples, width]; whole distributions are [N, width]. docs/evaluation.md tells what each
+one cannot see.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -60,19 +62,83 @@ def _radius(points: torch.Tensor, k: int) -> torch.Tensor:
     return torch.cdist(points, points).kthvalue(k + 1, dim=1).values
 
 
-def kernel_distance(first: torch.Tensor, second: torch.Tensor) -> float:
-    """KID: the unbiased squared MMD under the kernel (x·y / D + 1)³. Around 0 for equal distributions, never biased
-    by the number of samples; may come out slightly negative."""
+def kernel_distance(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """KID: the unbiased squared MMD under the kernel (x·y / D + 1)³, prompt against prompt: [P, R, D] and [P, S, D],
+    whose samples must have noise of their own → float64 [P, P]; its mean is the distance.
 
-    def kernel(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        return (a @ b.T / a.shape[1] + 1).pow(3)
-
-    def within(points: torch.Tensor) -> torch.Tensor:
-        matrix, count = kernel(points, points), len(points)
-        return (matrix.sum() - matrix.trace()) / (count * (count - 1))
-
+    Each entry is what two prompts add. Sets that share their prompts are no independent draws, so the usual formula
+    over all pairs would find pairs of one prompt more often between the sets than within them, and fall below 0.
+    """
     first, second = first.double(), second.double()
-    return float(within(first) + within(second) - 2 * kernel(first, second).mean())
+    return _mean_kernel(first, first) + _mean_kernel(second, second) - 2 * _mean_kernel(first, second)
+
+
+def _mean_kernel(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """The mean over two prompts' samples, symmetric in the prompts; a sample is never compared with itself."""
+    prompts, samples, width = first.shape
+    matrix = (first.flatten(0, 1) @ second.flatten(0, 1).T / width + 1).pow(3)
+    blocks = matrix.view(prompts, samples, prompts, -1)
+    means = blocks.mean((1, 3))
+    if first is second:
+        own = blocks.diagonal(dim1=0, dim2=2)  # [R, R, P]
+        alone = own.sum((0, 1)) - own.diagonal().sum(1)
+        means = means.diagonal_scatter(alone / (samples * (samples - 1)))
+    return (means + means.T) / 2
+
+
+@dataclass(frozen=True)
+class Distance:
+    """Of a student from its teacher, with its 95% interval over prompts. `floor`: 95% of the distances between two
+    halves of the teacher's own samples lie below it, so that a `value` under it is no difference at all."""
+
+    value: float
+    low: float
+    high: float
+    floor: float
+
+
+def halves(samples: int, splits: int = 32, seed: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Random disjoint halves of `samples` indices, equally large; an odd one is left out. Raises ValueError for
+    fewer than four samples."""
+    if samples < 4:
+        raise ValueError("halves of the teacher's samples need at least 4 a prompt")
+    generator, half = torch.Generator().manual_seed(seed), samples // 2
+    orders = [torch.randperm(samples, generator=generator) for _ in range(splits)]
+    return [(order[:half], order[half : 2 * half]) for order in orders]
+
+
+def kernel_distance_and_floor(teacher: torch.Tensor, student: torch.Tensor, draws: int = 2_000) -> Distance:
+    """KID of two sets [P, R, D] that were made from the same noise: half of the teacher's samples against the
+    student's of the other half's noise, and against the teacher's own of that noise."""
+    splits = halves(teacher.shape[1])
+    blocks = torch.stack([kernel_distance(teacher[:, one], student[:, other]) for one, other in splits]).mean(0)
+    own = [float(kernel_distance(teacher[:, one], teacher[:, other]).mean()) for one, other in splits]
+    rows = _resampled(len(blocks), draws, 0)
+    drawn = torch.stack([blocks[row][:, row].mean() for row in rows])
+    return Distance(float(blocks.mean()), *_interval(drawn), _quantile(own, 0.95))
+
+
+def entropy(histograms: torch.Tensor) -> torch.Tensor:
+    """Shannon entropy in bits: shares [P, bins] → [P]."""
+    return torch.special.entr(histograms).sum(-1) / math.log(2)
+
+
+def repeats(kinds: torch.Tensor) -> torch.Tensor:
+    """The share of pairs of a prompt's samples that are of one kind: int64 [P, R] → [P]. Unbiased for Σ p²."""
+    return _agreement(kinds, kinds)
+
+
+def histogram_distance(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Σ (p − q)² of two prompts' shares of every kind, estimated without bias: int64 [P, R] twice, where equal places
+    were made from equal noise → [P], in [0, 2] but for chance."""
+    return repeats(first) + repeats(second) - 2 * _agreement(first, second)
+
+
+def _agreement(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """How often samples at different places are of one kind."""
+    samples = first.shape[1]
+    same = (first[:, :, None] == second[:, None, :]).float()
+    return (same.sum((1, 2)) - same.diagonal(dim1=1, dim2=2).sum(1)) / (samples * (samples - 1))
 
 
 @dataclass(frozen=True)
@@ -86,8 +152,41 @@ class Ratio:
 
 def paired_ratio(numerator: torch.Tensor, denominator: torch.Tensor, draws: int = 10_000, seed: int = 0) -> Ratio:
     """mean(numerator) / mean(denominator), both [P] over the same prompts, by a paired bootstrap over prompts."""
-    generator = torch.Generator().manual_seed(seed)
-    rows = torch.randint(len(numerator), (draws, len(numerator)), generator=generator)
-    ratios = numerator[rows].double().mean(1) / denominator[rows].double().mean(1)
-    low, high = ratios.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return Ratio(float(numerator.double().mean() / denominator.double().mean()), low, high)
+    rows = _resampled(len(numerator), draws, seed)
+    above, below = numerator.double(), denominator.double()
+    return Ratio(float(above.mean() / below.mean()), *_interval(above[rows].mean(1) / below[rows].mean(1)))
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean, or a difference of means, with its 95% confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def paired_difference(first: torch.Tensor, second: torch.Tensor, draws: int = 10_000, seed: int = 0) -> Mean:
+    """mean(first) − mean(second), both [P] over the same prompts, by a paired bootstrap over prompts."""
+    return mean_and_interval(first.double() - second.double(), draws, seed)
+
+
+def mean_and_interval(values: torch.Tensor, draws: int = 10_000, seed: int = 0) -> Mean:
+    """Of [P], by a bootstrap over prompts."""
+    drawn = values.double()[_resampled(len(values), draws, seed)].mean(1)
+    return Mean(float(values.double().mean()), *_interval(drawn))
+
+
+def _resampled(prompts: int, draws: int, seed: int) -> torch.Tensor:
+    """Prompts drawn with replacement: int64 [draws, prompts]."""
+    return torch.randint(prompts, (draws, prompts), generator=torch.Generator().manual_seed(seed))
+
+
+def _interval(drawn: torch.Tensor) -> tuple[float, float]:
+    """The middle 95% of float64 [draws]."""
+    low, high = drawn.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return low, high
+
+
+def _quantile(values: list[float], share: float) -> float:
+    return float(torch.tensor(values, dtype=torch.float64).quantile(share))

@@ -1,13 +1,16 @@
 """The pictures of an evaluation: every prompt with the same seeds, made by the serving engine itself."""
 
+import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from rich.progress import track
 
+from jobs.sampling_contract import FILE_NAME
 from worker import model_folder
 from worker.engine import Engine
 from worker.generate import generate
@@ -15,9 +18,11 @@ from worker.generate import generate
 
 @dataclass(frozen=True)
 class PictureSet:
-    """`images` uint8 [prompts, seeds, H, W, 3] of the model whose weights hash to `sha256`."""
+    """`images` uint8 [prompts, seeds, H, W, 3] of the model whose weights hash to `sha256`, each in `evaluations`
+    evaluations of its network."""
 
     sha256: str
+    evaluations: int
     prompts: tuple[str, ...]
     seeds: tuple[int, ...]
     images: np.ndarray
@@ -27,29 +32,31 @@ class PictureSet:
         return torch.from_numpy(self.images).flatten(0, 1)
 
 
-def make(folder: Path, prompts: Sequence[str], seeds: Sequence[int], cache: Path) -> PictureSet:
-    """Sample `folder` as it is served; pictures made before of equal weights, prompts and seeds come from `cache`.
+@dataclass(frozen=True)
+class Sampling:
+    """How a folder without sampling.json is sampled; one that has it is sampled as that says."""
+
+    steps: int
+    guidance_scale: float
+
+
+def make(folder: Path, prompts: Sequence[str], seeds: Sequence[int], cache: Path, sampling: Sampling) -> PictureSet:
+    """Sample `folder` as it is served; pictures of equal weights, grid, prompts and seeds come from `cache`.
 
     Raises FolderRefused for a folder that cannot be served and RuntimeError when a picture fails.
     """
-    model = model_folder.load(str(folder))
-    path = cache / f"{folder.name}-{model.sha256[:12]}.npz"
-    images = _kept(path, prompts, seeds)
-    if images is None:
+    model = model_folder.load(str(folder), steps=sampling.steps)
+    if not (folder / FILE_NAME).is_file():
+        guided = model.contract.model_copy(update={"guidance_scale": sampling.guidance_scale})
+        model = replace(model, contract=guided)
+    asked = json.dumps([model.sha256, model.contract.model_dump(mode="json"), list(prompts), list(seeds)])
+    path = cache / f"{folder.resolve().name}-{hashlib.sha256(asked.encode()).hexdigest()[:12]}.npy"
+    if path.exists():
+        images = np.load(path, allow_pickle=False)
+    else:
         engine = Engine(model, max_batch=len(seeds))
-        rows = [
-            generate(engine, [prompt] * len(seeds), seeds)
-            for prompt in track(prompts, description=folder.resolve().name)
-        ]
-        images = np.stack(rows)
+        described = track(prompts, description=folder.resolve().name)
+        images = np.stack([generate(engine, [prompt] * len(seeds), seeds) for prompt in described])
         cache.mkdir(parents=True, exist_ok=True)
-        np.savez(path, images=images, prompts=np.array(prompts), seeds=np.array(seeds))
-    return PictureSet(model.sha256, tuple(prompts), tuple(seeds), images)
-
-
-def _kept(path: Path, prompts: Sequence[str], seeds: Sequence[int]) -> np.ndarray | None:
-    if not path.exists():
-        return None
-    with np.load(path, allow_pickle=False) as kept:
-        fits = list(kept["prompts"]) == list(prompts) and list(kept["seeds"]) == list(seeds)
-        return kept["images"] if fits else None
+        np.save(path, images)
+    return PictureSet(model.sha256, model.contract.evaluations, tuple(prompts), tuple(seeds), images)

@@ -1,14 +1,12 @@
 """Reading pictures: the bundled encoder knows the artwork's things, and the report knows a good model from noise."""
 
-import numpy as np
 import torch
 
 from distill.emoji.encoder import EmojiEncoder, Reading
 from distill.emoji.world import EMOJI, STYLES
-from distill.evaluation import emoji
-from distill.evaluation.pictures import PictureSet
+from distill.evaluation import emoji, metrics
 
-PROMPTS = (*emoji.VAGUE_PROMPTS, *emoji.name_prompts())
+PROMPTS = emoji.prompts()
 SEEDS = tuple(range(9))
 
 
@@ -17,11 +15,6 @@ def reading(kind: torch.Tensor) -> Reading:
     certain = torch.nn.functional.one_hot(kind, len(EMOJI)).float()
     style = torch.nn.functional.one_hot(torch.zeros_like(kind), len(STYLES)).float()
     return Reading(certain, certain, style)
-
-
-def pictures() -> PictureSet:
-    images = np.zeros((len(PROMPTS), len(SEEDS), 64, 64, 3), dtype=np.uint8)
-    return PictureSet("0" * 64, PROMPTS, SEEDS, images)
 
 
 def fitting(prompt: str) -> list[int]:
@@ -47,20 +40,34 @@ def test_an_unsure_picture_matches_nothing() -> None:
     assert emoji.prompt_match(("a red apple",), unsure).tolist() == [[0.0, 0.0]]
 
 
+def varied_and_collapsed() -> tuple[Reading, Reading]:
+    """Nine pictures of each prompt, all of them right: of all that fits, and of one thing alone."""
+    fits = [fitting(prompt) for prompt in PROMPTS]
+    varied = [of_prompt[i % len(of_prompt)] for of_prompt in fits for i in range(len(SEEDS))]
+    collapsed = [of_prompt[0] for of_prompt in fits for _ in SEEDS]
+    return reading(torch.tensor(varied)), reading(torch.tensor(collapsed))
+
+
 def test_a_varied_model_and_a_collapsed_one() -> None:
-    varied, collapsed = [], []
-    for prompt in PROMPTS:
-        fits = fitting(prompt)
-        varied += [fits[i % len(fits)] for i in range(len(SEEDS))]
-        collapsed += [fits[0]] * len(SEEDS)
-    made = pictures()
-    rich, poor = (reading(torch.tensor(kinds)) for kinds in (varied, collapsed))
-    assert emoji.describe(made, rich)["prompt_match_vague"] == 1.0
-    assert emoji.describe(made, rich)["distinct_emoji_vague"] > 4
-    assert emoji.describe(made, poor)["distinct_emoji_vague"] == 1
-    assert emoji.describe(made, poor)["diversity_vague"] < 1e-6
-    ratio = emoji.compare(poor, rich, made, made)["diversity_ratio_vague"]
-    assert ratio["high"] < 0.01
+    rich, poor = (emoji.describe(PROMPTS, one) for one in varied_and_collapsed())
+    assert (rich["prompt_match_vague"], rich["prompt_match"], rich["unsure"]) == (1, 1, 0)
+    assert rich["distinct_emoji_vague"] > 4
+    assert rich["reached_of_reachable_vague"] == 1
+    assert rich["emoji_entropy_vague"] > 2
+    assert (poor["prompt_match_vague"], poor["distinct_emoji_vague"], poor["emoji_entropy_vague"]) == (1, 1, 0)
+    assert poor["reached_of_reachable_vague"] < 0.4
+
+
+def test_unsure_pictures_are_no_modes() -> None:
+    even = torch.full((len(PROMPTS) * len(SEEDS), len(EMOJI)), 1 / len(EMOJI))
+    unsure = emoji.describe(PROMPTS, Reading(even, even, even[:, : len(STYLES)]))
+    assert (unsure["distinct_emoji_vague"], unsure["emoji_entropy_vague"], unsure["unsure"]) == (0, 0, 1)
+
+
+def test_a_collapsed_models_histogram_is_far_from_the_teachers() -> None:
+    rich, poor = (emoji.kinds(one.emoji, len(PROMPTS))[emoji.VAGUE] for one in varied_and_collapsed())
+    assert metrics.histogram_distance(rich, rich).abs().max() < 1e-6
+    assert metrics.histogram_distance(poor, rich).mean() > 0.4
 
 
 def test_the_encoder_survives_saving(tmp_path) -> None:

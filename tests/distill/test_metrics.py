@@ -51,22 +51,80 @@ def test_manifolds_tell_lost_modes_from_wrong_samples() -> None:
     assert (wrong.precision, wrong.coverage, wrong.density) == (0.0, 0.0, 0.0)
 
 
-def test_kernel_distance_is_near_zero_for_equal_and_large_for_shifted_distributions() -> None:
-    generator = torch.Generator().manual_seed(0)
-    first, second = torch.randn(500, 8, generator=generator), torch.randn(500, 8, generator=generator)
-    assert abs(metrics.kernel_distance(first, second)) < 0.02
-    assert metrics.kernel_distance(first, second + 1) > 1
-
-
 def test_kernel_distance_matches_its_definition() -> None:
-    first, second = torch.randn(4, 3, dtype=torch.float64), torch.randn(5, 3, dtype=torch.float64)
+    first, second = torch.randn(2, 3, 4, dtype=torch.float64), torch.randn(2, 5, 4, dtype=torch.float64)
 
-    def mean(a, b, skip_equal):
-        pairs = [(i, j) for i in range(len(a)) for j in range(len(b)) if not (skip_equal and i == j)]
-        return sum(float((a[i] @ b[j] / 3 + 1) ** 3) for i, j in pairs) / len(pairs)
+    def mean(a: torch.Tensor, b: torch.Tensor, p: int, q: int, distinct: bool) -> float:
+        pairs = [(x, y) for x in range(len(a[p])) for y in range(len(b[q])) if not (distinct and p == q and x == y)]
+        return sum(float((a[p, x] @ b[q, y] / 4 + 1) ** 3) for x, y in pairs) / len(pairs)
 
-    expected = mean(first, first, True) + mean(second, second, True) - 2 * mean(first, second, False)
-    assert math.isclose(metrics.kernel_distance(first, second), expected, rel_tol=1e-9)
+    blocks = [(p, q) for p in range(2) for q in range(2)]
+    expected = sum(
+        mean(first, first, *pair, True) + mean(second, second, *pair, True) - 2 * mean(first, second, *pair, False)
+        for pair in blocks
+    )
+    assert math.isclose(metrics.kernel_distance(first, second).mean(), expected / 4, rel_tol=1e-9)
+
+
+def prompts_apart(samples: int, generator: torch.Generator) -> torch.Tensor:
+    """64 prompts, far from each other, with narrow samples: [64, samples, 8]."""
+    centres = 2 * torch.randn(64, 1, 8, generator=generator)
+    return centres + 0.3 * torch.randn(64, samples, 8, generator=generator)
+
+
+def test_kernel_distance_of_sets_that_share_prompts_is_not_biased() -> None:
+    """Where the formula over all pairs, blind to prompts, is far below 0."""
+    generator = torch.Generator().manual_seed(0)
+    made = prompts_apart(40 * 8, generator)
+    found = torch.stack([metrics.kernel_distance(*part.chunk(2, 1)).mean() for part in made.chunk(40, 1)])
+    assert abs(found.mean()) < 3 * found.std() / 40**0.5
+    flat = made[:, :4].flatten(0, 1).double(), made[:, 4:8].flatten(0, 1).double()
+    blind = metrics.kernel_distance(*(part[None] for part in flat)).item()
+    assert blind < -10 * found.std()
+
+
+def test_kernel_distance_of_an_equal_student_is_under_its_floor_and_of_another_above_it() -> None:
+    generator = torch.Generator().manual_seed(0)
+    both = prompts_apart(18, generator)
+    teacher, equal = both[:, :9], both[:, 9:]
+    same = metrics.kernel_distance_and_floor(teacher, equal, draws=200)
+    assert same.low < 0 < same.high
+    assert same.value < same.floor
+    blurred = metrics.kernel_distance_and_floor(teacher, 0.9 * equal, draws=200)
+    assert blurred.low > same.floor
+    assert blurred.low < blurred.value < blurred.high
+
+
+def test_halves_are_disjoint_and_need_four_samples() -> None:
+    for one, other in metrics.halves(9):
+        assert len(one) == len(other) == 4
+        assert not set(one.tolist()) & set(other.tolist())
+    with pytest.raises(ValueError, match="at least 4"):
+        metrics.halves(3)
+
+
+def test_entropy_of_known_histograms() -> None:
+    shares = torch.tensor([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]])
+    assert metrics.entropy(shares).tolist() == pytest.approx([1.0, 0.0])
+
+
+def test_histogram_distance_is_unbiased_and_tells_collapse() -> None:
+    generator = torch.Generator().manual_seed(0)
+    first, second = (torch.randint(4, (5_000, 4), generator=generator) for _ in range(2))
+    assert metrics.repeats(first).mean().item() == pytest.approx(0.25, abs=0.01)
+    assert metrics.histogram_distance(first, second).mean().item() == pytest.approx(0, abs=0.01)
+    collapsed = torch.zeros_like(first)
+    assert metrics.repeats(collapsed).unique().tolist() == [1]
+    # (1 − ¼)² + 3 · ¼²
+    assert metrics.histogram_distance(collapsed, first).mean().item() == pytest.approx(0.75, abs=0.01)
+
+
+def test_paired_difference_is_exact_for_a_constant_and_covers_zero_for_noise() -> None:
+    base = torch.randn(64, generator=torch.Generator().manual_seed(0))
+    exact = metrics.paired_difference(base + 2, base)
+    assert (exact.value, exact.low, exact.high) == pytest.approx((2, 2, 2))
+    noisy = metrics.paired_difference(base.roll(1), base)
+    assert noisy.low < 0 < noisy.high
 
 
 def test_paired_ratio_is_exact_for_a_constant_factor_and_wide_for_noise() -> None:

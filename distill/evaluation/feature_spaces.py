@@ -1,0 +1,82 @@
+"""The spaces in which pictures are compared: each a frozen reader, uint8 [B, H, W, 3] → float32 [B, D]."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+from transformers import AutoConfig, AutoModel, CLIPVisionModel
+
+from distill.emoji.encoder import EmojiEncoder
+from distill.evaluation.preprocessing import Preprocessing
+from worker.model_folder import device_and_dtype
+
+FeatureSpace = Callable[[torch.Tensor], torch.Tensor]
+
+BATCH = 32
+DINO = ("dinov2", "dinov2_with_registers", "dinov3_vit")
+LAYOUT = 8
+"""Cells of `layout` along an edge."""
+
+
+def load(folders: Mapping[str, Path]) -> dict[str, FeatureSpace]:
+    """`layout`, which needs no weights, and a space for each of `folders`, by its name: dino, clip or emoji.
+
+    Raises ValueError for another name, and for a folder that does not hold such a network.
+    """
+    kinds = {"dino": dino, "clip": clip, "emoji": emoji}
+    if unknown := folders.keys() - kinds.keys():
+        raise ValueError(f"--features: {unknown.pop()} is none of {', '.join(kinds)}")
+    return {"layout": layout} | {name: kinds[name](folder) for name, folder in folders.items()}
+
+
+def layout(images: torch.Tensor) -> torch.Tensor:
+    """Where light and colour are: 8×8 mean colours less the picture's own mean. D = 192."""
+    pixels = images.permute(0, 3, 1, 2).float() / 127.5 - 1
+    cells = F.adaptive_avg_pool2d(pixels, LAYOUT)
+    return (cells - cells.mean((2, 3), keepdim=True)).flatten(1)
+
+
+def dino(folder: Path) -> FeatureSpace:
+    """DINOv2 or DINOv3: the pooled class token after the last norm, as the paper takes it."""
+    check_folder("--features dino", folder, DINO)
+    network = frozen(AutoModel.from_pretrained(folder, use_safetensors=True, local_files_only=True))
+    return _in_parts(network, Preprocessing.load(folder), lambda answer: answer.pooler_output)
+
+
+def clip(folder: Path) -> FeatureSpace:
+    """The picture half of a CLIP: the class token before the last norm and the projection, as the authors' code takes
+    it. It is not the usual image embedding."""
+    check_folder("--features clip", folder, ("clip", "clip_vision_model"))
+    network = frozen(CLIPVisionModel.from_pretrained(folder, use_safetensors=True, local_files_only=True))
+    return _in_parts(network, Preprocessing.load(folder), lambda answer: answer.last_hidden_state[:, 0])
+
+
+def emoji(folder: Path) -> FeatureSpace:
+    """The frozen encoder of the bundled model's world. D = 128."""
+    encoder = EmojiEncoder.load(folder)
+    return lambda images: encoder.read(images).features
+
+
+def check_folder(option: str, folder: Path, kinds: tuple[str, ...]) -> None:
+    """Raises ValueError unless `folder` is a Hugging Face model of one of `kinds`."""
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{option}: {folder} holds no config.json; give the folder of a downloaded model")
+    kind = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
+    if kind not in kinds:
+        raise ValueError(f"{option}: {folder} holds a {kind}, not one of {', '.join(kinds)}")
+
+
+def frozen(network: Any) -> Any:
+    """On the device, in float32."""
+    return network.float().eval().requires_grad_(False).to(device_and_dtype("auto", "auto")[0])
+
+
+def _in_parts(network: Any, preprocessing: Preprocessing, pooled: Callable[[Any], torch.Tensor]) -> FeatureSpace:
+    @torch.no_grad()
+    def read(images: torch.Tensor) -> torch.Tensor:
+        parts = [pooled(network(pixel_values=preprocessing(part.to(network.device)))) for part in images.split(BATCH)]
+        return torch.cat(parts).cpu()
+
+    return read

@@ -1,0 +1,74 @@
+"""Judges that give every picture a number for its prompt, each a published network read from a local folder.
+
+A score that its network did not give does not exist: a missing file is an error before anything is sampled.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch.nn import functional as F
+from transformers import AutoTokenizer, CLIPModel
+
+from distill.evaluation.feature_spaces import BATCH, check_folder, frozen
+from distill.evaluation.image_reward import image_reward
+from distill.evaluation.preprocessing import Preprocessing
+
+Score = Callable[[Sequence[str], torch.Tensor], torch.Tensor]
+"""Prompts [P] and their pictures uint8 [P, R, H, W, 3] → float32 [P, R]; higher is better."""
+
+KINDS = ("clipscore", "pickscore", "imagereward")
+
+
+def load(folders: Mapping[str, Path]) -> dict[str, Score]:
+    """Raises ValueError for a name that is none of KINDS and for a folder without the network's files."""
+    if unknown := folders.keys() - set(KINDS):
+        raise ValueError(f"--scores: {unknown.pop()} is none of {', '.join(KINDS)}")
+    return {name: _load(name, folder) for name, folder in folders.items()}
+
+
+def _load(name: str, folder: Path) -> Score:
+    if name == "imagereward":
+        return image_reward(folder)
+    return clip_score(folder, "cosine" if name == "clipscore" else "logit")
+
+
+class ClipPair:
+    """Both halves of a CLIP: pictures and texts as unit vectors float32 [B, D]. Raises ValueError for other folders."""
+
+    def __init__(self, option: str, folder: Path) -> None:
+        check_folder(option, folder, ("clip",))
+        self.network = frozen(CLIPModel.from_pretrained(folder, use_safetensors=True, local_files_only=True))
+        self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self.preprocessing = Preprocessing.load(folder)
+        self.length = self.network.config.text_config.max_position_embeddings
+
+    @torch.no_grad()
+    def texts(self, texts: Sequence[str]) -> torch.Tensor:
+        read = self.tokenizer(
+            list(texts), padding=True, truncation=True, max_length=self.length, return_tensors="pt"
+        ).to(self.network.device)
+        pooled = self.network.text_model(read.input_ids, attention_mask=read.attention_mask).pooler_output
+        return F.normalize(self.network.text_projection(pooled), dim=-1).cpu()
+
+    @torch.no_grad()
+    def pictures(self, images: torch.Tensor) -> torch.Tensor:
+        """uint8 [B, H, W, 3] → [B, D]."""
+        pixels = (self.preprocessing(part.to(self.network.device)) for part in images.split(BATCH))
+        parts = [self.network.visual_projection(self.network.vision_model(part).pooler_output) for part in pixels]
+        return F.normalize(torch.cat(parts), dim=-1).cpu()
+
+
+def clip_score(folder: Path, scale: Literal["cosine", "logit"]) -> Score:
+    """CLIPScore (arXiv 2104.08718), 2.5·max(cosine, 0); or, as PickScore (arXiv 2305.01569) is read, the cosine times
+    the network's own logit scale."""
+    pair = ClipPair("--scores clipscore" if scale == "cosine" else "--scores pickscore", folder)
+    logit_scale = pair.network.logit_scale.exp().item()
+
+    def score(prompts: Sequence[str], images: torch.Tensor) -> torch.Tensor:
+        pictures = pair.pictures(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+        cosines = torch.einsum("prd,pd->pr", pictures, pair.texts(prompts))
+        return 2.5 * cosines.clamp_min(0) if scale == "cosine" else logit_scale * cosines
+
+    return score
