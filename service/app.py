@@ -8,7 +8,6 @@ import structlog
 from fastapi import FastAPI, Security
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.security import HTTPBearer
-from fastapi.staticfiles import StaticFiles
 from prometheus_client import CollectorRegistry, ProcessCollector
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -63,7 +62,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     install_problem_handlers(app)
     for route in (generate, jobs, images, models, openai, health, metrics, pages):
         app.include_router(route.router)
-    app.mount("/static", StaticFiles(directory=pages.STATIC_DIR), name="static")
+    app.mount("/static", pages.PageParts(directory=pages.STATIC_DIR), name="static")
     return app
 
 

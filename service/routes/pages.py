@@ -1,9 +1,12 @@
 """The playground and the API reference: static pages that load nothing from elsewhere."""
 
 from pathlib import Path
+from typing import Any
 
 from fastapi import APIRouter
 from fastapi.responses import FileResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.responses import Response
 
 STATIC_DIR = Path(__file__).resolve().parent.parent / "static"
 CONTENT_SECURITY_POLICY = (
@@ -12,6 +15,15 @@ CONTENT_SECURITY_POLICY = (
 )
 
 router = APIRouter(include_in_schema=False)
+
+
+class PageParts(StaticFiles):
+    """Scripts and styles; browsers ask each time whether they changed, so that parts of two versions never meet."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(*args, **kwargs)
+        response.headers.update({"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"})
+        return response
 
 
 @router.get("/")
@@ -26,5 +38,10 @@ async def reference() -> FileResponse:
 
 
 def _page(name: str) -> FileResponse:
-    headers = {"Content-Security-Policy": CONTENT_SECURITY_POLICY, "Referrer-Policy": "no-referrer"}
+    headers = {
+        "Cache-Control": "no-cache",
+        "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+    }
     return FileResponse(STATIC_DIR / name, headers=headers)

@@ -13,6 +13,7 @@ import { choice, chooseModel, chosenModels, readModels, severalModels, watchServ
 
 const CANDIDATES_PER_IMAGE = 4;
 const MAX_CANDIDATES = 64;
+const TIMEOUT_S = 600; // who watches can cancel, and a teacher on a CPU takes its time
 
 let jobId = null;
 let running = false;
@@ -42,9 +43,11 @@ async function run() {
 async function draw(wanted, [first, ...others]) {
   const onStart = (id) => { jobId = id; };
   const { prompt, num_images, seed } = wanted;
-  const images = await first.run({ prompt, num_images, seed, ...named(first.model), ...select(wanted) }, onStart);
+  const own = { num_images, seed, ...select(wanted) };
+  const images = await first.run({ prompt, ...own, ...named(first.model), timeout: TIMEOUT_S }, onStart);
   for (const panel of others) {
-    await panel.run({ prompt, seeds: images.map((image) => image.seed), ...named(panel.model) }, onStart);
+    const seeds = images.map((image) => image.seed);
+    await panel.run({ prompt, seeds, ...named(panel.model), timeout: TIMEOUT_S }, onStart);
   }
 }
 

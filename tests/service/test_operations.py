@@ -66,12 +66,16 @@ async def test_pages_load_nothing_from_elsewhere(api: httpx.AsyncClient, path: s
     page = await api.get(path)
     assert page.headers["content-type"].startswith("text/html")
     assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert "unsafe" not in page.headers["content-security-policy"]
     assert "style=" not in page.text
     assert "onclick" not in page.text
     assert not re.search("https?://", page.text)
     parts = re.findall('(?:src|href)="(/static/[^"]+)"', page.text)
     assert len(parts) >= 2
-    assert [(await api.get(part)).status_code for part in parts] == [200] * len(parts)
+    for answer in (page, *[await api.get(part) for part in parts]):
+        assert answer.status_code == 200
+        assert answer.headers["cache-control"] == "no-cache"
+        assert answer.headers["x-content-type-options"] == "nosniff"
 
 
 def test_static_files_name_no_other_host() -> None:
