@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 COMPOSE ?= docker compose -f compose.yaml -f docker/compose.check.yaml
 
-.PHONY: serve serve-both test lint models check-compose clean
+.PHONY: serve serve-both test lint chaos models check-compose clean
 
 serve: $(VENV)/serve.stamp  ## The service with the bundled model on http://localhost:8000
 	$(BIN)/fourstep up
@@ -19,6 +19,9 @@ lint: $(VENV)/test.stamp  ## Style, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+chaos: $(VENV)/test.stamp  ## 2,000 images while workers, Redis, API copies and connections break; under ten minutes
+	$(BIN)/python -m tests.chaos --out bench/results/chaos.json
 
 models: $(VENV)/test.stamp  ## Make the bundled models again from the artwork (hours; needs npm)
 	$(BIN)/python -m distill.emoji --work build/emoji

@@ -263,7 +263,8 @@ class TaskQueue:
         fields = await self._redis.hgetall(self._keys.job(job_id))
         if not fields:
             return None
-        return read_job(job_id, self.model, fields, await self._delivered(fields[b"entry:0"]))
+        told = any(name.startswith(b"image:") for name in fields)
+        return read_job(job_id, self.model, fields, told or await self._delivered(fields[b"entry:0"]))
 
     async def image(self, sha256: str, image_format: ImageFormat) -> bytes | None:
         """The bytes of a committed image, or None when unknown or expired."""

@@ -65,7 +65,7 @@ def _refused(scope: Scope) -> Problem:
     return Problem(401, "no-api-key", "A key is needed", detail, headers={"WWW-Authenticate": "Bearer"})
 
 
-def _caller(request: Request) -> str:
+async def _caller(request: Request) -> str:
     return request.state.caller
 
 

@@ -23,7 +23,8 @@ class ApiContext:
     metrics: ApiMetrics
 
 
-def _context(request: Request) -> ApiContext:
+async def _context(request: Request) -> ApiContext:
+    # Async, though it awaits nothing: FastAPI would send a plain function through its thread pool.
     return request.app.state.context
 
 

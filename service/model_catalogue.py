@@ -1,5 +1,6 @@
 """The models that workers have announced, as the API sees them."""
 
+import asyncio
 import time
 from dataclasses import dataclass
 
@@ -32,17 +33,24 @@ class ModelCatalogue:
         self._queues: dict[str, TaskQueue] = {}
         self._recent: list[ServedModel] = []
         self._read_at = float("-inf")
+        self._reading = asyncio.Lock()
 
     async def read(self) -> list[ServedModel]:
         """All announced models as they are now: the default one, those with live workers, then by name."""
         served = []
         for name in await known_models(self._redis):
-            queue = self._queues.setdefault(name, TaskQueue(self._redis, name))
+            queue = self._queues.get(name) or self._queues.setdefault(name, TaskQueue(self._redis, name))
             if card := await queue.card():
                 served.append(ServedModel(card, await queue.workers(), queue))
         self._recent = sorted(served, key=self._rank)
         self._read_at = time.monotonic()
         return self._recent
+
+    async def _at_most_a_second_old(self) -> list[ServedModel]:
+        async with self._reading:  # of a burst of calls one reads, and the others get what it has read
+            if not self._recent or time.monotonic() - self._read_at > MAX_AGE_S:
+                return await self.read()
+            return self._recent
 
     def _rank(self, model: ServedModel) -> tuple[bool, bool, str]:
         return model.card.name != self._default_model, not model.workers, model.card.name
@@ -56,9 +64,7 @@ class ModelCatalogue:
 
     async def choose(self, name: str | None) -> ServedModel:
         """The model called `name`, or the default one; Problem 503 when it is not there yet, 422 for another name."""
-        served = self._recent
-        if not served or time.monotonic() - self._read_at > MAX_AGE_S:
-            served = await self.read()
+        served = await self._at_most_a_second_old()
         wanted = self._default_model if name is None else name
         for model in served:
             if wanted in (None, model.card.name):

@@ -1,0 +1,102 @@
+"""A worker without an engine, ``python -m bench.null_worker``: settles every image at once with one tiny PNG."""
+
+import argparse
+import asyncio
+import hashlib
+import time
+
+from jobs.connection import open_redis
+from jobs.models import Determinism, ImageResult, ImageTask, ModelCard, Timings
+from jobs.queue import Claim, TaskQueue
+
+MODEL = "null"
+# A PNG of one pixel.
+PNG = bytes.fromhex(
+    "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c4944415408d763f8cfc000000301"
+    "0100c9fe92ef0000000049454e44ae426082"
+)
+SHA256 = hashlib.sha256(PNG).hexdigest()
+CARD = ModelCard(
+    name=MODEL,
+    sha256=SHA256,
+    family="sd3",
+    method="none",
+    steps=4,
+    evaluations=4,
+    sizes=[(64, 64)],
+    max_sequence_length=16,
+    version="0",
+    settings={},
+)
+
+
+class NullWorker:
+    """Settles at most `rate` images a second, 0 for as fast as it can."""
+
+    def __init__(self, queue: TaskQueue, rate: float) -> None:
+        self._queue = queue
+        self._rate = rate
+        self._free_at = time.monotonic()
+        self._settling: set[asyncio.Task] = set()
+
+    async def run(self) -> None:
+        announcing = asyncio.create_task(self._announce())
+        while not announcing.done():
+            count = 64 - len(self._settling) if not self._rate else 8
+            claims = await self._queue.claim("null", max(1, count), block_s=1)
+            await self._work(len(claims))
+            for claim in claims:
+                task = asyncio.create_task(self._settle(claim))
+                self._settling.add(task)
+                task.add_done_callback(self._settling.discard)
+            if len(self._settling) >= 64:
+                await asyncio.wait(self._settling, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _announce(self) -> None:
+        while True:
+            await self._queue.announce("null", CARD, ttl_s=30)
+            await asyncio.sleep(10)
+
+    async def _work(self, images: int) -> None:
+        """As long as an engine of `rate` would take."""
+        if self._rate:
+            self._free_at = max(self._free_at, time.monotonic()) + images / self._rate
+            await asyncio.sleep(max(0.0, self._free_at - time.monotonic()))
+
+    async def _settle(self, claim: Claim) -> None:
+        await self._queue.commit(claim, _result(claim.task), PNG, ttl_s=600)
+
+
+def _result(task: ImageTask) -> ImageResult:
+    total = time.time() - task.created
+    return ImageResult(
+        index=task.index,
+        seed=task.seed,
+        width=task.width,
+        height=task.height,
+        format=task.format,
+        sha256=SHA256,
+        timings=Timings(queue=total, encode=0, denoise=0, decode=0, encode_image=0, total=total),
+        determinism=Determinism(mode=task.mode, bucket=1, device="none", dtype="none", torch="0", model_sha=SHA256),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("redis_url")
+    parser.add_argument("--rate", type=float, default=0.0)
+    arguments = parser.parse_args()
+
+    async def serve() -> None:
+        await NullWorker(TaskQueue(open_redis(arguments.redis_url), MODEL), arguments.rate).run()
+
+    try:
+        import uvloop
+
+        uvloop.run(serve())
+    except KeyboardInterrupt:
+        pass
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""``make chaos``: 2,000 acknowledged images while everything breaks; exit code 1 unless each has one honest end.
+
+Workers are killed with SIGKILL every few seconds, Redis twice (with an append-only file), API copies are killed and
+stopped, Redis is full, stopped and slow, connections are cut, and calls are sent three times at once.
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.chaos.faults import EVERY_FAULT
+from tests.chaos.trial import trial
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--kill-every", type=float, default=3.0, metavar="SECONDS")
+    parser.add_argument("--out", type=Path, help="where the verdict is written as JSON")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="fourstep-chaos-") as folder:
+        verdict = asyncio.run(trial(Path(folder), arguments.images, arguments.kill_every, EVERY_FAULT, pause_s=2.0))
+    report = json.dumps(verdict.as_json(), indent=2) + "\n"
+    sys.stdout.write(report)
+    if arguments.out:
+        arguments.out.write_text(report)
+    return 0 if verdict.holds else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

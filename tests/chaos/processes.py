@@ -1,0 +1,128 @@
+"""The processes under trial: Redis with an append-only file, workers and API copies, started again at each death."""
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+from redis import Redis
+
+from tests import redis_servers
+
+# Everything that takes seconds to import is imported once, and each life is forked from there.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["worker.process", "diffusers", "tests.chaos.preload", "service.server"])
+
+POLL_S = 0.1
+
+
+def _live(kind: str, settings: dict[str, str], log: str) -> None:
+    """The body of one life: `kind` is worker or api."""
+    os.environ.update(settings)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 2)
+    os.dup2(descriptor, 1)
+    if kind == "worker":
+        from worker.main import main
+
+        sys.exit(main())
+    from jobs.settings import ApiSettings
+    from service.server import serve
+
+    serve(ApiSettings())
+
+
+class AppendOnlyRedis:
+    """A Redis that writes every command down before it answers."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = redis_servers.free_port()
+        self._folder = folder
+        self._stack = ExitStack()
+        self.process = self._start()
+
+    @property
+    def client(self) -> Redis:
+        return Redis(port=self.port)
+
+    def restart(self) -> None:
+        """SIGKILL, and a new life from the append-only file."""
+        self._stack.close()
+        self.process = self._start()
+
+    def stop(self) -> None:
+        self._stack.close()
+
+    def _start(self) -> subprocess.Popen:
+        config = "appendonly yes\nappendfsync always\nmaxmemory-policy noeviction"
+        return self._stack.enter_context(redis_servers.server(self._folder, config, port=self.port))
+
+
+class Lives:
+    """A process that is started again whenever it dies; its counters are summed over all its lives.
+
+    `url` is where its metrics are, and for an API its service.
+    """
+
+    def __init__(self, name: str, kind: str, settings: dict[str, str], port: int, folder: Path) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self.deaths = 0
+        self._arguments = (kind, settings, str(folder / f"{name}.log"))
+        self._ended: Counter[str] = Counter()
+        self._seen: Counter[str] = Counter()
+        self._process = self._begin()
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Each counter with its labels, as last scraped in each life."""
+        return self._ended + self._seen
+
+    async def keep(self) -> None:
+        """Scrape, and start again after each death, for ever."""
+        async with httpx.AsyncClient(trust_env=False, timeout=2) as client:
+            while True:
+                await self.scrape(client)
+                if not self._process.is_alive():
+                    self._bury()
+                    self._process = self._begin()
+                await asyncio.sleep(POLL_S)
+
+    async def scrape(self, client: httpx.AsyncClient) -> None:
+        try:
+            text = (await client.get(f"{self.url}/metrics")).text
+        except httpx.TransportError:
+            return
+        families = text_string_to_metric_families(text)
+        samples = [sample for family in families if family.type == "counter" for sample in family.samples]
+        self._seen = Counter(
+            {
+                "/".join([sample.name, *sample.labels.values()]): int(sample.value)
+                for sample in samples
+                if sample.name.endswith("_total")
+            }
+        )
+
+    def send(self, number: signal.Signals) -> None:
+        if self._process.is_alive() and self._process.pid:
+            os.kill(self._process.pid, number)
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.join()
+
+    def _bury(self) -> None:
+        self._process.join()
+        self.deaths += 1
+        self._ended, self._seen = self.counts, Counter()
+
+    def _begin(self) -> multiprocessing.process.BaseProcess:
+        process = FORKS.Process(target=_live, args=self._arguments, daemon=True)
+        process.start()
+        return process
