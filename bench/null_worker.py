@@ -3,7 +3,10 @@
 import argparse
 import asyncio
 import hashlib
+import os
 import time
+
+import uvloop
 
 from jobs.connection import open_redis
 from jobs.models import Determinism, ImageResult, ImageTask, ModelCard, Timings
@@ -64,7 +67,7 @@ class NullWorker:
             await asyncio.sleep(max(0.0, self._free_at - time.monotonic()))
 
     async def _settle(self, claim: Claim) -> None:
-        await self._queue.commit(claim, _result(claim.task), PNG, ttl_s=600)
+        await self._queue.commit(claim, _result(claim.task), PNG, ttl_s=5)
 
 
 def _result(task: ImageTask) -> ImageResult:
@@ -83,19 +86,13 @@ def _result(task: ImageTask) -> ImageResult:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("redis_url")
     parser.add_argument("--rate", type=float, default=0.0)
     arguments = parser.parse_args()
 
     async def serve() -> None:
-        await NullWorker(TaskQueue(open_redis(arguments.redis_url), MODEL), arguments.rate).run()
+        await NullWorker(TaskQueue(open_redis(os.environ["FOURSTEP_REDIS_URL"]), MODEL), arguments.rate).run()
 
-    try:
-        import uvloop
-
-        uvloop.run(serve())
-    except KeyboardInterrupt:
-        pass
+    uvloop.run(serve())
 
 
 if __name__ == "__main__":

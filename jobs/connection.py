@@ -10,6 +10,8 @@ from redis.asyncio.connection import SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 
+from jobs.pipelining import PipeliningRedis
+
 # Longer than any blocking read below, short enough to notice a hung server.
 SOCKET_TIMEOUT_S = 5.0
 # Commands beyond these wait for a connection to become free, for as long as for an answer.
@@ -49,7 +51,7 @@ def open_redis(redis_url: str) -> Redis:
     pool = BlockingConnectionPool.from_url(
         redis_url, max_connections=MAX_CONNECTIONS, timeout=SOCKET_TIMEOUT_S, **common
     )
-    return Redis.from_pool(pool)
+    return PipeliningRedis.from_pool(pool)
 
 
 def check_address(redis_url: str) -> None:
@@ -70,7 +72,8 @@ def _behind_sentinel(redis_url: str, scheme: str, common: dict[str, Any]) -> Red
     login = {name: options.pop(f"sentinel_{name}", None) for name in ("username", "password")}
     shared = {name: value for name, value in options.items() if name.startswith(("socket_", "ssl"))}
     sentinel = Sentinel(_hosts(redis_url, SENTINEL), sentinel_kwargs=shared | login)
-    return sentinel.master_for(service, db=int(database or 0), max_connections=MAX_CONNECTIONS_TO_A_NODE, **options)
+    options |= {"db": int(database or 0), "max_connections": MAX_CONNECTIONS_TO_A_NODE}
+    return sentinel.master_for(service, redis_class=PipeliningRedis, **options)
 
 
 def _cluster(redis_url: str, scheme: str, common: dict[str, Any]) -> Redis:

@@ -12,6 +12,8 @@ class ModelKeys:
 
     def __init__(self, model: str) -> None:
         self._prefix = f"fourstep:{{{model}}}"
+        self.unused = f"{self._prefix}:unused"
+        """Stands where a script takes a key that this call has no use for."""
         self.tasks = f"{self._prefix}:tasks"
         self.sets = f"{self._prefix}:sets"
         self.card = f"{self._prefix}:card"

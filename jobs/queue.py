@@ -86,8 +86,8 @@ class TaskQueue:
             keys=[
                 self._keys.tasks,
                 self._keys.job(job_id),
-                self._keys.idempotency(once.client, once.key) if once else self._keys.idempotency("", ""),
-                self._keys.rate(rate.client if rate else ""),
+                self._keys.idempotency(once.client, once.key) if once else self._keys.unused,
+                self._keys.rate(rate.client) if rate else self._keys.unused,
                 self._keys.throughput,
                 self._keys.sets,
             ],

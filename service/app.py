@@ -1,5 +1,6 @@
 """The FastAPI application."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -90,6 +91,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await _report_redis(context.redis)
     await context.events.start()
     yield
+    await asyncio.sleep(0)  # calls that were just cancelled say what they leave behind
+    await asyncio.gather(*context.leaving, return_exceptions=True)
     await context.events.aclose()
     await context.redis.aclose()
     send_last_spans()

@@ -1,6 +1,7 @@
 """What the routes share: one of each per API process."""
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -15,12 +16,15 @@ from service.model_catalogue import ModelCatalogue
 
 @dataclass(frozen=True)
 class ApiContext:
+    """`leaving` are the cancellations under way for clients that are gone; Redis stays open until they are done."""
+
     settings: ApiSettings
     redis: Redis
     events: JobEvents
     catalogue: ModelCatalogue
     registry: CollectorRegistry
     metrics: ApiMetrics
+    leaving: set[asyncio.Task[None]] = field(default_factory=set)
 
 
 async def _context(request: Request) -> ApiContext:

@@ -1,5 +1,6 @@
 """A call's images: admitted, waited for, and given up when nobody wants them any more."""
 
+import asyncio
 from collections.abc import Sequence
 
 from fastapi import Request
@@ -58,9 +59,11 @@ async def generate_while_connected(
         try:
             state = await unless_gone(request, wait_until_settled(model.queue, listener, job_id, deadline))
             raise_failure(state)
-        except ClientGone:
-            if once is None:
-                await _give_up(context, model, job_id, "the client closed the connection")
+        except (ClientGone, asyncio.CancelledError):  # it hung up, or this process stops and hangs up on it
+            if once is None:  # by a task of its own: this one may be cancelled at every await
+                leaving = asyncio.create_task(_give_up(context, model, job_id, "the client's connection was closed"))
+                context.leaving.add(leaving)
+                leaving.add_done_callback(context.leaving.discard)
             raise
         except Problem as problem:
             late = problem.details.status == 504

