@@ -66,6 +66,8 @@ function begin(wanted) {
   byId("generate").setAttribute("aria-disabled", "true");
   byId("cancel").hidden = false;
   byId("status").textContent = `Drawing ${counted(wanted.num_images)}…`;
+  const results = byId("results");
+  if (results.getBoundingClientRect().top > innerHeight / 2) results.scrollIntoView(); // below the form, on a phone
 }
 
 function finish(wanted, panels) {

@@ -25,6 +25,7 @@ export function askAgain(wanted) {
   byId("lock").checked = true;
   byId("diverse").checked = wanted.diverse;
   choose(wanted.model);
+  byId("generate").focus({ preventScroll: true }); // the button that was pressed is about to go
   byId("form").requestSubmit();
 }
 

@@ -21,6 +21,7 @@ export class ResultPanel {
     this.#tell("drawing…");
     try {
       const job = await start(request);
+      this.started = true;
       onStart(job.id);
       const { images, state } = await this.#follow(job.id);
       this.seconds = (performance.now() - began) / 1000;
@@ -33,7 +34,9 @@ export class ResultPanel {
     }
   }
 
+  // Leaves what was made; a panel whose job was refused, or never sent, goes.
   giveUp() {
+    if (!this.started) this.element.remove();
     this.#tell("stopped");
     for (const card of this.cards) card.giveUp();
   }

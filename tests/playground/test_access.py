@@ -28,6 +28,7 @@ def test_everything_can_be_done_by_keyboard(playground: Page) -> None:
     playground.keyboard.press("Enter")
     expect(playground.get_by_label("Lock the seed")).to_be_checked()
     finished(playground, 1)
+    expect(playground.get_by_role("button", name="Generate")).to_be_focused()
     assert seeds(playground) == [seed]
 
 
@@ -79,6 +80,14 @@ def test_no_sideways_scrolling(browser: Browser, server: str, width: int) -> Non
         assert page.evaluate("document.documentElement.scrollWidth") == width, path
         page.goto(f"{server}/docs")
         expect(page.locator("#about")).to_contain_text("Version")
+    page.close()
+
+
+def test_on_a_phone_the_pictures_come_into_view(browser: Browser, server: str) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.goto(server)
+    generate(page, "fruit", 1)
+    expect(page.locator("#pictures img")).to_be_in_viewport(ratio=1)
     page.close()
 
 

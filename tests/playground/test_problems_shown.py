@@ -21,6 +21,7 @@ def test_a_key_is_asked_for_kept_in_the_tab_only_and_a_used_up_rate_says_when(pa
     generate_until_limited(page)
     alert = page.get_by_role("alert")
     expect(alert).to_contain_text(re.compile("images a minute"))
+    expect(page.get_by_role("figure")).to_have_count(0)
     retry = page.get_by_role("button", name="Try again")
     expect(retry).to_have_text(re.compile(r"Try again in \d+ s"))
     expect(retry).to_be_disabled()
