@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 COMPOSE ?= docker compose -f compose.yaml -f docker/compose.check.yaml
 
-.PHONY: serve serve-both test lint chaos models check-compose clean
+.PHONY: serve serve-both test lint chaos models bench-distill bench-memory check-compose clean
 
 serve: $(VENV)/serve.stamp  ## The service with the bundled model on http://localhost:8000
 	$(BIN)/fourstep up
@@ -26,6 +26,12 @@ chaos: $(VENV)/test.stamp  ## 2,000 images while workers, Redis, API copies and 
 models: $(VENV)/test.stamp  ## Make the bundled models again from the artwork (hours; needs npm)
 	$(BIN)/python -m distill.emoji --work build/emoji
 	$(BIN)/fourstep distill train --config distill/configs/emoji.yaml --run build/emoji/student --out models/emoji-student
+
+bench-distill: $(VENV)/test.stamp  ## Student updates a second, against the order of the authors' loop
+	$(BIN)/python -m bench.distill_updates
+
+bench-memory: $(VENV)/test.stamp  ## Peak memory of training: three copies against LoRA roles (Linux)
+	$(BIN)/python -m bench.distill_memory
 
 $(VENV)/serve.stamp: pyproject.toml
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)

@@ -7,13 +7,16 @@ and everything in the parts' state that is no tensor. The last two are kept.
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import distributed
+from torch import distributed, nn
+
+from distill import sharding
 
 KEPT = 2
 FOLDER = "checkpoints"
@@ -47,24 +50,43 @@ def exists(run: Path) -> bool:
 def save(run: Path, stateful: Mapping[str, Stateful], done: int, settings: Mapping[str, Any] | None = None) -> None:
     """Write everything or nothing: a kill or a full disk leaves the checkpoint before whole.
 
-    Of several ranks, which must all call it, the first one writes. Raises OSError when the disk is full.
+    Of several ranks, which must all call it, the first one writes, sharded parts gathered one after the other. Raises
+    OSError, on all of them, when the disk is full.
     """
-    states = {name: part.state_dict() for name, part in stateful.items()}
-    if rank() == 0 and done not in steps_of(run):
-        folder = run / FOLDER
-        partial = folder / f"partial-{done:06}"
+    folder = run / FOLDER
+    partial, whole = folder / f"partial-{done:06}", folder / f"step-{done:06}"
+    parts: dict[str, Any] = {}
+
+    def prepare() -> None:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
+
+    def write(name: str, tensors: dict[str, torch.Tensor]) -> None:
         try:
-            _write(partial, states, {"done": done, "settings": settings or {}})
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
-        os.replace(partial, folder / f"step-{done:06}")
+            save_file(tensors, partial / f"{name}.safetensors")
+        except SafetensorError as error:  # what it makes of every error of the operating system
+            raise OSError(f"checkpoint after step {done}: {name} cannot be written: {error}") from error
+        _flush(partial / f"{name}.safetensors")
+
+    def finish() -> None:
+        (partial / STATE).write_text(json.dumps({"done": done, "settings": settings or {}, "parts": parts}))
+        _flush(partial / STATE)
+        _flush(partial)
+        os.replace(partial, whole)
         _flush(folder)
         _rotate(folder, steps_of(run)[:-KEPT])
-    if distributed.is_initialized():
-        distributed.barrier()
+
+    try:
+        _on_first_rank(prepare)
+        for name, part in stateful.items():
+            tensors: dict[str, torch.Tensor] = {}
+            parts[name] = _without_tensors(part.state_dict(), tensors)
+            _on_first_rank(lambda name=name, tensors=tensors: write(name, tensors))  # type: ignore[misc]
+        _on_first_rank(finish)
+    except BaseException:
+        if rank() == 0:
+            shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
 def load(run: Path, stateful: Mapping[str, Stateful], settings: Mapping[str, Any] | None = None) -> int:
@@ -79,7 +101,7 @@ def load(run: Path, stateful: Mapping[str, Stateful], settings: Mapping[str, Any
     state = json.loads((folder / STATE).read_text())
     _refuse_others(state["settings"], settings or {})
     for name, part in stateful.items():
-        part.load_state_dict(_with_tensors(state["parts"][name], load_file(folder / f"{name}.safetensors")))
+        _restore(part, _with_tensors(state["parts"][name], load_file(folder / f"{name}.safetensors")))
     return state["done"]
 
 
@@ -104,16 +126,27 @@ def _refuse_others(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         raise OtherSettings(f"this run was begun with other settings: {changes}")
 
 
-def _write(folder: Path, states: Mapping[str, Any], about: Mapping[str, Any]) -> None:
-    parts = {}
-    for name, state in states.items():
-        tensors: dict[str, torch.Tensor] = {}
-        parts[name] = _without_tensors(state, tensors)
-        save_file(tensors, folder / f"{name}.safetensors")
-        _flush(folder / f"{name}.safetensors")
-    (folder / STATE).write_text(json.dumps({**about, "parts": parts}))
-    _flush(folder / STATE)
-    _flush(folder)
+def _on_first_rank(work: Callable[[], None]) -> None:
+    """Let the first rank work while the others wait; an OSError there is raised on all ranks."""
+    failed: list[OSError | None] = [None]
+    if rank() == 0:
+        try:
+            work()
+        except OSError as error:
+            failed = [error]
+    if distributed.is_initialized():
+        distributed.broadcast_object_list(failed, src=0)
+    if failed[0] is not None:
+        raise failed[0]
+
+
+def _restore(part: Stateful, state: Any) -> None:
+    if isinstance(part, nn.Module):
+        sharding.load_module(part, state)
+    elif isinstance(part, torch.optim.Optimizer):
+        sharding.load_optimizer(part, state)
+    else:
+        part.load_state_dict(state)
 
 
 def _rotate(folder: Path, old: list[int]) -> None:
@@ -128,8 +161,9 @@ def _without_tensors(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
     """`value` as JSON has it, its tensors moved to `tensors`; what JSON lacks becomes {"kind": content}."""
     if isinstance(value, torch.Tensor):
         # Cloned, since safetensors refuses tensors that share memory, as tied weights do.
-        tensors[str(len(tensors))] = value.detach().cpu().contiguous().clone()
-        return {"tensor": str(len(tensors) - 1)}
+        number, gathered = str(len(tensors)), sharding.whole(value.detach())
+        tensors[number] = gathered.cpu().contiguous().clone() if rank() == 0 else torch.empty(0)
+        return {"tensor": number}
     if isinstance(value, Mapping):
         return {"dict": [[key, _without_tensors(content, tensors)] for key, content in value.items()]}
     if isinstance(value, tuple):

@@ -16,18 +16,16 @@ RunFolder = Annotated[Path, typer.Option("--run", help="Checkpoints, log and sam
 def cache(
     teacher: Annotated[Path, typer.Option(help="The teacher's diffusers folder.")],
     prompts: Annotated[Path, typer.Option(help="Text file, one prompt a line.")],
-    out: Annotated[Path, typer.Option(help="The safetensors file to write.")],
+    out: Annotated[Path, typer.Option(help="The folder to write, or to add to.")],
     max_sequence_length: Annotated[int, typer.Option(help="Length of the T5 block, in tokens.")] = 256,
     negative_prompt: Annotated[str, typer.Option(help="Of classifier-free guidance.")] = "",
 ) -> None:
-    """Encode every prompt once; a configuration may then name the file written as its `prompts`."""
+    """Encode every prompt once, for all runs whose configuration names the folder as `embeddings`."""
     with _errors_as_lines():
-        from distill import config, prompt_embeddings, teacher_pipeline
+        from distill import config, embedding_cache
 
         texts = [*config.read_prompts(prompts), negative_prompt]
-        embeddings = prompt_embeddings.encode(teacher_pipeline.load(teacher), texts, max_sequence_length)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        embeddings.save(out)
+        embedding_cache.fill(out, teacher, texts, max_sequence_length)
     typer.echo(f"{len(texts) - 1} prompts → {out}")
 
 
@@ -67,6 +65,23 @@ def export(
         from distill import runs
 
         runs.export(run, out, dtype, lora)
+
+
+@app.command()
+def memory(
+    config: Annotated[Path, typer.Option(help="The run's YAML file.")],
+    architecture: Annotated[
+        Path | None, typer.Option(help="A pipeline folder, of which only the JSON files are read, for the teacher.")
+    ] = None,
+) -> None:
+    """Say how much memory the run will need on each process, from shapes alone."""
+    with _errors_as_lines():
+        from distill import config as configuration
+        from distill import memory as estimate
+
+        found = estimate.of_run(configuration.load(config), architecture)
+    for name in ("weights", "average", "optimizers", "gradients", "activations", "total"):
+        typer.echo(f"{name:<12}{getattr(found, name) / 2**30:>9.3f} GiB")
 
 
 @contextmanager

@@ -99,13 +99,15 @@ class DistillConfig(BaseModel):
     """One run. `steps` counts student updates; each is preceded by `critic_updates` critic updates.
 
     An update takes `accumulate` batches of `batch` samples on each process. With `lora_rank`, student and critic are
-    LoRA adapters on the teacher; without, networks of their own.
+    LoRA adapters on the teacher; without, networks of their own. `embeddings` is a folder of encoded prompts that
+    runs may share; without, the run keeps its own.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     teacher: Path
     prompts: Path
+    embeddings: Path | None = None
     steps: Count
     family: FamilyName = "sd3"
     method_: Annotated[MethodName, Field(alias="method")] = "dp-dmd"

@@ -1,15 +1,11 @@
-"""Prompt embeddings computed once, so that no text encoder is in memory or at work while training."""
+"""Encode prompts once each, so that no text encoder is in memory or at work while training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 
-from distill import families, teacher_pipeline
-from distill.config import DistillConfig, read_prompts
+from distill import families
 
 
 @dataclass(frozen=True)
@@ -32,16 +28,6 @@ class PromptEmbeddings:
         if prompt not in self.prompts:
             raise KeyError(f"prompt {prompt!r} is not in the embedding cache")
         return self.rows(torch.tensor([self.prompts.index(prompt)]))
-
-    def save(self, path: Path) -> None:
-        tensors = {"index": self.index, "prompt": self.prompt, "pooled": self.pooled}
-        save_file(tensors, path, metadata={"prompts": "\n".join(self.prompts)})
-
-    @classmethod
-    def load(cls, path: Path) -> "PromptEmbeddings":
-        with safe_open(path, "pt") as file:
-            prompts = tuple(file.metadata()["prompts"].split("\n"))
-            return cls(prompts, *(file.get_tensor(name) for name in ("index", "prompt", "pooled")))
 
 
 @torch.no_grad()
@@ -66,19 +52,3 @@ def encode(pipeline, prompts: Sequence[str], max_sequence_length: int, batch: in
         torch.cat([prompt for prompt, _ in encoded]),
         torch.cat([pooled for _, pooled in encoded]),
     )
-
-
-def of_run(config: DistillConfig, folder: Path) -> PromptEmbeddings:
-    """All prompts of a run and, last, its negative one: from the cache that `config.prompts` names, or encoded once
-    and kept in `folder`. Raises ValueError for a cache that was made with another negative prompt."""
-    if config.prompts.suffix == ".safetensors":
-        kept = PromptEmbeddings.load(config.prompts)
-        if len(kept.prompts) < 2 or kept.prompts[-1] != config.negative_prompt:
-            raise ValueError(f"prompts: {config.prompts} was not made with negative_prompt {config.negative_prompt!r}")
-        return kept
-    path = folder / "prompt_embeddings.safetensors"
-    if not path.exists():
-        prompts = [*read_prompts(config.prompts), config.negative_prompt]
-        folder.mkdir(parents=True, exist_ok=True)
-        encode(teacher_pipeline.load(config.teacher), prompts, config.max_sequence_length).save(path)
-    return PromptEmbeddings.load(path)

@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -49,16 +49,20 @@ class Role:
 
     @contextmanager
     def holding(self, weights: nn.Module) -> Iterator[None]:
-        """Within it the role's parameters are those of `weights`, which is like `self.weights`."""
-        mine = list(self.weights.parameters())
-        kept = [parameter.data for parameter in mine]
-        for parameter, other in zip(mine, weights.parameters(), strict=True):
-            parameter.data = other.data.to(parameter.device)
+        """Within it the role's parameters are those of `weights`, which is like `self.weights`: they are exchanged."""
+        self._exchange(weights)
         try:
             yield
         finally:
-            for parameter, before in zip(mine, kept, strict=True):
-                parameter.data = before
+            self._exchange(weights)
+
+    @torch.no_grad()
+    def _exchange(self, weights: nn.Module) -> None:
+        # In place: a sharded network keeps hold of its memory.
+        for mine, other in zip(self.weights.parameters(), weights.parameters(), strict=True):
+            kept = mine.clone()
+            mine.copy_(other)
+            other.copy_(kept)
 
 
 def copies(teacher: nn.Module) -> tuple[Role, Role, Role]:
@@ -76,6 +80,16 @@ def adapters(teacher: Any, rank: int) -> tuple[Role, Role, Role]:
     # Each adapter that peft adds takes requires_grad from those before it.
     student, critic = (part.requires_grad_(True) for part in [attach(teacher, name, rank) for name in ROLES])
     return Role(teacher, nn.Module(), ""), Role(teacher, student, "student"), Role(teacher, critic, "critic")
+
+
+def freeze(parts: Iterable[Role], precision: str) -> None:
+    """Under autocast to bfloat16 ("bf16") keep weights that no role learns in it: layers would cast them anyway."""
+    if precision != "bf16":
+        return
+    for part in parts:
+        for parameter in part.network.parameters():
+            if not parameter.requires_grad:
+                parameter.data = parameter.data.bfloat16()
 
 
 def attach(network: Any, name: str, rank: int) -> nn.Module:

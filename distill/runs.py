@@ -47,9 +47,9 @@ def export(run: Path, out: Path, dtype: str, lora: bool = False) -> None:
 def _train(config: DistillConfig, run: Path, out: Path | None) -> None:
     with _denormals_flushed():
         trainer = Trainer(config, run)
-        student = trainer.train()
+        trainer.train()
     if out is not None and checkpoints.rank() == 0:
-        exporting.export(config, student, out, torch.bfloat16)
+        export(run, out, "bfloat16")
     # A process that leaves while the others still talk to it takes them down, or aborts itself.
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()

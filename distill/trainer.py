@@ -1,5 +1,6 @@
 """Train a student by DP-DMD: alternate critic and student turns, clip, average, log, checkpoint."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -14,17 +15,18 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from distill import (
     dp_dmd,
+    embedding_cache,
     families,
     image_grid,
     perceptual,
     processes,
-    prompt_embeddings,
     roles,
+    sharding,
     teacher_pipeline,
     training_loop,
 )
 from distill.adversary import Adversary, Head
-from distill.config import DistillConfig, Gan
+from distill.config import DistillConfig, Gan, read_prompts
 from distill.dp_dmd import Losses, Term
 from distill.evaluation.metrics import pairwise_diversity
 from distill.guidance import conditional, guided
@@ -34,7 +36,7 @@ from distill.roles import Role
 Prompt = tuple[torch.Tensor, torch.Tensor]
 """Embeddings of a batch: float32 [B, tokens, width] and pooled float32 [B, width]."""
 
-FREE = {"steps", "save_every", "log_every"}
+FREE = {"steps", "save_every", "log_every", "embeddings"}
 """Settings that may change when a run goes on."""
 
 GRID_PROMPTS = 16
@@ -53,6 +55,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         if (found := teacher_pipeline.family(config.teacher)) != config.family:
             raise ValueError(f"family: {config.family}, but {config.teacher} is of family {found}")
+        prompts = [*read_prompts(config.prompts), config.negative_prompt]
         self.accelerator = Accelerator(
             mixed_precision=config.precision,
             # A broadcast in every forward pass would overwrite what earlier steps of the rollout need in theirs.
@@ -60,7 +63,8 @@ class Trainer:
         )
         processes.check(self.accelerator, config)
         with self.accelerator.main_process_first():
-            self.embeddings = prompt_embeddings.of_run(config, folder)
+            embeddings = config.embeddings or folder / "embeddings"
+            self.embeddings = embedding_cache.fill(embeddings, config.teacher, prompts, config.max_sequence_length)
         pipeline = teacher_pipeline.load(config.teacher, text_encoders=False)
         self.family = families.of(pipeline)
         self.schedule = self.family.schedule(pipeline)
@@ -73,6 +77,8 @@ class Trainer:
             roles.adapters(network, rank) if (rank := config.lora_rank) else roles.copies(network)
         )
         self.average = AveragedModel(student.weights, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
+        self.average.requires_grad_(False)
+        roles.freeze((teacher, student, critic), config.precision)
         if config.compile:
             _compile([block for role in (teacher, student, critic) for block in self.family.blocks(role.network)])
         if config.gradient_checkpointing:
@@ -84,14 +90,15 @@ class Trainer:
         self.gan = (config.gan or Gan()) if config.method_ == "dmd-gan" else None
         layer, width = self.family.features(critic.network)
         head = Head(width) if self.gan else nn.Identity()
+        parts, blocks = (teacher, student, critic), self.family.blocks
+        prepared = processes.prepared(self.accelerator, config, parts, self.average.module, blocks)
+        self.teacher, self.student, self.critic = prepared
+        self.head = self.accelerator.prepare_model(head) if self.gan else head
         learners = [*critic.weights.parameters(), *head.parameters()]
-        critic_optimizer = torch.optim.AdamW(learners, config.critic_learning_rate, weight_decay=0.0)
-        student_optimizer = torch.optim.AdamW(
+        self.critic_optimizer = torch.optim.AdamW(learners, config.critic_learning_rate, weight_decay=0.0)
+        self.student_optimizer = torch.optim.AdamW(
             student.weights.parameters(), config.student_learning_rate, weight_decay=0.0
         )
-        self.teacher, self.student, self.critic = self._prepared(teacher, student, critic)
-        self.student_optimizer, self.critic_optimizer = self.accelerator.prepare(student_optimizer, critic_optimizer)
-        self.head = self.accelerator.prepare(head) if self.gan else head
         if self.gan:
             self.adversary = Adversary(layer, self.head, self.gan.loss, self.gan.r1, self.gan.r1_noise)
         # A stream of its own for every rank: equal noise on all of them would shrink the batch to one rank's.
@@ -99,9 +106,8 @@ class Trainer:
         # What all ranks must decide alike.
         self.common_stream = training_loop.RandomStream(config.seed)
 
-    def train(self) -> nn.Module:
-        """Train (or go on training) to the configured number of student updates; returns the averaged student: the
-        network, or its adapter's parameters."""
+    def train(self) -> None:
+        """Train (or go on training) to the configured number of student updates; the last checkpoint has them all."""
         stateful = {
             "student": self.student.weights,
             "critic": self.critic.weights,
@@ -113,6 +119,8 @@ class Trainer:
             "common_stream": self.common_stream,
         }
         config = self.config
+        settings = config.model_dump(mode="json", by_alias=True, exclude=FREE)
+        prompts = hashlib.sha256("\n".join(self.embeddings.prompts).encode()).hexdigest()
         training_loop.run(
             self.folder,
             stateful,
@@ -121,9 +129,8 @@ class Trainer:
             save_every=config.save_every,
             log_every=config.log_every,
             sample=self.sample,
-            settings=config.model_dump(mode="json", by_alias=True, exclude=FREE),
+            settings=settings | {"prompts_sha256": prompts},
         )
-        return self.average.module
 
     def cycle(self, index: int) -> dict[str, float]:
         """All critic turns, then one student turn; returns the telemetry. The first cycle begins with the warm-up."""
@@ -194,18 +201,23 @@ class Trainer:
 
         Returns how far apart the seeds' latents are, by the paper's measure (Eq. 9), as a mean over the prompts.
         """
-        if not self.accelerator.is_main_process:
+        if not (self.accelerator.is_main_process or sharding.is_sharded(self.student.network)):
             return {}
         prompts = torch.linspace(0, len(self.embeddings.prompts) - 2, GRID_PROMPTS).long().repeat(GRID_SAMPLES)
         noise = torch.randn(len(prompts), *self.latent_shape, generator=torch.Generator().manual_seed(0))
-        device = self.accelerator.device
-        prompt, pooled = self.embeddings.rows(prompts)
+        device, batch = self.accelerator.device, self.config.batch
         # Not through a wrapper, whose ranks would wait for each other.
         alone = replace(self.student, network=self.accelerator.unwrap_model(self.student.network))
-        student = self._predict(alone, (prompt.to(device), pooled.to(device)))
+        # No more at once than a training pass has: large images would not fit.
+        solved = []
         with self.student.holding(self.average.module):
-            latents = self.schedule.solve(student, noise.to(device), self.method.student_grid)
-        pixels = self.decode(latents)
+            for rows, state in zip(prompts.split(batch), noise.split(batch), strict=True):
+                prompt, pooled = self.embeddings.rows(rows)
+                student = self._predict(alone, (prompt.to(device), pooled.to(device)))
+                solved.append(self.schedule.solve(student, state.to(device), self.method.student_grid))
+        if not self.accelerator.is_main_process:
+            return {}
+        pixels, latents = torch.cat([self.decode(part).cpu() for part in solved]), torch.cat(solved)
         image_grid.save_grid(image_grid.to_uint8(pixels), GRID_PROMPTS, self.folder / f"grid-{done:06}.png", scale=2)
         by_prompt = latents.flatten(1).unflatten(0, (GRID_SAMPLES, GRID_PROMPTS)).transpose(0, 1)
         return {"latent_diversity": pairwise_diversity(by_prompt).mean().item()}
@@ -256,20 +268,11 @@ class Trainer:
         learners = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         if self.config.lora_rank:
             processes.average_gradients(self.accelerator, role.weights)
-        norm = self.accelerator.clip_grad_norm_(learners, self.config.max_grad_norm)
+        # Not by accelerate, which compares sharded parameters by value. torch's own counts the shards of all ranks.
+        norm = sharding.whole(nn.utils.clip_grad_norm_(learners, self.config.max_grad_norm))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        return telemetry | {"grad_norm": float(norm)}
-
-    def _prepared(self, *parts: Role) -> list[Role]:
-        """The roles with their networks on the device, under autocast and, where each has its own, distributed."""
-        shared = self.config.lora_rank is not None
-        prepared: dict[nn.Module, nn.Module] = {}
-        for part in parts:
-            if part.network not in prepared:
-                frozen = shared or part is parts[0]
-                prepared[part.network] = self.accelerator.prepare_model(part.network, evaluation_mode=frozen)
-        return [replace(part, network=prepared[part.network]) for part in parts]
+        return processes.mean(self.accelerator, telemetry | {"grad_norm": norm.item()})
 
 
 @contextmanager
@@ -290,4 +293,5 @@ def _compile(blocks: list[nn.Module]) -> None:
     # with and without gradients.
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 2 * len(blocks))
     for block in blocks:
-        block.compile(fullgraph=True)
+        # Not the whole call, which has the hooks that gather a sharded block.
+        block.forward = torch.compile(block.forward, fullgraph=True)

@@ -1,6 +1,7 @@
 """A checkpoint is whole or not there."""
 
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,21 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     held = Held({})
     assert checkpoints.load(tmp_path, {"one": held}) == 5
     assert held.state == {"done": 5}
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000005"]
+
+
+def test_a_file_that_the_system_does_not_take_loses_nothing(tmp_path: Path) -> None:
+    checkpoints.save(tmp_path, {"held": Held({"done": torch.tensor(5)})}, 5)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(OSError, match=r"step 6: held cannot be written: .*File too large"):
+            checkpoints.save(tmp_path, {"held": Held({"done": torch.zeros(100_000)})}, 6)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    held = Held({})
+    assert checkpoints.load(tmp_path, {"held": held}) == 5
+    assert held.state["done"] == 5
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000005"]
 
 

@@ -66,9 +66,11 @@ def test_gradients_reach_the_role_that_answered_though_others_answered_after_it(
 def test_a_role_can_hold_other_weights_for_a_while():
     role = roles.Role(network := nn.Linear(2, 2), network)
     kept, other = network.weight.detach().clone(), nn.Linear(2, 2)
+    held = other.weight.detach().clone()
     with role.holding(other):
-        assert torch.equal(network.weight, other.weight)
+        assert torch.equal(network.weight, held)
     assert torch.equal(network.weight, kept)
+    assert torch.equal(other.weight, held)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -210,23 +210,30 @@ def test_a_run_is_not_started_over_another(write_config, tmp_path):
     assert (again.exit_code, "resume" in again.stderr) == (2, True)
 
 
-def test_a_cache_trains_to_the_same_bits_as_the_prompts_it_was_made_from(write_config, teacher, tmp_path):
+def test_a_cache_trains_to_the_same_bits_as_a_run_that_encodes(write_config, teacher, tmp_path):
     config_file = write_config(steps=1)
-    cache = str(tmp_path / "cache.safetensors")
+    cache = str(tmp_path / "cache")
     arguments = ["cache", "--teacher", str(teacher), "--prompts", str(tmp_path / "prompts.txt"), "--out", cache]
     made = CliRunner().invoke(app, [*arguments, "--max-sequence-length", str(tiny_pipelines.TOKENS)])
     assert made.exit_code == 0, made.stderr
-    runs.start(config_file, tmp_path / "from-prompts", tmp_path / "one")
-    runs.start(write_config(steps=1, prompts=cache), tmp_path / "cached", tmp_path / "two")
+    runs.start(config_file, tmp_path / "encoded", tmp_path / "one")
+    runs.start(write_config(steps=1, embeddings=cache), tmp_path / "cached", tmp_path / "two")
+    assert not (tmp_path / "cached" / "embeddings").exists()
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-def test_a_cache_with_another_negative_prompt_is_refused(write_config, teacher, tmp_path):
-    write_config()
-    cache = str(tmp_path / "cache.safetensors")
-    arguments = ["cache", "--teacher", str(teacher), "--prompts", str(tmp_path / "prompts.txt"), "--out", cache]
-    assert CliRunner().invoke(app, [*arguments, "--max-sequence-length", "16"]).exit_code == 0
-    config_file = write_config(prompts=cache, negative_prompt="ugly")
-    result = CliRunner().invoke(app, ["train", "--config", str(config_file), "--run", str(tmp_path / "run")])
-    assert (result.exit_code, "negative_prompt" in result.stderr) == (2, True)
+def test_a_teacher_of_an_unknown_family_is_refused(write_config, tmp_path):
+    (tmp_path / "flux").mkdir()
+    (tmp_path / "flux" / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+    arguments = ["--config", str(write_config(teacher=str(tmp_path / "flux"))), "--run", str(tmp_path / "run")]
+    result = CliRunner().invoke(app, ["train", *arguments])
+    assert result.exit_code == 2
+    assert "holds a FluxPipeline; known pipelines: StableDiffusion3Pipeline, " in result.stderr
+
+
+def test_other_prompts_in_the_same_file_are_refused_when_a_run_goes_on(write_config, tmp_path):
+    runs.start(write_config(steps=1), tmp_path / "run", None)
+    (tmp_path / "prompts.txt").write_text("something else\n")
+    result = CliRunner().invoke(app, ["resume", "--run", str(tmp_path / "run")])
+    assert (result.exit_code, "prompts_sha256 was" in result.stderr) == (2, True)

@@ -1,17 +1,21 @@
 """More samples an update than one pass holds: accumulated, or on two processes. The update is that of one batch."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
 
-from distill import checkpoints, dp_dmd, runs
+from distill import checkpoints, dp_dmd, processes, runs
+from distill import config as configuration
+from distill.noise_schedule import NoiseSchedule
 from distill.trainer import Trainer
 from tests import tiny_pipelines
 from tests.distill.test_run import SETTINGS
@@ -93,28 +97,49 @@ def test_two_accumulated_batches_are_one_double_batch(write_config, tmp_path, re
     assert_same_update(tmp_path / "accumulated", tmp_path / "double")
 
 
-@pytest.mark.parametrize("changes", [{}, {"lora_rank": 4}], ids=["copies", "adapters"])
-def test_two_processes_draw_different_noise_and_update_as_one_double_batch(
-    write_config, tmp_path, changes, one_batch_of_two_streams, free_port
-):
-    command = [sys.executable, "-m", "fourstep", "distill", "train", "--run", str(tmp_path / "two")]
-    command += ["--config", str(write_config("two", batch=2, **changes)), "--out", str(tmp_path / "student")]
-    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    common |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+SHARDED = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+"""What `accelerate launch` sets by its configuration file fsdp2.yaml."""
+
+
+def on_two_processes(arguments: list[object], port: int, environment: dict[str, str] | None = None) -> None:
+    """`fourstep distill …` on two processes, as accelerate starts them."""
+    command = [sys.executable, "-m", "fourstep", "distill", *map(str, arguments)]
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    common |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"} | (environment or {})
     ranks = [
         subprocess.Popen(command, env=os.environ | common | {"RANK": rank, "LOCAL_RANK": rank}, stderr=subprocess.PIPE)
         for rank in "01"
     ]
     for process in ranks:
-        _, errors = process.communicate(timeout=100)
+        _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors.decode()[-3000:]
+
+
+WAYS = {"copies": ({}, {}), "adapters": ({"lora_rank": 4}, {}), "sharded": ({"save_every": 1}, SHARDED)}
+
+
+@pytest.mark.timeout(600)  # several processes that wait for each other: slow where cores are scarce
+@pytest.mark.parametrize("way", WAYS)
+def test_two_processes_draw_different_noise_and_update_as_one_double_batch(
+    write_config, tmp_path, way, one_batch_of_two_streams, free_port
+):
+    changes, environment = WAYS[way]
+    run, config = tmp_path / "two", write_config("two", batch=2, **changes)
+    on_two_processes(
+        ["train", "--run", run, "--config", config, "--out", tmp_path / "student"], free_port(), environment
+    )
     assert (tmp_path / "student" / "sampling.json").is_file()
     runs.start(write_config("double", batch=4, **changes), tmp_path / "double", None)
-    assert_same_update(tmp_path / "two", tmp_path / "double")
-    last = tmp_path / "two" / "checkpoints" / "step-000002" / "stream.safetensors"
-    of_ranks = load_file(last)
+    assert_same_update(run, tmp_path / "double")
+    last = run / "checkpoints" / "step-000002"
+    of_ranks = load_file(last / "stream.safetensors")
     assert len(of_ranks) == 2
     assert not torch.equal(*of_ranks.values())
+    if way == "sharded":
+        whole = {path.name: path.read_bytes() for path in last.iterdir()}
+        shutil.rmtree(last)
+        on_two_processes(["resume", "--run", run], free_port(), environment)
+        assert {path.name: path.read_bytes() for path in last.iterdir()} == whole
 
 
 def test_gradient_checkpointing_changes_no_update(write_config, tmp_path):
@@ -129,3 +154,46 @@ def test_gradient_checkpointing_repeats_the_adapter_that_answered(write_config, 
         changes = {"gradient_checkpointing": family == "checkpointed", "lora_rank": 4}
         runs.start(write_config(family, **changes), tmp_path / family, None)
     assert_same_update(tmp_path / "plain", tmp_path / "checkpointed")
+
+
+@pytest.mark.parametrize(
+    ("environment", "changes", "named"),
+    [
+        (SHARDED, {}, "several processes"),
+        (SHARDED | {"FSDP_VERSION": "1"}, {}, "fsdp_version: 1"),
+    ],
+)
+def test_sharding_that_cannot_be_is_refused(write_config, tmp_path, monkeypatch, environment, changes, named):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=named):
+        runs.start(write_config("alone", **changes), tmp_path / "alone", None)
+
+
+def test_adapters_are_not_sharded(write_config, monkeypatch):
+    for name, value in SHARDED.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(processes.distributed, "is_initialized", lambda: True)
+    config = configuration.load(write_config("adapters", lora_rank=4))
+    with pytest.raises(ValueError, match="lora_rank"):
+        processes.check(SimpleNamespace(num_processes=2), config)
+
+
+def test_under_autocast_what_learns_and_what_the_solver_holds_stay_float32(write_config, tmp_path, monkeypatch):
+    step, seen = NoiseSchedule.step, set()
+
+    def watched(self, state, answer, now, after):
+        seen.update((state.dtype, answer.dtype))
+        return step(self, state, answer, now, after)
+
+    monkeypatch.setattr(NoiseSchedule, "step", watched)
+    trainer = Trainer(configuration.load(write_config("bf16", precision="bf16")), tmp_path / "bf16")
+    inside = set()
+    block = trainer.student.network.transformer_blocks[0]
+    block.attn.to_q.register_forward_hook(lambda layer, inputs, output: inside.add(output.dtype))
+    trainer.cycle(1)
+    assert seen == {torch.float32}
+    assert inside == {torch.bfloat16}
+    learned = [trainer.student.weights, trainer.critic.weights, trainer.average.module]
+    assert {weight.dtype for module in learned for weight in module.parameters()} == {torch.float32}
+    assert {weight.dtype for weight in trainer.teacher.network.parameters()} == {torch.bfloat16}

@@ -1,6 +1,5 @@
 """Appendix C of the paper as a whole run: a tiny SDXL teacher, its student, and plain diffusers."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from distill.guidance import conditional, guided
 from distill.noise_schedule import trailing_grid
 from jobs.sampling_contract import SamplingContract
 from tests import tiny_sdxl_pipelines
+from tests.distill.test_run import losses_told
 
 SETTINGS: dict[str, Any] = {
     "family": "sdxl",
@@ -60,7 +60,7 @@ def student(student_of) -> tuple[Path, Path, Path]:
 
 def test_student_has_learned_and_its_grid_is_the_training_grid(student):
     teacher, run, out = student
-    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    log = losses_told(run)
     assert all(line["diversity"] > 0 and line["dmd"] > 0 and line["grad_norm"] > 0 for line in log)
     before = StableDiffusionXLPipeline.from_pretrained(teacher).unet.state_dict()
     after = StableDiffusionXLPipeline.from_pretrained(out).unet.state_dict()
@@ -129,7 +129,7 @@ def test_guided_teacher_samples_what_plain_diffusers_samples(student):
 def test_every_method_trains_it(student_of, method, settings):
     _, run, out = student_of(method=method, steps=1, **settings)
     assert SamplingContract.load(out).method == method
-    assert json.loads((run / "log.jsonl").read_text().splitlines()[-1])["grad_norm"] > 0
+    assert losses_told(run)[-1]["grad_norm"] > 0
 
 
 def test_a_teacher_of_v_makes_a_student_of_v(student_of):

@@ -1,0 +1,151 @@
+"""Student updates per second on the bundled teacher: our trainer against the order of the authors' released loop.
+
+    python -m bench.distill_updates [--repeats 5] [--out bench/results/distill_updates.json]
+
+Theirs, transcribed: one kind of turn an iteration; in each, the prompts are encoded anew for teacher (with the
+unconditional ones), student and critic; the guided teacher is asked once with a batch of twice the size; every student
+turn decodes its pictures and writes them as PNG. Ours: encoded once, no decoding, guidance in two passes of a batch,
+blocks compiled. Both take the same losses, networks, precision and number of critic turns; their cycles take turns in
+one process, and the medians are compared. The `uncompiled` row is our trainer without compilation.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from distill import config as configuration
+from distill import dp_dmd, image_grid, teacher_pipeline
+from distill.config import DistillConfig
+from distill.guidance import conditional
+from distill.noise_schedule import Predict
+from distill.trainer import Prompt, Trainer
+
+CONFIG = Path("distill/configs/emoji.yaml")
+
+
+class AuthorsLoop:
+    """The released script's iterations, with the roles and optimisers of a `trainer` that does not compile."""
+
+    def __init__(self, trainer: Trainer, folder: Path) -> None:
+        self.trainer = trainer
+        self.folder = folder
+        self.pipeline = teacher_pipeline.load_text_encoders(trainer.config.teacher)
+        self.prompts = configuration.read_prompts(trainer.config.prompts)
+
+    def cycle(self) -> None:
+        for _ in range(self.trainer.config.critic_updates):
+            self.iteration(of_student=False)
+        self.iteration(of_student=True)
+
+    def iteration(self, *, of_student: bool) -> None:
+        trainer, generator = self.trainer, self.trainer.stream.generator
+        drawn = torch.randint(len(self.prompts), (trainer.config.batch,), generator=generator).tolist()
+        texts = [self.prompts[number] for number in drawn]
+        with torch.no_grad():
+            for_teacher, unconditional = self.encode(texts), self.encode([""] * len(texts))
+            for_student, for_critic = self.encode(texts), self.encode(texts)
+        noise = torch.randn(trainer.config.batch, *trainer.latent_shape, generator=generator)
+        student, critic = trainer._predict(trainer.student, for_student), trainer._predict(trainer.critic, for_critic)
+        if of_student:
+            teacher = self.guided(for_teacher, unconditional)
+            made: list[torch.Tensor] = []
+            loss = dp_dmd.student_losses(
+                student, critic, teacher, noise, generator, trainer.method, terms={"kept": (0.0, _keep_in(made))}
+            ).total
+            self.update(loss, trainer.student.weights, trainer.student_optimizer)
+            with torch.no_grad():
+                pixels = image_grid.to_uint8(trainer.decode(made[0]))
+            image_grid.save_grid(pixels, len(pixels), self.folder / "batch.png")
+        else:
+            loss, _ = dp_dmd.critic_loss(student, critic, noise, generator, trainer.method)
+            self.update(loss, trainer.critic.weights, trainer.critic_optimizer)
+
+    def encode(self, texts: list[str]) -> Prompt:
+        return self.trainer.family.encode(self.pipeline, texts, self.trainer.config.max_sequence_length)
+
+    def guided(self, prompt: Prompt, unconditional: Prompt) -> Predict:
+        """One evaluation of a batch twice as large."""
+        trainer = self.trainer
+        both = [torch.cat(parts) for parts in zip(unconditional, prompt, strict=True)]
+        ask = conditional(trainer.teacher, both[0], both[1], family=trainer.family, schedule=trainer.schedule)
+
+        def predict(state: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            without, positive = ask(torch.cat([state, state]), torch.cat([t, t])).chunk(2)
+            return without + trainer.config.guidance_scale * (positive - without)
+
+        return predict
+
+    def update(self, loss: torch.Tensor, weights: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights.parameters(), self.trainer.config.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+
+def _keep_in(made: list[torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
+    def term(x: torch.Tensor) -> torch.Tensor:
+        made.append(x.detach())
+        return x.new_zeros(())
+
+    return term
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path("bench/results/distill_updates.json"))
+    arguments = parser.parse_args()
+    torch.set_flush_denormal(True)
+    with tempfile.TemporaryDirectory() as folder:
+        result = compare(Path(folder), arguments.repeats)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    for name, found in result["seconds_an_update"].items():
+        print(f"{name:<12}{found:8.2f} s an update")
+    print(f"student updates a second, ours / authors' loop: {result['ratio']:.2f}")
+
+
+def compare(folder: Path, repeats: int) -> dict[str, Any]:
+    compiled, uncompiled = (
+        Trainer(_config(folder, compile), folder / f"compiled-{compile}") for compile in (True, False)
+    )
+    theirs = AuthorsLoop(Trainer(_config(folder, False), folder / "theirs"), folder)
+    ways: dict[str, Callable[[], Any]] = {
+        "ours": lambda: compiled.cycle(1),
+        "uncompiled": lambda: uncompiled.cycle(1),
+        "authors": theirs.cycle,
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for repeat in range(-1, repeats):  # the first round compiles and does not count
+        for name, cycle in ways.items():
+            started = time.perf_counter()
+            cycle()
+            if repeat >= 0:
+                seconds[name].append(time.perf_counter() - started)
+    medians = {name: round(statistics.median(found), 3) for name, found in seconds.items()}
+    return {
+        "ratio": round(medians["authors"] / medians["ours"], 3),
+        "ratio_uncompiled": round(medians["authors"] / medians["uncompiled"], 3),
+        "seconds_an_update": medians,
+        "all_seconds": {name: [round(each, 3) for each in found] for name, found in seconds.items()},
+        "repeats": repeats,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def _config(folder: Path, compile: bool) -> DistillConfig:
+    settings = yaml.safe_load(CONFIG.read_text()) | {"compile": compile, "embeddings": str(folder / "embeddings")}
+    return DistillConfig.model_validate(settings)
+
+
+if __name__ == "__main__":
+    main()

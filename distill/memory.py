@@ -1,0 +1,134 @@
+"""How much memory a run's roles and its student turn take, by shapes alone: no weight is read or made."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from distill import families, roles, teacher_pipeline
+from distill.config import DistillConfig
+from distill.families import Family
+from distill.roles import Role
+
+CLIP_TOKENS = 77
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one process. All of it is there at once when the student's backward pass begins to have gradients."""
+
+    weights: int
+    average: int
+    optimizers: int
+    gradients: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.average + self.optimizers + self.gradients + self.activations
+
+
+def of_run(config: DistillConfig, architecture: Path | None = None) -> Memory:
+    """The memory that `config` needs for the denoiser in `architecture`, a pipeline folder of which only
+    `model_index.json` and the denoiser's `config.json` are read (default: the teacher's).
+
+    Autoencoder, prompt embeddings and what a single layer needs for a moment are not counted.
+    """
+    folder = architecture or config.teacher
+    family = families.PIPELINES[teacher_pipeline.kind(folder)]()
+    about = json.loads((folder / family.denoiser / "config.json").read_text())
+    with torch.device("meta"):
+        network: Any = getattr(diffusers, about["_class_name"]).from_config(about)
+        parts = roles.adapters(network, config.lora_rank) if config.lora_rank else roles.copies(network)
+    roles.freeze(parts, config.precision)
+    _, student, critic = parts
+    learners = [_bytes(role.weights.parameters()) for role in (student, critic)]
+    networks = {id(role.network): role.network for role in parts}.values()
+    return Memory(
+        weights=sum(_bytes((*each.parameters(), *each.buffers())) for each in networks),
+        average=_bytes((*student.weights.parameters(), *student.weights.buffers())),
+        optimizers=2 * sum(learners),
+        gradients=max(learners),
+        activations=_activations(config, family, student),
+    )
+
+
+def _activations(config: DistillConfig, family: Family, student: Role) -> int:
+    """What the evaluations of a rollout keep for their backward pass; with checkpointing also the one block that is
+    being repeated."""
+    network: Any = student.network
+    with FakeTensorMode():
+        # Tensors with shapes and types of the CPU's, but no memory: unlike those of "meta", autocast minds them.
+        for module in network.modules():
+            for name, parameter in module._parameters.items():
+                if parameter is not None:
+                    faked = torch.empty(parameter.shape, dtype=parameter.dtype)
+                    module._parameters[name] = nn.Parameter(faked, parameter.requires_grad)
+            for name, buffer in module._buffers.items():
+                if buffer is not None:
+                    module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
+        kept = _Kept((*network.parameters(), *network.buffers()))
+        if config.gradient_checkpointing:
+            network.enable_gradient_checkpointing(kept.repeated)
+        inputs = _inputs(config, family, network.config)
+        student.activate()
+        autocast = torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16")
+        with autocast, torch.autograd.graph.saved_tensors_hooks(kept.add, lambda tensor: tensor):
+            family.ask(network, *inputs)
+    evaluations = len(config.student_grid.resolve(config.family)) - 1 if config.grad_step == "all" else 2
+    return evaluations * kept.bytes + kept.largest
+
+
+def _inputs(config: DistillConfig, family: Family, sizes: Any) -> tuple[torch.Tensor, ...]:
+    """State, timestep, prompt embeddings and pooled ones of one batch."""
+    state = torch.empty(config.batch, sizes.in_channels, sizes.sample_size, sizes.sample_size)
+    if family.name == "sd3":
+        tokens, width, pooled = (
+            CLIP_TOKENS + config.max_sequence_length,
+            sizes.joint_attention_dim,
+            sizes.pooled_projection_dim,
+        )
+    else:
+        tokens, width = CLIP_TOKENS, sizes.cross_attention_dim
+        pooled = sizes.projection_class_embeddings_input_dim - 6 * sizes.addition_time_embed_dim
+    prompt = torch.empty(config.batch, tokens, width)
+    return state, torch.empty(config.batch), prompt, torch.empty(config.batch, pooled)
+
+
+class _Kept:
+    """Counts the bytes that are kept for a backward pass: each memory once, and none of `known`."""
+
+    def __init__(self, known: Iterable[torch.Tensor]) -> None:
+        self.bytes = 0
+        self.largest = 0
+        # Storages themselves, not their numbers alone: a freed one's number is given to another.
+        self._seen = {tensor.untyped_storage()._cdata: tensor.untyped_storage() for tensor in known}
+
+    def add(self, tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self._seen:
+            self._seen[storage._cdata] = storage
+            self.bytes += storage.nbytes()
+        return tensor
+
+    def repeated(self, block: Any, *arguments: Any) -> Any:
+        """What diffusers calls for a block that is run again in the backward pass: only its arguments are kept."""
+        for argument in arguments:
+            if isinstance(argument, torch.Tensor):
+                self.add(argument)
+        inside = _Kept(())
+        inside._seen = dict(self._seen)
+        with torch.autograd.graph.saved_tensors_hooks(inside.add, lambda tensor: tensor):
+            answer = block(*arguments)
+        self.largest = max(self.largest, inside.bytes)
+        return answer
+
+
+def _bytes(tensors: Iterable[torch.Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
