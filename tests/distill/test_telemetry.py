@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from distill import config as configuration
 from distill import dp_dmd, training_loop
 from distill.config import DistillConfig
 from distill.evaluation.metrics import pairwise_diversity
@@ -79,6 +80,23 @@ def test_gap_cosine_and_magnitudes_of_known_scores() -> None:
     assert told["cosine"].item() == pytest.approx(0.96)
     assert told["relative_gap"].item() == pytest.approx(2**0.5 / 5)
     assert told["teacher_rms"].item() == told["critic_rms"].item() == pytest.approx(12.5**0.5)
+
+
+def test_the_logs_of_the_docs_page_are_of_a_healthy_and_a_collapsed_run() -> None:
+    """What docs/run-health.md says of them."""
+    docs = Path(__file__).parents[2] / "docs" / "data"
+    ends = {}
+    for name, method in (("healthy", "dp-dmd"), ("collapsed", "dmd")):
+        config = configuration.load(docs / name / "settings.yaml")
+        assert config.method_name == method
+        told = lines(docs / name)
+        assert told[-1]["step"] == config.steps
+        ends[name] = {metric: value for line in told[-8:] for metric, value in line.items()}
+        assert ends[name]["dmd"] == pytest.approx(0.2, abs=0.05)
+    healthy, collapsed = ends["healthy"], ends["collapsed"]
+    assert collapsed["latent_diversity"] < healthy["latent_diversity"] / 4
+    assert collapsed["critic"] > 20 * healthy["critic"]
+    assert collapsed["sample_std"] > 2 * healthy["sample_std"]
 
 
 def test_a_cycle_tells_of_both_turns(tmp_path: Path) -> None:
