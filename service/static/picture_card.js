@@ -10,7 +10,6 @@ export class PictureCard {
   constructor(prompt, model, { onAgain, onCurl }) {
     const [height, width] = model.sizes[0];
     this.prompt = prompt;
-    this.steps = model.steps;
     this.handlers = { onAgain, onCurl };
     this.picture = make("img", { alt: "", hidden: "" });
     this.progress = make("span", { class: "progress", "aria-hidden": "true" });
@@ -23,9 +22,9 @@ export class PictureCard {
     this.element = make("li", {}, figure);
   }
 
-  preview({ b64, format = "png", step }) {
+  preview({ b64, format, step, steps }) {
     this.#show(`data:image/${format};base64,${b64}`);
-    this.progress.textContent = `${step} / ${this.steps}`;
+    this.progress.textContent = `${step} / ${steps}`;
   }
 
   async finish(image) {

@@ -11,8 +11,6 @@ import { asked, askAgain, fieldOf, watchForm } from "/static/request_form.js";
 import { CANCELLED, ResultPanel, counted } from "/static/result_panel.js";
 import { choice, chooseModel, chosenModels, readModels, severalModels, watchServer } from "/static/served_models.js";
 
-const CANDIDATES_PER_IMAGE = 4;
-const MAX_CANDIDATES = 64;
 const TIMEOUT_S = 600; // who watches can cancel, and a teacher on a CPU takes its time
 
 let jobId = null;
@@ -56,8 +54,7 @@ function named(model) {
 }
 
 function select({ diverse, num_images }) {
-  const candidates = Math.min(MAX_CANDIDATES, CANDIDATES_PER_IMAGE * num_images);
-  return diverse && num_images > 1 ? { select: { diverse: true, candidates } } : {};
+  return diverse && num_images > 1 ? { select: { diverse: true } } : {};
 }
 
 function begin(wanted) {

@@ -20,7 +20,7 @@ def red_dot() -> str:
 
 
 def test_a_preview_stands_until_its_picture_comes_over_a_second_connection(playground: Page) -> None:
-    preview = {"index": 1, "step": 2, "b64": red_dot()}
+    preview = {"index": 1, "step": 2, "steps": 4, "format": "png", "b64": red_dot()}
     last_ids: list[str | None] = []
 
     def break_off_once(route: Route, request: Request) -> None:
@@ -57,7 +57,7 @@ def test_a_diverse_set_is_asked_for_where_the_server_has_it(playground: Page) ->
     playground.get_by_role("button", name="Generate").click()
     expect(playground.get_by_role("alert")).not_to_be_empty()
     assert asked[0]["num_images"] == 4
-    assert asked[0]["select"] == {"diverse": True, "candidates": 16}
+    assert asked[0]["select"] == {"diverse": True}
 
 
 def test_no_diverse_toggle_where_the_server_has_no_such_field(playground: Page) -> None:
