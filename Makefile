@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 COMPOSE ?= docker compose -f compose.yaml -f docker/compose.check.yaml
 
-.PHONY: serve serve-both test lint chaos models bench-distill bench-memory check-compose clean
+.PHONY: serve serve-both test lint chaos models bench-service bench-distill bench-memory check-compose clean
 
 serve: $(VENV)/serve.stamp  ## The service with the bundled model on http://localhost:8000
 	$(BIN)/fourstep up
@@ -22,6 +22,10 @@ lint: $(VENV)/test.stamp  ## Style, formatting and types
 
 chaos: $(VENV)/test.stamp  ## 2,000 images while workers, Redis, API copies and connections break; under ten minutes
 	$(BIN)/python -m tests.chaos --out bench/results/chaos.json
+
+bench-service: $(VENV)/test.stamp  ## The front end and the queue without an engine; one image alone beside the bare engine
+	$(BIN)/python -m bench.front_end
+	$(BIN)/python -m bench.front_end --latency
 
 models: $(VENV)/test.stamp  ## Make the bundled models again from the artwork (hours; needs npm)
 	$(BIN)/python -m distill.emoji --work build/emoji

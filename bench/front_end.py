@@ -60,7 +60,10 @@ def front_end(worker: list[str], api: dict[str, str] | None = None) -> Iterator[
     url = f"redis://127.0.0.1:{redis_port}/0"
     shared = os.environ | {"FOURSTEP_REDIS_URL": url, "FOURSTEP_LOG_LEVEL": "warning"}
     own = {"FOURSTEP_PORT": str(port), "FOURSTEP_RESULT_TTL_S": str(TTL_S)} | (api or {})
-    with tempfile.TemporaryDirectory() as folder, redis_servers.server(Path(folder), "", port=redis_port) as redis:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        redis_servers.server(Path(folder), "", port=redis_port) as redis,
+    ):
         started = [
             subprocess.Popen([sys.executable, "-m", "service"], env=shared | own),
             subprocess.Popen([sys.executable, "-m", *worker], env=shared | {"FOURSTEP_METRICS_PORT": "0"}),
@@ -192,15 +195,14 @@ def main() -> None:
     if arguments.latency:
         _write(arguments.out / "front_end_latency.json", latency(60))
         return
-    report: dict[str, Any] = {"cores": os.cpu_count()}
     with front_end(_null_worker()) as stack:
-        report["saturation"] = [saturation(stack, 1, 2000, 5), saturation(stack, 4, 1000, 5)]
-        best = report["saturation"][0]["images_per_second_best"]
-        report["half_load"] = [half_load(stack, 500, 10), half_load(stack, best / 2, 10)]
-    report["overload"] = overload(round(best * 0.35), 10)
-    with front_end(_null_worker()) as stack:
-        report["memory"] = memory(stack, arguments.images)
+        full = [saturation(stack, 1, 1500, 5), saturation(stack, 4, 500, 5)]
+        best = full[0]["images_per_second_best"]
+        report = {"cores": os.cpu_count(), "saturation": full, "half_load": half_load(stack, best / 2, 8)}
+    report["overload"] = overload(round(best * 0.35), 8)
     _write(arguments.out / "front_end.json", report)
+    with front_end(_null_worker()) as stack:
+        _write(arguments.out / "front_end_memory.json", memory(stack, arguments.images))
 
 
 def _write(path: Path, report: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from jobs.pipelining import PipeliningRedis
 
@@ -25,7 +26,10 @@ DEFAULT_PORTS = {SENTINEL: 26379, CLUSTER: 6379}
 
 
 def open_redis(redis_url: str) -> Redis:
-    """A client that answers in bytes and connects on first use; two retries, then redis.exceptions.ConnectionError.
+    """A client that answers in bytes and connects on first use.
+
+    A broken connection is tried three times, then it is redis.exceptions.ConnectionError; a server that does not answer
+    within SOCKET_TIMEOUT_S is a TimeoutError of the same module.
 
     Addresses (``rediss`` for TLS, its options as query: ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile``, ...):
 
@@ -42,7 +46,8 @@ def open_redis(redis_url: str) -> Redis:
         "socket_timeout": SOCKET_TIMEOUT_S,
         "socket_connect_timeout": SOCKET_TIMEOUT_S,
         "socket_keepalive": True,
-        "retry": Retry(ExponentialBackoff(cap=0.2, base=0.02), retries=2),
+        # A broken connection is worth another try; a server that was silent for so long is not waited for again.
+        "retry": Retry(ExponentialBackoff(cap=0.2, base=0.02), retries=2, supported_errors=(RedisConnectionError,)),
     }
     if kind == SENTINEL:
         return _behind_sentinel(redis_url, scheme, common)

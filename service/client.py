@@ -1,6 +1,7 @@
 """`fourstep generate`: asks a running server for images and writes them to files."""
 
 import base64
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from rich.console import Console
 
 # The server answers by itself when its deadline passes; this only guards against a dead one.
 ANSWER_TIMEOUT_S = 630.0
+# Of base64, for each image asked for; what comes beyond that is not read.
+MAX_IMAGE_BYTES = 32 * 2**20
 
 
 class GenerationFailed(Exception):
@@ -33,14 +36,29 @@ def generate_files(
 
 
 def _post(url: str, request: dict[str, Any], api_key: str | None) -> dict[str, Any]:
-    headers = {"Authorization": f"Bearer {api_key}"} if api_key else None
+    # Nothing is decompressed: a few bytes could become gigabytes.
+    headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
+    most = MAX_IMAGE_BYTES * request.get("num_images", 1)
     try:
-        answer = httpx.post(url, json=request, headers=headers, timeout=ANSWER_TIMEOUT_S)
+        with httpx.stream("POST", url, json=request, headers=headers, timeout=ANSWER_TIMEOUT_S) as answer:
+            body = _read(answer, most)
     except (httpx.TransportError, httpx.InvalidURL) as error:
         raise GenerationFailed(f"no answer from {url}: {error}") from error
-    if answer.is_success:
-        return answer.json()
     try:
-        raise GenerationFailed(answer.json()["detail"])
+        document = json.loads(body)
+        if answer.is_success:
+            return document
+        raise GenerationFailed(document["detail"])
     except (ValueError, KeyError, TypeError):
         raise GenerationFailed(f"{url} answered {answer.status_code}") from None
+
+
+def _read(answer: httpx.Response, most: int) -> bytes:
+    if answer.headers.get("content-encoding", "identity") != "identity":
+        raise GenerationFailed(f"{answer.url} compressed its answer though it was asked not to")
+    body = bytearray()
+    for chunk in answer.iter_raw():
+        body += chunk
+        if len(body) > most:
+            raise GenerationFailed(f"{answer.url} answered more than {most // 2**20} MiB")
+    return bytes(body)

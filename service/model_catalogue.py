@@ -33,7 +33,7 @@ class ModelCatalogue:
         self._queues: dict[str, TaskQueue] = {}
         self._recent: list[ServedModel] = []
         self._read_at = float("-inf")
-        self._reading = asyncio.Lock()
+        self._reading: asyncio.Task[list[ServedModel]] | None = None
 
     async def read(self) -> list[ServedModel]:
         """All announced models as they are now: the default one, those with live workers, then by name."""
@@ -47,10 +47,12 @@ class ModelCatalogue:
         return self._recent
 
     async def _at_most_a_second_old(self) -> list[ServedModel]:
-        async with self._reading:  # of a burst of calls one reads, and the others get what it has read
-            if not self._recent or time.monotonic() - self._read_at > MAX_AGE_S:
-                return await self.read()
+        if self._recent and time.monotonic() - self._read_at <= MAX_AGE_S:
             return self._recent
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self.read())
+        # Of a burst of calls one reads, and all share its answer, or its error: not one error after the other.
+        return await asyncio.shield(self._reading)
 
     def _rank(self, model: ServedModel) -> tuple[bool, bool, str]:
         return model.card.name != self._default_model, not model.workers, model.card.name

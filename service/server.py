@@ -6,6 +6,7 @@ from jobs.settings import ApiSettings
 from jobs.structured_logging import configure_logging
 from jobs.tracing import configure_tracing
 from service.app import create_app
+from service.request_head import BoundedHeadProtocol
 
 # Seconds that open calls get to finish after SIGTERM.
 GRACEFUL_SHUTDOWN_S = 5
@@ -15,12 +16,18 @@ def serve(settings: ApiSettings) -> None:
     """Answer until SIGTERM or SIGINT; ValueError without a Redis address."""
     configure_logging(settings.log_level)
     configure_tracing(settings.traces_url, "fourstep-service")
-    uvicorn.run(
+    uvicorn.Server(configured(settings)).run()
+
+
+def configured(settings: ApiSettings, graceful_shutdown_s: int = GRACEFUL_SHUTDOWN_S) -> uvicorn.Config:
+    """The API with its server's options; ValueError without a Redis address."""
+    return uvicorn.Config(
         create_app(settings),
         host=settings.host,
         port=settings.port,
+        http=BoundedHeadProtocol,
         log_config=None,
         access_log=False,  # requests are logged by their route, without anything a client sent
         server_header=False,
-        timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_S,
+        timeout_graceful_shutdown=graceful_shutdown_s,
     )

@@ -10,7 +10,7 @@ import uvicorn
 from redis.asyncio import Redis
 
 from jobs.settings import ApiSettings
-from service.app import create_app
+from service.server import configured
 from tests.service.stand_in_worker import StandInWorker
 from tests.waiting import wait_until
 
@@ -18,10 +18,7 @@ from tests.waiting import wait_until
 @asynccontextmanager
 async def running_api(settings: ApiSettings) -> AsyncIterator[httpx.AsyncClient]:
     """A client of an API that serves `settings` on its port."""
-    config = uvicorn.Config(
-        create_app(settings), port=settings.port, log_config=None, access_log=False, timeout_graceful_shutdown=1
-    )
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(configured(settings, graceful_shutdown_s=1))
     serving = asyncio.create_task(server.serve())
     await wait_until(lambda: server.started)
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{settings.port}", timeout=20) as client:

