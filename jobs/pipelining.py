@@ -2,7 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from redis.asyncio import Redis
 
@@ -37,17 +37,19 @@ class PipeliningRedis(Redis):
         command = _Command(args, options, asyncio.get_running_loop().create_future())
         self._gathered.append(command)
         if len(self._senders) < PIPELINES:
-            sender = asyncio.create_task(self._send())
-            self._senders.add(sender)
-            sender.add_done_callback(self._senders.discard)
+            self._senders.add(asyncio.create_task(self._send()))
         return await command.answer
 
     async def _send(self) -> None:
-        while self._gathered:
-            commands, self._gathered = self._gathered[:LARGEST_PIPELINE], self._gathered[LARGEST_PIPELINE:]
-            commands = [command for command in commands if not command.answer.done()]
-            if commands:
-                await self._send_together(commands)
+        try:
+            while self._gathered:
+                commands, self._gathered = self._gathered[:LARGEST_PIPELINE], self._gathered[LARGEST_PIPELINE:]
+                commands = [command for command in commands if not command.answer.done()]
+                if commands:
+                    await self._send_together(commands)
+        finally:
+            # At once, not when the loop comes round to it: a command that gathers in between would wait for nobody.
+            self._senders.discard(cast(asyncio.Task[None], asyncio.current_task()))
 
     async def _send_together(self, commands: list[_Command]) -> None:
         pipeline = self.pipeline(transaction=False)

