@@ -226,6 +226,10 @@ class TaskQueue:
         await self._redis.delete(self._keys.worker(worker_id))
         await self._redis.srem(self._keys.workers, worker_id)
 
+    async def known_workers(self) -> int:
+        """How many workers have announced themselves, some of whom may be gone without a word; cheap."""
+        return int(await self._redis.scard(self._keys.workers))
+
     async def workers(self) -> list[WorkerLease]:
         """The workers whose lease has not expired, by name."""
         worker_ids = [worker_id.decode() for worker_id in sorted(await self._redis.smembers(self._keys.workers))]

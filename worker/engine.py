@@ -21,7 +21,7 @@ from worker.step_graphs import Graph, StepGraphs
 
 log = logging.getLogger(__name__)
 
-Policy = Callable[[Sequence[Candidate], StepTimes], list[str]]
+Policy = Callable[[Sequence[Candidate], StepTimes, bool], list[str]]
 
 TIMED_STEPS = 3
 
@@ -48,6 +48,7 @@ class Engine:
 
     `new_graph` makes the graphs that warm-up captures; without it every step is launched kernel by kernel.
     `measure` is told the cost of every batch. `policy` chooses the rows of each step; benchmarks compare others.
+    `crowded` is to be kept true while more rows wait for this engine than it has.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Engine:
             size: dict.fromkeys(buckets(max_batch), 1e-3) for size in model.contract.sizes
         }
         self._strict_batch = dict.fromkeys(model.contract.sizes, max_batch)
+        self.crowded = False
         self._policy = policy
         self._rows: dict[str, Row] = {}
         self._failures: list[Failure] = []
@@ -99,7 +101,8 @@ class Engine:
     def step(self) -> list[Outcome]:
         """Run one step of one batch; returns the images that it finished and those that failed."""
         self._expire(time.time())
-        chosen = self._policy([row.candidate(self._steps) for row in self._rows.values()], self.step_times)
+        candidates = [row.candidate(self._steps) for row in self._rows.values()]
+        chosen = self._policy(candidates, self.step_times, self.crowded)
         rows = [self._rows[key] for key in chosen]
         rows = self._survivors(self._survivors(rows, self._begin), self._denoise)
         pictures: list[Picture] = []

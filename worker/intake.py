@@ -27,6 +27,10 @@ RESUBSCRIBE_PAUSE_S = 0.5
 MOST_UNSTORED = 4
 """Claims stop at so many times the engine's capacity: what is held then waits for a Redis without memory."""
 
+LOOK_AHEAD = 64
+"""Images that a worker holds when it is the only one: so the plan sees the small call behind the largest one. Among
+several, images that one holds are images that another cannot take."""
+
 MAX_DELIVERIES = 3
 """A task that took this many workers down with it is given up."""
 
@@ -57,6 +61,7 @@ class Intake:
         self._capacity = engine.max_batch + max(1, engine.max_batch // 2)
         self._held: dict[str, Claim] = {}
         self._in_engine = 0
+        self._alone = False
         self._changed = asyncio.Event()
         self._stopping = False
 
@@ -98,6 +103,7 @@ class Intake:
             await until_redis_answers(partial(self._queue.announce, self._worker_id, self._card, self._lease_s))
             settled = await until_redis_answers(lambda: self._queue.renew(self._worker_id, list(self._held.values())))
             await self._withdraw([claim.entry_id for claim in settled])
+            self._alone = await until_redis_answers(self._queue.known_workers) == 1
             await asyncio.sleep(self._lease_s / 3)
 
     async def _heed_cancellations(self) -> None:
@@ -120,11 +126,13 @@ class Intake:
 
     async def _claim_forever(self, group: asyncio.TaskGroup) -> None:
         while not self._stopping:
-            if self._free <= 0:
+            room = self._free + (LOOK_AHEAD if self._alone else 0)
+            if room <= 0:
                 await self._change()
                 continue
-            claim = partial(self._queue.claim, self._worker_id, self._free, BLOCK_S)
-            self._admit(group, await until_redis_answers(claim))
+            claims = await until_redis_answers(partial(self._queue.claim, self._worker_id, room, BLOCK_S))
+            self._engine.crowded = len(claims) == room
+            self._admit(group, claims)
 
     async def _take_over_forever(self, group: asyncio.TaskGroup) -> None:
         while not self._stopping:

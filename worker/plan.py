@@ -16,8 +16,11 @@ PATIENCE_S = 60.0
 
 FORESEEN = 0.5
 FEW_JOBS = 2.5
-"""Of the work behind a batch, jobs that will come count beside those that are here: `FORESEEN` for every job here
-above `FEW_JOBS`. So a short queue is served for the least mean latency, and a long one for throughput."""
+"""Behind a batch wait not only the jobs that are here but also those to come: `FORESEEN` for every job here above
+`FEW_JOBS`. So a short queue is served for the least mean latency, and a long one for throughput."""
+
+UNSEEN_JOBS = 8.0
+"""What counts as waiting behind those that are here when more wait in the queue than the worker has claimed."""
 
 HORIZON_ROWS = 64
 """How many rows ahead the batch size is thought through."""
@@ -54,11 +57,12 @@ def bucket_for(rows: int, strict: bool, max_batch: int) -> int:
     return max_batch if strict else next(size for size in buckets(max_batch) if size >= rows)
 
 
-def plan(candidates: Sequence[Candidate], step_times: StepTimes) -> list[str]:
+def plan(candidates: Sequence[Candidate], step_times: StepTimes, crowded: bool = False) -> list[str]:
     """Keys of the next batch: the most urgent row picks the image size, then the most urgent of that size join it.
 
     Never waits for company: empty only when there is nothing to run. How many join depends on what a larger batch
-    costs, and no place is left empty that a row of the same size could have had for nothing.
+    costs, and no place is left empty that a row of the same size could have had for nothing. `crowded` says that
+    more wait than are given here.
     """
     if not candidates:
         return []
@@ -71,7 +75,7 @@ def plan(candidates: Sequence[Candidate], step_times: StepTimes) -> list[str]:
     if first.strict:
         # All of them cost the largest batch anyway, and so does whoever fills it.
         return [row.key for row in [*strict, *fast][:largest]]
-    chosen = fast[: batch_size([row.job for row in fast[:HORIZON_ROWS]], times)]
+    chosen = fast[: batch_size([row.job for row in fast[:HORIZON_ROWS]], times, crowded)]
     if largest == min(size for size in times if size >= len(chosen)):
         chosen += strict[: largest - len(chosen)]
     return [row.key for row in chosen]
@@ -103,7 +107,7 @@ def by_urgency(candidates: Sequence[Candidate], step_times: StepTimes) -> list[C
     return sorted(candidates, key=rank)
 
 
-def batch_size(jobs: Sequence[str], times: Mapping[int, float]) -> int:
+def batch_size(jobs: Sequence[str], times: Mapping[int, float], crowded: bool = False) -> int:
     """How many rows of a lane, given by their `jobs` in order of urgency, run together.
 
     Cuts the order into batches so that the jobs here, and those foreseen, wait the least in total: each batch costs
@@ -112,7 +116,7 @@ def batch_size(jobs: Sequence[str], times: Mapping[int, float]) -> int:
     """
     last_row = {job: index for index, job in enumerate(jobs)}
     sizes = sorted(times)
-    waiting = FORESEEN * (len(last_row) - FEW_JOBS)
+    waiting = FORESEEN * (len(last_row) - FEW_JOBS) + crowded * UNSEEN_JOBS
     least_cost = [0.0] * (len(jobs) + 1)
     rows = 1
     for start in reversed(range(len(jobs))):

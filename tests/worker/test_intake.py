@@ -46,9 +46,9 @@ class RunningWorker:
         self.engine = Engine(model, max_batch)
         metrics = WorkerMetrics(self.registry)
         settlement = Settlement(self.queue, self.card, metrics, ttl_s=60, embed_recipe=True)
-        intake = Intake(self.queue, "w1", self.card, self.device, self.engine, settlement, metrics, LEASE_S)
+        self.intake = Intake(self.queue, "w1", self.card, self.device, self.engine, settlement, metrics, LEASE_S)
         self.stop = asyncio.Event()
-        self.done = asyncio.create_task(intake.run(self.stop))
+        self.done = asyncio.create_task(self.intake.run(self.stop))
 
     def count(self, name: str, **labels: str) -> float:
         return self.registry.get_sample_value(name, labels) or 0.0
@@ -238,12 +238,12 @@ async def test_a_failing_device_thread_ends_the_worker(redis: Redis, tiny_model:
 STEP_S = 0.15
 
 
-def _slow_steps(engine: Engine) -> None:
-    """Let every step last `STEP_S` seconds, so that an image is in the engine for much longer than a message takes."""
+def _slow_steps(engine: Engine, seconds: float = STEP_S) -> None:
+    """Let every step last so many seconds, so that an image is in the engine for much longer than a message takes."""
     step = engine.step
 
     def slow_step() -> list[Outcome]:
-        time.sleep(STEP_S)
+        time.sleep(seconds)
         return step()
 
     engine.step = slow_step  # type: ignore[method-assign]
@@ -278,3 +278,28 @@ async def test_a_cancellation_that_went_unheard_is_noticed_with_the_lease(
         await worker.queue.cancel("job", "no longer wanted")
         await wait_until(lambda: worker.count("fourstep_images_total", outcome="cancelled") > 0)
         await wait_until(lambda: not worker.engine.busy)
+
+
+async def test_a_single_does_not_wait_for_a_call_of_64(redis: Redis, tiny_model: ServedModel) -> None:
+    async with _worker(redis, tiny_model, max_batch=2) as worker:
+        await wait_until(lambda: worker.intake._alone)
+        _slow_steps(worker.engine, 0.02)
+        await worker.queue.admit(_job(64, "large"), 100, 60)
+        await wait_until(lambda: worker.engine.busy)
+        await worker.queue.admit(_job(1, "single"), 100, 60)
+        await _settled(worker.queue, "single")
+        state = await worker.queue.job("large")
+        assert state is not None
+        assert len(state.results) < 32
+        await worker.queue.cancel("large", "seen enough")
+
+
+async def test_one_of_several_workers_leaves_images_to_the_others(redis: Redis, tiny_model: ServedModel) -> None:
+    async with _worker(redis, tiny_model, max_batch=2) as worker:
+        await worker.queue.announce("another", worker.card, 60)
+        await wait_until(lambda: not worker.intake._alone)
+        _slow_steps(worker.engine)
+        await worker.queue.admit(_job(64, "large"), 100, 60)
+        await wait_until(lambda: worker.engine.crowded)
+        assert (await worker.queue.depth())[1] <= 4
+        await worker.queue.cancel("large", "seen enough")

@@ -209,3 +209,11 @@ def test_buckets_are_powers_of_two_and_the_largest_batch() -> None:
     assert buckets(1) == (1,)
     assert buckets(8) == (1, 2, 4, 8)
     assert buckets(12) == (1, 2, 4, 8, 12)
+
+
+def test_behind_a_full_window_throughput_counts() -> None:
+    """Two jobs are in sight: the smaller goes first alone, unless the queue behind them is long."""
+    rows = [row("single"), *(row(f"{n:02}", "large", created=-1) for n in range(16))]
+    slow = step_times({1: 4.0, 2: 7.0, 4: 13.0, 8: 25.0})
+    assert plan(rows, slow) == ["single"]
+    assert len(plan(rows, slow, crowded=True)) == 8

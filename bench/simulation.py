@@ -1,0 +1,248 @@
+"""Discrete-event simulation of workers behind one queue, under the real `plan` and under the policies it replaces.
+
+Pure Python, no torch. A job is one call for some images. Its latency runs from its arrival until its last image is
+decoded. Time is in any unit: only the curve of the step times, the arrivals and the latencies share it.
+"""
+
+import random
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from itertools import islice
+from math import inf
+from statistics import mean
+
+from worker.plan import Candidate, bucket_for, buckets, plan
+
+SIZE = (64, 64)
+
+Curve = Callable[[int], float]
+"""Time for a batch of so many rows, padding included."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a batch costs: each of its `steps` takes `step(bucket)`, and what it finishes `decode(bucket)`."""
+
+    step: Curve
+    decode: Curve = lambda rows: 0.0
+    steps: int = 4
+    max_batch: int = 8
+
+    @property
+    def capacity(self) -> float:
+        """Images per unit of time at the most efficient batch size."""
+        return max(rows / (self.steps * self.step(rows) + self.decode(rows)) for rows in buckets(self.max_batch))
+
+    def seconds(self, rows: int, steps: int, finished: int) -> float:
+        """The time of `steps` steps of a batch, of which then `finished` rows are decoded."""
+        decoding = self.decode(self.bucket(finished)) if finished else 0.0
+        return steps * self.step(self.bucket(rows)) + decoding
+
+    def bucket(self, rows: int) -> int:
+        return bucket_for(rows, False, self.max_batch)
+
+
+@dataclass(eq=False)
+class Job:
+    """A call for `images` images, of which `left` are not done."""
+
+    key: str
+    arrival: float
+    images: int
+    left: int
+
+
+@dataclass(eq=False)
+class Image:
+    key: str
+    job: Job
+    steps_left: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    images: list[Image]
+    steps: int
+
+
+Held = dict[str, Image]
+"""The unfinished images of one worker, in the order in which it got them."""
+
+Policy = Callable[[Held, float, bool], Batch | float]
+"""What an idle worker runs now, or until when it waits for more; it is told whether the queue holds more."""
+
+
+def step_level(device: Device) -> Policy:
+    """fourstep: one step of the batch that `plan` picks."""
+    shared = {rows: device.step(rows) + device.decode(rows) / device.steps for rows in buckets(device.max_batch)}
+
+    def choose(held: Held, now: float, crowded: bool) -> Batch:
+        candidates = [
+            Candidate(image.key, image.job.key, SIZE, image.job.arrival, None, image.steps_left)
+            for image in held.values()
+        ]
+        return Batch([held[key] for key in plan(candidates, {SIZE: shared}, crowded)], 1)
+
+    return choose
+
+
+def image_at_a_time(device: Device) -> Policy:
+    """First come, first served, without batching."""
+    return lambda held, now, crowded: Batch([next(iter(held.values()))], device.steps)
+
+
+def request_at_a_time(device: Device) -> Policy:
+    """First come, first served; the images of one call share batches, calls do not."""
+
+    def choose(held: Held, now: float, crowded: bool) -> Batch:
+        first = next(iter(held.values())).job
+        return Batch([image for image in islice(held.values(), device.max_batch) if image.job is first], device.steps)
+
+    return choose
+
+
+def request_batching(device: Device, wait: float = 0.0) -> Policy:
+    """Dynamic batching as model servers have it: the oldest images together, from first step to last.
+
+    With `wait`, an idle worker gives a batch that is not full so much time from its oldest arrival on.
+    """
+
+    def choose(held: Held, now: float, crowded: bool) -> Batch | float:
+        images = list(islice(held.values(), device.max_batch))
+        until = images[0].job.arrival + wait
+        return until if len(images) < device.max_batch and now < until else Batch(images, device.steps)
+
+    return choose
+
+
+@dataclass
+class Report:
+    """What came of the jobs: their `latencies`, in the order of their ends, and how well the device was used."""
+
+    latencies: list[float] = field(default_factory=list)
+    batches: int = 0
+    rows: int = 0
+    images: int = 0
+    duration: float = 0.0
+
+    def quantile(self, share: float) -> float:
+        return sorted(self.latencies)[min(len(self.latencies) - 1, int(share * len(self.latencies)))]
+
+    @property
+    def mean_latency(self) -> float:
+        return mean(self.latencies)
+
+    @property
+    def throughput(self) -> float:
+        return self.images / self.duration
+
+    @property
+    def mean_batch(self) -> float:
+        return self.rows / self.batches
+
+
+class _Worker:
+    def __init__(self) -> None:
+        self.held: Held = {}
+        self.running = False
+
+
+class Simulation:
+    """`workers` behind one first-come-first-served queue, from which each holds at most `window` images.
+
+    As with Redis' blocking reads, what arrives goes to the worker whose read has been waiting for the longest.
+    """
+
+    def __init__(self, device: Device, policy: Policy, workers: int = 1, window: float = inf) -> None:
+        self._device = device
+        self._policy = policy
+        self._window = window
+        self._workers = [_Worker() for _ in range(workers)]
+        self._readers = deque(self._workers)
+        self._queue: deque[Image] = deque()
+        self._events: list[tuple[float, int, _Worker, Batch | None]] = []
+        self._sequence = 0
+        self._report = Report()
+
+    def run(self, arrivals: Sequence[tuple[float, int]]) -> Report:
+        """Serve jobs given as (time, images), in order of time, to the last one's end."""
+        for number, (now, images) in enumerate(arrivals):
+            while self._events and self._events[0][0] < now:
+                self._next_event()
+            job = Job(str(number), now, images, images)
+            self._queue.extend(Image(f"{number} {index:03}", job, self._device.steps) for index in range(images))
+            self._deal(now)
+        while self._events:
+            self._next_event()
+        return self._report
+
+    def _next_event(self) -> None:
+        now, _, worker, ended = heappop(self._events)
+        if ended:
+            self._finish(worker, ended, now)
+        self._start(worker, now)
+
+    def _deal(self, now: float) -> None:
+        while self._queue and self._readers:
+            worker = self._readers.popleft()
+            while self._queue and len(worker.held) < self._window:
+                image = self._queue.popleft()
+                worker.held[image.key] = image
+            if len(worker.held) < self._window:
+                self._readers.append(worker)
+            self._start(worker, now)
+
+    def _start(self, worker: _Worker, now: float) -> None:
+        if worker.running or not worker.held:
+            return
+        batch = self._policy(worker.held, now, bool(self._queue))
+        if isinstance(batch, float):
+            self._at(batch, worker, None)
+            return
+        finished = sum(image.steps_left == batch.steps for image in batch.images)
+        worker.running = True
+        self._report.batches += 1
+        self._report.rows += len(batch.images)
+        self._at(now + self._device.seconds(len(batch.images), batch.steps, finished), worker, batch)
+
+    def _at(self, time: float, worker: _Worker, ended: Batch | None) -> None:
+        self._sequence += 1
+        heappush(self._events, (time, self._sequence, worker, ended))
+
+    def _finish(self, worker: _Worker, batch: Batch, now: float) -> None:
+        worker.running = False
+        was_full = len(worker.held) >= self._window
+        for image in batch.images:
+            image.steps_left -= batch.steps
+            if image.steps_left:
+                continue
+            del worker.held[image.key]
+            self._report.images += 1
+            image.job.left -= 1
+            if not image.job.left:
+                self._report.latencies.append(now - image.job.arrival)
+        self._report.duration = now
+        if was_full and len(worker.held) < self._window:
+            self._readers.append(worker)
+            self._deal(now)
+
+
+def poisson(rate: float, dice: random.Random) -> Iterator[float]:
+    """Times of a Poisson process, `rate` per unit of time."""
+    now = 0.0
+    while True:
+        now += dice.expovariate(rate)
+        yield now
+
+
+def bursty(rate: float, dice: random.Random, burst: int = 8) -> Iterator[float]:
+    """The same mean rate, arriving `burst` at once."""
+    for now in poisson(rate / burst, dice):
+        yield from [now] * burst
+
+
+def jobs(times: Iterator[float], sizes: Sequence[int], count: int, dice: random.Random) -> list[tuple[float, int]]:
+    """`count` jobs at `times`, each of as many images as one drawn from `sizes`."""
+    return [(now, dice.choice(sizes)) for now in islice(times, count)]
