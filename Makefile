@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 COMPOSE ?= docker compose -f compose.yaml -f docker/compose.check.yaml
 
-.PHONY: serve serve-both test lint chaos models bench-service bench-distill bench-memory check-compose clean
+.PHONY: serve serve-both test lint chaos models bench-service bench-distill bench-memory bench-engine soak check-compose clean
 
 serve: $(VENV)/serve.stamp  ## The service with the bundled model on http://localhost:8000
 	$(BIN)/fourstep up
@@ -26,6 +26,13 @@ chaos: $(VENV)/test.stamp  ## 2,000 images while workers, Redis, API copies and 
 bench-service: $(VENV)/test.stamp  ## The front end and the queue without an engine; one image alone beside the bare engine
 	$(BIN)/python -m bench.front_end
 	$(BIN)/python -m bench.front_end --latency
+
+bench-engine: $(VENV)/test.stamp  ## Step-level against request-level batching, on the engine and simulated (minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m bench.engine_arrivals
+	$(BIN)/python -m bench.policies --json bench/results/policies.json
+
+soak: $(VENV)/test.stamp  ## 10,000 images, some cancelled or expired: is each accounted for, does memory stay flat
+	OMP_NUM_THREADS=1 $(BIN)/python -m bench.soak
 
 models: $(VENV)/test.stamp  ## Make the bundled models again from the artwork (hours; needs npm)
 	$(BIN)/python -m distill.emoji --work build/emoji

@@ -8,6 +8,7 @@ import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from rich.progress import track
 
@@ -77,7 +78,7 @@ def ratio(reports: dict[str, Report], share: float) -> float:
     return reports["plan"].quantile(share) / min(others)
 
 
-def figures(case: Case, count: int, seed: int) -> dict[str, object]:
+def figures(case: Case, count: int, seed: int) -> dict[str, Any]:
     """What the table says of one case."""
     reports = compare(case, count, seed)
     ours = reports["plan"]
@@ -107,7 +108,7 @@ def main() -> None:
     rows = []
     for case in track(cases(asked.arrivals), "simulating"):
         rows.append(row := figures(case, asked.jobs, asked.seed))
-        missed = "  missed" if max(row["p50_ratio"], row["p99_ratio"]) > 1.05 else ""  # type: ignore[type-var]
+        missed = "  missed" if max(row["p50_ratio"], row["p99_ratio"]) > 1.05 else ""
         print(*(f"{value!s:>18}" for value in list(row.values())[:9]), missed, flush=True)
     if asked.json:
         with open(asked.json, "w") as file:

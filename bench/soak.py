@@ -105,7 +105,8 @@ class Soak:
                 await asyncio.sleep(self._dice.expovariate(5))
                 await self.queue.cancel(tasks[0].job_id, "no longer wanted", ttl_s=TTL_S)
             state = await self._until_settled(tasks[0].job_id)
-            self.settled.update(done=len(state.results), **Counter(failure.reason for failure in state.failures))
+            self.settled.update(done=len(state.results))
+            self.settled.update(failure.reason for failure in state.failures)
 
     def _job(self) -> list[ImageTask]:
         dice, job_id = self._dice, uuid.uuid4().hex

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from statistics import median
 from typing import Any
 
 import torch
@@ -137,7 +136,7 @@ class Engine:
         """Time the steps that the plan goes by; to be called again when they have become faster."""
         for size, times in self.step_times.items():
             for bucket in times:
-                times[bucket] = median(self._rehearse(size, bucket) for _ in range(TIMED_STEPS))
+                times[bucket] = min(self._rehearse(size, bucket) for _ in range(TIMED_STEPS))
         log.info("seconds a step takes, by size and batch: %s", self.step_times)
 
     def _rehearse(self, size: Size, bucket: int) -> float:
