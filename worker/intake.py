@@ -24,12 +24,12 @@ BLOCK_S = 1.0
 
 RESUBSCRIBE_PAUSE_S = 0.5
 
-MOST_UNSTORED = 4
-"""Claims stop at so many times the engine's capacity: what is held then waits for a Redis without memory."""
+MOST_HELD = 6
+"""Claims stop at so many times the engine's capacity: what is held then waits for a Redis without memory.
 
-LOOK_AHEAD = 64
-"""Images that a worker holds when it is the only one: so the plan sees the small call behind the largest one. Among
-several, images that one holds are images that another cannot take."""
+The only worker of a model claims so much at once, so that the plan sees the small call behind a call of 64. Among
+several, images that one holds are images that another cannot take.
+"""
 
 MAX_DELIVERIES = 3
 """A task that took this many workers down with it is given up."""
@@ -126,7 +126,7 @@ class Intake:
 
     async def _claim_forever(self, group: asyncio.TaskGroup) -> None:
         while not self._stopping:
-            room = self._free + (LOOK_AHEAD if self._alone else 0)
+            room = self._room if self._alone else self._free
             if room <= 0:
                 await self._change()
                 continue
@@ -156,7 +156,11 @@ class Intake:
 
     @property
     def _free(self) -> int:
-        return min(self._capacity - self._in_engine, MOST_UNSTORED * self._capacity - len(self._held))
+        return min(self._capacity - self._in_engine, self._room)
+
+    @property
+    def _room(self) -> int:
+        return MOST_HELD * self._capacity - len(self._held)
 
     async def _change(self) -> None:
         """Until an image leaves the engine or is settled, or the end begins."""

@@ -25,7 +25,7 @@ from tests.waiting import wait_until
 from tests.worker.tasks import image_task, pictures
 from worker.device_thread import DeviceThread
 from worker.engine import Engine
-from worker.intake import MAX_DELIVERIES, MOST_UNSTORED, Intake
+from worker.intake import MAX_DELIVERIES, MOST_HELD, Intake
 from worker.model_folder import ServedModel
 from worker.row import Outcome
 from worker.settlement import Settlement
@@ -200,7 +200,7 @@ async def _announced(queue: TaskQueue) -> bool:
 
 async def test_images_that_cannot_be_stored_are_kept_and_stored_later(redis: Redis, tiny_model: ServedModel) -> None:
     async with _worker(redis, tiny_model) as worker:
-        most = MOST_UNSTORED * (worker.engine.max_batch + worker.engine.max_batch // 2)
+        most = MOST_HELD * (worker.engine.max_batch + worker.engine.max_batch // 2)
         await worker.queue.admit(_job(most + 10), 100, 60)
         await redis.config_set("maxmemory", 1)
         try:
@@ -281,7 +281,7 @@ async def test_a_cancellation_that_went_unheard_is_noticed_with_the_lease(
 
 
 async def test_a_single_does_not_wait_for_a_call_of_64(redis: Redis, tiny_model: ServedModel) -> None:
-    async with _worker(redis, tiny_model, max_batch=2) as worker:
+    async with _worker(redis, tiny_model, max_batch=8) as worker:
         await wait_until(lambda: worker.intake._alone)
         _slow_steps(worker.engine, 0.02)
         await worker.queue.admit(_job(64, "large"), 100, 60)

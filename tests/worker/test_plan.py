@@ -214,6 +214,5 @@ def test_buckets_are_powers_of_two_and_the_largest_batch() -> None:
 def test_behind_a_full_window_throughput_counts() -> None:
     """Two jobs are in sight: the smaller goes first alone, unless the queue behind them is long."""
     rows = [row("single"), *(row(f"{n:02}", "large", created=-1) for n in range(16))]
-    slow = step_times({1: 4.0, 2: 7.0, 4: 13.0, 8: 25.0})
-    assert plan(rows, slow) == ["single"]
-    assert len(plan(rows, slow, crowded=True)) == 8
+    assert plan(rows, step_times(MIXED)) == ["single"]
+    assert len(plan(rows, step_times(MIXED), crowded=True)) == 8
