@@ -101,8 +101,8 @@ async def open_loop(port: int, rate: float, seconds: float, request: Callable[[]
         task = asyncio.create_task(ask(due))
         asking.add(task)
         task.add_done_callback(asking.discard)
-    answers.seconds = seconds
     await asyncio.gather(*asking)
+    answers.seconds = time.perf_counter() - began
     for connection in idle:
         connection.close()
     return answers
