@@ -70,6 +70,27 @@ class EmojiEncoder(nn.Module):
         return encoder
 
 
+class StageMaps(nn.Module):
+    """An encoder's feature maps, for `dmd-perceptual`: float [B, 3, 64, 64] in [−1, 1] → [B, channels, h, w] of each
+    stage."""
+
+    def __init__(self, encoder: EmojiEncoder) -> None:
+        super().__init__()
+        self.stages = encoder.stages
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        maps = []
+        for stage in self.stages:
+            images = stage(images)
+            maps.append(images)
+        return maps
+
+
+def perceptual_network() -> StageMaps:
+    """The bundled encoder, as a configuration's `perceptual.network` names it. Raises OSError when it is missing."""
+    return StageMaps(EmojiEncoder.load(Path("models/emoji-encoder")))
+
+
 def train(artwork: Artwork, reconstructed: torch.Tensor, folder: Path, steps: int) -> EmojiEncoder:
     """Train (or go on training) in `folder`.
 

@@ -66,23 +66,23 @@ def kernel_distance(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     """KID: the unbiased squared MMD under the kernel (x·y / D + 1)³, prompt against prompt: [P, R, D] and [P, S, D],
     whose samples must have noise of their own → float64 [P, P]; its mean is the distance.
 
-    Each entry is what two prompts add. Sets that share their prompts are no independent draws, so the usual formula
-    over all pairs would find pairs of one prompt more often between the sets than within them, and fall below 0.
+    Each entry is what two prompts add. Sets that share their prompts are no independent draws: the usual formula over
+    all pairs would find pairs of one prompt more often between the sets than within them, and fall below 0. Equal
+    places of a set were made from equal noise, whatever the prompt, which makes them alike: they are not compared.
     """
     first, second = first.double(), second.double()
     return _mean_kernel(first, first) + _mean_kernel(second, second) - 2 * _mean_kernel(first, second)
 
 
 def _mean_kernel(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """The mean over two prompts' samples, symmetric in the prompts; a sample is never compared with itself."""
+    """The mean over two prompts' samples, symmetric in the prompts; within a set, over different places only."""
     prompts, samples, width = first.shape
     matrix = (first.flatten(0, 1) @ second.flatten(0, 1).T / width + 1).pow(3)
     blocks = matrix.view(prompts, samples, prompts, -1)
-    means = blocks.mean((1, 3))
     if first is second:
-        own = blocks.diagonal(dim1=0, dim2=2)  # [R, R, P]
-        alone = own.sum((0, 1)) - own.diagonal().sum(1)
-        means = means.diagonal_scatter(alone / (samples * (samples - 1)))
+        same_place = blocks.diagonal(dim1=1, dim2=3).sum(2)
+        return (blocks.sum((1, 3)) - same_place) / (samples * (samples - 1))
+    means = blocks.mean((1, 3))
     return (means + means.T) / 2
 
 

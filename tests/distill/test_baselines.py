@@ -1,13 +1,19 @@
 """The terms that the baselines add: what they prefer, and whom they teach."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
 
 from distill import dp_dmd, perceptual
 from distill.adversary import Adversary, Head, discriminator_loss, generator_loss
+from distill.config import DistillConfig
 from distill.noise_schedule import shifted_grid
+from distill.trainer import Trainer
+from tests import tiny_pipelines
 from tests.distill.test_dp_dmd import METHOD, PerStepStudent, student_losses
+from tests.distill.test_run import SETTINGS
 
 
 def two_maps() -> nn.Module:
@@ -37,6 +43,21 @@ def test_perceptual_distance_is_zero_for_equals_and_pulls_images_only():
     assert images.grad.abs().sum() > 0
     assert other.grad is None
     assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_the_emoji_encoder_is_a_perceptual_network():
+    network = perceptual.feature_network("distill.emoji.encoder:perceptual_network")
+    generator = torch.Generator().manual_seed(0)
+    images, others = (torch.rand(2, 3, 8, 8, generator=generator).mul(2).sub(1) for _ in range(2))
+    images, others = (nn.functional.interpolate(each, scale_factor=8) for each in (images, others))
+    assert [tuple(one.shape[1:]) for one in network(images)] == [
+        (32, 32, 32), (64, 16, 16), (96, 8, 8), (128, 4, 4), (128, 2, 2),
+    ]  # fmt: skip
+    noisy = (images + 0.02 * torch.randn(images.shape, generator=generator)).requires_grad_()
+    near = perceptual.distance(network, noisy, images)
+    near.backward()
+    assert 0 < near < perceptual.distance(network, others, images) / 3
+    assert noisy.grad.abs().sum() > 0
 
 
 def test_a_feature_network_that_does_not_exist_is_named():
@@ -113,3 +134,42 @@ def test_a_term_joins_the_total_by_its_weight_and_follows_the_samples_routing():
     torch.testing.assert_close(result.total, expected)
     parts["adversarial"].backward()
     assert [gradient > 0 for gradient in student.gradients()] == [False, True, True, True]
+
+
+@pytest.mark.parametrize("rank", [None, 2], ids=["copies", "adapters"])
+@pytest.mark.parametrize("loss", ["hinge", "softplus"])
+def test_each_turn_of_dmd_gan_moves_its_own_weights_and_no_others(tmp_path, loss, rank):
+    (tmp_path / "prompts.txt").write_text("a cat\ntwo dogs\n")
+    settings = {
+        **SETTINGS,
+        "teacher": tiny_pipelines.save(tmp_path / "teacher"),
+        "prompts": tmp_path / "prompts.txt",
+        "method": "dmd-gan",
+        "gan": {"loss": loss, "r1": 0.1},
+        "lora_rank": rank,
+    }
+    trainer = Trainer(DistillConfig.model_validate(settings), tmp_path / "run")
+    assert moved_by(trainer.student_turn, trainer) == {"student"}
+    assert moved_by(trainer.critic_turn, trainer) == {"critic", "head"}
+    assert moved_by(trainer.student_turn, trainer) == {"student"}
+    assert trainer.critic_turn().keys() == {"critic", "discriminator", "critic_grad_norm"}
+
+
+def moved_by(turn: Callable[[], object], trainer: Trainer) -> set[str]:
+    """Whose weights `turn` has changed. It may leave no gradient behind, and nobody frozen who learns."""
+    teacher = {name: value for name, value in trainer.teacher.network.state_dict().items() if "lora" not in name}
+    parts = {
+        "teacher": teacher,
+        "student": trainer.student.weights.state_dict(),
+        "critic": trainer.critic.weights.state_dict(),
+        "head": trainer.head.state_dict(),
+        "decoder": trainer.vae.state_dict(),
+    }
+    before = {name: {key: value.clone() for key, value in state.items()} for name, state in parts.items()}
+    turn()
+    learners = [trainer.student.weights, trainer.critic.weights, trainer.head]
+    assert all(p.requires_grad and p.grad is None for learner in learners for p in learner.parameters())
+    assert all(p.grad is None for p in trainer.teacher.network.parameters())
+    return {
+        name for name, state in parts.items() if any(not torch.equal(state[key], before[name][key]) for key in state)
+    }

@@ -21,7 +21,7 @@ def folders(tmp_path_factory):
     return folder
 
 
-def evaluate(folders, out, *options: str, **named: str):
+def evaluate(folders, out, *options: str):
     arguments = ["evaluate", str(folders / "student"), "--teacher", str(folders / "teacher"), "--out", str(out)]
     return CliRunner().invoke(app, [*arguments, "--seeds", "4", *options])
 
@@ -46,6 +46,27 @@ def test_report_and_grids_of_a_pair_that_is_not_emoji(folders, tmp_path) -> None
     assert "emoji" not in report
     with Image.open(tmp_path / "out" / "model.png") as grid:
         assert grid.size == (4 * 64, 2 * 64)
+
+
+def test_geneval_asks_its_own_prompts_and_reports_each_kind_of_task(folders, tmp_path) -> None:
+    tasks = [
+        {"prompt": "a dog", "tag": "single_object", "include": [{"class": "dog", "count": 1}]},
+        {"prompt": "a giraffe", "tag": "two_object", "include": [{"class": "giraffe", "count": 1}]},
+    ]
+    (tmp_path / "tasks.jsonl").write_text("\n".join(map(json.dumps, tasks)))
+    networks = {"--geneval": tmp_path / "tasks.jsonl", "--detector": tiny_judges.mask2former(tmp_path / "detector")}
+    networks["--colors"] = tiny_judges.clip(tmp_path / "clip")
+    options = [str(part) for pair in networks.items() for part in pair]
+    result = evaluate(folders, tmp_path / "out", *options)
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["prompts"] == 2
+    for role in ("model", "teacher"):
+        shares = report["geneval"][role]
+        assert shares["two_object"] == 0, "the detector knows no giraffe"
+        assert shares["overall"] == shares["single_object"] / 2
+    both = evaluate(folders, tmp_path / "both", *options, "--prompts", str(folders / "prompts.txt"))
+    assert "GenEval has prompts of its own" in both.output
 
 
 def test_pictures_once_made_are_kept(folders, tmp_path, monkeypatch) -> None:

@@ -1,10 +1,7 @@
 """GenEval's rules on known things, and its two networks from tiny folders."""
 
-import json
-
 import pytest
 import torch
-from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, SwinConfig
 
 from distill.evaluation import geneval
 from distill.evaluation.geneval import Thing
@@ -85,20 +82,7 @@ def test_a_thing_is_cut_out_on_grey() -> None:
 
 
 def test_a_tiny_detector_and_clip_judge_real_pictures(tmp_path) -> None:
-    torch.manual_seed(0)
-    swin = SwinConfig(
-        image_size=64, embed_dim=16, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2], window_size=4,
-        out_features=["stage1", "stage2", "stage3", "stage4"],
-    )  # fmt: skip
-    config = Mask2FormerConfig(
-        backbone_config=swin, feature_size=32, mask_feature_size=32, hidden_dim=32, encoder_feedforward_dim=32,
-        encoder_layers=1, decoder_layers=2, num_attention_heads=2, dim_feedforward=32, num_queries=5,
-        id2label={0: "mouse", 1: "dog"}, label2id={"mouse": 0, "dog": 1},
-    )  # fmt: skip
-    folder = tmp_path / "detector"
-    Mask2FormerForUniversalSegmentation(config).save_pretrained(folder)
-    preprocessor = {"size": {"shortest_edge": 64}, "image_mean": [0.5] * 3, "image_std": [0.2] * 3, "resample": 2}
-    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+    folder = tiny_judges.mask2former(tmp_path / "detector")
     image = torch.randint(0, 256, (48, 64, 3), dtype=torch.uint8)
     found = geneval.detector(folder)(image)
     assert {one.name for one in found} <= {"computer mouse", "dog"}

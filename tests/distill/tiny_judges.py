@@ -4,7 +4,17 @@ import json
 from pathlib import Path
 
 import torch
-from transformers import CLIPConfig, CLIPModel, Dinov2Config, Dinov2Model, DINOv3ViTConfig, DINOv3ViTModel
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    Dinov2Config,
+    Dinov2Model,
+    DINOv3ViTConfig,
+    DINOv3ViTModel,
+    Mask2FormerConfig,
+    Mask2FormerForUniversalSegmentation,
+    SwinConfig,
+)
 
 from tests import tiny_pipelines
 
@@ -44,6 +54,22 @@ def clip(folder: Path) -> Path:
     CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return _preprocessor(folder, size={"shortest_edge": SIDE}, crop_size=SIDE, do_center_crop=True)
+
+
+def mask2former(folder: Path) -> Path:
+    """It finds five things in every picture, each a mouse or a dog."""
+    torch.manual_seed(0)
+    swin = SwinConfig(
+        image_size=64, embed_dim=16, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2], window_size=4,
+        out_features=["stage1", "stage2", "stage3", "stage4"],
+    )  # fmt: skip
+    config = Mask2FormerConfig(
+        backbone_config=swin, feature_size=32, mask_feature_size=32, hidden_dim=32, encoder_feedforward_dim=32,
+        encoder_layers=1, decoder_layers=2, num_attention_heads=2, dim_feedforward=32, num_queries=5,
+        id2label={0: "mouse", 1: "dog"}, label2id={"mouse": 0, "dog": 1},
+    )  # fmt: skip
+    Mask2FormerForUniversalSegmentation(config).save_pretrained(folder)
+    return _preprocessor(folder, size={"shortest_edge": 64}, resample=2)
 
 
 def _preprocessor(folder: Path, **settings: object) -> Path:
