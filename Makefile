@@ -27,7 +27,10 @@ bench-service: $(VENV)/test.stamp  ## The front end and the queue without an eng
 	$(BIN)/python -m bench.front_end
 	$(BIN)/python -m bench.front_end --latency
 
-bench-engine: $(VENV)/test.stamp  ## Step-level against request-level batching, on the engine and simulated (minutes)
+bench-engine: $(VENV)/test.stamp  ## The engine against diffusers, strict mode, step-level batching (minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m bench.engine_throughput
+	OMP_NUM_THREADS=1 $(BIN)/python -m bench.strict
+	OMP_NUM_THREADS=1 $(BIN)/python -m bench.bit_identity
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.engine_arrivals
 	$(BIN)/python -m bench.policies --json bench/results/policies.json
 

@@ -108,7 +108,12 @@ class WorkerSettings(Settings):
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, ...")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(default="auto", description="weights' type")
     max_batch: int = Field(default=8, ge=1, description="images one step may hold")
-    compile: bool = Field(default=False, description="torch.compile the denoiser; a start takes minutes longer")
+    compile: Literal["auto"] | bool = Field(
+        default="auto", description="torch.compile the networks while serving; auto: on a CUDA device"
+    )
+    compile_cache: Path | None = Field(
+        default=None, description="folder for compiled code, so that a restart is quick; unset: PyTorch's own, in /tmp"
+    )
     cuda_graphs: bool | None = Field(
         default=None, description="replay each step from a CUDA graph; unset: on a CUDA device; true needs one"
     )

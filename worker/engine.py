@@ -11,12 +11,13 @@ import torch
 
 from jobs.models import FailureReason, ImageTask
 from worker import noise
-from worker.denoising_step import DenoisingStep, StepInputs
+from worker.denoising_step import StepInputs
+from worker.device_path import DevicePath
 from worker.model_folder import ServedModel
 from worker.plan import Candidate, Size, StepTimes, bucket_for, buckets, plan
-from worker.prompt_embeddings import PromptEmbeddings, stacked
+from worker.prompt_embeddings import PromptEmbedding, PromptEmbeddings, stacked
 from worker.row import Failure, Outcome, Picture, Row, Start
-from worker.step_graphs import Graph, StepGraphs
+from worker.step_graphs import Graph
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ class Engine:
     `new_graph` makes the graphs that warm-up captures; without it every step is launched kernel by kernel.
     `measure` is told the cost of every batch. `policy` chooses the rows of each step; benchmarks compare others.
     `crowded` is to be kept true while more rows wait for this engine than it has.
+    Strict rows always take `strict_path`, the networks as they were loaded.
     """
 
     def __init__(
@@ -73,8 +75,9 @@ class Engine:
         self._device = model.network.device
         self._steps = model.table.steps
         self._draws = model.table.noise_draws
-        self._step = self._denoising_step()
-        self._graphs = StepGraphs(self._step, new_graph) if new_graph else None
+        self._new_graph = new_graph
+        self._negative = self._negative_embedding()
+        self.strict_path = self._path = DevicePath(model, model.network, self._negative, new_graph)
 
     @property
     def busy(self) -> bool:
@@ -82,7 +85,7 @@ class Engine:
 
     @property
     def replays_graphs(self) -> bool:
-        return self._graphs is not None
+        return self._path.has_graphs
 
     def add(self, tasks: Mapping[str, ImageTask]) -> None:
         """Let `tasks` join at the next step, together; their keys are new, and name them in their outcomes."""
@@ -129,22 +132,26 @@ class Engine:
                     self._strict_batch[size] = max(self.step_times[size])
         if self._failures:
             raise RuntimeError(f"warm-up: {self._failures[0].detail}")
-        self.measure_steps()
-
-    @torch.inference_mode()
-    def measure_steps(self) -> None:
-        """Time the steps that the plan goes by; to be called again when they have become faster."""
         for size, times in self.step_times.items():
             for bucket in times:
-                times[bucket] = min(self._rehearse(size, bucket) for _ in range(TIMED_STEPS))
+                self.measure_step(size, bucket)
         log.info("seconds a step takes, by size and batch: %s", self.step_times)
+
+    @torch.inference_mode()
+    def measure_step(self, size: Size, bucket: int) -> None:
+        """Time one of the steps that the plan goes by; to be called again when it has become faster."""
+        measure, self.measure = self.measure, lambda measured: None
+        try:
+            self.step_times[size][bucket] = min(self._rehearse(size, bucket) for _ in range(TIMED_STEPS))
+        finally:
+            self.measure = measure
 
     def _rehearse(self, size: Size, bucket: int) -> float:
         """Run every stage for `bucket` rows; returns the seconds of a step, with its share of the decoding."""
         rows = [_warm_up_row(*size, f"warm-up {bucket} {index}") for index in range(bucket)]
         self._begin(rows)
-        if self._graphs and self._graphs.miss(self._inputs(rows)) == "batch":
-            self._graphs.capture(self._inputs(rows))
+        if self._path.graph_miss(self._inputs(rows)) == "batch":
+            self._path.capture(self._inputs(rows))
         self._denoise(rows)
         self._decode([], rows)
         return rows[0].seconds["denoise_step"] + rows[0].seconds["decode"] / self._steps
@@ -157,6 +164,25 @@ class Engine:
             log.warning("out of memory: images of %s now run in batches of at most %d", size, max(fitting))
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
+
+    @torch.inference_mode()
+    def examples(self) -> list[StepInputs]:
+        """A batch of every shape that steps can have, largest first."""
+        examples = []
+        for size, times in self.step_times.items():
+            for bucket in sorted(times, reverse=True):
+                rows = [_warm_up_row(*size, f"warm-up {bucket} {index}") for index in range(bucket)]
+                self._begin(rows)
+                examples.append(self._inputs(rows))
+        return examples
+
+    def compiled_path(self) -> DevicePath:
+        """A path on the same weights that compiles each shape when it is first run; any thread may make it."""
+        return DevicePath(self.model, self.model.network.compiled(), self._negative, self._new_graph)
+
+    def switch(self, path: DevicePath) -> None:
+        """Run all but strict rows on `path` from the next step on."""
+        self._path = path
 
     def _expire(self, now: float) -> None:
         for row in list(self._rows.values()):
@@ -211,16 +237,16 @@ class Engine:
         """Advance every row by its own next step."""
         started = time.perf_counter()
         batch = self._padded(rows)
-        inputs = self._inputs(batch)
-        graph_miss = self._graphs.miss(inputs) if self._graphs else None
-        outputs = (self._graphs or self._step)(inputs)
+        inputs, path = self._inputs(batch), self._path_for(rows)
+        graph_miss = path.graph_miss(inputs)
+        outputs = path.step(inputs)
         if self._device.type == "cuda":
             # A step ends when the device is done, else the host runs ahead and rows cannot join in time.
             torch.cuda.current_stream(self._device).synchronize()
         for row, latents in zip(rows, outputs.latents, strict=False):
             row.latents, row.bucket = latents, len(batch)
             row.step += 1
-        replayed = self._graphs is not None and graph_miss is None
+        replayed = path.has_graphs and graph_miss is None
         self._account("denoise_step", rows, len(batch) - len(rows), started, replayed=replayed, graph_miss=graph_miss)
 
     def _decode(self, pictures: list[Picture], rows: list[Row]) -> None:
@@ -228,7 +254,7 @@ class Engine:
         started = time.perf_counter()
         batch = self._padded(rows)
         latents = _latents(batch)
-        images = self.model.network.decode(latents)
+        images = self._path_for(rows).decode(latents)
         finite = (latents.isfinite().flatten(1).all(1) & images.isfinite().flatten(1).all(1)).cpu()
         pixels = _to_uint8(images).cpu().numpy()
         self._account("decode", rows, len(batch) - len(rows), started)
@@ -238,11 +264,12 @@ class Engine:
             else:
                 self._fail(row, "error", "the image came out as NaN or infinity")
 
-    def _denoising_step(self) -> DenoisingStep:
-        guidance = self.model.contract.guidance_scale
+    def _negative_embedding(self) -> PromptEmbedding | None:
         with torch.inference_mode():
-            negative = self.prompts.get([""], strict=True)[0] if guidance > 1 else None
-        return DenoisingStep(self.model.network.predict, self.model.table.to(self._device), guidance, negative)
+            return self.prompts.get([""], strict=True)[0] if self.model.contract.guidance_scale > 1 else None
+
+    def _path_for(self, rows: list[Row]) -> DevicePath:
+        return self.strict_path if any(row.strict for row in rows) else self._path
 
     def _padded(self, rows: list[Row]) -> list[Row]:
         bucket = bucket_for(len(rows), any(row.strict for row in rows), self._strict_batch[rows[0].size])

@@ -42,7 +42,8 @@ def load(model: str, device: str = "auto", dtype: str = "auto", steps: int = 4) 
     """Load a pipeline folder, or a hub id, from safetensors only.
 
     `steps` counts only for a model without sampling.json, which is then served on its own scheduler's grid.
-    `device` and `dtype` "auto" mean the first CUDA device in bfloat16 if there is one, else the CPU in float32.
+    `device` "auto" means the first CUDA device if there is one, `dtype` "auto" bfloat16 where the device computes in
+    it: on CUDA, and on a CPU with AVX512-BF16 or AMX; else float32.
     Raises FolderRefused.
     """
     folder = _folder(model)
@@ -103,10 +104,16 @@ def device_and_dtype(device: str, dtype: str) -> tuple[torch.device, torch.dtype
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise FolderRefused(f"device: {device} was asked for, and torch sees no CUDA device")
     if dtype == "auto":
-        return chosen, torch.bfloat16 if chosen.type == "cuda" else torch.float32
+        return chosen, torch.bfloat16 if chosen.type == "cuda" or _cpu_has_bfloat16() else torch.float32
     if chosen.type == "cpu" and dtype == "float16":
         raise FolderRefused("dtype: float16 is not served on a CPU; use float32 or bfloat16")
     return chosen, getattr(torch, dtype)
+
+
+def _cpu_has_bfloat16() -> bool:
+    """Other CPUs only emulate it, more slowly than they compute in float32."""
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
 def _folder(model: str) -> Path:

@@ -16,13 +16,14 @@ from jobs.models import ModelCard
 from jobs.queue import TaskQueue
 from jobs.settings import WorkerSettings
 from jobs.tracing import send_last_spans
+from worker.compile_thread import CompileThread
 from worker.device_thread import DeviceThread
 from worker.engine import Engine
 from worker.intake import Intake
 from worker.model_folder import FolderRefused
 from worker.settlement import Settlement
 from worker.start_failed import StartFailed
-from worker.startup import model_card, start_engine
+from worker.startup import compiles, model_card, start_engine
 
 log = logging.getLogger(__name__)
 
@@ -44,16 +45,19 @@ async def run(settings: WorkerSettings, redis_url: str) -> int:
     metrics = WorkerMetrics(registry)
     _serve_metrics(settings.metrics_host, settings.metrics_port, registry)
     device, code = DeviceThread(), 0
+    compiler = CompileThread(device)
     device.start()
     try:
         engine = await _warm_engine(device, settings, metrics, stop)
         if engine is not None:
+            if compiles(settings, engine.model.network.device):
+                compiler.compile(engine)
             code = await _serve(settings, redis_url, stop, device, engine, metrics)
     finally:
         device.stop()
         device.join(LAST_STEP_S)
-    if device.is_alive():
-        # It is loading or in a long step. Finalising the interpreter around it would abort the process.
+    if device.is_alive() or compiler.is_alive():
+        # One is loading, compiling or in a long step. Finalising the interpreter around it would abort the process.
         os._exit(code)
     return code
 

@@ -1,5 +1,6 @@
 """The networks of a Stable Diffusion 3 pipeline as functions of tensors."""
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,9 @@ class StableDiffusion3:
 
     def __init__(self, pipeline: Any, max_sequence_length: int) -> None:
         self._pipeline = pipeline
+        self._transformer = pipeline.transformer
+        # oneDNN and cuDNN convolve in this layout; others would be converted to it and back in every layer.
+        self._vae = pipeline.vae.to(memory_format=torch.channels_last)
         self._max_sequence_length = max_sequence_length
         self.device: torch.device = pipeline.transformer.device
         self.dtype: torch.dtype = pipeline.transformer.dtype
@@ -38,7 +42,7 @@ class StableDiffusion3:
 
     def predict(self, latents: torch.Tensor, timesteps: torch.Tensor, embeddings: PromptEmbedding) -> torch.Tensor:
         """The velocity, in the network's dtype, for latents [B, C, h, w] at timesteps [B], with B embeddings."""
-        return self._pipeline.transformer(
+        return self._transformer(
             hidden_states=latents.to(self.dtype),
             timestep=timesteps,
             encoder_hidden_states=embeddings.tokens,
@@ -48,17 +52,20 @@ class StableDiffusion3:
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """fp32 latents [B, C, h, w] → fp32 images [B, 3, H, W], about −1 to 1."""
-        vae = self._pipeline.vae
+        vae = self._vae
         unscaled = latents / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
         return vae.decode(unscaled.to(vae.dtype), return_dict=False)[0].float()
 
-    def compile(self, shapes: int) -> None:
-        """Compile each transformer block in place, for `shapes` pairs of image size and batch size.
+    def compiled(self) -> "StableDiffusion3":
+        """A twin on the same weights, whose transformer blocks and decoder compile when first run at a shape."""
+        twin = copy.copy(self)
+        twin._transformer, twin._vae = _on_same_weights(self._transformer), _on_same_weights(self._vae)
+        # One by one: the blocks are alike, so that the first one's code serves them all.
+        for part in (*twin._transformer.transformer_blocks, twin._vae.decoder):
+            part.compile(fullgraph=True, dynamic=False)
+        return twin
 
-        The first call of each shape then takes long.
-        """
-        blocks = self._pipeline.transformer.transformer_blocks
-        # All blocks share one code object, and so one limit, beyond which fullgraph raises.
-        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, shapes * len(blocks))
-        for block in blocks:
-            block.compile(fullgraph=True)
+
+def _on_same_weights(module: torch.nn.Module) -> torch.nn.Module:
+    """A copy of the module tree that shares every tensor."""
+    return copy.deepcopy(module, {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())})

@@ -1,6 +1,7 @@
 """From settings to a warm engine, and what it says of itself."""
 
 import logging
+import os
 from functools import partial
 
 import torch
@@ -14,20 +15,19 @@ from jobs.version import fourstep_version
 from worker.cuda_graph import CudaGraphs
 from worker.engine import Engine, Measured
 from worker.model_folder import load
-from worker.plan import buckets
 from worker.start_failed import StartFailed
 
 log = logging.getLogger(__name__)
 
 
 def start_engine(settings: WorkerSettings, metrics: WorkerMetrics) -> Engine:
-    """Load the model and run every stage once; takes seconds. Raises FolderRefused, StartFailed or RuntimeError."""
-    _quiet_libraries()
+    """Load the model and run every stage once, eagerly. Raises FolderRefused, StartFailed or RuntimeError."""
+    quiet_libraries()
+    if settings.compile_cache is not None:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(settings.compile_cache)
     model = load(settings.model, settings.device, settings.dtype, settings.steps)
     graphs = _replays_graphs(settings, model.network.device)
     engine = Engine(model, settings.max_batch, CudaGraphs(model.network.device) if graphs else None)
-    if settings.compile:
-        model.network.compile(len(model.contract.sizes) * len(buckets(settings.max_batch)))
     engine.warm_up()
     # Only now: the cost of first calls says nothing about serving.
     engine.measure = partial(_observe, metrics)
@@ -51,7 +51,7 @@ def model_card(engine: Engine, settings: WorkerSettings) -> ModelCard:
             "device": str(model.network.device),
             "dtype": str(model.network.dtype).removeprefix("torch."),
             "max_batch": settings.max_batch,
-            "compile": settings.compile,
+            "compile": compiles(settings, model.network.device),
             "cuda_graphs": engine.replays_graphs,
             "threads": torch.get_num_threads(),
             "lease_s": settings.lease_s,
@@ -59,6 +59,11 @@ def model_card(engine: Engine, settings: WorkerSettings) -> ModelCard:
             "embed_recipe": settings.embed_recipe,
         },
     )
+
+
+def compiles(settings: WorkerSettings, device: torch.device) -> bool:
+    """Whether the networks are to be compiled; "auto" means on a CUDA device."""
+    return device.type == "cuda" if settings.compile == "auto" else settings.compile
 
 
 def _replays_graphs(settings: WorkerSettings, device: torch.device) -> bool:
@@ -81,7 +86,7 @@ def _observe(metrics: WorkerMetrics, measured: Measured) -> None:
     metrics.prompt_cache_hits.inc(measured.cached)
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     """Progress bars and warnings off: one of the warnings quotes prompts, which are not to be logged."""
     for library in (diffusers_logging, transformers_logging):
         library.set_verbosity_error()

@@ -100,8 +100,12 @@ def test_a_device_or_dtype_that_is_not_served_is_refused(device: str, dtype: str
         device_and_dtype(device, dtype)
 
 
-def test_auto_means_float32_on_a_cpu() -> None:
-    assert device_and_dtype("cpu", "auto") == (torch.device("cpu"), torch.float32)
+@pytest.mark.parametrize(("able", "dtype"), [({}, torch.float32), ({"avx512_bf16": True}, torch.bfloat16)])
+def test_auto_means_bfloat16_only_where_the_cpu_computes_in_it(
+    able: dict[str, bool], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    assert device_and_dtype("cpu", "auto") == (torch.device("cpu"), dtype)
 
 
 def test_the_hash_follows_the_weights_and_nothing_else(folder: Path) -> None:

@@ -38,7 +38,7 @@ async def test_a_worker_serves_reports_and_stops_in_time(
     redis: Redis, redis_url: str, tiny_folder: Path, tiny_model: ServedModel, free_port: Callable[[], int]
 ) -> None:
     port = free_port()
-    process = await _start(model=tiny_folder, redis_url=redis_url, metrics_port=port, max_batch=2)
+    process = await _start(model=tiny_folder, redis_url=redis_url, metrics_port=port, max_batch=2, dtype="float32")
     queue = TaskQueue(redis, "tiny-student")
     try:
         await wait_until(queue.workers, timeout_s=90)
