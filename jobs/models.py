@@ -87,7 +87,10 @@ class Determinism(WireModel):
 
 
 class ImageResult(WireModel):
-    """A finished image; its bytes are stored beside it under their SHA-256 (hex)."""
+    """A finished image; its bytes are stored beside it under their SHA-256 (hex).
+
+    ``layout`` is what the diversity of a job's images is measured on, see jobs.diversity.
+    """
 
     index: int
     seed: int
@@ -95,6 +98,7 @@ class ImageResult(WireModel):
     height: int
     format: ImageFormat
     sha256: str
+    layout: str
     timings: Timings
     determinism: Determinism
 

@@ -41,11 +41,13 @@ class Claim:
 
 @dataclass(frozen=True)
 class Settled:
-    """What a task's end changed: `images` of its job were settled now, none of them before; `finished` says whether
-    the job is complete with them."""
+    """What a task's end changed: `images` of its job were settled now, none of them before.
+
+    `completed` is the number of all images of the job if it is complete with these, else 0.
+    """
 
     images: int
-    finished: bool
+    completed: int
 
 
 class TaskQueue:
@@ -308,7 +310,7 @@ class TaskQueue:
         store_keys: Sequence[str] = (),
     ) -> Settled:
         settle = self._settle if kind == "result" else self._settle_failure
-        images, finished = await settle(
+        images, completed = await settle(
             keys=[
                 self._keys.tasks,
                 self._keys.sets,
@@ -325,7 +327,7 @@ class TaskQueue:
                 *(part for outcome in outcomes for part in outcome),
             ],
         )
-        return Settled(int(images), bool(finished))
+        return Settled(int(images), int(completed))
 
 
 async def known_models(redis: Redis) -> list[str]:

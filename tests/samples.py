@@ -4,6 +4,7 @@ import hashlib
 import time
 import uuid
 
+from jobs.diversity import pack_layout
 from jobs.models import Determinism, DiverseSet, ImageResult, ImageTask, ModelCard, Timings
 
 MODEL = "emoji-test"
@@ -55,6 +56,7 @@ def sample_result(task: ImageTask, data: bytes) -> ImageResult:
         height=task.height,
         format=task.format,
         sha256=hashlib.sha256(data).hexdigest(),
+        layout=pack_layout([byte - 128.0 for byte in hashlib.sha256(data).digest()]),
         timings=Timings(queue=waited, encode=0.001, denoise=0.02, decode=0.003, encode_image=0.001, total=waited),
         determinism=Determinism(
             mode=task.mode, bucket=1, device="cpu", dtype="float32", torch="2.13.0", model_sha="ab" * 32

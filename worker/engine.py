@@ -9,14 +9,17 @@ from typing import Any
 
 import torch
 
+from jobs.diversity import LAYOUT_GRID
 from jobs.models import FailureReason, ImageTask
 from worker import noise
 from worker.denoising_step import StepInputs
 from worker.device_path import DevicePath
+from worker.diverse_set import CandidateSet
+from worker.layout import layouts
 from worker.model_folder import ServedModel
 from worker.plan import Candidate, Size, StepTimes, bucket_for, buckets, plan
 from worker.prompt_embeddings import PromptEmbedding, PromptEmbeddings, stacked
-from worker.row import Failure, Outcome, Picture, Row, Start
+from worker.row import Failure, FinishedSet, Outcome, Picture, Row, Start
 from worker.step_graphs import Graph
 
 log = logging.getLogger(__name__)
@@ -71,7 +74,8 @@ class Engine:
         self.crowded = False
         self._policy = policy
         self._rows: dict[str, Row] = {}
-        self._failures: list[Failure] = []
+        self._sets: dict[str, CandidateSet] = {}
+        self._failures: dict[str, Failure] = {}
         self._device = model.network.device
         self._steps = model.table.steps
         self._draws = model.table.noise_draws
@@ -89,30 +93,40 @@ class Engine:
 
     def add(self, tasks: Mapping[str, ImageTask]) -> None:
         """Let `tasks` join at the next step, together; their keys are new, and name them in their outcomes."""
-        self._rows.update({key: Row(key, task) for key, task in tasks.items()})
+        for key, task in tasks.items():
+            rows = [Row(key, task)]
+            if task.select:
+                self._sets[key] = CandidateSet(key, task)
+                rows = self._sets[key].rows
+            self._rows.update({row.key: row for row in rows})
 
     def withdraw(self, keys: Collection[str]) -> list[str]:
-        """Forget those rows of `keys` that are still here, begun or not, and return their keys."""
-        return [key for key in keys if self._rows.pop(key, None) is not None]
+        """Forget those tasks of `keys` that are still here, begun or not, and return their keys."""
+        gone = [row for row in self._rows.values() if row.task_key in keys]
+        for row in gone:
+            del self._rows[row.key]
+            self._sets.pop(row.task_key, None)
+        return list(dict.fromkeys(row.task_key for row in gone))
 
     def withdraw_unstarted(self) -> list[str]:
-        """Forget every row that has not begun, and return their keys."""
-        return self.withdraw([key for key, row in self._rows.items() if row.start is None])
+        """Forget every task that has not begun, and return their keys."""
+        return self.withdraw({row.task_key for row in self._rows.values()} - self._begun())
 
     @torch.inference_mode()
     def step(self) -> list[Outcome]:
-        """Run one step of one batch; returns the images that it finished and those that failed."""
+        """Run one step of one batch; returns the tasks that it finished and those that failed."""
         self._expire(time.time())
-        candidates = [row.candidate(self._steps) for row in self._rows.values()]
+        candidates = [row.candidate(self._steps) for row in self._rows.values() if self._can_step(row)]
         chosen = self._policy(candidates, self.step_times, self.crowded)
         rows = [self._rows[key] for key in chosen]
-        rows = self._survivors(self._survivors(rows, self._begin), self._denoise)
+        self._survivors(self._survivors(rows, self._begin), self._denoise)
+        self._choose()
         pictures: list[Picture] = []
-        finished = [row for row in rows if row.step == self._steps]
-        for row in self._survivors(finished, partial(self._decode, pictures)):
+        for row in self._survivors(self._finished(), partial(self._decode, pictures)):
             del self._rows[row.key]
-        failures, self._failures = self._failures, []
-        return [*pictures, *failures]
+        done = self._whole(pictures)
+        failures, self._failures = self._failures, {}
+        return [*done, *failures.values()]
 
     @torch.inference_mode()
     def warm_up(self) -> None:
@@ -131,7 +145,7 @@ class Engine:
                     self._forget_buckets(size, bucket)
                     self._strict_batch[size] = max(self.step_times[size])
         if self._failures:
-            raise RuntimeError(f"warm-up: {self._failures[0].detail}")
+            raise RuntimeError(f"warm-up: {next(iter(self._failures.values())).detail}")
         for size, times in self.step_times.items():
             for bucket in times:
                 self.measure_step(size, bucket)
@@ -184,10 +198,46 @@ class Engine:
         """Run all but strict rows on `path` from the next step on."""
         self._path = path
 
+    def _begun(self) -> set[str]:
+        return {row.task_key for row in self._rows.values() if row.start is not None}
+
     def _expire(self, now: float) -> None:
+        begun = self._begun()
         for row in list(self._rows.values()):
-            if row.start is None and row.task.deadline is not None and row.task.deadline < now:
+            if row.task.deadline is not None and row.task.deadline < now and row.task_key not in begun:
                 self._fail(row, "expired", "the deadline passed before it could start")
+
+    def _can_step(self, row: Row) -> bool:
+        return row.step < self._steps and not self._is_held(row)
+
+    def _is_held(self, row: Row) -> bool:
+        return row.owner is not None and self._sets[row.owner].holds(row)
+
+    def _choose(self) -> None:
+        """Let the candidates go that were not chosen, in every set that can choose now."""
+        for candidates in self._sets.values():
+            for row in candidates.choose():
+                del self._rows[row.key]
+
+    def _finished(self) -> list[Row]:
+        """Rows to decode together; more than one step leaves behind only if sets choose after their last step."""
+        done = [row for row in self._rows.values() if row.step == self._steps and not self._is_held(row)]
+        same_size = [row for row in done if row.size == done[0].size]
+        return same_size[: max(self.step_times[done[0].size])] if done else []
+
+    def _whole(self, pictures: list[Picture]) -> list[Outcome]:
+        """The outcomes that `pictures` complete: each its own task's, or the last of a set."""
+        outcomes: list[Outcome] = []
+        for picture in pictures:
+            if picture.key in self._failures:
+                continue  # another image of its set failed
+            candidates = self._sets.get(picture.key)
+            outcome = candidates.collect(picture) if candidates else picture
+            if isinstance(outcome, FinishedSet):
+                del self._sets[picture.key]
+            if outcome is not None:
+                outcomes.append(outcome)
+        return outcomes
 
     def _survivors(self, rows: list[Row], work: Callable[[list[Row]], None]) -> list[Row]:
         """Do `work` on all rows together and, if that raises, on each half: only a row that fails alone fails."""
@@ -215,8 +265,9 @@ class Engine:
         return None
 
     def _fail(self, row: Row, reason: FailureReason, detail: str) -> None:
-        self._rows.pop(row.key, None)
-        self._failures.append(Failure(row.key, reason, detail))
+        """Give up the whole task of `row`; of several reasons the first is told."""
+        self.withdraw([row.task_key])
+        self._failures.setdefault(row.task_key, Failure(row.task_key, reason, detail))
 
     def _begin(self, rows: list[Row]) -> None:
         """Give the rows that start now their embedding and their noise."""
@@ -243,8 +294,8 @@ class Engine:
         if self._device.type == "cuda":
             # A step ends when the device is done, else the host runs ahead and rows cannot join in time.
             torch.cuda.current_stream(self._device).synchronize()
-        for row, latents in zip(rows, outputs.latents, strict=False):
-            row.latents, row.bucket = latents, len(batch)
+        for row, latents, clean in zip(rows, outputs.latents, outputs.clean, strict=False):
+            row.latents, row.foreseen, row.bucket = latents, clean, len(batch)
             row.step += 1
         replayed = path.has_graphs and graph_miss is None
         self._account("denoise_step", rows, len(batch) - len(rows), started, replayed=replayed, graph_miss=graph_miss)
@@ -257,10 +308,12 @@ class Engine:
         images = self._path_for(rows).decode(latents)
         finite = (latents.isfinite().flatten(1).all(1) & images.isfinite().flatten(1).all(1)).cpu()
         pixels = _to_uint8(images).cpu().numpy()
+        seen = layouts(latents, LAYOUT_GRID).tolist()
         self._account("decode", rows, len(batch) - len(rows), started)
-        for row, image, sound in zip(rows, pixels, finite, strict=False):
+        for row, image, layout, sound in zip(rows, pixels, seen, finite, strict=False):
             if sound:
-                pictures.append(Picture(row.key, image, row.bucket, row.seconds, row.began))
+                made = (image, layout, row.bucket, row.seconds, row.began)
+                pictures.append(Picture(row.task_key, row.task.seed, *made))
             else:
                 self._fail(row, "error", "the image came out as NaN or infinity")
 

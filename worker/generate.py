@@ -7,7 +7,7 @@ import numpy as np
 
 from jobs.models import ImageTask, Mode
 from worker.engine import Engine
-from worker.row import Failure
+from worker.row import Failure, Picture
 
 
 def generate(
@@ -34,5 +34,6 @@ def generate(
         for outcome in engine.step():
             if isinstance(outcome, Failure):
                 raise RuntimeError(f"image {outcome.key}: {outcome.detail}")
+            assert isinstance(outcome, Picture)
             pixels[int(outcome.key)] = outcome.pixels
     return pixels

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -118,10 +118,9 @@ class Intake:
         if not keys:
             return
         withdrawn = await asyncio.wrap_future(self._device.call(self._engine.withdraw, keys))
-        for key in withdrawn:
-            del self._held[key]
-        self._in_engine -= len(withdrawn)
-        self._metrics.images.labels("cancelled").inc(len(withdrawn))
+        claims = [self._held.pop(key) for key in withdrawn]
+        self._in_engine -= _rows(claims)
+        self._metrics.images.labels("cancelled").inc(sum(len(claim.task.indices) for claim in claims))
         self._changed.set()
 
     async def _claim_forever(self, group: asyncio.TaskGroup) -> None:
@@ -149,8 +148,8 @@ class Intake:
 
     async def _hand_back_unstarted(self) -> None:
         keys = await asyncio.wrap_future(self._device.call(self._engine.withdraw_unstarted))
-        self._in_engine -= len(keys)
         claims = [self._held.pop(key) for key in keys]
+        self._in_engine -= _rows(claims)
         await until_redis_answers(partial(self._queue.hand_back, claims))
         log.info("stopping: %d images handed back, %d to finish", len(keys), len(self._held))
 
@@ -178,7 +177,7 @@ class Intake:
             elif fault := self._fault(claim.task):
                 del fresh[claim.entry_id]
                 group.create_task(self._settle(Failure(claim.entry_id, "error", fault)))
-        self._in_engine += len(fresh)
+        self._in_engine += _rows(fresh.values())
         if fresh:
             self._device.call(self._engine.add, {key: claim.task for key, claim in fresh.items()})
 
@@ -187,7 +186,7 @@ class Intake:
         return None if size in self._card.sizes else f"size: {size} is not one of {self._card.sizes}"
 
     def _receive(self, group: asyncio.TaskGroup, outcomes: list[Outcome]) -> None:
-        self._in_engine -= len(outcomes)
+        self._in_engine -= _rows(self._held[outcome.key] for outcome in outcomes)
         self._changed.set()
         for outcome in outcomes:
             group.create_task(self._settle(outcome))
@@ -203,3 +202,8 @@ class Intake:
     def _release(self, key: str) -> None:
         del self._held[key]
         self._changed.set()
+
+
+def _rows(claims: Iterable[Claim]) -> int:
+    """How much of the engine the tasks take: a diverse set begins with a row for each candidate."""
+    return sum(claim.task.select.candidates if claim.task.select else 1 for claim in claims)

@@ -26,18 +26,26 @@ class Start:
 class Row:
     """An image that waits (`latents` is None) or has done `step` steps; `latents` fp32 [C, h, w] on the device.
 
-    `bucket` is the batch size of its latest step; `seconds` is the time it spent in each stage so far,
-    `began` the Unix time at which it first came to it.
+    It is of the set `owner`, if of any. `foreseen` is the clean latents that its latest step predicted. `bucket` is
+    the batch size of its latest step; `seconds` is the time it spent in each stage so far, `began` the Unix time at
+    which it first came to it.
     """
 
     key: str
     task: ImageTask
+    owner: str | None = None
     start: Start | None = None
     latents: torch.Tensor | None = None
+    foreseen: torch.Tensor | None = None
     step: int = 0
     bucket: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     began: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def task_key(self) -> str:
+        """What its task is called by whoever gave it to the engine."""
+        return self.owner or self.key
 
     @property
     def strict(self) -> bool:
@@ -62,11 +70,14 @@ class Row:
 class Picture:
     """A finished image: `pixels` uint8 [height, width, 3].
 
-    `seconds` by stage (queue, encode, denoise_step, decode), and the Unix time at which each `began`.
+    `layout` is its place in the diversity score, see worker.layout and jobs.diversity. `seconds` by stage (queue,
+    encode, denoise_step, decode), and the Unix time at which each `began`.
     """
 
     key: str
+    seed: int
     pixels: np.ndarray
+    layout: list[float]
     bucket: int
     seconds: dict[str, float]
     began: dict[str, float]
@@ -82,12 +93,20 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class FinishedSet:
+    """The images of a diverse set, in the order of the answer."""
+
+    key: str
+    pictures: list[Picture]
+
+
+@dataclass(frozen=True)
 class Failure:
-    """An image that will not be made, and why."""
+    """A task whose images will not be made, and why."""
 
     key: str
     reason: FailureReason
     detail: str
 
 
-Outcome = Picture | Failure
+Outcome = Picture | FinishedSet | Failure

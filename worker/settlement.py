@@ -4,17 +4,19 @@ import asyncio
 import hashlib
 import logging
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
+from jobs.diversity import diversity_score, pack_layout
 from jobs.metrics import WorkerMetrics
 from jobs.models import Determinism, ImageResult, ImageTask, ModelCard, Timings
 from jobs.queue import Claim, TaskQueue
 from jobs.tracing import record_image
 from worker.image_bytes import encode_image, recipe
 from worker.redis_retry import until_redis_answers
-from worker.row import Failure, Outcome, Picture
+from worker.row import Failure, FinishedSet, Outcome, Picture
 
 log = logging.getLogger(__name__)
 
@@ -38,26 +40,49 @@ class Settlement:
         self._threads = ThreadPoolExecutor(ENCODER_THREADS, thread_name_prefix="image-bytes")
 
     async def settle(self, claim: Claim, outcome: Outcome) -> None:
-        """Commit the picture, or report the failure; waits for as long as Redis is away."""
-        settled = await (self._fail(claim, outcome) if isinstance(outcome, Failure) else self._commit(claim, outcome))
-        self._metrics.images.labels(settled).inc()
+        """Commit the pictures, or report the failure; waits for as long as Redis is away."""
+        if isinstance(outcome, Failure):
+            settled = await self._fail(claim, outcome)
+        else:
+            settled = await self._commit(claim, outcome.pictures if isinstance(outcome, FinishedSet) else [outcome])
+        self._metrics.images.labels(settled).inc(len(claim.task.indices))
 
-    async def _commit(self, claim: Claim, picture: Picture) -> str:
-        self._metrics.queue_time.observe(picture.seconds["queue"])
+    async def _commit(self, claim: Claim, pictures: Sequence[Picture]) -> str:
+        for picture in pictures:
+            self._metrics.queue_time.observe(picture.seconds["queue"])
+        images = [
+            (claim.task.model_copy(update={"index": index, "seed": picture.seed}), picture)
+            for index, picture in zip(claim.task.indices, pictures, strict=True)
+        ]
         loop = asyncio.get_running_loop()
         try:
-            data, seconds = await loop.run_in_executor(self._threads, self._encode, claim.task, picture)
+            encoded = await asyncio.gather(
+                *(loop.run_in_executor(self._threads, self._encode, task, picture) for task, picture in images)
+            )
         except Exception as error:
             log.exception("the pixels of image %s could not be encoded", claim.entry_id)
             return await self._fail(claim, Failure(claim.entry_id, "error", f"{type(error).__name__}: {error}"))
-        result = self._result(claim.task, picture, hashlib.sha256(data).hexdigest(), seconds)
+        results = [
+            self._result(task, picture, hashlib.sha256(data).hexdigest(), seconds)
+            for (task, picture), (data, seconds) in zip(images, encoded, strict=True)
+        ]
+        files = [data for data, _ in encoded]
         started = time.time()
-        first = await until_redis_answers(lambda: self._queue.commit(claim, result, data, self._ttl_s))
+        settled = await until_redis_answers(lambda: self._queue.commit_all(claim, results, files, self._ttl_s))
         stored = time.time()
         self._metrics.stage_duration.labels("store").observe(stored - started)
-        stages = picture.stages | {"encode_image": (started - seconds, started), "store": (started, stored)}
-        record_image(claim.task.traceparent, stages, {"job_id": claim.task.job_id, "seed": claim.task.seed})
-        return "ok" if first else "duplicate"
+        for (task, picture), (_, seconds) in zip(images, encoded, strict=True):
+            stages = picture.stages | {"encode_image": (started - seconds, started), "store": (started, stored)}
+            record_image(task.traceparent, stages, {"job_id": task.job_id, "seed": task.seed})
+        if settled.completed > 1:
+            await self._score(claim.task.job_id)
+        return "ok" if settled.images else "duplicate"
+
+    async def _score(self, job_id: str) -> None:
+        """Count the diversity of a job that was just completed; its images may come from several workers."""
+        state = await until_redis_answers(lambda: self._queue.job(job_id))
+        if state and state.status == "completed":
+            self._metrics.diversity_score.observe(diversity_score([result.layout for result in state.results]))
 
     async def _fail(self, claim: Claim, failure: Failure) -> str:
         first = await until_redis_answers(lambda: self._queue.fail(claim, failure.reason, failure.detail, self._ttl_s))
@@ -66,7 +91,7 @@ class Settlement:
     async def bury(self, claim: Claim, detail: str) -> None:
         """Fail a task that nobody survives, and keep it for a person to look at."""
         first = await until_redis_answers(lambda: self._queue.bury(claim, detail, self._ttl_s))
-        self._metrics.images.labels("error" if first else "duplicate").inc()
+        self._metrics.images.labels("error" if first else "duplicate").inc(len(claim.task.indices))
         self._metrics.dead_letters.inc(first)
 
     def close(self) -> None:
@@ -89,6 +114,7 @@ class Settlement:
             height=task.height,
             format=task.format,
             sha256=sha256,
+            layout=pack_layout(picture.layout),
             timings=Timings(
                 queue=spent["queue"],
                 encode=spent["encode"],

@@ -3,8 +3,8 @@
 --       their stream
 -- ARGV: group, entry id, 'result'|'failure', ttl (ms), task (JSON, of a failure),
 --       then for each image its index, outcome (JSON) and bytes
--- Returns {images settled now, 1 when the job is complete with them}; {0, 0} when they had been settled before or
--- their job is gone.
+-- Returns {images settled now, all images of the job if it is complete with them, else 0}; {0, 0} when they had been
+-- settled before or their job is gone.
 local tasks, sets, job, throughput = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local group, entry, kind, ttl, task = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local first_store, first_image = 5, 6
@@ -47,11 +47,11 @@ if redis.call('EXISTS', job) == 1 then
     end
   end
 end
-local finished = 0
+local completed = 0
 if settled > 0 then
   redis.call('PEXPIRE', job, ttl)
   local counts = redis.call('HMGET', job, 'done', 'total')
-  finished = counts[1] == counts[2] and 1 or 0
+  completed = counts[1] == counts[2] and tonumber(counts[2]) or 0
   if kind == 'result' then
     count_throughput(settled)
   elseif KEYS[first_store] then
@@ -62,4 +62,4 @@ end
 redis.call('XACK', tasks, group, entry)
 redis.call('XDEL', tasks, entry)
 redis.call('HDEL', sets, entry)
-return {settled, finished}
+return {settled, completed}

@@ -91,7 +91,7 @@ class QueueMachine(RuleBasedStateMachine):
         settled = await self.queue.commit_all(claim, results, [b"x"] * len(results), TTL_S)
         state = await self.queue.job(claim.task.job_id)
         assert settled.images in (0, len(results))
-        assert settled.finished == bool(settled.images and state and state.settled)
+        assert settled.completed == (state.total if settled.images and state and state.settled else 0)
         return settled.images > 0
 
     @rule(number=PICK)

@@ -49,8 +49,8 @@ async def test_its_images_count_for_the_bound_and_the_depth(queue: TaskQueue) ->
 async def test_it_is_committed_whole_and_once(queue: TaskQueue, redis: Redis) -> None:
     claim = await claimed(queue)
     await wait_until(lambda: queue.take_over("w2", idle_s=0.005, count=1))
-    assert await commit(queue, claim) == Settled(4, finished=True)
-    assert await commit(queue, claim) == Settled(0, finished=False)
+    assert await commit(queue, claim) == Settled(4, completed=4)
+    assert await commit(queue, claim) == Settled(0, completed=0)
     assert not await queue.fail(claim, "error", "late")
     state = await state_of(queue, claim.task)
     assert (state.status, state.total) == ("completed", 4)
@@ -63,7 +63,7 @@ async def test_it_is_committed_whole_and_once(queue: TaskQueue, redis: Redis) ->
 async def test_it_fails_whole_and_once(queue: TaskQueue) -> None:
     claim = await claimed(queue)
     assert await queue.fail(claim, "expired", "too late")
-    assert await commit(queue, claim) == Settled(0, finished=False)
+    assert await commit(queue, claim) == Settled(0, completed=0)
     state = await state_of(queue, claim.task)
     assert (state.status, [failure.index for failure in state.failures]) == ("expired", [0, 1, 2, 3])
     assert await queue.depth() == (0, 0)
@@ -80,7 +80,7 @@ async def test_it_is_cancelled_whole_waiting_or_running(queue: TaskQueue, runnin
     assert await queue.claim("w1", 8, block_s=0) == []
     for claim in claims:
         assert await queue.renew("w1", [claim]) == [claim]
-        assert await commit(queue, claim) == Settled(0, finished=False)
+        assert await commit(queue, claim) == Settled(0, completed=0)
 
 
 async def test_handed_back_it_waits_with_all_its_images(queue: TaskQueue) -> None:
@@ -100,8 +100,8 @@ async def test_taken_over_it_is_still_held(queue: TaskQueue) -> None:
 
     await wait_until(taken_over)
     assert await queue.depth() == (0, 4)
-    assert await commit(queue, taken[0]) == Settled(4, finished=True)
-    assert await commit(queue, claim) == Settled(0, finished=False)
+    assert await commit(queue, taken[0]) == Settled(4, completed=4)
+    assert await commit(queue, claim) == Settled(0, completed=0)
 
 
 async def test_as_a_dead_letter_it_can_be_replayed(queue: TaskQueue, redis: Redis) -> None:
