@@ -72,6 +72,10 @@ def generate(
     seed: Annotated[int | None, typer.Option(help="image i uses seed + i; drawn at random when absent")] = None,
     out: Annotated[Path, typer.Option("-o", "--out", help="folder to write to")] = Path("out"),
     image_format: Annotated[Literal["png", "jpeg", "webp"], typer.Option("--format", help="kind of files")] = "png",
+    diverse: Annotated[bool, typer.Option("--diverse", help="choose a set of images that are far apart")] = False,
+    candidates: Annotated[
+        int | None, typer.Option(help="seeds to choose a diverse set from; default: 4 per image, at most 64")
+    ] = None,
     server: Annotated[str, typer.Option(help="address of the server")] = "http://127.0.0.1:8000",
     api_key: Annotated[str | None, typer.Option(help="key, if the server asks for one")] = None,
 ) -> None:
@@ -83,6 +87,8 @@ def generate(
     request: dict[str, Any] = {"prompt": prompt, "num_images": num_images, "format": image_format}
     if seed is not None:
         request["seed"] = seed
+    if diverse or candidates is not None:
+        request["select"] = {"diverse": True} | ({} if candidates is None else {"candidates": candidates})
     try:
         generate_files(server, request, out, Console(), api_key)
     except (GenerationFailed, OSError) as error:

@@ -9,6 +9,7 @@ import time
 import uvloop
 
 from jobs.connection import open_redis
+from jobs.diversity import pack_layout
 from jobs.models import Determinism, ImageResult, ImageTask, ModelCard, Timings
 from jobs.queue import Claim, TaskQueue
 
@@ -20,6 +21,7 @@ PNG = bytes.fromhex(
 )
 AHEAD = 64
 SHA256 = hashlib.sha256(PNG).hexdigest()
+LAYOUT = pack_layout([1.0] * 64)
 CARD = ModelCard(
     name=MODEL,
     sha256=SHA256,
@@ -85,6 +87,7 @@ def _result(task: ImageTask) -> ImageResult:
         height=task.height,
         format=task.format,
         sha256=SHA256,
+        layout=LAYOUT,
         timings=Timings(queue=total, encode=0, denoise=0, decode=0, encode_image=0, total=total),
         determinism=Determinism(mode=task.mode, bucket=1, device="none", dtype="none", torch="0", model_sha=SHA256),
     )

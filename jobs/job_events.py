@@ -13,13 +13,16 @@ from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from jobs.models import JobEvent
+from jobs.models import JobEvent, Preview
 
 RECONNECT_PAUSE_S = 0.5
 # A connection may die without a word; this long after its last one it is asked, and given as long again.
 SILENCE_S = 5.0
 
 log = structlog.get_logger(__name__)
+
+News = JobEvent | Preview | None
+"""An event, a preview that was wished for, or None when some may have been missed."""
 
 
 class JobEvents:
@@ -30,9 +33,11 @@ class JobEvents:
     """
 
     def __init__(self, redis: Redis) -> None:
-        self.channel = f"fourstep:events:{uuid.uuid4().hex}"
+        name = uuid.uuid4().hex
+        self.channel = f"fourstep:events:{name}"
+        self.preview_channel = f"fourstep:previews:{name}"
         self._redis = redis
-        self._listeners: defaultdict[str, set[asyncio.Queue[JobEvent | None]]] = defaultdict(set)
+        self._listeners: defaultdict[str, set[asyncio.Queue[News]]] = defaultdict(set)
         self._reader: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -46,9 +51,9 @@ class JobEvents:
                 await self._reader
 
     @contextmanager
-    def listen(self, job_id: str) -> Iterator[asyncio.Queue[JobEvent | None]]:
-        """Collect the job's events from now on; None means that some may have been missed."""
-        listener: asyncio.Queue[JobEvent | None] = asyncio.Queue()
+    def listen(self, job_id: str) -> Iterator[asyncio.Queue[News]]:
+        """Collect the job's news from now on."""
+        listener: asyncio.Queue[News] = asyncio.Queue()
         self._listeners[job_id].add(listener)
         try:
             yield listener
@@ -69,7 +74,7 @@ class JobEvents:
 
     async def _read(self, pubsub: PubSub) -> None:
         """Dispatch what comes; a connection that is silent although it was asked for an answer is given up."""
-        await pubsub.subscribe(self.channel)
+        await pubsub.subscribe(self.channel, self.preview_channel)
         asked = False
         while True:
             message = await pubsub.get_message(timeout=SILENCE_S)
@@ -84,7 +89,8 @@ class JobEvents:
 
     def _dispatch(self, message: dict[str, bytes]) -> None:
         if message["type"] == "message":
-            event = JobEvent.model_validate_json(message["data"])
+            kind = Preview if message["channel"].decode() == self.preview_channel else JobEvent
+            event = kind.model_validate_json(message["data"])
             for listener in self._listeners.get(event.job_id, ()):
                 listener.put_nowait(event)
         elif message["type"] == "subscribe":  # anew: what was told meanwhile is lost

@@ -21,6 +21,7 @@ class ModelKeys:
         self.throughput = f"{self._prefix}:throughput"
         self.dead_letters = f"{self._prefix}:dead-letters"
         self.cancellations = f"{self._prefix}:cancellations"
+        self.preview_wishes = f"{self._prefix}:preview-wishes"
 
     def job(self, job_id: str) -> str:
         return f"{self._prefix}:job:{job_id}"

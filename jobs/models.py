@@ -173,3 +173,24 @@ class JobEvent(WireModel):
     done: int
     failed: int
     total: int
+
+
+class Preview(WireModel):
+    """What an unfinished image looks like after ``step`` of ``steps`` denoising steps: a small file, as base64."""
+
+    job_id: str
+    index: int
+    seed: int
+    step: int
+    steps: int
+    width: int
+    height: int
+    format: ImageFormat
+    b64: str
+
+
+class PreviewWish(WireModel):
+    """Somebody would like to see the previews of a job, told on ``channel``, for the next few seconds."""
+
+    job_id: str
+    channel: str

@@ -23,6 +23,8 @@ from jobs.models import (
     ImageTask,
     JobState,
     ModelCard,
+    Preview,
+    PreviewWish,
     WorkerLease,
 )
 
@@ -214,6 +216,21 @@ class TaskQueue:
             await pubsub.subscribe(self._keys.cancellations)
             async for message in pubsub.listen():
                 yield message["data"].decode()
+
+    async def wish_previews(self, wish: PreviewWish) -> None:
+        """Ask the workers for the previews of a job, which may not be admitted yet."""
+        await self._redis.publish(self._keys.preview_wishes, wish.model_dump_json())
+
+    async def preview_wishes(self) -> AsyncIterator[PreviewWish]:
+        """Wishes as they come from now on; they are repeated for as long as somebody looks."""
+        async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+            await pubsub.subscribe(self._keys.preview_wishes)
+            async for message in pubsub.listen():
+                yield PreviewWish.model_validate_json(message["data"])
+
+    async def publish_preview(self, preview: Preview, channel: str) -> None:
+        """Send a preview to whoever listens on `channel`; nothing keeps it."""
+        await self._redis.publish(channel, preview.model_dump_json())
 
     async def announce(self, worker_id: str, card: ModelCard, ttl_s: float) -> None:
         """Say that this worker is warm and serves `card`; to be repeated within `ttl_s` seconds."""

@@ -31,7 +31,9 @@ def generate_files(
         path.write_bytes(base64.b64decode(image["b64"], validate=True))
         console.print(f"seed {image['seed']}  {path}", highlight=False)
         paths.append(path)
-    console.print(f"{len(paths)} image(s) by {answer['model']} in {answer['timings']['total']:.2f} s", highlight=False)
+    diversity = f", diversity {answer['diversity']['score']:.2f}" if "diversity" in answer else ""
+    seconds = answer["timings"]["total"]
+    console.print(f"{len(paths)} image(s) by {answer['model']} in {seconds:.2f} s{diversity}", highlight=False)
     return paths
 
 

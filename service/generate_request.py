@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
-from jobs.models import MAX_SEED, ImageFormat, ImageTask, Mode, ModelCard
+from jobs.models import MAX_SEED, DiverseSet, ImageFormat, ImageTask, Mode, ModelCard
 from jobs.settings import ApiSettings
 from jobs.tracing import current_traceparent
 from service.problems import FieldError, invalid_fields
@@ -19,12 +19,30 @@ RANDOM_SEEDS = 2**32
 
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 
+MAX_CANDIDATES = 64
+CANDIDATES_PER_IMAGE = 4
 
 SEEDS_AND_THE_OTHERS: JsonDict = {
     "required": ["seeds"],
     "properties": {"seeds": {"type": "array"}},
-    "anyOf": [{"required": ["seed"]}, {"required": ["num_images"]}],
+    "anyOf": [{"required": ["seed"]}, {"required": ["num_images"]}, {"required": ["select"]}],
 }
+
+
+class Select(BaseModel):
+    """How the images of a call are chosen among more than are asked for."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    diverse: Literal[True] = Field(
+        description="`num_images` of the candidates, those that the first step foresees farthest apart"
+    )
+    candidates: int | None = Field(
+        default=None,
+        ge=1,
+        le=MAX_CANDIDATES,
+        description="seeds from `seed` on, at least num_images; default: 4 per image, at most 64",
+    )
 
 
 class GenerateRequest(BaseModel):
@@ -44,7 +62,7 @@ class GenerateRequest(BaseModel):
     num_images: int = Field(default=1, ge=1, le=64)
     seed: Seed | None = Field(default=None, description="image i uses seed + i; drawn at random when absent")
     seeds: list[Seed] | None = Field(
-        default=None, min_length=1, max_length=64, description="one per image, instead of seed and num_images"
+        default=None, min_length=1, max_length=64, description="one per image, instead of seed, num_images and select"
     )
     model: str | None = Field(default=None, description="default: the served model")
     width: int | None = Field(default=None, ge=1, description="default: the model's native width")
@@ -53,24 +71,30 @@ class GenerateRequest(BaseModel):
     quality: int = Field(default=90, ge=1, le=100, description="of jpeg and webp")
     response: Literal["b64", "url"] = "b64"
     mode: Mode = Field(default="fast", description="strict: the same pixels whatever shares the batch")
+    select: Select | None = Field(default=None, description="a diverse set instead of consecutive seeds")
     timeout: float | None = Field(default=None, gt=0, le=600)
 
     @model_validator(mode="after")
     def _seeds_stand_alone(self) -> Self:
-        for other in ("seed", "num_images"):
+        for other in ("seed", "num_images", "select"):
             if self.seeds is not None and other in self.model_fields_set:
                 raise PydanticCustomError("exclusive", f"give either seeds or {other}, not both")
         return self
 
 
 def image_tasks(request: GenerateRequest, card: ModelCard, settings: ApiSettings) -> list[ImageTask]:
-    """One task per image of a new job; Problem 422 naming every field beyond the settings' or the model's limits."""
+    """The tasks of a new job: one per image, or one for a diverse set.
+
+    Problem 422 naming every field beyond the settings' or the model's limits.
+    """
     height, width = _size(request, card)
-    seeds = request.seeds or _consecutive_seeds(request)
+    select = _diverse_set(request)
+    seeds = request.seeds or _consecutive_seeds(request, select.candidates if select else request.num_images)
     errors = [
-        *_limit_errors(request, len(seeds), settings),
+        *_limit_errors(request, settings),
         *_size_errors(request, (height, width), card),
-        *_seed_errors(request, seeds),
+        *_candidate_errors(request, select),
+        *_seed_errors(seeds, f"{len(seeds)} {'candidates' if select else 'images'}"),
     ]
     if errors:
         raise invalid_fields(errors)
@@ -89,14 +113,22 @@ def image_tasks(request: GenerateRequest, card: ModelCard, settings: ApiSettings
             created=created,
             traceparent=current_traceparent(),
             deadline=created + (request.timeout or settings.timeout_s),
+            select=select,
         )
-        for index, seed in enumerate(seeds)
+        for index, seed in enumerate(seeds[:1] if select else seeds)
     ]
 
 
-def _consecutive_seeds(request: GenerateRequest) -> list[int]:
+def _diverse_set(request: GenerateRequest) -> DiverseSet | None:
+    if request.select is None:
+        return None
+    default = min(CANDIDATES_PER_IMAGE * request.num_images, MAX_CANDIDATES)
+    return DiverseSet(images=request.num_images, candidates=request.select.candidates or default)
+
+
+def _consecutive_seeds(request: GenerateRequest, count: int) -> list[int]:
     first = secrets.randbelow(RANDOM_SEEDS) if request.seed is None else request.seed
-    return [first + i for i in range(request.num_images)]
+    return [first + i for i in range(count)]
 
 
 def _size(request: GenerateRequest, card: ModelCard) -> tuple[int, int]:
@@ -104,9 +136,9 @@ def _size(request: GenerateRequest, card: ModelCard) -> tuple[int, int]:
     return request.height or native_height, request.width or native_width
 
 
-def _limit_errors(request: GenerateRequest, images: int, settings: ApiSettings) -> list[FieldError]:
+def _limit_errors(request: GenerateRequest, settings: ApiSettings) -> list[FieldError]:
     errors = []
-    if images > settings.max_images:
+    if (request.num_images if request.seeds is None else len(request.seeds)) > settings.max_images:
         field = "num_images" if request.seeds is None else "seeds"
         errors.append(_beyond(field, "images", settings.max_images))
     if len(request.prompt) > settings.max_prompt_chars:
@@ -127,8 +159,15 @@ def _size_errors(request: GenerateRequest, size: tuple[int, int], card: ModelCar
     return [FieldError(field=field, message=message, limit=allowed) for field in asked]
 
 
-def _seed_errors(request: GenerateRequest, seeds: list[int]) -> list[FieldError]:
+def _candidate_errors(request: GenerateRequest, select: DiverseSet | None) -> list[FieldError]:
+    if select is None or select.candidates >= select.images:
+        return []
+    limit = request.num_images
+    return [FieldError(field="select.candidates", message=f"at least {limit}, the num_images", limit=limit)]
+
+
+def _seed_errors(seeds: list[int], what_for: str) -> list[FieldError]:
     if seeds[-1] <= MAX_SEED:
         return []
-    limit = MAX_SEED - request.num_images + 1
-    return [FieldError(field="seed", message=f"at most {limit} for {request.num_images} images", limit=limit)]
+    limit = MAX_SEED - len(seeds) + 1
+    return [FieldError(field="seed", message=f"at most {limit} for {what_for}", limit=limit)]

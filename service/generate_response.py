@@ -4,8 +4,9 @@ import base64
 from collections.abc import Callable, Sequence
 from typing import Self
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
+from jobs.diversity import METRIC, diversity_score
 from jobs.models import Determinism, ImageFormat, ImageResult, Timings
 
 
@@ -30,6 +31,20 @@ class GeneratedImage(BaseModel):
         return cls(**_common(result), url=url)
 
 
+class Diversity(BaseModel):
+    """How different the images of one call are: 0 when all are the same; see docs/diversity.md."""
+
+    score: float
+    metric: str
+
+    @classmethod
+    def of(cls, results: Sequence[ImageResult]) -> Self | None:
+        """None for a single image."""
+        if len(results) < 2:
+            return None
+        return cls(score=round(diversity_score([result.layout for result in results]), 4), metric=METRIC)
+
+
 class GenerateResponse(BaseModel):
     """The answer to ``POST /generate``; times in seconds, ``created`` as Unix time."""
 
@@ -37,6 +52,7 @@ class GenerateResponse(BaseModel):
     model: str
     created: int
     images: list[GeneratedImage]
+    diversity: Diversity | None = Field(default=None, description="of several images")
     timings: Timings
     determinism: Determinism
 

@@ -60,14 +60,12 @@ async def generate_while_connected(
             state = await unless_gone(request, wait_until_settled(model.queue, listener, job_id, deadline))
             raise_failure(state)
         except (ClientGone, asyncio.CancelledError):  # it hung up, or this process stops and hangs up on it
-            if once is None:  # by a task of its own: this one may be cancelled at every await
-                leaving = asyncio.create_task(_give_up(context, model, job_id, "the client's connection was closed"))
-                context.leaving.add(leaving)
-                leaving.add_done_callback(context.leaving.discard)
+            if once is None:
+                leave(context, model, job_id)
             raise
         except Problem as problem:
             late = problem.details.status == 504
-            await _give_up(context, model, job_id, problem.details.detail, "expired" if late else "cancelled")
+            await give_up(context, model, job_id, problem.details.detail, "expired" if late else "cancelled")
             raise
     return state
 
@@ -92,7 +90,15 @@ def raise_failure(state: JobState) -> None:
         raise Problem(500, "generation-error", "An image could not be made", detail)
 
 
-async def _give_up(
+def leave(context: ApiContext, model: ServedModel, job_id: str) -> None:
+    """Give up a job whose client is gone, by a task of its own: the caller's may be cancelled at every await."""
+    leaving = asyncio.create_task(give_up(context, model, job_id, "the client's connection was closed"))
+    context.leaving.add(leaving)
+    leaving.add_done_callback(context.leaving.discard)
+
+
+async def give_up(
     context: ApiContext, model: ServedModel, job_id: str, detail: str, reason: GivenUpReason = "cancelled"
 ) -> None:
+    """Cancel what is left of a job."""
     await model.queue.cancel(job_id, detail, reason, context.settings.result_ttl_s)

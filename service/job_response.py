@@ -3,10 +3,10 @@
 from typing import Self
 
 from fastapi import Request
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from jobs.models import ImageFailure, JobState, JobStatus
-from service.generate_response import GeneratedImage
+from service.generate_response import Diversity, GeneratedImage
 from service.routes.images import image_url
 
 
@@ -19,6 +19,7 @@ class JobResponse(BaseModel):
     status: JobStatus
     total: int
     images: list[GeneratedImage]
+    diversity: Diversity | None = Field(default=None, description="of several finished images")
     failures: list[ImageFailure]
 
     @classmethod
@@ -30,5 +31,6 @@ class JobResponse(BaseModel):
             status=state.status,
             total=state.total,
             images=[GeneratedImage.linked(result, image_url(request, result)) for result in state.results],
+            diversity=Diversity.of(state.results),
             failures=state.failures,
         )

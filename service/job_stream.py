@@ -1,19 +1,19 @@
 """A job's course as server-sent events, told from its state: a listener may come late, leave, and come back."""
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import suppress
+import time
+from collections.abc import AsyncIterator, Iterable
 
 from fastapi import Request
 from fastapi.sse import ServerSentEvent
 
-from jobs.models import JobEvent, JobState
+from jobs.job_events import News
+from jobs.models import JobState, Preview, PreviewWish
 from jobs.queue import TaskQueue
 from service.context import ApiContext
 from service.generate_response import GeneratedImage
 from service.job_response import JobResponse
 from service.routes.images import image_url
-from service.waiting import POLL_S
+from service.waiting import next_news
 
 
 class ToldImages:
@@ -36,9 +36,14 @@ class ToldImages:
 async def job_stream(
     context: ApiContext, queue: TaskQueue, request: Request, job_id: str, told: ToldImages
 ) -> AsyncIterator[ServerSentEvent]:
-    """``queued``, ``running``, an ``image`` for each one finished and not yet `told`, then the final status."""
-    status = None
+    """``queued``, ``running``, ``preview`` and ``image`` as they come, then the final status.
+
+    An ``image`` comes for each one finished and not yet `told`; previews have no id and are not told again.
+    """
+    status, previewed = None, False
+    wish = PreviewWish(job_id=job_id, channel=context.events.preview_channel)
     with context.events.listen(job_id) as listener:
+        await queue.wish_previews(wish)
         await queue.watch(job_id, context.events.channel)
         while state := await queue.job(job_id):
             for event in _image_events(state, request, told):
@@ -48,7 +53,17 @@ async def job_stream(
                 yield ServerSentEvent(event=status, id=str(told), data=_json(JobResponse.of(state, request)))
             if state.settled:
                 return
-            await _next(listener)
+            for preview in unfinished(await next_news(listener), told):
+                if not previewed:
+                    previewed = True
+                    context.metrics.time_to_first_preview.observe(time.time() - state.created)
+                yield ServerSentEvent(event="preview", data=preview.model_dump(mode="json"))
+            await queue.wish_previews(wish)
+
+
+def unfinished(news: Iterable[News], told: ToldImages) -> list[Preview]:
+    """The previews among `news` of images that are not told yet."""
+    return [one for one in news if isinstance(one, Preview) and one.index not in told]
 
 
 def _image_events(state: JobState, request: Request, told: ToldImages) -> list[ServerSentEvent]:
@@ -63,11 +78,3 @@ def _image_events(state: JobState, request: Request, told: ToldImages) -> list[S
 
 def _json(model: JobResponse | GeneratedImage) -> dict:
     return model.model_dump(mode="json", exclude_none=True)
-
-
-async def _next(listener: asyncio.Queue[JobEvent | None]) -> None:
-    """Until there is news, or for POLL_S seconds; what came together is looked at once."""
-    with suppress(TimeoutError):
-        await asyncio.wait_for(listener.get(), POLL_S)
-    while not listener.empty():
-        listener.get_nowait()

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from jobs.models import ImageFormat, ImageResult
 from service.generate_request import GenerateRequest, Seed
-from service.generate_response import GeneratedImage
+from service.generate_response import Diversity, GeneratedImage
 from service.problems import Problem, invalid_fields
 
 FIELDS = {"num_images": "n", "width": "size", "height": "size"}
@@ -36,11 +37,23 @@ class ImagesRequest(BaseModel):
     output_compression: Annotated[int, Field(ge=0, le=100)] | None = Field(
         default=None, description="quality of jpeg and webp"
     )
+    stream: bool | None = Field(default=None, description="answer with server-sent events")
+    partial_images: Annotated[int, Field(ge=0, le=3)] | None = Field(
+        default=None, description="how often a stream shows each image before it is finished"
+    )
     seed: Seed | None = Field(default=None, description="image i uses seed + i; drawn at random when absent")
     user: str | None = Field(default=None, max_length=256, description="accepted, and not stored")
     quality: AsIs | None = None
     background: Literal["auto", "opaque"] | None = None
     moderation: Literal["auto", "low"] | None = None
+
+    @model_validator(mode="after")
+    def _only_streams_have_parts(self) -> Self:
+        if self.partial_images and not self.stream:
+            raise PydanticCustomError("stream", "partial_images needs stream")
+        if self.stream and self.response_format == "url":
+            raise PydanticCustomError("stream", "stream gives b64_json, not url")
+        return self
 
     def as_generate(self) -> GenerateRequest:
         """The same request in our own form."""
@@ -82,12 +95,13 @@ class OpenAIImage(BaseModel):
 
 
 class ImagesResponse(BaseModel):
-    """OpenAI's answer; ``created`` as Unix time."""
+    """OpenAI's answer; ``created`` as Unix time, ``diversity`` is ours."""
 
     created: int
     data: list[OpenAIImage]
     output_format: ImageFormat
     size: str
+    diversity: Diversity | None = None
 
     @classmethod
     def of(cls, created: float, results: list[ImageResult], images: list[GeneratedImage]) -> "ImagesResponse":
@@ -97,6 +111,7 @@ class ImagesResponse(BaseModel):
             data=[OpenAIImage(b64_json=image.b64, url=image.url, seed=image.seed) for image in images],
             output_format=first.format,
             size=f"{first.width}x{first.height}",
+            diversity=Diversity.of(results),
         )
 
 

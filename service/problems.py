@@ -77,10 +77,11 @@ class Problem(Exception):
         """The answer to a request for `path`."""
         body = self.details.model_dump(exclude_none=True)
         if path.startswith("/v1/"):
-            body["error"] = self._for_openai().model_dump()
+            body["error"] = self.for_openai().model_dump()
         return JSONResponse(body, self.details.status, headers=self.headers, media_type=MEDIA_TYPE)
 
-    def _for_openai(self) -> OpenAIError:
+    def for_openai(self) -> OpenAIError:
+        """The same in OpenAI's words."""
         details = self.details
         kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
         return OpenAIError(

@@ -3,11 +3,13 @@
 import asyncio
 import time
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from fastapi import Request
 
-from jobs.models import JobEvent, JobState
+from jobs.job_events import News
+from jobs.models import JobState, Preview
 from jobs.queue import TaskQueue
 from service.problems import ClientGone, deadline_expired, job_lost
 
@@ -17,9 +19,7 @@ POLL_S = 2.0
 Result = TypeVar("Result")
 
 
-async def wait_until_settled(
-    queue: TaskQueue, listener: asyncio.Queue[JobEvent | None], job_id: str, deadline: float
-) -> JobState:
+async def wait_until_settled(queue: TaskQueue, listener: asyncio.Queue[News], job_id: str, deadline: float) -> JobState:
     """The job once all its images are made or one has failed; Problem 504 after `deadline` (Unix seconds)."""
     while True:
         remaining = deadline - time.time()
@@ -29,7 +29,7 @@ async def wait_until_settled(
             event = await asyncio.wait_for(listener.get(), min(remaining, POLL_S))
         except TimeoutError:
             event = None
-        if event is not None and event.done < event.total and not event.failed:
+        if isinstance(event, Preview) or (event and event.done < event.total and not event.failed):
             continue
         state = await queue.job(job_id)
         if state is None:
@@ -54,3 +54,13 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Re
 async def _disconnection(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+async def next_news(listener: asyncio.Queue[News], timeout_s: float = POLL_S) -> list[News]:
+    """What has come since the last call, or comes first within `timeout_s` seconds; empty when nothing does."""
+    news = []
+    with suppress(TimeoutError):
+        news.append(await asyncio.wait_for(listener.get(), timeout_s))
+    while not listener.empty():
+        news.append(listener.get_nowait())
+    return news

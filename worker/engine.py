@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,9 +17,11 @@ from worker.device_path import DevicePath
 from worker.diverse_set import CandidateSet
 from worker.layout import layouts
 from worker.model_folder import ServedModel
+from worker.pixels import to_uint8
 from worker.plan import Candidate, Size, StepTimes, bucket_for, buckets, plan
 from worker.prompt_embeddings import PromptEmbedding, PromptEmbeddings, stacked
-from worker.row import Failure, FinishedSet, Outcome, Picture, Row, Start
+from worker.row import Failure, FinishedSet, Outcome, Picture, Row, Sketch, Start
+from worker.sketching import sketches
 from worker.step_graphs import Graph
 
 log = logging.getLogger(__name__)
@@ -50,9 +52,9 @@ class Engine:
     """All rows of one device. Not thread-safe: one thread owns it, and with it the device.
 
     `new_graph` makes the graphs that warm-up captures; without it every step is launched kernel by kernel.
-    `measure` is told the cost of every batch. `policy` chooses the rows of each step; benchmarks compare others.
-    `crowded` is to be kept true while more rows wait for this engine than it has.
-    Strict rows always take `strict_path`, the networks as they were loaded.
+    `measure` is told the cost of every batch, and `show` is given previews of the jobs that are `watched`. `policy`
+    chooses the rows of each step; benchmarks compare others. `crowded` is to be kept true while more rows wait for
+    this engine than it has. Strict rows always take `strict_path`, the networks as they were loaded.
     """
 
     def __init__(
@@ -66,6 +68,8 @@ class Engine:
         self.max_batch = max_batch
         self.prompts = PromptEmbeddings(model.network.encode, max_batch)
         self.measure: Callable[[Measured], None] = lambda measured: None
+        self.watched: Container[str] = ()
+        self.show: Callable[[list[Sketch]], None] = lambda sketches: None
         # All equal until they are measured: whoever waits then joins at once.
         self.step_times: dict[Size, dict[int, float]] = {
             size: dict.fromkeys(buckets(max_batch), 1e-3) for size in model.contract.sizes
@@ -121,6 +125,7 @@ class Engine:
         rows = [self._rows[key] for key in chosen]
         self._survivors(self._survivors(rows, self._begin), self._denoise)
         self._choose()
+        self._show_unfinished()
         pictures: list[Picture] = []
         for row in self._survivors(self._finished(), partial(self._decode, pictures)):
             del self._rows[row.key]
@@ -219,6 +224,18 @@ class Engine:
             for row in candidates.choose():
                 del self._rows[row.key]
 
+    def _show_unfinished(self) -> None:
+        """Hand out previews of rows whose job is watched; what goes wrong with a preview harms no image."""
+        if not self.watched:
+            return
+        rows = [row for row in self._rows.values() if row.shown_step < row.step < self._steps]
+        rows = [row for row in rows if row.task.job_id in self.watched and not self._is_held(row)]
+        if rows:
+            try:
+                self.show(sketches(rows, self._steps, self.model.network.decode, max(self.step_times[rows[0].size])))
+            except RuntimeError:
+                log.exception("no previews of this step")
+
     def _finished(self) -> list[Row]:
         """Rows to decode together; more than one step leaves behind only if sets choose after their last step."""
         done = [row for row in self._rows.values() if row.step == self._steps and not self._is_held(row)]
@@ -307,7 +324,7 @@ class Engine:
         latents = _latents(batch)
         images = self._path_for(rows).decode(latents)
         finite = (latents.isfinite().flatten(1).all(1) & images.isfinite().flatten(1).all(1)).cpu()
-        pixels = _to_uint8(images).cpu().numpy()
+        pixels = to_uint8(images).cpu().numpy()
         seen = layouts(latents, LAYOUT_GRID).tolist()
         self._account("decode", rows, len(batch) - len(rows), started)
         for row, image, layout, sound in zip(rows, pixels, seen, finite, strict=False):
@@ -348,11 +365,6 @@ class Engine:
 
 def _latents(batch: Sequence[Row]) -> torch.Tensor:
     return torch.stack([row.latents for row in batch if row.latents is not None])
-
-
-def _to_uint8(images: torch.Tensor) -> torch.Tensor:
-    """fp32 [B, 3, H, W] in −1…1 → uint8 [B, H, W, 3], rounded as diffusers does."""
-    return ((images / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
 
 
 def _warm_up_row(height: int, width: int, prompt: str) -> Row:

@@ -13,8 +13,9 @@ from jobs.models import ImageTask, ModelCard
 from jobs.queue import Claim, TaskQueue
 from worker.device_thread import DeviceThread
 from worker.engine import Engine
+from worker.previews import Previews
 from worker.redis_retry import until_redis_answers
-from worker.row import Failure, Outcome
+from worker.row import Failure, Outcome, Sketch
 from worker.settlement import Settlement
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class Intake:
         self._settlement = settlement
         self._metrics = metrics
         self._lease_s = lease_s
+        self._previews = Previews(queue)
         # A few more than a step holds, so that the next batch is at hand when one ends.
         self._capacity = engine.max_batch + max(1, engine.max_batch // 2)
         self._held: dict[str, Claim] = {}
@@ -77,6 +79,8 @@ class Intake:
                 group.create_task(self._take_over_forever(group)),
                 group.create_task(self._watch_device()),
                 group.create_task(self._heed_cancellations()),
+                group.create_task(self._previews.heed_wishes()),
+                group.create_task(self._previews.publish_forever()),
             ]
             claiming = group.create_task(self._claim_forever(group))
             await stop.wait()
@@ -95,6 +99,11 @@ class Intake:
 
         def deliver(outcomes: list[Outcome]) -> None:
             loop.call_soon_threadsafe(self._receive, group, outcomes)
+
+        def show(sketches: list[Sketch]) -> None:
+            loop.call_soon_threadsafe(self._previews.show, sketches)
+
+        self._engine.watched, self._engine.show = self._previews.watched, show
 
         self._device.serve(self._engine, deliver)
 

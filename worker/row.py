@@ -26,9 +26,9 @@ class Start:
 class Row:
     """An image that waits (`latents` is None) or has done `step` steps; `latents` fp32 [C, h, w] on the device.
 
-    It is of the set `owner`, if of any. `foreseen` is the clean latents that its latest step predicted. `bucket` is
-    the batch size of its latest step; `seconds` is the time it spent in each stage so far, `began` the Unix time at
-    which it first came to it.
+    It is of the set `owner`, if of any. `foreseen` is the clean latents that its latest step predicted, `shown_step`
+    the latest step of which there was a preview. `bucket` is the batch size of its latest step; `seconds` is the time
+    it spent in each stage so far, `began` the Unix time at which it first came to it.
     """
 
     key: str
@@ -38,6 +38,7 @@ class Row:
     latents: torch.Tensor | None = None
     foreseen: torch.Tensor | None = None
     step: int = 0
+    shown_step: int = 0
     bucket: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     began: dict[str, float] = field(default_factory=dict)
@@ -64,6 +65,18 @@ class Row:
     def spend(self, stage: str, seconds: float) -> None:
         self.began.setdefault(stage, time.time() - seconds)
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """What an image would be if it ended after `step` of `steps`: `pixels` uint8 [h, w, 3], at most 256 a side."""
+
+    job_id: str
+    index: int
+    seed: int
+    step: int
+    steps: int
+    pixels: np.ndarray
 
 
 @dataclass(frozen=True)

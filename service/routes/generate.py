@@ -12,7 +12,7 @@ from service.accept import accepted_image
 from service.api_keys import Caller
 from service.context import ApiContext, Context
 from service.generate_request import GenerateRequest, image_tasks
-from service.generate_response import GenerateResponse, call_timings
+from service.generate_response import Diversity, GenerateResponse, call_timings
 from service.generation import admit, finished_job, generate_while_connected
 from service.idempotency import IdempotencyHeader, idempotency_key
 from service.image_delivery import deliver
@@ -72,6 +72,7 @@ async def generate(
         model=state.model,
         created=int(state.created),
         images=await deliver(body.response, request, model, state.results),
+        diversity=Diversity.of(state.results),
         timings=call_timings(state.results),
         determinism=state.results[0].determinism,
     )
@@ -98,9 +99,15 @@ async def _admit_only(
     admission = await admit(context, request, model, tasks, once)
     if admission.outcome == "finished":
         return await finished_job(request, model, admission.job_id)
-    first, name = tasks[0], model.card.name
+    first, total = tasks[0], sum(len(task.indices) for task in tasks)
     return JobState(
-        id=first.job_id, model=name, created=first.created, total=len(tasks), started=False, results=[], failures=[]
+        id=first.job_id,
+        model=model.card.name,
+        created=first.created,
+        total=total,
+        started=False,
+        results=[],
+        failures=[],
     )
 
 

@@ -1,37 +1,71 @@
 """``/v1``: what OpenAI's own clients call. Errors carry OpenAI's ``error`` beside the problem's own members."""
 
-from fastapi import APIRouter, Request
+from collections.abc import AsyncIterator, Sequence
 
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from fastapi.sse import EventSourceResponse
+
+from jobs.admission import IdempotencyKey
+from jobs.models import ImageTask
 from service.api_keys import Caller
-from service.context import Context
+from service.context import ApiContext, Context
 from service.generate_request import image_tasks
 from service.generation import generate_while_connected
 from service.idempotency import IdempotencyHeader, idempotency_key
 from service.image_delivery import deliver
+from service.model_catalogue import ServedModel
 from service.openai_images import ImagesRequest, ImagesResponse, OpenAIModel, OpenAIModels, openai_field_names
+from service.openai_stream import image_stream
 from service.problems import Problem, problem_responses
 
 router = APIRouter(prefix="/v1", tags=["OpenAI-compatible"])
+
+STREAMED = {
+    "description": "The images; with `stream`, events `image_generation.partial_image`, `image_generation.completed`",
+    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+}
 
 
 @router.post(
     "/images/generations",
     response_model=ImagesResponse,
     response_model_exclude_none=True,
-    responses=problem_responses(400, 409, 413, 415, 422, 429, 500, 503, 504),
+    responses={200: STREAMED, **problem_responses(400, 409, 413, 415, 422, 429, 500, 503, 504)},
 )
 async def create_images(
     body: ImagesRequest, request: Request, context: Context, caller: Caller, idempotency: IdempotencyHeader = None
-) -> ImagesResponse:
+) -> ImagesResponse | Response:
     """Make images as OpenAI's `images.generate` asks for them."""
     asked = body.as_generate()
     model = await context.catalogue.choose(asked.model)
     with openai_field_names():
         tasks = image_tasks(asked, model.card, context.settings)
     once = idempotency_key(idempotency, caller, body)
+    if body.stream:
+        return await _streamed(context, request, model, tasks, body.partial_images or 0, once)
     state = await generate_while_connected(context, request, model, tasks, once)
     images = await deliver(asked.response, request, model, state.results)
     return ImagesResponse.of(state.created, state.results, images)
+
+
+async def _streamed(
+    context: ApiContext,
+    request: Request,
+    model: ServedModel,
+    tasks: Sequence[ImageTask],
+    partial_images: int,
+    once: IdempotencyKey | None,
+) -> Response:
+    events = image_stream(context, request, model, tasks, partial_images, once)
+    admitted = await anext(events)  # what refuses the call is raised here, and answered with its own status
+
+    async def from_admission() -> AsyncIterator[bytes]:
+        yield admitted
+        async for event in events:
+            yield event
+
+    return EventSourceResponse(from_admission())
 
 
 @router.get("/models", responses=problem_responses(503))

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import numpy as np
+import openai
 import pytest
 from PIL import Image
 
@@ -86,6 +88,30 @@ def test_the_command_line_client_writes_the_files(running: Running, tmp_path: Pa
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".png", ".png"]
     assert "3" in done.stdout
     assert "4" in done.stdout
+
+
+def test_openais_client_sees_the_picture_come_into_being(running: Running) -> None:
+    client = openai.OpenAI(base_url=f"{running.url}/v1", api_key="any", max_retries=0)
+    events = list(client.images.generate(prompt="a smiling cat face", stream=True, partial_images=2))
+    assert [event.type.rpartition(".")[2] for event in events] == ["partial_image", "partial_image", "completed"]
+    assert [event.partial_image_index for event in events[:2]] == [0, 1]
+    kinds = [Image.open(io.BytesIO(base64.b64decode(event.b64_json))) for event in events]
+    assert [(picture.format, picture.size) for picture in kinds] == [("JPEG", (64, 64))] * 2 + [("PNG", (64, 64))]
+    final, *partial = (np.asarray(picture.convert("RGB"), dtype=float) for picture in reversed(kinds))
+    errors = [np.abs(each - final).mean() for each in partial]  # the last first
+    assert 0 < errors[0] < errors[1]
+
+
+def test_a_diverse_set_reproduces_by_its_seeds(running: Running) -> None:
+    request = {"prompt": "an animal", "seed": 5, "num_images": 3, "mode": "strict"}
+    select = {"select": {"diverse": True, "candidates": 9}}
+    answer = httpx.post(f"{running.url}/generate", json=request | select, timeout=60)
+    seeds = [image["seed"] for image in answer.json()["images"]]
+    assert set(seeds) <= set(range(5, 14))
+    plain = {"prompt": "an animal", "seeds": seeds, "mode": "strict"}
+    again = httpx.post(f"{running.url}/generate", json=plain, timeout=60)
+    assert pictures(again) == pictures(answer)
+    assert again.json()["diversity"]["score"] == pytest.approx(answer.json()["diversity"]["score"], abs=1e-3)
 
 
 def test_models_and_metrics_tell_what_runs(running: Running) -> None:

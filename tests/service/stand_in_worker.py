@@ -61,9 +61,22 @@ class StandInWorker:
         elif task.deadline is not None and task.deadline < time.time():
             await self.queue.fail(claim, "expired", "too late")
         else:
-            data = await asyncio.to_thread(_picture, task)
-            self.made.append(task)
-            await self.queue.commit(claim, sample_result(task, data), data, ttl_s=60)
+            images = _images(task)
+            files = [await asyncio.to_thread(_picture, image) for image in images]
+            self.made += images
+            results = [sample_result(image, data) for image, data in zip(images, files, strict=True)]
+            await self.queue.commit_all(claim, results, files, ttl_s=60)
+
+
+def _images(task: ImageTask) -> list[ImageTask]:
+    """The images of the task; of a diverse set, those of every second candidate, as long as there are enough."""
+    if task.select is None:
+        return [task]
+    chosen = sorted(range(task.select.candidates), key=lambda number: number % 2)[: task.select.images]
+    return [
+        task.model_copy(update={"index": index, "seed": task.seed + number, "select": None})
+        for index, number in enumerate(sorted(chosen))
+    ]
 
 
 def _picture(task: ImageTask) -> bytes:

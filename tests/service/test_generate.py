@@ -29,7 +29,7 @@ async def test_one_call_answers_as_many_images_with_consecutive_seeds(api: httpx
     assert [image["index"] for image in body["images"]] == [0, 1, 2, 3]
     assert len({pixels(image) for image in body["images"]}) == 4
     assert body["model"] == MODEL
-    assert set(body) == {"id", "model", "created", "images", "timings", "determinism"}
+    assert set(body) == {"id", "model", "created", "images", "diversity", "timings", "determinism"}
     assert set(body["timings"]) == {"queue", "encode", "denoise", "decode", "encode_image", "total"}
     assert set(body["determinism"]) == {"mode", "bucket", "device", "dtype", "torch", "model_sha"}
 

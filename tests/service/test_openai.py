@@ -69,7 +69,7 @@ async def test_models_are_listed(client: openai.AsyncOpenAI) -> None:
         ({"size": "large"}, "size"),
         ({"model": "dall-e-3"}, "model"),
         ({"quality": "hd"}, "quality"),
-        ({"stream": True}, "stream"),
+        ({"stream": True, "partial_images": 4}, "partial_images"),
         ({"extra_body": {"negative_prompt": "x"}}, "negative_prompt"),
         ({"n": 3, "extra_body": {"seed": 2**63 - 2}}, "seed"),
     ],

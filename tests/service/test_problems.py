@@ -39,7 +39,12 @@ INVALID_FIELDS = [
     ({"timeout": 0}, "timeout", 0),
     ({"timeout": 601}, "timeout", 600),
     ({"model": "nobody"}, "model", ["emoji-test"]),
-    ({"select": {"diverse": True}}, "select", None),
+    ({"select": {"diverse": False}}, "select.diverse", "True"),
+    ({"select": {"candidates": 8}}, "select.diverse", None),
+    ({"select": {"diverse": True, "candidates": 65}}, "select.candidates", 64),
+    ({"select": {"diverse": True, "candidates": 3}, "num_images": 4}, "select.candidates", 4),
+    ({"select": {"diverse": True, "count": 4}}, "select.count", None),
+    ({"select": {"diverse": True, "candidates": 9}, "seed": 2**63 - 8}, "seed", 2**63 - 9),
     ({"num_image": 2}, "num_image", None),
 ]
 
