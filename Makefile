@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 COMPOSE ?= docker compose -f compose.yaml -f docker/compose.check.yaml
 
-.PHONY: serve serve-both test lint chaos models bench-service bench-distill bench-memory bench-engine soak check-compose clean
+.PHONY: serve serve-both test lint chaos models bench-service bench-diverse bench-distill bench-memory bench-engine soak check-compose clean
 
 serve: $(VENV)/serve.stamp  ## The service with the bundled model on http://localhost:8000
 	$(BIN)/fourstep up
@@ -40,6 +40,11 @@ soak: $(VENV)/test.stamp  ## 10,000 images, some cancelled or expired: is each a
 models: $(VENV)/test.stamp  ## Make the bundled models again from the artwork (hours; needs npm)
 	$(BIN)/python -m distill.emoji --work build/emoji
 	$(BIN)/fourstep distill train --config distill/configs/emoji.yaml --run build/emoji/student --out models/emoji-student
+
+bench-diverse: $(VENV)/test.stamp  ## Diverse sets against random seeds, and what the diversity score is worth
+	$(BIN)/python -m bench.diversity_score
+	$(BIN)/python -m bench.previews
+	$(BIN)/python -m bench.diverse_sets
 
 bench-distill: $(VENV)/test.stamp  ## Student updates a second, against the order of the authors' loop
 	$(BIN)/python -m bench.distill_updates

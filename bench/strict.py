@@ -14,7 +14,7 @@ from worker.device_thread import DeviceThread
 from worker.engine import Engine, Measured
 from worker.generate import generate
 from worker.model_folder import ServedModel, load
-from worker.row import Failure
+from worker.row import Failure, Picture
 from worker.startup import quiet_libraries
 
 PROMPTS = ["a smiling cat face", "fruit", "a red heart", "animal", "a sad face", "sun", "flower", "a green car"]
@@ -80,6 +80,7 @@ def _stream(
             for outcome in engine.step() if engine.busy else []:
                 if isinstance(outcome, Failure):
                     raise RuntimeError(outcome.detail)
+                assert isinstance(outcome, Picture)
                 yield *waiting.pop(outcome.key), outcome.pixels, batches
 
 

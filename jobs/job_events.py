@@ -74,7 +74,7 @@ class JobEvents:
 
     async def _read(self, pubsub: PubSub) -> None:
         """Dispatch what comes; a connection that is silent although it was asked for an answer is given up."""
-        await pubsub.subscribe(self.channel, self.preview_channel)
+        await pubsub.subscribe(self.preview_channel, self.channel)
         asked = False
         while True:
             message = await pubsub.get_message(timeout=SILENCE_S)
@@ -93,6 +93,7 @@ class JobEvents:
             event = kind.model_validate_json(message["data"])
             for listener in self._listeners.get(event.job_id, ()):
                 listener.put_nowait(event)
-        elif message["type"] == "subscribe":  # anew: what was told meanwhile is lost
+        elif message["type"] == "subscribe" and message["channel"].decode() == self.channel:
+            # Anew: what was told meanwhile is lost.
             for listener in chain(*self._listeners.values()):
                 listener.put_nowait(None)

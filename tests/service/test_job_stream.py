@@ -33,7 +33,7 @@ async def read_events(api: httpx.AsyncClient, location: str, last_id: str | None
                 name, _, value = line.partition(": ")
                 fields[name] = value
             elif "event" in fields:
-                yield Event(fields["event"], fields["id"], json.loads(fields["data"]))
+                yield Event(fields["event"], fields.get("id", ""), json.loads(fields["data"]))
                 fields = {}
 
 

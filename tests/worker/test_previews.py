@@ -117,7 +117,7 @@ def test_large_images_are_shown_small() -> None:
 async def test_wishes_bring_previews_and_end(
     redis: Redis, tiny_model: ServedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(previews, "WISH_S", 0.5)
+    monkeypatch.setattr(previews, "WISH_S", 4.0)
     heard: list[Preview] = []
 
     async def listen() -> None:
