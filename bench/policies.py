@@ -107,7 +107,9 @@ def main() -> None:
     asked = options.parse_args()
     rows = []
     for case in track(cases(asked.arrivals), "simulating"):
-        rows.append(row := figures(case, asked.jobs, asked.seed))
+        # Sixteen images are four times the work of the mixture, and steadier.
+        count = asked.jobs // 4 if case.job_size == "16" else asked.jobs
+        rows.append(row := figures(case, count, asked.seed))
         missed = "  missed" if max(row["p50_ratio"], row["p99_ratio"]) > 1.05 else ""
         print(*(f"{value!s:>18}" for value in list(row.values())[:9]), missed, flush=True)
     if asked.json:

@@ -40,7 +40,7 @@ SIZES = [(64, 64), (32, 64), (64, 32), (32, 32)]
 PROMPTS = ["a red cat", "sad big dog", "sun", "heart", "small blue face", "a smiling sun", "green", ""]
 CLIENTS = 24
 MAX_BATCH = 8
-TTL_S = 30.0
+TTL_S = 3600.0
 
 
 class CountingQueue(TaskQueue):

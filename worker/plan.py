@@ -15,7 +15,7 @@ PATIENCE_S = 60.0
 """A row ranks as if its deadline were at most this long after its creation, so that nothing starves it."""
 
 FORESEEN = 0.5
-FEW_JOBS = 2.5
+FEW_JOBS = 2
 """Behind a batch wait not only the jobs that are here but also those to come: `FORESEEN` for every job here above
 `FEW_JOBS`. So a short queue is served for the least mean latency, and a long one for throughput."""
 

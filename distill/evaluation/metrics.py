@@ -5,10 +5,13 @@ one cannot see.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch.nn import functional as F
+
+RESAMPLED_AT_ONCE = 2**22
 
 
 def pairwise_diversity(features: torch.Tensor) -> torch.Tensor:
@@ -113,8 +116,7 @@ def kernel_distance_and_floor(teacher: torch.Tensor, student: torch.Tensor, draw
     splits = halves(teacher.shape[1])
     blocks = torch.stack([kernel_distance(teacher[:, one], student[:, other]) for one, other in splits]).mean(0)
     own = [float(kernel_distance(teacher[:, one], teacher[:, other]).mean()) for one, other in splits]
-    rows = _resampled(len(blocks), draws, 0)
-    drawn = torch.stack([blocks[row][:, row].mean() for row in rows])
+    drawn = torch.stack([blocks[row][:, row].mean() for rows in _resampled(len(blocks), draws, 0) for row in rows])
     return Distance(float(blocks.mean()), *_interval(drawn), _quantile(own, 0.95))
 
 
@@ -152,9 +154,9 @@ class Ratio:
 
 def paired_ratio(numerator: torch.Tensor, denominator: torch.Tensor, draws: int = 10_000, seed: int = 0) -> Ratio:
     """mean(numerator) / mean(denominator), both [P] over the same prompts, by a paired bootstrap over prompts."""
-    rows = _resampled(len(numerator), draws, seed)
     above, below = numerator.double(), denominator.double()
-    return Ratio(float(above.mean() / below.mean()), *_interval(above[rows].mean(1) / below[rows].mean(1)))
+    drawn = [above[rows].mean(1) / below[rows].mean(1) for rows in _resampled(len(above), draws, seed)]
+    return Ratio(float(above.mean() / below.mean()), *_interval(torch.cat(drawn)))
 
 
 @dataclass(frozen=True)
@@ -173,13 +175,15 @@ def paired_difference(first: torch.Tensor, second: torch.Tensor, draws: int = 10
 
 def mean_and_interval(values: torch.Tensor, draws: int = 10_000, seed: int = 0) -> Mean:
     """Of [P], by a bootstrap over prompts."""
-    drawn = values.double()[_resampled(len(values), draws, seed)].mean(1)
-    return Mean(float(values.double().mean()), *_interval(drawn))
+    drawn = [values.double()[rows].mean(1) for rows in _resampled(len(values), draws, seed)]
+    return Mean(float(values.double().mean()), *_interval(torch.cat(drawn)))
 
 
-def _resampled(prompts: int, draws: int, seed: int) -> torch.Tensor:
-    """Prompts drawn with replacement: int64 [draws, prompts]."""
-    return torch.randint(prompts, (draws, prompts), generator=torch.Generator().manual_seed(seed))
+def _resampled(prompts: int, draws: int, seed: int) -> Iterator[torch.Tensor]:
+    """Prompts drawn with replacement, int64 [·, prompts], in parts that fit the memory; `draws` rows in all."""
+    generator, part = torch.Generator().manual_seed(seed), max(1, RESAMPLED_AT_ONCE // prompts)
+    for start in range(0, draws, part):
+        yield torch.randint(prompts, (min(part, draws - start), prompts), generator=generator)
 
 
 def _interval(drawn: torch.Tensor) -> tuple[float, float]:

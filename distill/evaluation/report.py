@@ -51,6 +51,8 @@ def evaluate(model: Path, teacher: Path, protocol: Protocol, out: Path) -> dict[
     spaces, judges = feature_spaces.load(protocol.features), scores.load(protocol.scores)
     benchmark = _Benchmark(protocol.geneval) if protocol.geneval else None
     prompts, groups = _asked(protocol, benchmark)
+    if len(prompts) < 2:
+        raise ValueError("--prompts: a comparison takes at least 2 prompts")
     seeds = range(FIRST_SEED, FIRST_SEED + protocol.seeds)
     ours, theirs = (pictures.make(folder, prompts, seeds, out, protocol.sampling) for folder in (model, teacher))
     if ours.images.shape != theirs.images.shape:

@@ -34,6 +34,15 @@ def test_a_student_that_forgets_its_noise_is_told_from_one_that_keeps_it() -> No
     assert diversity == pytest.approx(1), "which pictures are whose does not matter to diversity"
 
 
+def test_of_many_prompts_some_are_compared_each_with_each_and_all_for_diversity(monkeypatch) -> None:
+    whole = comparison.compare(teacher(), teacher().roll(1, dims=1), GROUPS)
+    monkeypatch.setattr(comparison, "CLOUD", 16)
+    part = comparison.compare(teacher(), teacher().roll(1, dims=1), GROUPS)
+    assert part["diversity"] == whole["diversity"]
+    half = comparison.compare(teacher()[::2], teacher()[::2].roll(1, dims=1), {})
+    assert part["kernel_distance"] == half["kernel_distance"]
+
+
 def test_only_the_collapsed_group_loses_diversity() -> None:
     collapsed = teacher()
     collapsed[:16] = collapsed[:16].mean(1, keepdim=True) + 0.1 * (

@@ -87,10 +87,12 @@ def test_pictures_once_made_are_kept(folders, tmp_path, monkeypatch) -> None:
         (["--geneval", "tasks.jsonl"], "--geneval: needs --detector and --colors"),
         (["--prompts", "nowhere.txt"], "nowhere.txt"),
         (["--seeds", "3"], "--seeds"),
+        (["--prompts", "{folder}/one.txt"], "at least 2 prompts"),
     ],
 )
 def test_bad_options_are_one_clear_line_before_any_picture(folders, tmp_path, options, named) -> None:
-    result = evaluate(folders, tmp_path / "out", *options)
+    (tmp_path / "one.txt").write_text("a cat\n")
+    result = evaluate(folders, tmp_path / "out", *(option.format(folder=tmp_path) for option in options))
     assert result.exit_code in (1, 2)
     assert named in result.output
     assert "Traceback" not in result.output

@@ -144,3 +144,12 @@ def test_paired_ratio_is_exact_for_a_constant_factor_and_wide_for_noise() -> Non
     noisy = metrics.paired_ratio(base.roll(1), base)
     assert noisy.low < 1 < noisy.high
     assert noisy == metrics.paired_ratio(base.roll(1), base), "seeded"
+
+
+def test_intervals_do_not_need_all_draws_in_memory(monkeypatch) -> None:
+    values = torch.randn(50, generator=torch.Generator().manual_seed(0))
+    at_once = metrics.mean_and_interval(values)
+    monkeypatch.setattr(metrics, "RESAMPLED_AT_ONCE", 333)
+    in_parts = metrics.mean_and_interval(values)
+    assert in_parts.value == at_once.value
+    assert (in_parts.low, in_parts.high) == pytest.approx((at_once.low, at_once.high), abs=0.02)
