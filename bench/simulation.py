@@ -173,7 +173,9 @@ class Simulation:
                 self._next_event()
             job = Job(str(number), now, images, images)
             self._queue.extend(Image(f"{number} {index:03}", job, self._device.steps) for index in range(images))
-            self._deal(now)
+            together = number + 1 < len(arrivals) and arrivals[number + 1][0] == now
+            if not together:
+                self._deal(now)
         while self._events:
             self._next_event()
         return self._report
