@@ -5,12 +5,14 @@ from collections.abc import Callable
 
 import httpx
 import pytest
+import structlog
 from redis.asyncio import Redis
 
 from jobs.settings import ApiSettings
 from service.app import create_app
 from service.routes.pages import STATIC_DIR
 from tests.samples import MODEL, sample_card, sample_tasks
+from tests.service.conftest import running_api
 from tests.service.stand_in_worker import StandInWorker
 from tests.waiting import wait_until
 
@@ -101,3 +103,17 @@ def test_no_torch_is_imported(module: str) -> None:
     code = f"import sys, {module}; print(sorted({{'torch', 'worker', 'diffusers'}} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("policy", "warned"), [("allkeys-lru", True), ("volatile-ttl", True), ("noeviction", False)])
+async def test_a_redis_that_would_drop_jobs_is_named_at_the_start(
+    settings: ApiSettings, redis: Redis, policy: str, warned: bool
+) -> None:
+    await redis.config_set("maxmemory-policy", policy)
+    try:
+        with structlog.testing.capture_logs() as logs:
+            async with running_api(settings):
+                pass
+    finally:
+        await redis.config_set("maxmemory-policy", "noeviction")
+    assert [line["policy"] for line in logs if "drops jobs" in line["event"]] == ([policy] if warned else [])
