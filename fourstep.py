@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from distill.commands import app as distill
 from jobs.commands import app as dead_letters
 from jobs.settings import ApiSettings, Settings, WorkerSettings, explain
+from worker.commands import app as models
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
 
@@ -19,6 +20,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="Few-step ima
 
 app.add_typer(distill, name="distill")
 app.add_typer(dead_letters, name="dead-letters")
+app.add_typer(models, name="models")
 
 
 @app.command()

@@ -24,7 +24,12 @@ class SamplingContract(BaseModel):
     """How a servable folder is sampled.
 
     Either ``sigmas`` (noise levels from at most 1 down to 0.0, one more than ``steps``) or ``timesteps`` (training
-    timesteps, strictly falling, one per step) is the grid. ``sizes`` are (height, width) in pixels, the native first.
+    timesteps, strictly falling, one per step) is the grid. ``sampler`` says how a step leads to the next level: along
+    the ODE (Euler, DDIM), or by fresh noise on the clean image foreseen (LCM, multistep consistency). ``sizes`` are
+    (height, width) in pixels, the native first.
+
+    A LoRA file's folder names as ``base`` the hub id, or the path relative to itself, of the model that the file is
+    made for; ``base_sha256``, otherwise the hash of the folder's own weights, is that model's then.
     """
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
@@ -36,12 +41,14 @@ class SamplingContract(BaseModel):
     steps: int = Field(gt=0)
     sigmas: list[float] | None = None
     timesteps: list[int] | None = None
+    sampler: Literal["ode", "re-noise"] = "ode"
     guidance_scale: float = Field(default=1.0, ge=1.0)
     max_sequence_length: int | None = Field(default=None, gt=0)
     sizes: list[tuple[Pixels, Pixels]] = Field(min_length=1)
     anchor_k: int | None = None
     lambda_: float | None = Field(default=None, alias="lambda")
     teacher: Teacher | None = None
+    base: str | None = None
     base_sha256: str | None = None
     metrics: dict[str, Any] = {}
 

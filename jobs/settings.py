@@ -121,6 +121,7 @@ class WorkerSettings(Settings):
     metrics_port: int = Field(default=8001, ge=0, le=65535, description="port of the worker's /metrics; 0 for none")
     lease_s: float = Field(default=15.0, gt=0, description="seconds after which a silent worker's tasks are taken over")
     steps: int = Field(default=4, ge=1, description="denoising steps, only for models without sampling.json")
+    guidance_scale: float = Field(default=1.0, ge=1, description="guidance, only for models without sampling.json")
     embed_recipe: bool = Field(default=True, description="write model, prompt and seed into the image's metadata")
 
 

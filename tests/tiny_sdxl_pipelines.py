@@ -1,11 +1,13 @@
 """Stable Diffusion XL pipelines of a few thousand random weights, whole in every part."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from transformers import CLIPTextModel
 
+from jobs.sampling_contract import SamplingContract
 from tests import tiny_pipelines
 from tests.tiny_pipelines import WIDTH
 
@@ -36,6 +38,19 @@ def build(prediction_type: str = "epsilon") -> StableDiffusionXLPipeline:
         part.requires_grad_(False).eval()
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def contract(**changes: Any) -> SamplingContract:
+    """The contract of a four-step student of `build`'s architecture."""
+    fields: dict[str, Any] = {
+        "method": "dp-dmd",
+        "family": "sdxl",
+        "prediction": "epsilon",
+        "steps": 4,
+        "timesteps": [999, 749, 499, 249],
+        "sizes": [(64, 64), (32, 64)],
+    }
+    return SamplingContract.model_validate(fields | changes)
 
 
 def save(folder: Path, prediction_type: str = "epsilon") -> Path:

@@ -6,8 +6,8 @@ import torch
 
 from worker.denoising_step import DenoisingStep, StepInputs, StepOutputs
 from worker.model_folder import ServedModel
+from worker.pipeline_contract import Network
 from worker.prompt_embeddings import PromptEmbedding
-from worker.stable_diffusion_3 import StableDiffusion3
 from worker.step_graphs import Graph, StepGraphs
 
 
@@ -20,7 +20,7 @@ class DevicePath:
     def __init__(
         self,
         model: ServedModel,
-        network: StableDiffusion3,
+        network: Network,
         negative: PromptEmbedding | None,
         new_graph: Callable[[], Graph] | None = None,
     ) -> None:

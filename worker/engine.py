@@ -335,8 +335,10 @@ class Engine:
                 self._fail(row, "error", "the image came out as NaN or infinity")
 
     def _negative_embedding(self) -> PromptEmbedding | None:
+        if self.model.contract.guidance_scale <= 1:
+            return None
         with torch.inference_mode():
-            return self.prompts.get([""], strict=True)[0] if self.model.contract.guidance_scale > 1 else None
+            return self.model.network.negative(self.prompts.get([""], strict=True)[0])
 
     def _path_for(self, rows: list[Row]) -> DevicePath:
         return self.strict_path if any(row.strict for row in rows) else self._path

@@ -1,4 +1,4 @@
-"""A diffusers pipeline folder with its sampling contract, checked and loaded."""
+"""A diffusers pipeline folder, or a LoRA file on one, with its sampling contract: checked and loaded."""
 
 import json
 import logging
@@ -8,23 +8,22 @@ from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
 from pydantic import ValidationError
 
 from jobs.models import model_name
 from jobs.sampling_contract import FILE_NAME, SamplingContract
-from worker import sampler
+from worker import pipeline_contract
+from worker.folder_refused import FolderRefused
+from worker.pipeline_contract import Network
 from worker.sampler import StepTable
-from worker.stable_diffusion_3 import StableDiffusion3
 from worker.weights_hash import weights_sha256
 
 log = logging.getLogger(__name__)
 
-PIPELINES = {"StableDiffusion3Pipeline": "sd3"}
-MAX_T5_LENGTH = 512
-
-
-class FolderRefused(ValueError):
-    """A model that cannot be served; the message begins with the name of the field that does not fit."""
+PIPELINES = {"StableDiffusion3Pipeline": "sd3", "StableDiffusionXLPipeline": "sdxl"}
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack")
+"""Endings of weights that are not safetensors."""
 
 
 @dataclass(frozen=True)
@@ -35,64 +34,43 @@ class ServedModel:
     sha256: str
     contract: SamplingContract
     table: StepTable
-    network: StableDiffusion3
+    network: Network
 
 
-def load(model: str, device: str = "auto", dtype: str = "auto", steps: int = 4) -> ServedModel:
-    """Load a pipeline folder, or a hub id, from safetensors only.
+def load(
+    model: str, device: str = "auto", dtype: str = "auto", steps: int = 4, guidance_scale: float = 1.0
+) -> ServedModel:
+    """Load a pipeline folder, a LoRA folder or a hub id, from safetensors only.
 
-    `steps` counts only for a model without sampling.json, which is then served on its own scheduler's grid.
+    A LoRA folder holds the LoRA file and a sampling.json whose `base` says what it is fused into. `steps` and
+    `guidance_scale` count only for a model without sampling.json, which is served on its own scheduler's grid.
     `device` "auto" means the first CUDA device if there is one, `dtype` "auto" bfloat16 where the device computes in
     it: on CUDA, and on a CPU with AVX512-BF16 or AMX; else float32.
     Raises FolderRefused.
     """
+    place = device_and_dtype(device, dtype)
     folder = _folder(model)
-    family = _family(folder)
     contract = _contract(folder)
-    sha256 = weights_sha256(folder)
-    if contract and contract.base_sha256 not in (None, sha256):
-        raise FolderRefused(f"base_sha256: {contract.base_sha256} is promised, but the weights hash to {sha256}")
+    lora = _is_lora(folder)
+    base = _base(folder, contract) if lora else folder
+    family = _family(base)
     if contract and contract.family != family:
         raise FolderRefused(f"family: sampling.json says {contract.family}, but the pipeline is {family}")
-    pipeline = _pipeline(folder, *device_and_dtype(device, dtype))
+    _refuse_pickles(base)
+    sha256 = weights_sha256(base)
+    if contract and contract.base_sha256 not in (None, sha256):
+        raise FolderRefused(f"base_sha256: {contract.base_sha256} is promised, but the weights hash to {sha256}")
+    pipeline = _pipeline(base, *place, lora=folder if lora else None)
     if contract is None:
         log.warning("%s has no %s: serving it on its own scheduler at %d steps", model, FILE_NAME, steps)
-        contract = own_contract(pipeline, steps)
-    return served(model_name(model), sha256, contract, pipeline)
+        contract = pipeline_contract.own_contract(pipeline, steps, guidance_scale)
+    return served(model_name(model), weights_sha256(base, folder) if lora else sha256, contract, pipeline)
 
 
 def served(name: str, sha256: str, contract: SamplingContract, pipeline: Any) -> ServedModel:
-    """A loaded StableDiffusion3Pipeline with its contract. Raises FolderRefused when they do not fit each other."""
-    _check_fit(contract, pipeline)
-    try:
-        table = sampler.from_contract(contract)
-    except ValueError as error:
-        raise FolderRefused(str(error)) from error
-    network = StableDiffusion3(pipeline, contract.max_sequence_length or default_sequence_length(pipeline))
-    return ServedModel(name, sha256, contract, table, network)
-
-
-def own_contract(pipeline: Any, steps: int) -> SamplingContract:
-    """What a pipeline without sampling.json is served on: its scheduler's grid, no guidance, its native size."""
-    try:
-        pipeline.scheduler.set_timesteps(steps)
-    except ValueError as error:
-        raise FolderRefused(f"scheduler: {error}") from error
-    native = pipeline.transformer.config.sample_size * pipeline.vae_scale_factor
-    return SamplingContract(
-        method="none",
-        family="sd3",
-        prediction="flow",
-        steps=steps,
-        sigmas=pipeline.scheduler.sigmas.tolist(),
-        max_sequence_length=default_sequence_length(pipeline),
-        sizes=[(native, native)],
-    )
-
-
-def default_sequence_length(pipeline: Any) -> int:
-    """diffusers' default of 256 tokens, or fewer when the T5 tokenizer was made for fewer."""
-    return min(256, pipeline.tokenizer_3.model_max_length)
+    """A loaded pipeline with its contract. Raises FolderRefused when they do not fit each other."""
+    table = pipeline_contract.check(contract, pipeline)
+    return ServedModel(name, sha256, contract, table, pipeline_contract.network(contract, pipeline))
 
 
 def device_and_dtype(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
@@ -119,12 +97,26 @@ def _cpu_has_bfloat16() -> bool:
 def _folder(model: str) -> Path:
     if Path(model).is_dir():
         return Path(model)
+    if "," in model:
+        raise FolderRefused(f"model: a worker serves one model, not {model}; `fourstep up A B` runs a worker for each")
     if model.startswith((".", "/", "~")) or model.count("/") != 1:
         raise FolderRefused(f"model: {model} is neither a folder nor a hub id (owner/name)")
     try:
         return Path(DiffusionPipeline.download(model, use_safetensors=True))
     except OSError as error:
         raise FolderRefused(f"model: {model} is no folder here, and cannot be downloaded: {error}") from error
+
+
+def _is_lora(folder: Path) -> bool:
+    return (folder / LORA_WEIGHT_NAME_SAFE).is_file() and not (folder / "model_index.json").exists()
+
+
+def _base(folder: Path, contract: SamplingContract | None) -> Path:
+    """The pipeline that the LoRA file in `folder` belongs to."""
+    if contract is None or contract.base is None:
+        raise FolderRefused(f"base: {folder} holds a LoRA file, but no {FILE_NAME} that names its base model")
+    beside = folder / contract.base
+    return beside if beside.is_dir() else _folder(contract.base)
 
 
 def _family(folder: Path) -> str:
@@ -147,32 +139,43 @@ def _contract(folder: Path) -> SamplingContract | None:
         raise FolderRefused("; ".join(faults)) from error
 
 
-def _pipeline(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
+def _refuse_pickles(folder: Path) -> None:
+    """Unpickling runs whatever code the file holds, so it is not done, even where diffusers would."""
+    for part in sorted(path for path in folder.iterdir() if path.is_dir()):
+        pickles = sorted(path.name for path in part.iterdir() if path.suffix in PICKLES)
+        if pickles and not any(part.glob("*.safetensors")):
+            raise FolderRefused(
+                f"{part.name}: only pickled weights ({', '.join(pickles)}), and only safetensors are read;"
+                " save the pipeline again with safe_serialization=True"
+            )
+
+
+def _pipeline(folder: Path, device: torch.device, dtype: torch.dtype, lora: Path | None) -> Any:
+    # A LoRA is added to the weights in float32, before they are rounded to `dtype`.
+    loaded = torch.float32 if lora else dtype
     try:
-        pipeline = DiffusionPipeline.from_pretrained(folder, dtype=dtype, use_safetensors=True, local_files_only=True)
+        pipeline = DiffusionPipeline.from_pretrained(folder, dtype=loaded, use_safetensors=True, local_files_only=True)
     except (OSError, ValueError) as error:
         raise FolderRefused(f"model: {folder} does not load: {error}") from error
-    for network in (pipeline.transformer, pipeline.vae, *_text_encoders(pipeline)):
-        network.requires_grad_(False).eval().to(device)
+    if lora:
+        _fuse(pipeline, lora)
+    for network in pipeline.components.values():
+        if isinstance(network, torch.nn.Module):
+            network.requires_grad_(False).eval().to(device)
+            if lora:
+                network.to(dtype)
+    if dtype == torch.float16 and pipeline.vae.config.get("force_upcast"):
+        pipeline.vae.float()  # SDXL's own overflows in float16
     return pipeline
 
 
-def _text_encoders(pipeline: Any) -> list[Any]:
-    return [pipeline.text_encoder, pipeline.text_encoder_2, pipeline.text_encoder_3]
-
-
-def _check_fit(contract: SamplingContract, pipeline: Any) -> None:
-    config = pipeline.transformer.config
-    if contract.prediction != "flow":
-        raise FolderRefused(f"prediction: Stable Diffusion 3 predicts the flow, not {contract.prediction}")
-    if config.in_channels != pipeline.vae.config.latent_channels:
-        raise FolderRefused(
-            f"transformer.in_channels: {config.in_channels}, but the VAE has {pipeline.vae.config.latent_channels}"
-        )
-    if contract.max_sequence_length and contract.max_sequence_length > MAX_T5_LENGTH:
-        raise FolderRefused(f"max_sequence_length: {contract.max_sequence_length} is above {MAX_T5_LENGTH}")
-    unit = pipeline.vae_scale_factor * config.patch_size
-    largest = unit * config.pos_embed_max_size
-    for size in contract.sizes:
-        if any(side % unit or side > largest for side in size):
-            raise FolderRefused(f"sizes: {size} must be multiples of {unit} and at most {largest} pixels")
+def _fuse(pipeline: Any, folder: Path) -> None:
+    """Add the LoRA file in `folder` to the pipeline's weights, for good."""
+    try:
+        pipeline.load_lora_weights(folder, weight_name=LORA_WEIGHT_NAME_SAFE)
+        if not pipeline.get_active_adapters():
+            raise ValueError("no layer of the base model takes it")
+        pipeline.fuse_lora()
+    except (ValueError, RuntimeError, KeyError) as error:
+        raise FolderRefused(f"{LORA_WEIGHT_NAME_SAFE}: does not fit the base model: {error}") from error
+    pipeline.unload_lora_weights()

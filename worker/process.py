@@ -19,8 +19,8 @@ from jobs.tracing import send_last_spans
 from worker.compile_thread import CompileThread
 from worker.device_thread import DeviceThread
 from worker.engine import Engine
+from worker.folder_refused import FolderRefused
 from worker.intake import Intake
-from worker.model_folder import FolderRefused
 from worker.settlement import Settlement
 from worker.start_failed import StartFailed
 from worker.startup import compiles, model_card, start_engine

@@ -47,34 +47,66 @@ def flow_euler(sigmas: Sequence[float]) -> StepTable:
     return _table(1000 * now, a=ones, b=following - now, c=zeros, x0_a=ones, x0_b=-now)
 
 
+def flow_renoised(sigmas: Sequence[float]) -> StepTable:
+    """From each level of `sigmas` to the clean image foreseen, and by fresh noise back to the next level."""
+    grid = torch.tensor(sigmas, dtype=torch.float64)
+    now, following = grid[:-1], grid[1:]
+    return _renoised(1000 * now, torch.ones_like(now), -now, 1 - following, following)
+
+
 def ddim(timesteps: Sequence[int], alphas_cumprod: torch.Tensor, prediction: str) -> StepTable:
     """Deterministic DDIM (η = 0) along `timesteps`; the last step lands on the predicted clean image.
 
     `alphas_cumprod` holds ᾱ for every training timestep. `prediction` is what the network gives, "epsilon" or "v".
     Raises ValueError for another prediction, and for epsilon at ᾱ = 0, where it says nothing about the image.
     """
-    now = alphas_cumprod.double().cpu()[torch.tensor(timesteps)]
-    following = torch.cat([now[1:], torch.ones(1, dtype=torch.float64)])
-    alpha, sigma = now.sqrt(), (1 - now).sqrt()
-    if prediction == "epsilon":
-        if not bool((now > 0).all()):
-            raise ValueError("timesteps: an epsilon prediction cannot be sampled where alphas_cumprod is 0")
-        x0_a, x0_b = 1 / alpha, -sigma / alpha
-        eps_a, eps_b = torch.zeros_like(now), torch.ones_like(now)
-    elif prediction == "v":
-        x0_a, x0_b = alpha, -sigma
-        eps_a, eps_b = sigma, alpha
-    else:
-        raise ValueError(f"prediction: DDIM needs epsilon or v, not {prediction}")
-    next_alpha, next_sigma = following.sqrt(), (1 - following).sqrt()
+    alpha, sigma, next_alpha, next_sigma = _ddpm_levels(timesteps, alphas_cumprod)
+    x0_a, x0_b = _clean(alpha, sigma, prediction)
+    zeros, ones = torch.zeros_like(alpha), torch.ones_like(alpha)
+    eps_a, eps_b = (zeros, ones) if prediction == "epsilon" else (sigma, alpha)
     return _table(
         torch.tensor(timesteps, dtype=torch.float64),
         a=next_alpha * x0_a + next_sigma * eps_a,
         b=next_alpha * x0_b + next_sigma * eps_b,
-        c=torch.zeros_like(now),
+        c=zeros,
         x0_a=x0_a,
         x0_b=x0_b,
     )
+
+
+def ddpm_renoised(timesteps: Sequence[int], alphas_cumprod: torch.Tensor, prediction: str) -> StepTable:
+    """Like `flow_renoised`, on the levels of `ddim`, whose arguments and errors it shares.
+
+    diffusers' LCMScheduler, but for its boundary terms: the skip of a state at timestep t is .25 / (10·t)² there
+    (2.5e-9 at 999) and 0 here.
+    """
+    alpha, sigma, next_alpha, next_sigma = _ddpm_levels(timesteps, alphas_cumprod)
+    told = torch.tensor(timesteps, dtype=torch.float64)
+    return _renoised(told, *_clean(alpha, sigma, prediction), next_alpha, next_sigma)
+
+
+def _ddpm_levels(timesteps: Sequence[int], alphas_cumprod: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """(α, σ) of each step and of where it leads, in the end to no noise: four float64 [steps]."""
+    now = alphas_cumprod.double().cpu()[torch.tensor(timesteps)]
+    following = torch.cat([now[1:], torch.ones(1, dtype=torch.float64)])
+    return now.sqrt(), (1 - now).sqrt(), following.sqrt(), (1 - following).sqrt()
+
+
+def _clean(alpha: torch.Tensor, sigma: torch.Tensor, prediction: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """The clean image is first·x + second·prediction."""
+    if prediction == "v":
+        return alpha, -sigma
+    if prediction != "epsilon":
+        raise ValueError(f"prediction: DDIM needs epsilon or v, not {prediction}")
+    if not bool((alpha > 0).all()):
+        raise ValueError("timesteps: an epsilon prediction cannot be sampled where alphas_cumprod is 0")
+    return 1 / alpha, -sigma / alpha
+
+
+def _renoised(
+    timesteps: torch.Tensor, x0_a: torch.Tensor, x0_b: torch.Tensor, next_alpha: torch.Tensor, next_sigma: torch.Tensor
+) -> StepTable:
+    return _table(timesteps, a=next_alpha * x0_a, b=next_alpha * x0_b, c=next_sigma, x0_a=x0_a, x0_b=x0_b)
 
 
 def _table(timesteps: torch.Tensor, **columns: torch.Tensor) -> StepTable:
@@ -86,13 +118,16 @@ def from_contract(contract: SamplingContract, alphas_cumprod: torch.Tensor | Non
 
     Raises ValueError that names the field of the contract which does not fit.
     """
+    renoise = contract.sampler == "re-noise"
     if contract.prediction == "flow":
         if contract.sigmas is None:
             raise ValueError("sigmas: a flow prediction is sampled along sigmas, and there are none")
-        return flow_euler(contract.sigmas)
+        return (flow_renoised if renoise else flow_euler)(contract.sigmas)
     if contract.timesteps is None or alphas_cumprod is None:
         raise ValueError(f"timesteps: prediction {contract.prediction} needs them, and a scheduler with alphas_cumprod")
-    return ddim(contract.timesteps, alphas_cumprod, contract.prediction)
+    if contract.timesteps[0] >= len(alphas_cumprod):
+        raise ValueError(f"timesteps: {contract.timesteps[0]} is not below the {len(alphas_cumprod)} of the scheduler")
+    return (ddpm_renoised if renoise else ddim)(contract.timesteps, alphas_cumprod, contract.prediction)
 
 
 def step(

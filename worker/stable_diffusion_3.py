@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from worker.prompt_embeddings import PromptEmbedding
+from worker.same_weights import on_same_weights
 
 
 class StableDiffusion3:
@@ -40,6 +41,10 @@ class StableDiffusion3:
         tokens, pooled = tokens.to(self.dtype), pooled.to(self.dtype)
         return [PromptEmbedding(t.clone(), p.clone()) for t, p in zip(tokens, pooled, strict=True)]
 
+    def negative(self, empty: PromptEmbedding) -> PromptEmbedding:
+        """What guidance leads away from: the embedding of the `empty` prompt."""
+        return empty
+
     def predict(self, latents: torch.Tensor, timesteps: torch.Tensor, embeddings: PromptEmbedding) -> torch.Tensor:
         """The velocity, in the network's dtype, for latents [B, C, h, w] at timesteps [B], with B embeddings."""
         return self._transformer(
@@ -59,13 +64,8 @@ class StableDiffusion3:
     def compiled(self) -> "StableDiffusion3":
         """A twin on the same weights, whose transformer blocks and decoder compile when first run at a shape."""
         twin = copy.copy(self)
-        twin._transformer, twin._vae = _on_same_weights(self._transformer), _on_same_weights(self._vae)
+        twin._transformer, twin._vae = on_same_weights(self._transformer), on_same_weights(self._vae)
         # One by one: the blocks are alike, so that the first one's code serves them all.
         for part in (*twin._transformer.transformer_blocks, twin._vae.decoder):
             part.compile(fullgraph=True, dynamic=False)
         return twin
-
-
-def _on_same_weights(module: torch.nn.Module) -> torch.nn.Module:
-    """A copy of the module tree that shares every tensor."""
-    return copy.deepcopy(module, {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())})

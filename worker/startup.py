@@ -25,7 +25,7 @@ def start_engine(settings: WorkerSettings, metrics: WorkerMetrics) -> Engine:
     quiet_libraries()
     if settings.compile_cache is not None:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(settings.compile_cache)
-    model = load(settings.model, settings.device, settings.dtype, settings.steps)
+    model = load(settings.model, settings.device, settings.dtype, settings.steps, settings.guidance_scale)
     graphs = _replays_graphs(settings, model.network.device)
     engine = Engine(model, settings.max_batch, CudaGraphs(model.network.device) if graphs else None)
     engine.warm_up()

@@ -11,7 +11,8 @@ import torch
 
 from jobs.sampling_contract import FILE_NAME
 from tests import tiny_pipelines
-from worker.model_folder import FolderRefused, device_and_dtype, load
+from worker.folder_refused import FolderRefused
+from worker.model_folder import device_and_dtype, load
 from worker.weights_hash import weights_sha256
 
 
@@ -72,7 +73,7 @@ def _pickled_weights(folder: Path) -> None:
         (_contract(sizes=[[64, 60]]), "sizes"),
         (_contract(sizes=[[512, 512]]), "sizes"),
         (_contract(colour="red"), "colour"),
-        (_pickled_weights, "model"),
+        (_pickled_weights, "vae"),
         (lambda folder: _edit(folder / "model_index.json", _class_name="FluxPipeline"), "family"),
         (lambda folder: (folder / "model_index.json").unlink(), "model_index.json"),
         (lambda folder: _edit(folder / "vae" / "config.json", latent_channels=8), "model"),
@@ -84,6 +85,11 @@ def test_a_folder_that_does_not_fit_is_refused_by_field(
     spoil(folder)
     with pytest.raises(FolderRefused, match=rf"\b{field}\b"):
         load(str(folder))
+
+
+def test_several_models_are_several_workers(tiny_folder: Path) -> None:
+    with pytest.raises(FolderRefused, match=r"^model: a worker serves one model"):
+        load(f"{tiny_folder},{tiny_folder}")
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:

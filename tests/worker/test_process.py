@@ -17,12 +17,12 @@ from PIL import Image
 from redis.asyncio import Redis
 
 from jobs.queue import TaskQueue
-from tests import tiny_pipelines
+from tests import tiny_pipelines, tiny_sdxl_pipelines
 from tests.waiting import wait_until
 from tests.worker.tasks import image_task
 from worker.engine import Engine
 from worker.generate import generate
-from worker.model_folder import ServedModel
+from worker.model_folder import ServedModel, load
 
 ROOT = Path(__file__).parents[2]
 
@@ -64,6 +64,22 @@ async def test_a_worker_serves_reports_and_stops_in_time(
     assert await queue.depth() == (400 - len(state.results), 0)
     assert await queue.workers() == []
     await _same_pixels_here(queue, tiny_model)
+
+
+async def test_a_worker_serves_stable_diffusion_xl(redis: Redis, redis_url: str, tmp_path: Path) -> None:
+    folder = tiny_sdxl_pipelines.save(tmp_path / "tiny-sdxl")
+    tiny_sdxl_pipelines.contract(sampler="re-noise").save(folder)
+    process = await _start(model=folder, redis_url=redis_url, metrics_port=0, max_batch=2)
+    queue = TaskQueue(redis, "tiny-sdxl")
+    try:
+        await wait_until(queue.workers, timeout_s=90)
+        tasks = [image_task("a red cat", seed=i, index=i, mode="strict") for i in range(4)]
+        await queue.admit(tasks, 500, 60)
+        await wait_until(lambda: _done(queue, 4), timeout_s=30)
+    finally:
+        process.terminate()
+        await asyncio.wait_for(process.wait(), 10)
+    await _same_pixels_here(queue, load(str(folder), device="cpu", dtype="float32"))
 
 
 async def _done(queue: TaskQueue, count: int) -> bool:

@@ -1,0 +1,97 @@
+"""A LoRA file with its base model is served as what diffusers makes of the two."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model_state_dict
+
+from tests import tiny_pipelines, tiny_sdxl_pipelines
+from worker.engine import Engine
+from worker.folder_refused import FolderRefused
+from worker.generate import generate
+from worker.model_folder import load, served
+from worker.weights_hash import weights_sha256
+
+TINY: dict[str, Any] = {"sd3": tiny_pipelines, "sdxl": tiny_sdxl_pipelines}
+DENOISERS = {"sd3": "transformer", "sdxl": "unet"}
+
+
+def _lora_folder(family: str, folder: Path, base: Path, **changes: Any) -> Path:
+    """A LoRA file of random weights for a tiny pipeline of `family`, whose contract names `base`."""
+    pipeline = TINY[family].build()
+    denoiser = getattr(pipeline, DENOISERS[family])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        denoiser.add_adapter(LoraConfig(r=4, lora_alpha=4, target_modules=["to_q", "to_v", "to_out.0"]))
+        for name, parameter in denoiser.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.5)
+    layers = get_peft_model_state_dict(denoiser)
+    pipeline.save_lora_weights(folder, **{f"{DENOISERS[family]}_lora_layers": layers})
+    TINY[family].contract(base=os.path.relpath(base, folder), **changes).save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    models = tmp_path_factory.mktemp("models")
+    for family, tiny in TINY.items():
+        tiny.build().save_pretrained(models / family, safe_serialization=True)
+    return {family: models / family for family in TINY}
+
+
+@pytest.mark.parametrize("family", TINY)
+def test_the_lora_is_fused_into_its_base(family: str, bases: dict[str, Path], tmp_path: Path) -> None:
+    base = bases[family]
+    folder = _lora_folder(family, tmp_path / "lora", base, base_sha256=weights_sha256(base))
+    model = load(str(folder), dtype="float32")
+    assert model.name == "lora"
+    assert model.sha256 == weights_sha256(base, folder)
+    ours = generate(Engine(model, 2), ["sun", "a red cat"], [1, 2]).astype(int)
+    pipeline = TINY[family].build()
+    plain = generate(Engine(served("plain", "ab", TINY[family].contract(), pipeline), 2), ["sun", "a red cat"], [1, 2])
+    pipeline.load_lora_weights(folder)
+    theirs = generate(Engine(served("lora", "ab", TINY[family].contract(), pipeline), 2), ["sun", "a red cat"], [1, 2])
+    assert np.abs(ours - theirs).max() <= 1
+    assert np.abs(ours - plain).max() > 4
+
+
+def _without_contract(folder: Path) -> None:
+    (folder / "sampling.json").unlink()
+
+
+def _edited(**changes: object) -> Any:
+    def edit(folder: Path) -> None:
+        path = folder / "sampling.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("spoil", "field"),
+    [
+        (_without_contract, "base"),
+        (_edited(base=None), "base"),
+        (_edited(base="/nowhere"), "model"),
+        (_edited(base_sha256="00" * 32), "base_sha256"),
+        (lambda folder: (folder / "pytorch_lora_weights.safetensors").unlink(), "model_index.json"),
+    ],
+)
+def test_a_lora_without_its_base_is_refused(spoil: Any, field: str, bases: dict[str, Path], tmp_path: Path) -> None:
+    folder = _lora_folder("sd3", tmp_path / "lora", bases["sd3"])
+    spoil(folder)
+    with pytest.raises(FolderRefused, match=f"^{field}: "):
+        load(str(folder))
+
+
+def test_a_lora_of_another_model_is_refused(bases: dict[str, Path], tmp_path: Path) -> None:
+    folder = _lora_folder("sdxl", tmp_path / "lora", bases["sdxl"])
+    tiny_pipelines.contract(base=str(bases["sd3"])).save(folder)
+    with pytest.raises(FolderRefused, match=r"^pytorch_lora_weights.safetensors: "):
+        load(str(folder))

@@ -1,0 +1,41 @@
+"""`fourstep models …`: model folders, looked at without serving them."""
+
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Model folders.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """A group, though it holds one command so far."""
+
+
+@app.command()
+def check(
+    model: Annotated[str, typer.Argument(metavar="DIR", help="A model folder, a LoRA folder or a hub id.")],
+) -> None:
+    """Load a model on the CPU as a worker would, and say what it is served on or which field is wrong.
+
+    The exit code is 0 for a model that can be served, 1 for one that cannot.
+    """
+    try:
+        from worker import model_folder, startup
+        from worker.folder_refused import FolderRefused
+    except ModuleNotFoundError as error:
+        typer.echo(f"fourstep models: {error}; install the extra: pip install 'fourstep[worker]'", err=True)
+        raise typer.Exit(2) from error
+    startup.quiet_libraries()
+    try:
+        served = model_folder.load(model, device="cpu")
+    except FolderRefused as error:
+        typer.echo(f"{model} cannot be served: {error}", err=True)
+        raise typer.Exit(1) from error
+    contract = served.contract
+    sizes = ", ".join(f"{width}×{height}" for height, width in contract.sizes)
+    grid = contract.sigmas or contract.timesteps or ()
+    typer.echo(f"{model} can be served as {served.name}")
+    typer.echo(f"  {contract.family}, {contract.method}, predicts {contract.prediction}; weights {served.sha256[:12]}")
+    typer.echo(f"  {contract.steps} steps ({contract.sampler}), {contract.evaluations} evaluations a picture; {sizes}")
+    typer.echo(f"  grid: {', '.join(f'{level:g}' for level in grid)}")
