@@ -1,5 +1,6 @@
 """Write a trained student as a servable folder: a diffusers pipeline and its `sampling.json`."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,38 @@ def export(config: DistillConfig, student: nn.Module, out: Path, dtype: torch.dt
     pipeline.vae.to(dtype)
     pipeline.scheduler = family.serving_scheduler(pipeline)
     pipeline.save_pretrained(out, safe_serialization=True)
-    side = network.config.sample_size * pipeline.vae_scale_factor
+    contract = _contract(config, pipeline, weights_sha256(config.teacher), weights_sha256(out))
+    contract.save(out)
+    return contract
+
+
+def export_lora(config: DistillConfig, student: nn.Module, out: Path, dtype: torch.dtype) -> SamplingContract:
+    """Write the student's adapter into `out` as a LoRA file, with a contract that names the teacher as its base.
+
+    Plain diffusers takes it by `load_lora_weights`. Raises ValueError for a run without adapters.
+    """
+    if not config.lora_rank:
+        raise ValueError("--lora: this run trained whole networks; only a run with lora_rank has adapters")
+    pipeline = teacher_pipeline.load(config.teacher, text_encoders=False)
+    denoiser = families.of(pipeline).denoiser
+    state = roles.lora_state(getattr(pipeline, denoiser).float(), student)
+    layers = {name: value.to(dtype).contiguous() for name, value in state.items()}
+    pipeline.save_lora_weights(out, **{f"{denoiser}_lora_layers": layers})
+    teacher_sha256 = weights_sha256(config.teacher)
+    contract = _contract(config, pipeline, teacher_sha256, teacher_sha256)
+    # Relative, so that the two folders can be moved together.
+    contract = contract.model_copy(update={"base": os.path.relpath(config.teacher, out)})
+    contract.save(out)
+    return contract
+
+
+def _contract(config: DistillConfig, pipeline: Any, teacher_sha256: str, base_sha256: str) -> SamplingContract:
+    """The grid that the student was trained on, and whose student it is."""
+    family = families.of(pipeline)
+    side = getattr(pipeline, family.denoiser).config.sample_size * pipeline.vae_scale_factor
     grid = config.student_grid.resolve(config.family)
     flow = family.name == "sd3"
-    contract = SamplingContract(
+    return SamplingContract(
         method=config.method_name,
         family=family.name,
         prediction=family.schedule(pipeline).prediction,
@@ -44,22 +73,6 @@ def export(config: DistillConfig, student: nn.Module, out: Path, dtype: torch.dt
         sizes=[(side, side)],
         anchor_k=config.anchor_k,
         lambda_=config.lambda_,
-        teacher=Teacher(id=config.teacher.name, sha256=weights_sha256(config.teacher)),
-        base_sha256=weights_sha256(out),
+        teacher=Teacher(id=config.teacher.name, sha256=teacher_sha256),
+        base_sha256=base_sha256,
     )
-    contract.save(out)
-    return contract
-
-
-def export_lora(config: DistillConfig, student: nn.Module, out: Path, dtype: torch.dtype) -> None:
-    """Write the student's adapter as a LoRA file, to be loaded onto the teacher by `load_lora_weights`.
-
-    Raises ValueError for a run without adapters.
-    """
-    if not config.lora_rank:
-        raise ValueError("--lora: this run trained whole networks; only a run with lora_rank has adapters")
-    pipeline = teacher_pipeline.load(config.teacher, text_encoders=False)
-    denoiser = families.of(pipeline).denoiser
-    state = roles.lora_state(getattr(pipeline, denoiser).float(), student)
-    layers = {name: value.to(dtype).contiguous() for name, value in state.items()}
-    pipeline.save_lora_weights(out, **{f"{denoiser}_lora_layers": layers})

@@ -13,6 +13,7 @@ from distill import families, roles, runs
 from distill.commands import app
 from tests import tiny_pipelines, tiny_sdxl_pipelines
 from tests.distill import test_run, test_sdxl
+from worker import model_folder
 
 FAMILIES = {"sd3": (tiny_pipelines, StableDiffusion3Pipeline), "sdxl": (tiny_sdxl_pipelines, StableDiffusionXLPipeline)}
 
@@ -98,6 +99,10 @@ def test_adapters_train_and_export_merged_or_as_a_file(family, method, tmp_path)
     assert any(not torch.equal(before[key], students[key]) for key in before)
     for key in students:
         torch.testing.assert_close(after[key], students[key])
+    served = model_folder.load(str(tmp_path / "lora"), dtype="float32")
+    assert served.contract.base == "../teacher"
+    for key, value in weights(getattr(served.network._pipeline, name)).items():
+        torch.testing.assert_close(value, students[key])
 
 
 def weights(network: nn.Module) -> dict[str, torch.Tensor]:

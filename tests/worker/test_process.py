@@ -69,7 +69,7 @@ async def test_a_worker_serves_reports_and_stops_in_time(
 async def test_a_worker_serves_stable_diffusion_xl(redis: Redis, redis_url: str, tmp_path: Path) -> None:
     folder = tiny_sdxl_pipelines.save(tmp_path / "tiny-sdxl")
     tiny_sdxl_pipelines.contract(sampler="re-noise").save(folder)
-    process = await _start(model=folder, redis_url=redis_url, metrics_port=0, max_batch=2)
+    process = await _start(model=folder, redis_url=redis_url, metrics_port=0, max_batch=2, dtype="float32")
     queue = TaskQueue(redis, "tiny-sdxl")
     try:
         await wait_until(queue.workers, timeout_s=90)
