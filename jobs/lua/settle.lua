@@ -59,7 +59,15 @@ if settled > 0 then
     redis.call('XADD', KEYS[first_store], 'MAXLEN', '~', dead_letters_kept, '*', 'task', task, 'failure', failure)
   end
 end
-redis.call('XACK', tasks, group, entry)
-redis.call('XDEL', tasks, entry)
-redis.call('HDEL', sets, entry)
+local function remove(id)
+  redis.call('XACK', tasks, group, id)
+  redis.call('XDEL', tasks, id)
+  redis.call('HDEL', sets, id)
+end
+remove(entry)
+-- Handed back in the meantime by another worker, the task has a new entry, which nobody needs any more.
+local current = settled > 0 and redis.call('HGET', job, 'entry:' .. ARGV[first_image])
+if current and current ~= entry then
+  remove(current)
+end
 return {settled, completed}

@@ -111,3 +111,12 @@ async def test_as_a_dead_letter_it_can_be_replayed(queue: TaskQueue, redis: Redi
     (letter,) = await DeadLetters(redis, MODEL).read()
     assert (letter.task, letter.failure.index) == (claim.task, 0)
     assert (await queue.admit([letter.as_new_job(0)], 10, TTL_S)).queued_images == 4
+
+
+async def test_settled_by_who_had_it_before_it_is_not_made_again(queue: TaskQueue) -> None:
+    """The first worker was silent, another one took the set over and handed it back, then the first one answers."""
+    claim = await claimed(queue)
+    await queue.hand_back([claim])
+    assert await commit(queue, claim) == Settled(4, completed=4)
+    assert await queue.depth() == (0, 0)
+    assert await queue.claim("w2", 8, block_s=0) == []
