@@ -23,9 +23,10 @@ def diversity_score(packed: Sequence[str]) -> float:
     count = len(packed)
     if count < 2:
         raise ValueError("a diversity score needs at least 2 images")
-    total = [sum(column) for column in zip(*(_unit(text) for text in packed), strict=True)]
-    # The sum over all ordered pairs, themselves included, is the squared length of the sum.
-    pairs = sum(value * value for value in total) - count
+    units = [_unit(text) for text in packed]
+    # The sum over all ordered pairs, each with itself included, is the squared length of the sum.
+    total = [sum(column) for column in zip(*units, strict=True)]
+    pairs = sum(value * value for value in total) - sum(value * value for unit in units for value in unit)
     return max(0.0, 1 - pairs / (count * (count - 1)))
 
 

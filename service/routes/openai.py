@@ -21,9 +21,10 @@ from service.problems import Problem, problem_responses
 
 router = APIRouter(prefix="/v1", tags=["OpenAI-compatible"])
 
+EVENT = {"type": "object", "properties": {"event": {"type": "string"}, "data": {"type": "string"}}}
 STREAMED = {
     "description": "The images; with `stream`, events `image_generation.partial_image`, `image_generation.completed`",
-    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    "content": {"text/event-stream": {"itemSchema": EVENT}},
 }
 
 

@@ -90,6 +90,7 @@ async def test_without_workers_calls_wait_until_their_timeout_or_a_worker(
     await wait_until(unready)
     assert is_problem(await api.post("/generate", json=CAT | {"timeout": 0.3}), 504, "deadline-expired")
     waiting = asyncio.create_task(api.post("/generate", json=CAT | {"num_images": 3}))
+    await wait_until(lambda: _queued(queue, 3))
     accepted = await api.post("/generate", json=CAT | {"num_images": 61}, headers=ASYNC)
     assert accepted.status_code == 202
     full = await api.post("/generate", json=CAT)
@@ -100,6 +101,10 @@ async def test_without_workers_calls_wait_until_their_timeout_or_a_worker(
     assert (await waiting).status_code == 200
     worker.stopped = True
     await running
+
+
+async def _queued(queue: TaskQueue, images: int) -> bool:
+    return (await queue.depth())[0] == images
 
 
 async def test_slow_clients_hold_nobody_up(
