@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 COMPOSE ?= docker compose -f compose.yaml -f docker/compose.check.yaml
 
-.PHONY: serve serve-both test lint chaos models bench-service bench-diverse bench-distill bench-memory bench-engine soak check-compose clean
+.PHONY: serve serve-both test lint chaos models bench-service bench-scaling bench-diverse bench-distill bench-memory bench-engine soak check-compose clean
 
 serve: $(VENV)/serve.stamp  ## The service with the bundled model on http://localhost:8000
 	$(BIN)/fourstep up
@@ -13,7 +13,7 @@ serve-both: $(VENV)/serve.stamp  ## The same with the teacher beside the student
 	$(BIN)/fourstep up models/emoji-student models/emoji-teacher
 
 test: lint  ## The whole suite
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/test.stamp  ## Style, formatting and types
 	$(BIN)/ruff check .
@@ -40,6 +40,11 @@ soak: $(VENV)/test.stamp  ## 10,000 images, some cancelled or expired: is each a
 models: $(VENV)/test.stamp  ## Make the bundled models again from the artwork (hours; needs npm)
 	$(BIN)/python -m distill.emoji --work build/emoji
 	$(BIN)/fourstep distill train --config distill/configs/emoji.yaml --run build/emoji/student --out models/emoji-student
+
+bench-scaling: $(VENV)/test.stamp  ## What an image costs Redis; simulated and real workers; the tables of docs/scaling.md
+	$(BIN)/python -m bench.scaling
+	$(BIN)/pip install --quiet --editable '.[docs]'
+	$(BIN)/python -m bench.scaling_tables
 
 bench-diverse: $(VENV)/test.stamp  ## Diverse sets against random seeds, and what the diversity score is worth
 	$(BIN)/python -m bench.diversity_score

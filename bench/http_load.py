@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+KEPT_ALIVE_S = 3.0
+
 
 @dataclass
 class Answers:
@@ -46,6 +48,7 @@ class Connection:
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
+        self.used = time.perf_counter()
 
     @classmethod
     async def open(cls, port: int) -> "Connection":
@@ -57,6 +60,7 @@ class Connection:
         head = (await self._reader.readuntil(b"\r\n\r\n")).lower()
         length = head.index(b"content-length:") + len(b"content-length:")
         await self._reader.readexactly(int(head[length : head.index(b"\r", length)]))
+        self.used = time.perf_counter()
         return int(head[9:12]), b"retry-after:" in head
 
     def close(self) -> None:
@@ -91,6 +95,11 @@ async def open_loop(port: int, rate: float, seconds: float, request: Callable[[]
     arrivals = random.Random(seed)
 
     async def ask(due: float) -> None:
+        # A server closes connections that it has not heard of for some seconds; the latest used come first.
+        if idle and time.perf_counter() - idle[-1].used > KEPT_ALIVE_S:
+            for connection in idle:
+                connection.close()
+            idle.clear()
         connection = idle.pop() if idle else await Connection.open(port)
         await _timed(connection, request(), due, answers)
         idle.append(connection)
