@@ -4,13 +4,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import torch
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from distill.adversary import GanLoss
 from distill.dp_dmd import AnchorTarget, GradStep, Method
 from distill.losses import Normaliser
 from distill.noise_schedule import FLOW, NoiseSchedule, shifted_grid, trailing_grid
+from worker.native_bfloat16 import computes_bfloat16
 
 FamilyName = Literal["sd3", "sdxl"]
 MethodName = Literal["dp-dmd", "dp-dmd-nodetach", "dmd", "dmd-perceptual", "dmd-gan", "step1-regression"]
@@ -29,6 +31,14 @@ Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+
+
+def _of_this_machine(precision: Any) -> Any:
+    """`auto` is bf16 where it is no emulation. It is settled when a run begins, so that it goes on in the same one."""
+    if precision != "auto":
+        return precision
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return "bf16" if computes_bfloat16(device) else "no"
 
 
 class Grid(BaseModel):
@@ -137,7 +147,7 @@ class DistillConfig(BaseModel):
     critic_learning_rate: Positive = 1e-5
     max_grad_norm: Positive = 1.0
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    precision: Literal["no", "bf16"] = "bf16"
+    precision: Annotated[Literal["no", "bf16"], BeforeValidator(_of_this_machine)] = "bf16"
     compile: bool = True
     save_every: Count = 50
     log_every: Count = 5

@@ -15,6 +15,7 @@ from jobs.models import model_name
 from jobs.sampling_contract import FILE_NAME, SamplingContract
 from worker import pipeline_contract
 from worker.folder_refused import FolderRefused
+from worker.native_bfloat16 import computes_bfloat16
 from worker.pipeline_contract import Network
 from worker.sampler import StepTable
 from worker.weights_hash import weights_sha256
@@ -82,16 +83,10 @@ def device_and_dtype(device: str, dtype: str) -> tuple[torch.device, torch.dtype
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise FolderRefused(f"device: {device} was asked for, and torch sees no CUDA device")
     if dtype == "auto":
-        return chosen, torch.bfloat16 if chosen.type == "cuda" or _cpu_has_bfloat16() else torch.float32
+        return chosen, torch.bfloat16 if computes_bfloat16(chosen) else torch.float32
     if chosen.type == "cpu" and dtype == "float16":
         raise FolderRefused("dtype: float16 is not served on a CPU; use float32 or bfloat16")
     return chosen, getattr(torch, dtype)
-
-
-def _cpu_has_bfloat16() -> bool:
-    """Other CPUs only emulate it, more slowly than they compute in float32."""
-    able = torch.cpu.get_capabilities()
-    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
 def _folder(model: str) -> Path:

@@ -10,6 +10,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from distill import image_grid, training_loop
 from distill.emoji.artwork import Artwork
+from worker.native_bfloat16 import computes_bfloat16
 
 LATENT_CHANNELS = 4
 BATCH = 16
@@ -45,7 +46,7 @@ def train(artwork: Artwork, folder: Path, steps: int) -> AutoencoderTiny:
     def step(index: int) -> dict[str, float]:
         rows = torch.randint(len(images), (BATCH,), generator=stream.generator)
         batch = to_float(images[rows]).contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=computes_bfloat16(torch.device("cpu"))):
             latents = model.encode(batch).latents.float()
             noise = torch.randn(latents.shape, generator=stream.generator)
             decoded = model.decode(latents + LATENT_NOISE * noise).sample.float()

@@ -12,6 +12,7 @@ from distill.families import STABLE_DIFFUSION_3, Family
 from distill.guidance import conditional, guided
 from distill.noise_schedule import FLOW, NoiseSchedule, shifted_grid
 from distill.prompt_embeddings import PromptEmbeddings
+from worker.native_bfloat16 import computes_bfloat16
 
 PROMPTS = (
     "a smiling cat face", "a red apple", "a sunflower", "a 3d rocket", "a fox", "a slice of pizza",
@@ -39,6 +40,6 @@ def draw(
     positive, negative = (
         conditional(model, *words, family=family, schedule=schedule) for words in ((prompt, pooled), empty)
     )
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=computes_bfloat16(torch.device("cpu"))):
         latents = torch.cat([schedule.solve(guided(positive, negative, GUIDANCE_SCALE), part, grid) for part in noise])
     image_grid.save_grid(image_grid.to_uint8(pipeline.decode(vae, latents)), len(PROMPTS), path, scale=2)

@@ -21,6 +21,7 @@ from distill.families import STABLE_DIFFUSION_3, Family
 from distill.guidance import conditional
 from distill.noise_schedule import FLOW, NoiseSchedule
 from distill.prompt_embeddings import PromptEmbeddings
+from worker.native_bfloat16 import computes_bfloat16
 
 BATCH = 48
 WIDTH_PER_HEAD, HEADS, DEPTH = 32, 6, 6
@@ -78,7 +79,7 @@ def train(
     """
     average = AveragedModel(model, multi_avg_fn=_average)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0, betas=(0.9, 0.99))
-    warm_up = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: min(1.0, (done + 1) / 300))
+    rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: _rate(done, steps))
     stream = training_loop.RandomStream(2)
     wordings = len(captions.wordings[0])
     if compile_blocks:
@@ -95,18 +96,18 @@ def train(
         state = schedule.noised(latents[pictures], noise, t)
         target = exact_target(state, t, latents, captions.posterior[drawn], schedule)
         prompt, pooled = embeddings.rows(drawn * wordings + wording)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=computes_bfloat16(torch.device("cpu"))):
             answer = conditional(model, prompt, pooled, family=family, schedule=schedule)(state, t)
         loss = (_weight(t, schedule) * F.mse_loss(answer, target, reduction="none").mean((1, 2, 3))).mean()
         loss.backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        warm_up.step()
+        rate.step()
         optimizer.zero_grad(set_to_none=True)
         average.update_parameters(model)
         return {"loss": loss.item(), "grad_norm": norm.item()}
 
-    stateful = {"model": model, "average": average, "optimizer": optimizer, "schedule": warm_up, "stream": stream}
+    stateful = {"model": model, "average": average, "optimizer": optimizer, "schedule": rate, "stream": stream}
     training_loop.run(
         folder,
         stateful,
@@ -116,6 +117,11 @@ def train(
         sample=lambda done: sample(average.module, folder / f"grid-{done:06}.png"),
     )
     return average.module
+
+
+def _rate(done: int, steps: int) -> float:
+    """The share of LEARNING_RATE: rises over 300 steps, falls to 0 over the last third, which sharpens the pictures."""
+    return max(0.0, min(1.0, (done + 1) / 300, (steps - done) / (steps / 3)))
 
 
 def exact_target(

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
 from distill import config
@@ -28,3 +29,11 @@ def test_sdxl_starts_at_pure_noise_and_ends_at_the_image() -> None:
     settings = config.load(CONFIGS / "sdxl.yaml")
     assert settings.student_grid.resolve("sdxl") == (999.0, 749.0, 499.0, 249.0, -1.0)
     assert settings.teacher_grid.resolve("sdxl")[0] == 999.0
+
+
+@pytest.mark.parametrize(("able", "precision"), [({}, "no"), ({"avx512_bf16": True}, "bf16")])
+def test_auto_precision_is_settled_for_this_machine_when_the_configuration_is_read(
+    able: dict[str, bool], precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    assert config.load(CONFIGS / "emoji.yaml").precision == precision
