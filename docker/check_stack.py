@@ -1,12 +1,15 @@
-"""Checks a running compose stack, as `make check-compose` does: pictures, metrics, two workers, a Redis restart.
+"""Checks a running compose stack, as `make check-compose` does: what its containers may do, pictures, metrics, two
+workers, a restart of Redis.
 
 Run from the repository's root, with COMPOSE set to the compose command and its files.
 """
 
+import json
 import os
 import shlex
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from typing import Any
 
 import httpx
@@ -14,37 +17,74 @@ import httpx
 from tests.operations.live_panels import Stack, wait_until
 
 COMPOSE = shlex.split(os.environ.get("COMPOSE", "docker compose"))
+LEAST_SHARE = 0.25
+"""Of two workers, each makes at least this much of what is asked while both are there."""
+INSIDE = """
+id -u
+sed -nE 's/^(CapEff|NoNewPrivs):\\s*//p' /proc/self/status
+cat /sys/fs/cgroup/memory.max 2>/dev/null || cat /sys/fs/cgroup/memory/memory.limit_in_bytes
+touch /probe 2>/dev/null && echo writable || echo read-only
+"""
 
 
 def main() -> None:
     with httpx.Client(timeout=120, trust_env=False) as client:
         stack = Stack(client, _local("HTTP_PORT", 8000), _local("PROMETHEUS_PORT", 9090))
+        containers_are_confined()
         stack.pictures(4)
         print("pictures come back", flush=True)
-        panels = stack.fill_every_panel(seconds=180)
-        stack.check_what_alerts_read()
-        print(f"Prometheus has data for {panels} expressions and for what every alert reads", flush=True)
+        panels, rules = stack.fill_every_panel(seconds=180), stack.check_rules(seconds=60)
+        print(f"Prometheus has data for {panels} expressions of panels and {rules} of rules and alerts", flush=True)
         two_workers_share(stack)
         a_redis_restart_loses_nothing(stack)
 
 
+def containers_are_confined() -> None:
+    """Healthy, not root, without capabilities, unable to write or to gain privileges, and bounded in memory."""
+    wanted = json.loads(_compose("config", "--format", "json"))["services"]
+    running = [json.loads(line) for line in _compose("ps", "--format", "json").splitlines()]
+    for container in running:
+        name = container["Service"]
+        user, capabilities, no_new_privileges, memory, root = _inside(name)
+        limit = int(wanted[name]["deploy"]["resources"]["limits"]["memory"])
+        assert container["Health"] == "healthy", container
+        assert user != "0", name
+        assert {int(capabilities, 16), int(no_new_privileges) - 1} == {0}, name
+        assert (int(memory), root) == (limit, "read-only"), (name, memory, limit, root)
+        print(f"{name}: healthy, user {user}, {limit >> 20} MiB at most, no capabilities, read-only", flush=True)
+    assert {container["Service"] for container in running} >= {"redis", "service", "worker", "prometheus"}
+
+
+def _inside(service: str) -> tuple[str, str, str, str, str]:
+    """User, capabilities, whether new privileges are ruled out, bytes of memory, and the state of the root folder."""
+    user, capabilities, no_new_privileges, memory, root = _compose("exec", "-T", service, "sh", "-c", INSIDE).split()
+    return user, capabilities, no_new_privileges, memory, root
+
+
 def two_workers_share(stack: Stack) -> None:
-    subprocess.run([*COMPOSE, "up", "-d", "--wait", "--no-build", "--scale", "worker=2", "worker"], check=True)
-    by_worker = "count(sum by (instance) (rate(fourstep_images_total[30s])) > 0)"
+    _compose("up", "-d", "--wait", "--no-build", "--scale", "worker=2", "worker")
+    wait_until(
+        lambda: len(stack.query('up{job="worker"} == 1')) == 2, 60, lambda: "Prometheus does not see the second worker"
+    )
+    before, images = stack.images_by_worker(), 512
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(stack.pictures, [8] * (images // 8)))
 
-    def both_work() -> bool:
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(stack.pictures, [8] * 8))
-        return [series["value"][1] for series in stack.query(by_worker)] == ["2"]
+    def shares() -> list[float]:
+        return sorted((count - before.get(name, 0)) / images for name, count in stack.images_by_worker().items())
 
-    wait_until(both_work, 120, lambda: "the second worker gets no work")
-    print("two workers share the load", flush=True)
+    wait_until(lambda: sum(shares()) > 0.999, 60, lambda: f"the workers report {shares()} of {images} images")
+    assert len(shares()) == 2, shares()
+    assert shares()[0] >= LEAST_SHARE, shares()
+    print(f"two workers share {images} images: {shares()[0]:.0%} and {shares()[1]:.0%}", flush=True)
 
 
 def a_redis_restart_loses_nothing(stack: Stack) -> None:
-    jobs = [stack.acknowledged(16) for _ in range(8)]
-    subprocess.run([*COMPOSE, "restart", "redis"], check=True)
-    ended: dict[str, Any] = {}
+    jobs = [stack.acknowledged(16) for _ in range(16)]
+    unfinished = sum(stack.job(job)["status"] != "completed" for job in jobs)
+    assert unfinished > len(jobs) / 2, "the workers are through before Redis restarts"
+    _compose("restart", "redis")
+    ended: dict[str, dict[str, Any]] = {}
 
     def all_ended() -> bool:
         for job in jobs:
@@ -55,8 +95,16 @@ def a_redis_restart_loses_nothing(stack: Stack) -> None:
 
     wait_until(all_ended, 180, lambda: f"{len(jobs) - len(ended)} of {len(jobs)} jobs never ended")
     for job in ended.values():
-        assert (job["status"], len(job["images"])) == ("completed", 16), job["status"]
-    print(f"{16 * len(jobs)} acknowledged images outlived a restart of Redis", flush=True)
+        assert job["status"] == "completed", job
+        assert [image["index"] for image in job["images"]] == list(range(16)), job
+        for image in job["images"]:
+            data = stack.client.get(httpx.URL(stack.api).join(image["url"])).raise_for_status().content
+            assert sha256(data).hexdigest() == image["sha256"]
+    print(f"{16 * len(jobs)} acknowledged images outlived a restart of Redis amid {unfinished} jobs", flush=True)
+
+
+def _compose(*arguments: str) -> str:
+    return subprocess.run([*COMPOSE, *arguments], check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def _local(variable: str, port: int) -> str:

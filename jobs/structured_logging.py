@@ -6,6 +6,9 @@ import sys
 import structlog
 from structlog.typing import Processor
 
+LOGGED_EXTRAS = {"job_id", "index", "entry", "outcome"}
+"""What a logger of the standard library may add to a line by its `extra`."""
+
 
 def configure_logging(level: str) -> None:
     """Send structlog and the standard library's loggers to stderr in one format, from `level` ("info", ...) upwards."""
@@ -29,7 +32,7 @@ def configure_logging(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
+            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder(allow=LOGGED_EXTRAS)],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
         )
     )

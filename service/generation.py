@@ -20,6 +20,7 @@ async def admit(
 ) -> Admission:
     """Queue one job's tasks, or find that its key names a finished job; a Problem for everything else."""
     settings = context.settings
+    request.state.job_id = tasks[0].job_id
     rate = RateLimit(request.state.caller, settings.rate_limit) if settings.rate_limit else None
     admission = await model.queue.admit(
         tasks, settings.max_queued_images, settings.result_ttl_s, context.events.channel, once=once, rate=rate
@@ -75,7 +76,7 @@ async def finished_job(request: Request, model: ServedModel, job_id: str) -> Job
     state = await model.queue.job(job_id)
     if state is None:
         raise job_lost()
-    request.state.outcome = "cached"
+    request.state.outcome, request.state.job_id = "cached", job_id
     return state
 
 

@@ -18,7 +18,8 @@ log = structlog.get_logger(__name__)
 class RequestMetrics:
     """ASGI middleware. The endpoint is the route's template, so that the label stays small.
 
-    A route may set ``request.state.outcome`` where the status does not tell it.
+    A route may set ``request.state.outcome`` where the status does not tell it, and ``request.state.job_id``, which is
+    logged.
     """
 
     def __init__(self, app: ASGIApp, metrics: ApiMetrics) -> None:
@@ -46,11 +47,13 @@ class RequestMetrics:
 
     def _record(self, scope: Scope, status: int, duration_s: float) -> None:
         endpoint = getattr(scope.get("route"), "path", "unmatched")
-        outcome = scope.get("state", {}).get("outcome") or _outcome(status)
+        state = scope.get("state", {})
+        outcome = state.get("outcome") or _outcome(status)
         self._metrics.requests.labels(endpoint=endpoint, outcome=outcome).inc()
         self._metrics.request_duration.labels(endpoint=endpoint).observe(duration_s)
         write = log.debug if endpoint in PROBES else log.info
-        write("request", method=scope["method"], endpoint=endpoint, status=status, seconds=round(duration_s, 4))
+        about = {"method": scope["method"], "endpoint": endpoint, "status": status, "seconds": round(duration_s, 4)}
+        write("request", **about, **({"job_id": state["job_id"]} if "job_id" in state else {}))
 
 
 def _outcome(status: int) -> str:

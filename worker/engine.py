@@ -276,7 +276,7 @@ class Engine:
             work(rows)
         except Exception as error:
             if len(rows) == 1:
-                log.exception("image %s failed", rows[0].key)
+                log.exception("image %s failed", rows[0].key, extra={"job_id": rows[0].task.job_id})
             # The frames of a traceback keep the batch's tensors, and so the memory that its halves need.
             return error.with_traceback(None)
         return None

@@ -46,6 +46,8 @@ class Settlement:
         else:
             settled = await self._commit(claim, outcome.pictures if isinstance(outcome, FinishedSet) else [outcome])
         self._metrics.images.labels(settled).inc(len(claim.task.indices))
+        about = {"job_id": claim.task.job_id, "index": claim.task.index, "entry": claim.entry_id, "outcome": settled}
+        log.info("image", extra=about)
 
     async def _commit(self, claim: Claim, pictures: Sequence[Picture]) -> str:
         for picture in pictures:
@@ -60,7 +62,8 @@ class Settlement:
                 *(loop.run_in_executor(self._threads, self._encode, task, picture) for task, picture in images)
             )
         except Exception as error:
-            log.exception("the pixels of image %s could not be encoded", claim.entry_id)
+            about = {"job_id": claim.task.job_id}
+            log.exception("the pixels of image %s could not be encoded", claim.entry_id, extra=about)
             return await self._fail(claim, Failure(claim.entry_id, "error", f"{type(error).__name__}: {error}"))
         results = [
             self._result(task, picture, hashlib.sha256(data).hexdigest(), seconds)

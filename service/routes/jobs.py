@@ -23,7 +23,8 @@ class FoundJob:
     state: JobState
 
 
-async def _find(job_id: Annotated[str, Path(pattern="^[0-9a-f]{32}$")], context: Context) -> FoundJob:
+async def _find(job_id: Annotated[str, Path(pattern="^[0-9a-f]{32}$")], request: Request, context: Context) -> FoundJob:
+    request.state.job_id = job_id
     for model in await context.catalogue.read():
         if state := await model.queue.job(job_id):
             return FoundJob(model.queue, state)

@@ -5,11 +5,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+import promql_parser
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 DASHBOARDS = sorted((ROOT / "docker" / "grafana" / "dashboards").glob("*.json"))
 NAME = re.compile(r"\b(?:fourstep[:_]\w+(?::\w+)?|process_\w+|up)\b(?![(=!])")
+COMPARISONS_AND_SETS = {"==", "!=", ">", "<", ">=", "<=", "and", "or", "unless"}
 RULES = ROOT / "docker" / "prometheus" / "rules.yml"
 
 
@@ -39,3 +41,19 @@ def rules() -> list[dict[str, Any]]:
 def rule_expressions() -> dict[str, str]:
     """Recorded name or alert → expression."""
     return {rule.get("record") or rule["alert"]: rule["expr"] for rule in rules()}
+
+
+def series_read(rule: dict[str, Any]) -> list[str]:
+    """The expressions of a rule that have data while all is well: of an alert, what it compares."""
+    return [rule["expr"]] if "record" in rule else _compared(promql_parser.parse(rule["expr"]))
+
+
+def _compared(node: promql_parser.Expr) -> list[str]:
+    if isinstance(node, promql_parser.ParenExpr):
+        return _compared(node.expr)
+    if isinstance(node, promql_parser.BinaryExpr) and str(node.op) in COMPARISONS_AND_SETS:
+        return _compared(node.lhs) + _compared(node.rhs)
+    if isinstance(node, promql_parser.Call) and node.func.name == "absent":
+        return []
+    expression = node.prettify()
+    return [expression] if metric_names(expression) else []

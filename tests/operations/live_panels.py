@@ -1,12 +1,14 @@
 """Asks a running Prometheus for everything the dashboards and alerts want to know of a running server."""
 
 import base64
+import io
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
+from PIL import Image
 
 from tests.operations import expressions
 
@@ -26,8 +28,12 @@ class Stack:
         body = {"prompt": "a smiling cat face", "num_images": count}
         answer = self.client.post(f"{self.api}/generate", json=body)
         answer.raise_for_status()
-        for image in answer.json()["images"]:
-            assert base64.b64decode(image["b64"]).startswith(b"\x89PNG")
+        images = answer.json()["images"]
+        assert len(images) == count
+        for image in images:
+            picture = Image.open(io.BytesIO(base64.b64decode(image["b64"])))
+            assert (picture.format, picture.size) == ("PNG", (image["width"], image["height"]))
+            assert picture.convert("L").entropy() > 1, "one flat colour"
 
     def acknowledged(self, count: int) -> str:
         """The path of a job that the server has promised to do."""
@@ -35,6 +41,14 @@ class Stack:
         answer = self.client.post(f"{self.api}/generate", json=body, headers={"Prefer": "respond-async"})
         assert answer.status_code == 202, answer.text
         return answer.headers["location"]
+
+    def job(self, path: str) -> dict[str, Any]:
+        return self.client.get(f"{self.api}{path}").raise_for_status().json()
+
+    def images_by_worker(self) -> dict[str, float]:
+        """Images that each worker has made, by its address."""
+        made = self.query('sum by (instance) (fourstep_images_total{outcome="ok"})')
+        return {series["metric"]["instance"]: float(series["value"][1]) for series in made}
 
     def listen(self) -> None:
         """Follow a job's events to its end, so that previews are asked for."""
@@ -63,10 +77,20 @@ class Stack:
         wait_until(filled, seconds, lambda: f"no data for {sorted(empty)}")
         return len(wanted)
 
-    def check_what_alerts_read(self) -> None:
-        for name, expression in expressions.rule_expressions().items():
-            for metric in expressions.metric_names(expression):
-                assert not _fillable(metric) or self.query(metric), f"{name}: no series of {metric}"
+    def check_rules(self, seconds: float) -> int:
+        """Wait until each recorded expression and all that the alerts compare has data; returns their number."""
+        wanted = {
+            f"{rule.get('record') or rule['alert']}: {expression}": expression
+            for rule in expressions.rules()
+            for expression in expressions.series_read(rule)
+            if _fillable(expression)
+        }
+
+        def empty() -> list[str]:
+            return [name for name, expression in wanted.items() if not self.query(expression)]
+
+        wait_until(lambda: not empty(), seconds, lambda: f"no data for {empty()}")
+        return len(wanted)
 
 
 def _fillable(expression: str) -> bool:

@@ -38,3 +38,10 @@ def test_every_alert_leads_to_its_page_of_the_runbook() -> None:
             assert (page, anchor) == ("docs/operations.md", rule["alert"].lower())
             assert anchor in headings
             assert rule["labels"]["severity"] in {"page", "ticket"}
+
+
+def test_what_an_alert_compares_is_told_from_the_comparison() -> None:
+    rule = {"expr": "rate(up[5m]) > 0 and on (instance) time() - up > 900 or absent(up) or (max(up)) < 0.1 * 2"}
+    assert expressions.series_read(rule) == ["rate(up[5m])", "time() - up", "max(up)"]
+    for alert in expressions.rules():
+        assert expressions.series_read(alert), alert

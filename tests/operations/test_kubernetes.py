@@ -1,14 +1,19 @@
 """The Kubernetes manifests fit the published schemas and one another."""
 
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
 import pytest
 import yaml
+from redis.asyncio import Redis
 
-from jobs.keys import WORKER_GROUP, ModelKeys
+from jobs.keys import ModelKeys
+from jobs.queue import TaskQueue
 from tests.operations.expressions import ROOT
+from tests.samples import MODEL, sample_tasks
 
 BASE, GPU = ROOT / "deploy/base", ROOT / "deploy/gpu"
 OF_OPERATORS = ("keda.sh/", "monitoring.coreos.com/")
@@ -38,6 +43,17 @@ def test_every_manifest_fits_its_schema(document: dict[str, Any]) -> None:
         kubernetes_validate.validate(document, VERSION, strict=True)
 
 
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not on this machine")
+@pytest.mark.parametrize("folder", [BASE, GPU], ids=["base", "gpu"])
+def test_what_kustomize_makes_of_a_folder_fits_the_schemas(folder: Path) -> None:
+    rendered = subprocess.run(["kubectl", "kustomize", str(folder)], check=True, capture_output=True, text=True).stdout
+    made = list(yaml.safe_load_all(rendered))
+    assert len(made) == len(documents(BASE)) + 1  # and the settings' ConfigMap
+    for document in made:
+        if not document["apiVersion"].startswith(OF_OPERATORS):
+            kubernetes_validate.validate(document, VERSION, strict=True)
+
+
 @pytest.mark.parametrize("folder", [BASE, GPU], ids=["base", "gpu"])
 def test_the_kustomization_takes_every_file(folder: Path) -> None:
     kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
@@ -64,7 +80,26 @@ def test_every_pod_is_hardened_bounded_and_probed(name: str) -> None:
 def test_the_scaler_watches_the_stream_that_workers_read() -> None:
     (trigger,) = named("ScaledObject", "worker")["spec"]["triggers"]
     assert trigger["metadata"]["stream"] == ModelKeys("emoji-student").tasks
-    assert trigger["metadata"]["consumerGroup"] == WORKER_GROUP
+    assert trigger["metadata"]["streamLength"].isdigit()
+
+
+async def test_the_length_of_the_stream_is_what_is_left_to_do(redis: Redis) -> None:
+    """What the scaler goes by, through every way in which a task leaves the queue or returns to it."""
+    queue, stream = TaskQueue(redis, MODEL), ModelKeys(MODEL).tasks
+    await queue.admit(sample_tasks(4), 64, 60)
+    assert await redis.xlen(stream) == 4
+    failed, *handed_back = await queue.claim("w1", 2, 0)
+    await queue.fail(failed, "error", "a fault")
+    await queue.hand_back(handed_back)
+    assert await redis.xlen(stream) == sum(await queue.depth()) == 3
+    given_up = [task.model_copy(update={"job_id": "f" * 32}) for task in sample_tasks(5)]
+    await queue.admit(given_up, 64, 60)
+    assert await redis.xlen(stream) == 8
+    await queue.cancel("f" * 32, "nobody waits")
+    assert await redis.xlen(stream) == sum(await queue.depth()) == 3
+    for claim in await queue.claim("w2", 8, 0):
+        await queue.bury(claim, "a fault", 60)
+    assert await redis.xlen(stream) == 0
 
 
 def test_the_gpu_overlay_changes_the_worker_and_asks_for_a_gpu() -> None:
