@@ -21,7 +21,8 @@ from jobs.diversity import diversity_score, pack_layout
 from jobs.models import DiverseSet, ImageTask
 from jobs.settings import BUNDLED_MODEL
 from worker import model_folder
-from worker.engine import Engine, Measured
+from worker.batch_stages import Measured
+from worker.engine import Engine
 from worker.row import Failure, FinishedSet, Picture
 
 IMAGES, CANDIDATES = 4, 16

@@ -11,8 +11,9 @@ import numpy as np
 from bench import results_file
 from jobs.models import ImageTask, Mode
 from jobs.settings import BUNDLED_MODEL
+from worker.batch_stages import Measured
 from worker.device_thread import DeviceThread
-from worker.engine import Engine, Measured
+from worker.engine import Engine
 from worker.generate import generate
 from worker.model_folder import ServedModel, load
 from worker.row import Failure, Picture

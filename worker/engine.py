@@ -3,24 +3,18 @@
 import logging
 import time
 from collections.abc import Callable, Collection, Container, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 
-from jobs.diversity import LAYOUT_GRID
 from jobs.models import FailureReason, ImageTask
-from worker import noise
+from worker.batch_stages import BatchStages, Measured
 from worker.denoising_step import StepInputs
 from worker.device_path import DevicePath
 from worker.diverse_set import CandidateSet
-from worker.layout import layouts
 from worker.model_folder import ServedModel
-from worker.pixels import to_uint8
-from worker.plan import Candidate, Size, StepTimes, bucket_for, buckets, plan
-from worker.prompt_embeddings import PromptEmbedding, PromptEmbeddings, stacked
-from worker.row import Failure, FinishedSet, Outcome, Picture, Row, Sketch, Start
+from worker.plan import Candidate, Size, StepTimes, buckets, plan
+from worker.row import Failure, FinishedSet, Outcome, Picture, Row, Sketch
 from worker.sketching import sketches
 from worker.step_graphs import Graph
 
@@ -31,30 +25,13 @@ Policy = Callable[[Sequence[Candidate], StepTimes, bool], list[str]]
 TIMED_STEPS = 3
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What one batch of a stage (encode, denoise_step, decode) cost.
-
-    `rows` images with `padding` rows beside them took `seconds`; `cached` of them had their embedding at hand.
-    With CUDA graphs on, a denoising step was `replayed`, or why not is its `graph_miss`.
-    """
-
-    stage: str
-    rows: int
-    padding: int
-    seconds: float
-    cached: int = 0
-    replayed: bool = False
-    graph_miss: str | None = None
-
-
 class Engine:
     """All rows of one device. Not thread-safe: one thread owns it, and with it the device.
 
     `new_graph` makes the graphs that warm-up captures; without it every step is launched kernel by kernel.
     `measure` is told the cost of every batch, and `show` is given previews of the jobs that are `watched`. `policy`
     chooses the rows of each step; benchmarks compare others. `crowded` is to be kept true while more rows wait for
-    this engine than it has. Strict rows always take `strict_path`, the networks as they were loaded.
+    this engine than it has.
     """
 
     def __init__(
@@ -66,7 +43,6 @@ class Engine:
     ) -> None:
         self.model = model
         self.max_batch = max_batch
-        self.prompts = PromptEmbeddings(model.network.encode, max_batch)
         self.measure: Callable[[Measured], None] = lambda measured: None
         self.watched: Container[str] = ()
         self.show: Callable[[list[Sketch]], None] = lambda sketches: None
@@ -74,18 +50,14 @@ class Engine:
         self.step_times: dict[Size, dict[int, float]] = {
             size: dict.fromkeys(buckets(max_batch), 1e-3) for size in model.contract.sizes
         }
-        self._strict_batch = dict.fromkeys(model.contract.sizes, max_batch)
         self.crowded = False
         self._policy = policy
         self._rows: dict[str, Row] = {}
         self._sets: dict[str, CandidateSet] = {}
         self._failures: dict[str, Failure] = {}
-        self._device = model.network.device
         self._steps = model.table.steps
-        self._draws = model.table.noise_draws
-        self._new_graph = new_graph
-        self._negative = self._negative_embedding()
-        self.strict_path = self._path = DevicePath(model, model.network, self._negative, new_graph)
+        self._stages = BatchStages(model, max_batch, new_graph, lambda measured: self.measure(measured))
+        self.prompts = self._stages.prompts
 
     @property
     def busy(self) -> bool:
@@ -93,7 +65,17 @@ class Engine:
 
     @property
     def replays_graphs(self) -> bool:
-        return self._path.has_graphs
+        return self.path.has_graphs
+
+    @property
+    def strict_path(self) -> DevicePath:
+        """The networks as they were loaded, which strict rows always take."""
+        return self._stages.strict_path
+
+    @property
+    def path(self) -> DevicePath:
+        """What a batch without strict rows takes."""
+        return self._stages.path
 
     def add(self, tasks: Mapping[str, ImageTask]) -> None:
         """Let `tasks` join at the next step, together; their keys are new, and name them in their outcomes."""
@@ -123,7 +105,7 @@ class Engine:
         candidates = [row.candidate(self._steps) for row in self._rows.values() if self._can_step(row)]
         chosen = self._policy(candidates, self.step_times, self.crowded)
         rows = [self._rows[key] for key in chosen]
-        self._survivors(self._survivors(rows, self._begin), self._denoise)
+        self._survivors(self._survivors(rows, self._stages.begin), self._stages.denoise)
         self._choose()
         self._show_unfinished()
         pictures: list[Picture] = []
@@ -148,7 +130,7 @@ class Engine:
                     if bucket == 1:
                         raise
                     self._forget_buckets(size, bucket)
-                    self._strict_batch[size] = max(self.step_times[size])
+                    self._stages.strict_batch[size] = max(self.step_times[size])
         if self._failures:
             raise RuntimeError(f"warm-up: {next(iter(self._failures.values())).detail}")
         for size, times in self.step_times.items():
@@ -168,10 +150,9 @@ class Engine:
     def _rehearse(self, size: Size, bucket: int) -> float:
         """Run every stage for `bucket` rows; returns the seconds of a step, with its share of the decoding."""
         rows = [_warm_up_row(*size, f"warm-up {bucket} {index}") for index in range(bucket)]
-        self._begin(rows)
-        if self._path.graph_miss(self._inputs(rows)) == "batch":
-            self._path.capture(self._inputs(rows))
-        self._denoise(rows)
+        self._stages.begin(rows)
+        self._stages.capture(rows)
+        self._stages.denoise(rows)
         self._decode([], rows)
         return rows[0].seconds["denoise_step"] + rows[0].seconds["decode"] / self._steps
 
@@ -181,7 +162,7 @@ class Engine:
         if fitting and len(fitting) < len(self.step_times[size]):
             self.step_times[size] = fitting
             log.warning("out of memory: images of %s now run in batches of at most %d", size, max(fitting))
-        if self._device.type == "cuda":
+        if self.model.network.device.type == "cuda":
             torch.cuda.empty_cache()
 
     @torch.inference_mode()
@@ -191,17 +172,17 @@ class Engine:
         for size, times in self.step_times.items():
             for bucket in sorted(times, reverse=True):
                 rows = [_warm_up_row(*size, f"warm-up {bucket} {index}") for index in range(bucket)]
-                self._begin(rows)
-                examples.append(self._inputs(rows))
+                self._stages.begin(rows)
+                examples.append(self._stages.inputs(rows))
         return examples
 
     def compiled_path(self) -> DevicePath:
         """A path on the same weights that compiles each shape when it is first run; any thread may make it."""
-        return DevicePath(self.model, self.model.network.compiled(), self._negative, self._new_graph)
+        return self._stages.compiled_path()
 
     def switch(self, path: DevicePath) -> None:
         """Run all but strict rows on `path` from the next step on."""
-        self._path = path
+        self._stages.path = path
 
     def _begun(self) -> set[str]:
         return {row.task_key for row in self._rows.values() if row.start is not None}
@@ -242,6 +223,14 @@ class Engine:
         same_size = [row for row in done if row.size == done[0].size]
         return same_size[: max(self.step_times[done[0].size])] if done else []
 
+    def _decode(self, pictures: list[Picture], rows: list[Row]) -> None:
+        """Add what comes out of `rows` to `pictures`."""
+        for row, picture in zip(rows, self._stages.decode(rows), strict=True):
+            if picture:
+                pictures.append(picture)
+            else:
+                self._fail(row, "error", "the image came out as NaN or infinity")
+
     def _whole(self, pictures: list[Picture]) -> list[Outcome]:
         """The outcomes that `pictures` complete: each its own task's, or the last of a set."""
         outcomes: list[Outcome] = []
@@ -262,7 +251,7 @@ class Engine:
             return []
         error = self._attempt(rows, work)
         if isinstance(error, torch.OutOfMemoryError):
-            self._forget_buckets(rows[0].size, len(self._padded(rows)))
+            self._forget_buckets(rows[0].size, len(self._stages.padded(rows)))
         if error and len(rows) > 1:
             log.warning("a batch of %d failed (%s): trying its halves", len(rows), type(error).__name__)
             half = len(rows) // 2
@@ -285,88 +274,6 @@ class Engine:
         """Give up the whole task of `row`; of several reasons the first is told."""
         self.withdraw([row.task_key])
         self._failures.setdefault(row.task_key, Failure(row.task_key, reason, detail))
-
-    def _begin(self, rows: list[Row]) -> None:
-        """Give the rows that start now their embedding and their noise."""
-        fresh = [row for row in rows if row.start is None]
-        if not fresh:
-            return
-        now, started = time.time(), time.perf_counter()
-        hits = self.prompts.hits
-        embeddings = self.prompts.get([row.task.prompt for row in fresh], any(row.strict for row in fresh))
-        for row, embedding in zip(fresh, embeddings, strict=True):
-            shape = self.model.network.latent_shape(row.task.height, row.task.width)
-            drawn = noise.draw(row.task.seed, shape, self._draws).to(self._device)
-            row.start, row.latents = Start(embedding, drawn[1:]), drawn[0]
-            row.spend("queue", max(0.0, now - row.task.created))
-        self._account("encode", fresh, 0, started, cached=self.prompts.hits - hits)
-
-    def _denoise(self, rows: list[Row]) -> None:
-        """Advance every row by its own next step."""
-        started = time.perf_counter()
-        batch = self._padded(rows)
-        inputs, path = self._inputs(batch), self._path_for(rows)
-        graph_miss = path.graph_miss(inputs)
-        outputs = path.step(inputs)
-        if self._device.type == "cuda":
-            # A step ends when the device is done, else the host runs ahead and rows cannot join in time.
-            torch.cuda.current_stream(self._device).synchronize()
-        for row, latents, clean in zip(rows, outputs.latents, outputs.clean, strict=False):
-            row.latents, row.foreseen, row.bucket = latents, clean, len(batch)
-            row.step += 1
-        replayed = path.has_graphs and graph_miss is None
-        self._account("denoise_step", rows, len(batch) - len(rows), started, replayed=replayed, graph_miss=graph_miss)
-
-    def _decode(self, pictures: list[Picture], rows: list[Row]) -> None:
-        """Latents to pixels; a row whose latents or pixels are not finite fails."""
-        started = time.perf_counter()
-        batch = self._padded(rows)
-        latents = _latents(batch)
-        images = self._path_for(rows).decode(latents)
-        finite = (latents.isfinite().flatten(1).all(1) & images.isfinite().flatten(1).all(1)).cpu()
-        pixels = to_uint8(images).cpu().numpy()
-        seen = layouts(latents, LAYOUT_GRID).tolist()
-        self._account("decode", rows, len(batch) - len(rows), started)
-        for row, image, layout, sound in zip(rows, pixels, seen, finite, strict=False):
-            if sound:
-                made = (image, layout, row.bucket, row.seconds, row.began)
-                pictures.append(Picture(row.task_key, row.task.seed, *made))
-            else:
-                self._fail(row, "error", "the image came out as NaN or infinity")
-
-    def _negative_embedding(self) -> PromptEmbedding | None:
-        if self.model.contract.guidance_scale <= 1:
-            return None
-        with torch.inference_mode():
-            return self.model.network.negative(self.prompts.get([""], strict=True)[0])
-
-    def _path_for(self, rows: list[Row]) -> DevicePath:
-        return self.strict_path if any(row.strict for row in rows) else self._path
-
-    def _padded(self, rows: list[Row]) -> list[Row]:
-        bucket = bucket_for(len(rows), any(row.strict for row in rows), self._strict_batch[rows[0].size])
-        return rows + [rows[0]] * (bucket - len(rows))
-
-    def _inputs(self, batch: list[Row]) -> StepInputs:
-        starts = [row.start for row in batch if row.start is not None]
-        step_noise = [start.step_noise[row.step] for row, start in zip(batch, starts, strict=True) if self._draws > 1]
-        indices = torch.tensor([row.step for row in batch], pin_memory=self._device.type == "cuda")
-        return StepInputs(
-            _latents(batch),
-            indices.to(self._device, non_blocking=True),
-            stacked([start.embedding for start in starts]),
-            torch.stack(step_noise) if step_noise else None,
-        )
-
-    def _account(self, stage: str, rows: list[Row], padding: int, started: float, **more: Any) -> None:
-        seconds = time.perf_counter() - started
-        for row in rows:
-            row.spend(stage, seconds)
-        self.measure(Measured(stage, len(rows), padding, seconds, **more))
-
-
-def _latents(batch: Sequence[Row]) -> torch.Tensor:
-    return torch.stack([row.latents for row in batch if row.latents is not None])
 
 
 def _warm_up_row(height: int, width: int, prompt: str) -> Row:

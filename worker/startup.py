@@ -12,8 +12,9 @@ from jobs.metrics import WorkerMetrics
 from jobs.models import ModelCard
 from jobs.settings import WorkerSettings
 from jobs.version import fourstep_version
+from worker.batch_stages import Measured
 from worker.cuda_graph import CudaGraphs
-from worker.engine import Engine, Measured
+from worker.engine import Engine
 from worker.model_folder import load
 from worker.start_failed import StartFailed
 

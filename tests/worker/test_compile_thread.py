@@ -73,7 +73,7 @@ def test_images_are_made_before_during_and_after_the_switch(device: DeviceThread
     device.call(engine.add, {str(asked): image_task(seed=asked)}).result()
     while device.call(lambda: engine.busy).result():
         time.sleep(0.01)
-    assert engine._path is not engine.strict_path
+    assert engine.path is not engine.strict_path
     assert sorted(outcome.key for outcome in outcomes) == sorted(str(number) for number in range(asked + 1))
     assert all(isinstance(outcome, Picture) for outcome in outcomes)
 
@@ -90,7 +90,7 @@ def test_serving_compiles_nothing_and_strict_images_never_take_the_compiled_path
     unseen = engine.examples()[0]
     wide = torch.cat([unseen.latents, unseen.latents], dim=3)
     with torch.inference_mode():
-        engine._path.step(replace(unseen, latents=wide))  # a size that nobody compiled
+        engine.path.step(replace(unseen, latents=wide))  # a size that nobody compiled
     assert counters["stats"]["unique_graphs"] == compiled
     for task, early, late in zip(tasks, before, after, strict=True):
         difference = np.abs(early.pixels.astype(int) - late.pixels).max()
@@ -123,7 +123,7 @@ def test_a_compiler_that_fails_or_errs_leaves_the_engine_as_it_was(
     monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend=backend))
     engine = Engine(_one_size(), 1)
     _compiled(device, engine)
-    assert engine._path is engine.strict_path
+    assert engine.path is engine.strict_path
     assert "serving on without" in caplog.text
     assert len(pictures(engine, [image_task()])) == 1
 
@@ -143,7 +143,7 @@ def test_generated_code_gives_the_eager_pixels(device: DeviceThread) -> None:
     engine = Engine(_one_size(), 1)
     eager = pictures(engine, [image_task("sun", seed) for seed in range(3)])
     _compiled(device, engine)
-    assert engine._path is not engine.strict_path
+    assert engine.path is not engine.strict_path
     compiled = pictures(engine, [image_task("sun", seed) for seed in range(3)])
     for early, late in zip(eager, compiled, strict=True):
         assert np.abs(early.pixels.astype(int) - late.pixels).max() <= 1

@@ -13,8 +13,9 @@ from jobs.models import DiverseSet, ImageTask
 from tests import tiny_pipelines
 from tests.worker.tasks import image_task, pictures, run
 from tests.worker.test_strict import _random_task
+from worker.batch_stages import Measured
 from worker.diverse_set import farthest_apart
-from worker.engine import Engine, Measured
+from worker.engine import Engine
 from worker.model_folder import ServedModel, served
 from worker.row import Failure, FinishedSet
 

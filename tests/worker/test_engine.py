@@ -8,7 +8,8 @@ import torch
 
 from tests import tiny_pipelines
 from tests.worker.tasks import image_task, pictures, run
-from worker.engine import Engine, Measured
+from worker.batch_stages import Measured
+from worker.engine import Engine
 from worker.generate import generate
 from worker.model_folder import ServedModel, served
 from worker.row import Failure, Picture

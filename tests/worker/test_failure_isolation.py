@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from tests.worker.tasks import image_task, pictures, run
-from worker.engine import Engine, Measured
+from worker.batch_stages import Measured
+from worker.engine import Engine
 from worker.model_folder import ServedModel
 from worker.row import Failure, Picture
 

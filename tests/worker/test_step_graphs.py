@@ -12,9 +12,10 @@ from jobs.models import ImageTask
 from tests import tiny_pipelines
 from tests.worker.tasks import image_task, pictures
 from worker import noise
+from worker.batch_stages import Measured
 from worker.cuda_graph import CudaGraphs
 from worker.denoising_step import DenoisingStep, StepInputs, StepOutputs
-from worker.engine import Engine, Measured
+from worker.engine import Engine
 from worker.model_folder import ServedModel, load, served
 from worker.prompt_embeddings import PromptEmbedding
 from worker.sampler import StepTable
