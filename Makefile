@@ -2,9 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PEERS := .venv-peers
+PEERS_BIN := $(PEERS)/bin
 COMPOSE ?= docker compose -f compose.yaml -f docker/compose.check.yaml
 
-.PHONY: serve serve-both test lint chaos models bench-service bench-scaling bench-diverse bench-distill bench-memory bench-engine soak check-compose clean
+.PHONY: serve serve-both test lint chaos models bench bench-gpu bench-service bench-scaling bench-diverse bench-distill bench-memory bench-engine soak check-compose clean
 
 serve: $(VENV)/serve.stamp  ## The service with the bundled model on http://localhost:8000
 	$(BIN)/fourstep up
@@ -22,6 +24,15 @@ lint: $(VENV)/test.stamp  ## Style, formatting and types
 
 chaos: $(VENV)/test.stamp  ## 2,000 images while workers, Redis, API copies and connections break; under ten minutes
 	$(BIN)/python -m tests.chaos --out bench/results/chaos.json
+
+bench: $(PEERS)/stamp  ## Side by side with FastAPI, LitServe, BentoML and Ray Serve; 30 minutes, with QUICK=1 five
+	$(if $(QUICK),,$(PEERS_BIN)/python -m bench.comparison.tuning)
+	$(if $(QUICK),,$(PEERS_BIN)/python -m bench.comparison.crash)
+	$(PEERS_BIN)/python -m bench.comparison $(if $(QUICK),--quick)
+	$(PEERS_BIN)/python -m bench.comparison.page --plots
+
+bench-gpu: $(VENV)/serve.stamp  ## SD3.5-M's architecture on a CUDA device: eager, compiled, CUDA graphs; student against teacher
+	$(BIN)/python -m bench.gpu
 
 bench-service: $(VENV)/test.stamp  ## The front end and the queue without an engine; one image alone beside the bare engine
 	$(BIN)/python -m bench.front_end
@@ -67,10 +78,15 @@ $(VENV)/test.stamp: pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[test]'
 	touch $@ $(VENV)/serve.stamp
 
+$(PEERS)/stamp: pyproject.toml  # in an environment of its own: BentoML pins other versions than the tests have
+	test -d $(PEERS) || $(PYTHON) -m venv $(PEERS)
+	$(PEERS_BIN)/pip install --quiet --editable '.[peers]'
+	touch $@
+
 check-compose: $(VENV)/test.stamp  ## The compose stack, built and started for real; needs a Docker engine
 	$(COMPOSE) build
 	$(COMPOSE) up --detach --wait redis service worker prometheus
 	COMPOSE="$(COMPOSE)" PYTHONPATH=. $(BIN)/python docker/check_stack.py; status=$$?; $(COMPOSE) down --volumes; exit $$status
 
 clean:
-	rm -rf $(VENV) build
+	rm -rf $(VENV) $(PEERS) build

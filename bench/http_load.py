@@ -56,12 +56,27 @@ class Connection:
 
     async def ask(self, request: bytes) -> tuple[int, bool]:
         """Status, and whether there was a Retry-After."""
+        status, head, _ = await self.exchange(request)
+        return status, b"retry-after:" in head
+
+    async def exchange(self, request: bytes) -> tuple[int, bytes, bytes]:
+        """Status, head in small letters and body of the answer."""
         self._writer.write(request)
         head = (await self._reader.readuntil(b"\r\n\r\n")).lower()
-        length = head.index(b"content-length:") + len(b"content-length:")
-        await self._reader.readexactly(int(head[length : head.index(b"\r", length)]))
+        body = await self._body(head)
         self.used = time.perf_counter()
-        return int(head[9:12]), b"retry-after:" in head
+        return int(head[9:12]), head, body
+
+    async def _body(self, head: bytes) -> bytes:
+        if b"transfer-encoding: chunked" in head:
+            parts = []
+            while size := int(await self._reader.readuntil(b"\r\n"), 16):
+                parts.append(await self._reader.readexactly(size))
+                await self._reader.readexactly(2)
+            await self._reader.readexactly(2)
+            return b"".join(parts)
+        length = head.index(b"content-length:") + len(b"content-length:")
+        return await self._reader.readexactly(int(head[length : head.index(b"\r", length)]))
 
     def close(self) -> None:
         self._writer.close()

@@ -47,13 +47,18 @@ class SleepingNetwork:
         return torch.zeros(len(latents), 3, *CONTRACT.sizes[0])
 
 
+def sleeping_model(fixed_s: float, per_row_s: float) -> ServedModel:
+    """A model of four steps, each of which takes `fixed_s` + `per_row_s` × rows seconds."""
+    network = SleepingNetwork(fixed_s, per_row_s)
+    return ServedModel(NAME, "0" * 64, CONTRACT, sampler.from_contract(CONTRACT), network)  # type: ignore[arg-type]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.latency_model", description=__doc__)
     parser.add_argument("--fixed", type=float, required=True, help="seconds of every step")
     parser.add_argument("--per-row", type=float, required=True, help="seconds of every row of its bucket")
     arguments = parser.parse_args()
-    network = SleepingNetwork(arguments.fixed, arguments.per_row)
-    model = ServedModel(NAME, "0" * 64, CONTRACT, sampler.from_contract(CONTRACT), network)  # type: ignore[arg-type]
+    model = sleeping_model(arguments.fixed, arguments.per_row)
     with patch("worker.startup.load", lambda *_: model):
         return asyncio.run(process.run(WorkerSettings(), os.environ["FOURSTEP_REDIS_URL"]))
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,26 @@ def machine() -> dict[str, Any]:
     return {
         "cores": os.cpu_count(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
+        **_processor(),
+        "python": platform.python_version(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
+    }
+
+
+def _processor() -> dict[str, Any]:
+    """Model and the extensions that decide about speed, where the system tells them."""
+    try:
+        told = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return {"cpu_model": platform.processor()}
+    facts = dict(line.split(":", 1) for line in told.splitlines() if ":" in line)
+    fields = {name.strip(): value.strip() for name, value in facts.items()}
+    flags = fields.get("flags", "").split()
+    return {
+        "cpu_model": fields.get("model name", platform.processor()),
+        "avx512": "avx512f" in flags,
+        "avx512_bf16": "avx512_bf16" in flags,
+        "amx": "amx_tile" in flags,
     }

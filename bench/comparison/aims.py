@@ -1,0 +1,77 @@
+"""The aims of the comparison, as measured: each a ratio or a count of one run, met or not."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+OURS = "fourstep"
+
+
+@dataclass(frozen=True)
+class Aim:
+    """`value` None when the run did not measure it."""
+
+    what: str
+    target: str
+    value: float | None
+    met: bool | None
+
+
+def aims(comparison: dict[str, Any], teacher: dict[str, Any], crash: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """For JSON; `comparison` is the summary of a run, `teacher` the bare teacher's rate, `crash` the trials."""
+    sampler = comparison["sampler"]
+    ours, bare = sampler["systems"][OURS], sampler["bare"]
+    peers = {name: system for name, system in sampler["systems"].items() if name != OURS}
+    best_rate = max(_rate(peer) for peer in peers.values())
+    best_p99 = min(peer["replay"]["p99_ms"][0] for peer in peers.values())
+    lit_serve = comparison.get("diffusers", {}).get("systems", {}).get("LitServe")
+    sleeping = comparison.get("latency-model", {}).get("systems", {})
+    found = [
+        _at_least("images/s through HTTP at saturation ÷ the bare engine in a loop", 0.90, ours["of_bare_engine"]),
+        _at_least("images/s ÷ the best peer with our sampler", 1.2, _rate(ours) / best_rate),
+        _at_least("images/s ÷ diffusers' pipeline behind LitServe", 3.0, lit_serve and _rate(ours) / _rate(lit_serve)),
+        _at_most("p99 at 70% load ÷ the best peer's with our sampler", 0.7, ours["replay"]["p99_ms"][0] / best_p99),
+        _at_most("one image alone: service − bare engine, ms", 10, ours["alone_ms"][0] - bare["alone_ms"]["1"]),
+        _at_least("teacher ÷ student, time of an image", 12, bare["images_per_s"] / teacher["images_per_s"]),
+        _at_most("`fourstep up` to its first image, s", 15, ours["first_picture_s"]),
+        _at_least("strict images bit-equal to solo, %", 100, _percent(ours.get("bit_equal_strict"))),
+    ]
+    if sleeping:
+        others = {name: system for name, system in sleeping.items() if name != OURS}
+        found += [
+            _at_least(
+                "latency model: images/s ÷ the best peer", 1.2, _rate(sleeping[OURS]) / max(map(_rate, others.values()))
+            ),
+            _at_most(
+                "latency model: p99 at 70% load ÷ the best peer's",
+                0.7,
+                sleeping[OURS]["replay"]["p99_ms"][0] / min(one["replay"]["p99_ms"][0] for one in others.values()),
+            ),
+        ]
+    if crash:
+        killed = crash["systems"][OURS]
+        found.append(_at_most("kill −9 of the worker: lost + duplicated", 0, killed["lost"] + killed["duplicated"]))
+    return [asdict(aim) for aim in found]
+
+
+def _rate(system: dict[str, Any]) -> float:
+    """Images a second at saturation."""
+    return list(system["images_per_s"].values())[-1][0]
+
+
+def _percent(counts: dict[str, int] | None) -> float | None:
+    return 100 * counts["equal"] / counts["asked"] if counts else None
+
+
+def _at_least(what: str, target: float, value: float | None) -> Aim:
+    return _aim(what, f"≥ {target:g}", value, lambda measured: measured >= target)
+
+
+def _at_most(what: str, target: float, value: float | None) -> Aim:
+    return _aim(what, f"≤ {target:g}", value, lambda measured: measured <= target)
+
+
+def _aim(what: str, target: str, value: float | None, meets: Callable[[float], bool]) -> Aim:
+    """Judged as it is shown, rounded to two digits."""
+    shown = None if value is None else round(value, 2)
+    return Aim(what, target, shown, None if shown is None else meets(shown))

@@ -1,0 +1,63 @@
+"""From answers to figures: quantiles, goodput, intervals."""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+RESAMPLES, CONFIDENCE = 1000, 0.95
+SLO = 3.0
+"""A call is in time when it takes at most so many times as long as alone on the bare engine."""
+
+SHED = (429, 503, 504)
+"""Statuses by which a server refuses load or gives up a call that waited too long."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of one call: `status` 0 when the connection broke; `seconds` from the moment it was due."""
+
+    images: int
+    status: int
+    seconds: float
+
+    @property
+    def ok(self) -> bool:
+        return self.status == 200
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The least of `values` that at least `share` of them do not exceed (nearest rank)."""
+    ordered = sorted(values)
+    rank = -int(-share * len(ordered) // 1)  # rounded up
+    return ordered[max(rank, 1) - 1]
+
+
+def goodput(answers: Sequence[Answer], alone_s: dict[int, float]) -> float:
+    """Share of the images asked for that came within SLO × `alone_s`, the seconds of a call of so many images alone."""
+    in_time = sum(answer.images for answer in answers if answer.ok and answer.seconds <= SLO * alone_s[answer.images])
+    return in_time / sum(answer.images for answer in answers)
+
+
+def shed(answers: Sequence[Answer]) -> float:
+    """Share of the images asked for that were refused or given up by the server."""
+    return sum(answer.images for answer in answers if answer.status in SHED) / sum(one.images for one in answers)
+
+
+def interval(
+    values: Sequence[float], statistic: Callable[[Sequence[float]], float] = median, seed: int = 0
+) -> tuple[float, float, float]:
+    """`statistic` of `values`, and the ends of its 95% bootstrap interval (percentiles of resampled values)."""
+    dice = random.Random(seed)
+    resampled = sorted(statistic(dice.choices(values, k=len(values))) for _ in range(RESAMPLES))
+    outside = (1 - CONFIDENCE) / 2
+    return statistic(values), quantile(resampled, outside), quantile(resampled, 1 - outside)
+
+
+def block_rates(finished: Sequence[float], blocks: int) -> list[float]:
+    """Seconds after which each of the images was done → images a second in each of `blocks` equal parts of them."""
+    ordered = [0.0, *sorted(finished)]
+    size = len(finished) // blocks
+    ends = [ordered[size * block] for block in range(blocks)] + [ordered[-1]]
+    counts = [size] * (blocks - 1) + [len(finished) - size * (blocks - 1)]
+    return [count / (end - begin) for count, begin, end in zip(counts, ends, ends[1:], strict=False)]

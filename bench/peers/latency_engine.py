@@ -1,0 +1,21 @@
+"""No arithmetic: four steps of a batch take as long as in bench.latency_model, asleep, and give a black picture."""
+
+import time
+from collections.abc import Sequence
+
+from PIL import Image
+
+from bench.peers.engine import Draw
+
+STEPS = 4
+FIXED_S, PER_ROW_S = 0.016, 0.002
+"""A step takes `FIXED_S` + `PER_ROW_S` × bucket: a network whose step hardly grows with the batch."""
+
+
+def load() -> Draw:
+    def draw(prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        bucket = 1 << (len(prompts) - 1).bit_length()
+        time.sleep(STEPS * (FIXED_S + PER_ROW_S * bucket))
+        return [Image.new("RGB", (64, 64)) for _ in seeds]
+
+    return draw

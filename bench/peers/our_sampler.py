@@ -1,0 +1,19 @@
+"""Our sampler as a library, without our engine, plan or queue."""
+
+from collections.abc import Sequence
+
+from PIL import Image
+
+from bench.peers import settings
+from bench.peers.engine import Draw
+from worker.generate import generate_batch
+from worker.model_folder import load as load_model
+
+
+def load() -> Draw:
+    model = load_model(settings.MODEL)
+
+    def draw(prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        return [Image.fromarray(pixels) for pixels in generate_batch(model, prompts, seeds)]
+
+    return draw
