@@ -1,5 +1,5 @@
 """Checks a running compose stack, as `make check-compose` does: what its containers may do, pictures, metrics, two
-workers, a restart of Redis.
+workers, a restart of Redis and an exchange of the workers amid jobs.
 
 Run from the repository's root, with COMPOSE set to the compose command and its files.
 """
@@ -17,6 +17,7 @@ import httpx
 from tests.operations.live_panels import Stack, wait_until
 
 COMPOSE = shlex.split(os.environ.get("COMPOSE", "docker compose"))
+UP_TWO = ("up", "-d", "--wait", "--no-build", "--scale", "worker=2")
 LEAST_SHARE = 0.25
 """Of two workers, each makes at least this much of what is asked while both are there."""
 INSIDE = """
@@ -36,7 +37,8 @@ def main() -> None:
         panels, rules = stack.fill_every_panel(seconds=180), stack.check_rules(seconds=60)
         print(f"Prometheus has data for {panels} expressions of panels and {rules} of rules and alerts", flush=True)
         two_workers_share(stack)
-        a_redis_restart_loses_nothing(stack)
+        nothing_is_lost(stack, "a restart of Redis", "restart", "redis")
+        nothing_is_lost(stack, "an exchange of both workers", *UP_TWO, "--no-deps", "--force-recreate", "worker")
 
 
 def containers_are_confined() -> None:
@@ -62,7 +64,7 @@ def _inside(service: str) -> tuple[str, str, str, str, str]:
 
 
 def two_workers_share(stack: Stack) -> None:
-    _compose("up", "-d", "--wait", "--no-build", "--scale", "worker=2", "worker")
+    _compose(*UP_TWO, "worker")
     wait_until(
         lambda: len(stack.query('up{job="worker"} == 1')) == 2, 60, lambda: "Prometheus does not see the second worker"
     )
@@ -79,11 +81,12 @@ def two_workers_share(stack: Stack) -> None:
     print(f"two workers share {images} images: {shares()[0]:.0%} and {shares()[1]:.0%}", flush=True)
 
 
-def a_redis_restart_loses_nothing(stack: Stack) -> None:
+def nothing_is_lost(stack: Stack, event: str, *command: str) -> None:
+    """All that was acknowledged before `event` is there after it, each image once and fit to be fetched."""
     jobs = [stack.acknowledged(16) for _ in range(16)]
     unfinished = sum(stack.job(job)["status"] != "completed" for job in jobs)
-    assert unfinished > len(jobs) / 2, "the workers are through before Redis restarts"
-    _compose("restart", "redis")
+    assert unfinished > len(jobs) / 2, f"the workers are through before {event}"
+    _compose(*command)
     ended: dict[str, dict[str, Any]] = {}
 
     def all_ended() -> bool:
@@ -100,7 +103,7 @@ def a_redis_restart_loses_nothing(stack: Stack) -> None:
         for image in job["images"]:
             data = stack.client.get(httpx.URL(stack.api).join(image["url"])).raise_for_status().content
             assert sha256(data).hexdigest() == image["sha256"]
-    print(f"{16 * len(jobs)} acknowledged images outlived a restart of Redis amid {unfinished} jobs", flush=True)
+    print(f"{16 * len(jobs)} acknowledged images outlived {event} amid {unfinished} jobs", flush=True)
 
 
 def _compose(*arguments: str) -> str:

@@ -7,13 +7,18 @@ RUN python -m venv /opt/fourstep
 # The dependencies are a layer of their own, which a change of the code leaves as it is.
 COPY pyproject.toml README.md LICENSE fourstep.py ./
 RUN if [ -n "$TORCH_BACKEND" ]; \
-    then /opt/fourstep/bin/pip install --no-cache-dir 'uv>=0.9' && /opt/fourstep/bin/uv pip install --no-cache --python /opt/fourstep --torch-backend "$TORCH_BACKEND" '.[worker,tracing]'; \
+    then /opt/fourstep/bin/pip install --no-cache-dir 'uv>=0.9' && /opt/fourstep/bin/uv pip install --no-cache --compile-bytecode --python /opt/fourstep --torch-backend "$TORCH_BACKEND" '.[worker,tracing]'; \
     else /opt/fourstep/bin/pip install --no-cache-dir '.[worker,tracing]'; fi
 COPY distill distill
 COPY jobs jobs
 COPY service service
 COPY worker worker
-RUN /opt/fourstep/bin/pip install --no-cache-dir --no-deps --force-reinstall .
+# What only serves to install or to test goes.
+RUN /opt/fourstep/bin/pip install --no-cache-dir --no-deps --force-reinstall . \
+    && /opt/fourstep/bin/pip uninstall --yes uv pip setuptools \
+    && find /opt/fourstep/lib -type d -name tests -prune -exec rm -r {} + \
+    && find /opt/fourstep/lib/python3*/site-packages/torch -maxdepth 2 \
+        \( -path '*/torch/test' -o -ipath '*/torch/bin/*test*' \) -prune -exec rm -r {} +
 
 FROM python:3.11-slim-bookworm
 # torch.compile builds its kernels with a C++ compiler.
@@ -34,5 +39,5 @@ ENV PATH=/opt/fourstep/bin:$PATH \
 USER 10001:10001
 VOLUME /cache
 EXPOSE 8001
-HEALTHCHECK --interval=10s --timeout=3s --start-period=120s CMD ["python", "-m", "worker.ready"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=600s CMD ["python", "-m", "worker.ready"]
 CMD ["fourstep", "worker"]

@@ -1,26 +1,34 @@
-"""`python -m worker.ready`: exit status 0 when the worker of this container serves, by its own metrics."""
+"""`python -m worker.ready`: exit status 0 when the worker of this container serves, by its own metrics.
 
+Run every few seconds beside a busy worker, so it imports next to nothing.
+"""
+
+import os
+import re
 import sys
-
-import httpx
-from prometheus_client.parser import text_string_to_metric_families
-
-from jobs.settings import WorkerSettings
+from http.client import HTTPConnection, HTTPException
 
 TIMEOUT_S = 2.0
-WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
+WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+ANNOUNCED = re.compile(rb'^fourstep_build_info\{[^}]*\bmodel="[^"]', re.MULTILINE)
 
 
-def is_ready(settings: WorkerSettings) -> bool:
-    """Whether a worker answers on the metrics port and has announced its warm model."""
-    host = WILDCARDS.get(settings.metrics_host, settings.metrics_host)
+def is_ready(host: str, port: int) -> bool:
+    """Whether a worker answers on its metrics port and has announced its warm model."""
+    connection = HTTPConnection(WILDCARDS.get(host, host), port, timeout=TIMEOUT_S)
     try:
-        answer = httpx.get(f"http://{host}:{settings.metrics_port}/metrics", timeout=TIMEOUT_S, trust_env=False)
-    except httpx.HTTPError:
+        connection.request("GET", "/metrics")
+        return ANNOUNCED.search(connection.getresponse().read()) is not None
+    except (OSError, HTTPException):
         return False
-    samples = [sample for family in text_string_to_metric_families(answer.text) for sample in family.samples]
-    return any(sample.name == "fourstep_build_info" and sample.labels.get("model") for sample in samples)
+    finally:
+        connection.close()
+
+
+def address() -> tuple[str, int]:
+    """Where the worker's metrics are, as jobs.settings has it."""
+    return os.environ.get("FOURSTEP_METRICS_HOST") or "127.0.0.1", int(os.environ.get("FOURSTEP_METRICS_PORT") or 8001)
 
 
 if __name__ == "__main__":
-    sys.exit(0 if is_ready(WorkerSettings()) else 1)
+    sys.exit(0 if is_ready(*address()) else 1)
