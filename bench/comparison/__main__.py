@@ -8,6 +8,7 @@ import importlib.metadata
 import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +42,7 @@ class Variant:
 ALL = tuple(SYSTEMS)
 FULL = Variant(
     rounds=3,
-    systems={"sampler": ALL, "diffusers": ALL[1:], "latency-model": ALL},
+    systems={"sampler": ALL, "latency-model": ALL, "diffusers": ALL[1:]},
     plans={
         "sampler": Plan(alone=20, closed=((4, 32), (16, 96)), trace=110, overload=40, equality=16, strict=8),
         "diffusers": Plan(alone=10, closed=((16, 64),), trace=60, equality=8),
@@ -52,7 +53,7 @@ FULL = Variant(
 )
 QUICK = Variant(
     rounds=1,
-    systems={"sampler": ALL, "diffusers": ("FastAPI + lock", "LitServe"), "latency-model": ALL},
+    systems={"sampler": ALL, "latency-model": ALL, "diffusers": ("LitServe", "FastAPI + lock")},
     plans={
         "sampler": Plan(alone=10, closed=((4, 12), (16, 48)), trace=45, equality=8, strict=4),
         "diffusers": Plan(alone=6, closed=((16, 32),), trace=24, equality=0),
@@ -63,14 +64,17 @@ QUICK = Variant(
 )
 
 
-def one_round(number: int, variant: Variant, tunings: dict[str, Any]) -> dict[str, Any]:
-    """The bare engines, then every system with every engine; each round begins with another system."""
+def fill_round(
+    found: dict[str, Any], number: int, variant: Variant, tunings: dict[str, Any], save: Callable[[], None]
+) -> None:
+    """The bare engines, then every system with every engine; each round begins with another system.
+
+    Figures go into `found` as they come, and `save` is called after each visit: a run cut short leaves what it has.
+    """
     engines: list[Engine] = ["sampler", "latency-model"]
-    found: dict[str, Any] = {
-        "bare": {engine: bare.measured(engine, variant.bare_images) for engine in engines},
-        "teacher": bare.measured("teacher", variant.teacher_images),
-        "visits": {engine: {} for engine in variant.systems},
-    }
+    found["bare"] = {engine: bare.measured(engine, variant.bare_images) for engine in engines}
+    found["teacher"] = bare.measured("teacher", variant.teacher_images)
+    found["visits"] = {engine: {} for engine in variant.systems}
     for engine, names in variant.systems.items():
         reference = bare.bare(found["bare"]["latency-model" if engine == "latency-model" else "sampler"])
         installed = [SYSTEMS[name] for name in names if SYSTEMS[name].installed]
@@ -79,7 +83,7 @@ def one_round(number: int, variant: Variant, tunings: dict[str, Any]) -> dict[st
             point = tuning.chosen(tunings, engine, system)
             if figures := _visit(system, engine, point, reference, variant.plans[engine]):
                 found["visits"][engine][system.name] = figures
-    return found
+                save()
 
 
 def _visit(system: System, engine: Engine, point: Tuning, reference: Bare, plan: Plan) -> dict[str, Any] | None:
@@ -118,20 +122,22 @@ def main() -> None:
     variant, tunings = (QUICK if asked.quick else FULL), _tunings()
     os.sched_setaffinity(0, {FRONT_CORE})
     began, rounds = time.perf_counter(), list[dict[str, Any]]()
-    results_file.RESULTS.mkdir(exist_ok=True)
-    for number in range(variant.rounds):
-        rounds.append(one_round(number, variant, tunings))
-        figures = {
+
+    def save() -> None:
+        facts = {
             "variant": "quick" if asked.quick else "full",
             "minutes": round((time.perf_counter() - began) / 60, 1),
             "versions": _versions(),
             "tuned_by_grid": bool(tunings),
             "tuning": _tuned(variant, tunings),
             "user_lines": counted(),
-            "summary": summary(rounds),
         }
-        results_file.write(NAME, figures)
+        results_file.write(NAME, {**facts, "summary": summary(rounds)})
         ROUNDS.write_text("[\n" + ",\n".join(json.dumps(one) for one in rounds) + "\n]\n")
+
+    for number in range(variant.rounds):
+        rounds.append({})
+        fill_round(rounds[-1], number, variant, tunings, save)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ class Client:
     system: System
     port: int
     mode: str = "fast"
+    patience_s: float = PATIENCE_S
     pictures: dict[Key, list[bytes]] = field(default_factory=dict)
     _idle: list[Connection] = field(default_factory=list)
 
@@ -45,9 +46,9 @@ class Client:
         return Answer(call.images, status, seconds)
 
     async def _exchange(self, request: bytes) -> tuple[int, bytes]:
-        """Status and body; status 0 when the connection broke or nothing came for PATIENCE_S."""
+        """Status and body; status 0 when the connection broke or nothing came for `patience_s`."""
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(self.patience_s):
                 connection = await self._connection()
                 status, head, body = await connection.exchange(request)
         except (OSError, EOFError, TimeoutError):

@@ -11,8 +11,9 @@ from typing import Any
 
 from bench import results_file
 from bench.comparison.aims import OURS, aims
+from bench.comparison.figures import SLO
 from bench.comparison.summary import mean_batch, summary
-from bench.comparison.systems import BATCH_SIZES, WAITS_S
+from bench.comparison.systems import BATCH_SIZES, WAITS_S, Tuning
 from bench.comparison.trace import CALLS, DEADLINE
 from bench.comparison.visit import LOAD, OVERLOAD
 from bench.peers.latency_engine import FIXED_S, PER_ROW_S, STEPS
@@ -51,6 +52,8 @@ def page(results: Path = results_file.RESULTS) -> str:
             "steps": STEPS,
             "batch_sizes": _listed(BATCH_SIZES),
             "waits_ms": _listed([f"{1000 * wait:g}" for wait in WAITS_S]),
+            "slo": f"{SLO:g}",
+            "tuned": _tuned(comparison),
             "bare": _bare(figures, teacher),
             "aims": _aims(aims(figures, teacher, crash)),
             "sampler": _speed(figures, "sampler"),
@@ -62,6 +65,7 @@ def page(results: Path = results_file.RESULTS) -> str:
             "equality": _equality(figures),
             "crash": _crash(crash),
             "tuning": _tuning(tuning, comparison["tuning"]),
+            "profile": _profile(_optional(results, "comparison_profile")),
             "gpu": _gpu(_optional(results, "gpu")),
         }
     )
@@ -70,6 +74,12 @@ def page(results: Path = results_file.RESULTS) -> str:
 def _run(comparison: dict[str, Any], rounds: int) -> str:
     kinds = {"full": f"`make bench`, {rounds} rounds", "quick": f"`make bench QUICK=1`, {rounds} short round"}
     return f"{kinds[comparison['variant']]}, {comparison['minutes']:g} minutes"
+
+
+def _tuned(comparison: dict[str, Any]) -> str:
+    if comparison["tuned_by_grid"]:
+        return "The points kept are in the grid below."
+    return f"**This run is not tuned:** all of them are at batch size and wait {_point(vars(Tuning()))}."
 
 
 def _machine(facts: dict[str, Any]) -> str:
@@ -97,9 +107,9 @@ def _aims(found: list[dict[str, Any]]) -> str:
 
 
 def _speed(figures: dict[str, Any], engine: str) -> str:
-    if engine not in figures:
+    systems = figures.get(engine, {}).get("systems")
+    if not systems:
         return NOT_MEASURED
-    systems = figures[engine]["systems"]
     concurrencies = list(next(iter(systems.values()))["images_per_s"])
     head = [
         "",
@@ -200,6 +210,17 @@ def _tuning(tuning: dict[str, Any] | None, used: dict[str, Any]) -> str:
 
 def _point(tuning: dict[str, Any]) -> str:
     return f"{tuning['batch_size']}, {1000 * tuning['wait_s']:g} ms"
+
+
+def _profile(profile: dict[str, Any] | None) -> str:
+    if profile is None:
+        return NOT_MEASURED
+    rows = [
+        [thread, stage, f"{100 * share:.1f}%"]
+        for thread in ("drawing thread", "beside it")
+        for stage, share in profile[thread].items()
+    ]
+    return table(["", "", "of the drawing thread's samples"], rows)
 
 
 def _gpu(gpu: dict[str, Any] | None) -> str:

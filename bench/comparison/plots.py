@@ -27,6 +27,7 @@ def draw() -> None:
 
 def _throughput(figures: dict[str, Any]) -> None:
     """Bars of images a second at saturation, with the bare engine as a line."""
+    figures = {engine: about for engine, about in figures.items() if about["systems"]}
     chart, axes = pyplot.subplots(1, len(figures), figsize=(4.2 * len(figures), 3.4), squeeze=False)
     for axis, (engine, about) in zip(axes[0], figures.items(), strict=True):
         names = list(about["systems"])[::-1]
@@ -45,7 +46,7 @@ def _throughput(figures: dict[str, Any]) -> None:
 
 def _latency(rounds: list[dict[str, Any]]) -> None:
     """Share of the calls of the trace answered within so many milliseconds."""
-    engines = [engine for engine in ("sampler", "latency-model") if engine in rounds[0]["visits"]]
+    engines = [engine for engine in ("sampler", "latency-model") if rounds[0]["visits"].get(engine)]
     chart, axes = pyplot.subplots(1, len(engines), figsize=(6 * len(engines), 3.6), squeeze=False)
     for axis, engine in zip(axes[0], engines, strict=True):
         others = iter(OTHERS)

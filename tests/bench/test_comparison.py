@@ -7,7 +7,9 @@ from statistics import fmean
 import pytest
 
 from bench.comparison import trace, user_lines
+from bench.comparison.aims import aims
 from bench.comparison.figures import Answer, block_rates, goodput, interval, quantile, shed
+from bench.comparison.profile import shares
 from bench.comparison.summary import mean_batch, summary
 from bench.comparison.systems import SYSTEMS
 from bench.comparison.tuning import best
@@ -110,3 +112,32 @@ def test_a_summary_pools_the_rounds() -> None:
     assert found["batches"] == {"1": 4, "2": 2}
     assert mean_batch(found["batches"]) == pytest.approx(8 / 6)
     json.dumps(found)
+
+
+def test_a_profile_counts_the_stages_of_the_drawing_thread() -> None:
+    drawing = "run (worker/device_thread.py:60);step (worker/engine.py:150)"
+    stacks = [
+        f"{drawing};denoise (worker/batch_stages.py:9);__call__ (worker/denoising_step.py:60);linear (nn.py:1) 6",
+        f"{drawing};plan (worker/plan.py:70) 1",
+        f"{drawing} 1",
+        "main (worker/process.py:1);_claim (worker/intake.py:9) 2",
+    ]
+    found = shares(stacks)
+    assert found["drawing thread"] == {"denoising network": 0.75, "plan": 0.125, "other": 0.125}
+    assert found["beside it"] == {"queue and Redis": 0.25}
+
+
+def test_an_aim_is_judged_as_it_is_shown() -> None:
+    bare = {"sampler": {"images_per_s": 2.0, "alone_s": {"1": 0.1, "2": 0.2}}}
+    systems = {name: _visit(0.2) for name in ("fourstep", "LitServe")}
+    figures = summary([{"bare": bare, "visits": {"sampler": systems}}])
+    found = {aim["what"]: aim for aim in aims(figures, {"images_per_s": 0.1}, None)}
+    assert found["images/s ÷ the best peer with our sampler"] | {"what": ""} == {
+        "what": "",
+        "target": "≥ 1.2",
+        "value": 1.0,
+        "met": False,
+    }
+    assert found["images/s through HTTP at saturation ÷ the bare engine in a loop"]["met"] is True
+    assert found["teacher ÷ student, time of an image"]["value"] == 20
+    assert found["images/s ÷ diffusers' pipeline behind LitServe"]["met"] is None
