@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -82,6 +82,32 @@ def memory(
         found = estimate.of_run(configuration.load(config), architecture)
     for name in ("weights", "average", "optimizers", "gradients", "activations", "total"):
         typer.echo(f"{name:<12}{getattr(found, name) / 2**30:>9.3f} GiB")
+
+
+@app.command()
+def replicate(
+    bed: Annotated[
+        Literal["mixture", "emoji-small", "emoji"],
+        typer.Option(help="mixture: minutes; emoji-small (exact teacher): a night; emoji (the bundled pair): an hour."),
+    ] = "mixture",
+    out: Annotated[Path | None, typer.Option(help="Where the results go.", show_default="build/replicate/BED")] = None,
+    work: Annotated[Path, typer.Option(help="Of emoji-small: where the artwork is, or is fetched to.")] = Path(
+        "build/emoji"
+    ),
+    quick: Annotated[bool, typer.Option("--quick", help="The whole way in seconds; its figures mean nothing.")] = False,
+) -> None:
+    """The paper's comparison in small. What is in the folder already is not run again."""
+    with _errors_as_lines():
+        from distill.replicate.beds import run_bed
+
+        folder = out or Path("build/replicate") / (f"{bed}-quick" if quick else bed)
+        found = run_bed(bed, folder, work, quick)
+    signs = {True: "passed", False: "FAILED", None: "-"}
+    for setting, gates in found.items():
+        typer.echo(f"\n{setting}")
+        for gate in gates:
+            typer.echo(f"  {signs[gate['passed']]:<7}{gate['name']}: {gate['asked']}; found {gate['found']}")
+    typer.echo(f"\n→ {folder}")
 
 
 @contextmanager

@@ -45,7 +45,7 @@ def export(run: Path, out: Path, dtype: str, lora: bool = False) -> None:
 
 
 def _train(config: DistillConfig, run: Path, out: Path | None) -> None:
-    with _denormals_flushed():
+    with denormals_flushed():
         trainer = Trainer(config, run)
         trainer.train()
     if out is not None and checkpoints.rank() == 0:
@@ -56,7 +56,7 @@ def _train(config: DistillConfig, run: Path, out: Path | None) -> None:
 
 
 @contextmanager
-def _denormals_flushed() -> Iterator[None]:
+def denormals_flushed() -> Iterator[None]:
     """Tiny numbers slow a CPU many times over and teach nothing. The setting is the whole process's: it is undone."""
     torch.set_flush_denormal(True)
     try:

@@ -1,0 +1,154 @@
+"""The emoji beds: `emoji-small`, whose teacher is exact, and `emoji`, the bundled pair. Hours on one core.
+
+Every cell is a run folder of the shipped trainer, so a killed one goes on from its last checkpoint; its student is
+exported, sampled as it is served and read by the frozen encoder.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from rich.progress import track
+
+from distill import image_grid, runs
+from distill.config import DistillConfig, MethodName
+from distill.emoji import artwork
+from distill.emoji.encoder import EmojiEncoder
+from distill.evaluation import comparison, emoji, feature_spaces, pictures, report
+from distill.evaluation.pictures import PictureSet
+from distill.noise_schedule import FLOW
+from distill.replicate.exact_trainer import ExactTrainer
+from distill.replicate.run import write_json
+from worker import noise
+
+RECIPE = Path("distill/configs/emoji.yaml")
+ENCODER = Path("models/emoji-encoder")
+METHODS: tuple[MethodName, ...] = (
+    "dmd", "dp-dmd", "dp-dmd-nodetach", "dmd-perceptual", "dmd-gan", "step1-regression",
+)  # fmt: skip
+PERCEPTUAL = {"network": "distill.emoji.encoder:perceptual_network"}
+SEEDS = 9
+"""Pictures of each of the 93 prompts."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which students a bed trains, how long, and of what batch; `pictures` of each prompt are drawn and read."""
+
+    methods: tuple[MethodName, ...]
+    seeds: tuple[int, ...]
+    updates: int
+    batch: int
+    pictures: int = SEEDS
+
+
+SMALL = Plan(METHODS, (0, 1, 2), updates=600, batch=8)
+PAIR = Plan(("dmd", "dp-dmd"), (0,), updates=205, batch=16)
+QUICK = Plan(("dmd", "dp-dmd"), (0,), updates=2, batch=2, pictures=4)
+
+
+def small(plan: Plan, out: Path, work: Path) -> None:
+    """Students of the exact teacher. `work` keeps the artwork, which is fetched when it is not there yet."""
+    pictures_of_world = artwork.kept(work)
+    for method, seed in _missing(plan, out):
+        config = configured(plan, method, seed)
+        trainer = ExactTrainer(config, out / "runs" / f"{method}-{seed}", pictures_of_world)
+        student = _trained(trainer, config, out, method, seed)
+        theirs = exact_pictures(trainer, plan.pictures, out)
+        write_json(out / f"{method}-{seed}.json", _read(config, student, theirs, out))
+
+
+def pair(plan: Plan, out: Path) -> None:
+    """The bundled teacher's students, compared as `fourstep evaluate` compares them."""
+    for method, seed in _missing(plan, out):
+        config = configured(plan, method, seed)
+        from distill.trainer import Trainer
+
+        student = _trained(Trainer(config, out / "runs" / f"{method}-{seed}"), config, out, method, seed)
+        protocol = report.Protocol(plan.pictures, {"emoji": ENCODER}, {}, pictures.Sampling(30, config.guidance_scale))
+        found = report.evaluate(student, config.teacher, protocol, out / "evaluations" / f"{method}-{seed}")
+        write_json(out / f"{method}-{seed}.json", {"config": _as_json(config), "report": found})
+
+
+def configured(plan: Plan, method: MethodName, seed: int) -> DistillConfig:
+    """The bundled student's recipe, but for the method and the plan's length."""
+    recipe: dict[str, Any] = yaml.safe_load(RECIPE.read_text())
+    recipe |= {"method": method, "seed": seed, "steps": plan.updates, "batch": plan.batch, "compile": False}
+    if method in ("dmd", "dmd-perceptual", "dmd-gan"):
+        recipe.pop("lambda")
+    if method == "step1-regression":
+        recipe.pop("critic_updates")
+    if method == "dmd-perceptual":
+        recipe["perceptual"] = PERCEPTUAL
+    return DistillConfig.model_validate(recipe)
+
+
+def exact_pictures(trainer: ExactTrainer, count: int, out: Path) -> PictureSet:
+    """The exact teacher's, from the noise of the seeds that the students are sampled with; kept in `out`."""
+    prompts = emoji.prompts()
+    seeds = range(report.FIRST_SEED, report.FIRST_SEED + count)
+    path = out / f"teacher-{count}.npy"
+    if not path.exists():
+        start = torch.cat([noise.draw(seed, trainer.latent_shape) for seed in seeds])
+        made = []
+        for prompt in track(prompts, description="exact teacher"):
+            asked = torch.full((count,), trainer.exact.caption(prompt))
+            with torch.no_grad():
+                latents = FLOW.solve(trainer.exact.guided(asked), start, trainer.method.teacher_grid)
+                made.append(image_grid.to_uint8(trainer.decode(latents)))
+        np.save(path, np.stack(made))
+    evaluations = 2 * (len(trainer.method.teacher_grid) - 1)
+    return PictureSet("exact", evaluations, prompts, tuple(seeds), np.load(path, allow_pickle=False))
+
+
+def _missing(plan: Plan, out: Path) -> list[tuple[MethodName, int]]:
+    """The cells of the plan that have no result yet. Raises ValueError when one has a result of another plan."""
+    cells = [(method, seed) for seed in plan.seeds for method in plan.methods]
+    missing = []
+    for method, seed in cells:
+        path = out / f"{method}-{seed}.json"
+        if not path.exists():
+            missing.append((method, seed))
+        elif json.loads(path.read_text())["config"] != _as_json(configured(plan, method, seed)):
+            raise ValueError(f"{path} was made with other settings; take another --out")
+    return missing
+
+
+def _trained(trainer: Any, config: DistillConfig, out: Path, method: str, seed: int) -> Path:
+    """Train, or go on training; returns the exported student's folder."""
+    run, student = out / "runs" / f"{method}-{seed}", out / "students" / f"{method}-{seed}"
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "config.yaml").write_text(yaml.safe_dump(_as_json(config), sort_keys=False))
+    with runs.denormals_flushed():
+        trainer.train()
+    runs.export(run, student, "bfloat16")
+    return student
+
+
+def _read(config: DistillConfig, student: Path, theirs: PictureSet, out: Path) -> dict[str, Any]:
+    ours = pictures.make(student, theirs.prompts, theirs.seeds, out / "pictures", pictures.Sampling(30, 1.0))
+    image_grid.save_grid(
+        ours.images[: report.GRID_PROMPTS].reshape(-1, *ours.images.shape[2:]), len(ours.seeds), student / "grid.png"
+    )
+    spaces = {}
+    for name, space in feature_spaces.load({"emoji": ENCODER}).items():
+        mine, its = (space(made.flat()).unflatten(0, made.images.shape[:2]) for made in (ours, theirs))
+        spaces[name] = comparison.compare(mine, its, report.EMOJI_GROUPS)
+    return {
+        "config": _as_json(config),
+        "report": {
+            "prompts": len(theirs.prompts),
+            "seeds": list(theirs.seeds),
+            "pixel_error": comparison.pixel_error(ours, theirs),
+            "spaces": spaces,
+            "emoji": emoji.report(ours, theirs, EmojiEncoder.load(ENCODER)),
+        },
+    }
+
+
+def _as_json(config: DistillConfig) -> dict[str, Any]:
+    return config.model_dump(mode="json", by_alias=True)

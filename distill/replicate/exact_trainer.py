@@ -1,0 +1,69 @@
+"""The trainer with the exact teacher of the emoji latents in the place of a trained one.
+
+The artwork is finite, so what a perfect teacher answers is known in closed form. Student and fake score still start
+from the trained teacher of the run's folder, whose weights the exact one does not have.
+"""
+
+from pathlib import Path
+
+import torch
+
+from distill.config import DistillConfig
+from distill.emoji import autoencoder, teacher
+from distill.emoji.artwork import Artwork
+from distill.emoji.captions import Captions
+from distill.emoji.world import EMPTY, STYLES
+from distill.guidance import guided
+from distill.noise_schedule import FLOW, Predict
+from distill.trainer import Prompt, Trainer
+
+
+class ExactTeacher:
+    """E[x | z_t, caption] over all pictures, guided; for batches of captions."""
+
+    def __init__(self, captions: Captions, latents: torch.Tensor, scale: float) -> None:
+        """`latents` float32 [pictures, 4, 16, 16]."""
+        self.captions, self.latents, self.scale = captions, latents, scale
+        self.by_wording = {text: number for number, texts in enumerate(captions.wordings) for text in texts}
+
+    def caption(self, prompt: str) -> int:
+        """The number of the caption that `prompt` is a wording of, else of the longest subject named in it. Raises
+        ValueError when it names none."""
+        if prompt in self.by_wording:
+            return self.by_wording[prompt]
+        named = [subject for subject in self.captions.subjects if subject != EMPTY and f" {subject} " in f" {prompt} "]
+        if not named:
+            raise ValueError(f"no picture fits the prompt {prompt!r}")
+        return self.captions.subjects.index(max(named, key=len)) * (len(STYLES) + 1)
+
+    def guided(self, asked: torch.Tensor) -> Predict:
+        """For the captions `asked` int64 [B]."""
+        unasked = torch.full_like(asked, self.caption(EMPTY))
+        return guided(self._conditional(asked), self._conditional(unasked), self.scale)
+
+    def _conditional(self, asked: torch.Tensor) -> Predict:
+        prior = self.captions.posterior[asked]
+
+        def predict(state: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            return teacher.exact_target(state, t, self.latents, prior, FLOW)
+
+        return predict
+
+
+class ExactTrainer(Trainer):
+    """Trains a student of the exact teacher of `artwork`; everything else is the shipped trainer's."""
+
+    def __init__(self, config: DistillConfig, folder: Path, artwork: Artwork) -> None:
+        super().__init__(config, folder)
+        latents = autoencoder.encode_all(self.vae, artwork)
+        self.exact = ExactTeacher(Captions(artwork), latents, config.guidance_scale)
+        self.prompt_captions = torch.tensor([self.exact.caption(prompt) for prompt in self.embeddings.prompts])
+
+    def _draw(self) -> tuple[torch.Tensor, Prompt]:
+        batch, generator = self.config.batch, self.stream.generator
+        rows = torch.randint(len(self.embeddings.prompts) - 1, (batch,), generator=generator)
+        self.asked = self.prompt_captions[rows]
+        return torch.randn(batch, *self.latent_shape, generator=generator), self.embeddings.rows(rows)
+
+    def _guided_teacher(self, prompt: Prompt) -> Predict:
+        return self.exact.guided(self.asked)

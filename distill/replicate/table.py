@@ -1,0 +1,87 @@
+"""Which cells the mixture bed has, and which table each belongs to."""
+
+from dataclasses import replace
+
+from distill.noise_schedule import shifted_grid
+from distill.replicate.cell import STUDENT_GRID, Cell, through
+
+DMD = Cell("dmd", method="dmd")
+PAPER = Cell("dp-dmd")
+"""The paper's setting: λ = .05, K = 5 of 30."""
+
+AT_GRID_POINT = through(STUDENT_GRID[1], before=8, after=22)
+"""The teacher's grid, 30 steps, that visits the noise level where the student's first step ends, after 8 of them."""
+
+METHODS = (
+    DMD,
+    replace(PAPER, name="dmd-detached", lambda_=(0.0, 0.0)),
+    Cell("dmd-perceptual", method="dmd-perceptual"),
+    Cell("dmd-gan", method="dmd-gan"),
+    PAPER,
+    Cell("dp-dmd-nodetach", method="dp-dmd-nodetach"),
+    Cell("step1-regression", method="step1-regression"),
+)
+"""Table 1, with the controls of Figure 5."""
+
+ANCHORS = tuple(PAPER if k == 5 else replace(PAPER, name=f"k{k}", k=(k, k)) for k in (1, 3, 5, 10, 30))
+"""Table 3."""
+
+WEIGHTS = tuple(
+    PAPER if weight == 0.05 else replace(PAPER, name=f"lambda{weight}", lambda_=(weight, weight))
+    for weight in (0.01, 0.05, 0.1, 0.5)
+)
+"""Table 4. Its row λ = 0 is dmd-detached, the same but for the anchor, or dmd, which the paper shows."""
+
+GRID_POINT = replace(PAPER, name="at-grid-point", k=(8, 8), teacher_grid=AT_GRID_POINT)
+
+STRONG = (
+    replace(GRID_POINT, name="strong-anchor", lambda_=(0.5, 0.5)),
+    replace(GRID_POINT, name="strong-anchor-later", lambda_=(0.5, 0.5), k=(14, 14)),
+    replace(GRID_POINT, name="strong-anchor-one-rollout", lambda_=(0.5, 0.5), critic_rollouts=1),
+)
+"""λ ten times the paper's, to an anchor at the end of the student's first step, or well past it."""
+
+BEYOND = (
+    GRID_POINT,
+    replace(PAPER, name="k-drawn", k=(3, 15)),
+    replace(PAPER, name="x0-anchor", anchor_target="x0"),
+    replace(PAPER, name="lambda-falls", lambda_=(0.5, 0.01)),
+    replace(PAPER, name="lambda-rises", lambda_=(0.01, 0.5)),
+    replace(PAPER, name="late-grid", student_grid=shifted_grid(4, 3.0)),
+    replace(PAPER, name="idle-last-step", student_grid=shifted_grid(4, 3.0, last=0.003)),
+    replace(PAPER, name="critic-2", critic_updates=2, critic_rollouts=2),
+    replace(PAPER, name="critic-10", critic_updates=10, critic_rollouts=10),
+    replace(PAPER, name="one-rollout", critic_rollouts=1),
+    replace(PAPER, name="unguided-anchor", anchor_guidance=1.0),
+    *STRONG,
+)
+"""What the paper leaves open: one change each to its setting, then some that go with each other."""
+
+COLLAPSE = (
+    replace(DMD, name="dmd-16", dimension=16),
+    replace(PAPER, name="dp-dmd-16", dimension=16),
+    replace(DMD, name="dmd-64", dimension=64),
+    replace(PAPER, name="dp-dmd-64", dimension=64),
+    replace(DMD, name="dmd-late-grid", student_grid=shifted_grid(4, 3.0)),
+    replace(DMD, name="dmd-unguided", guidance=1.0, anchor_guidance=1.0),
+)
+"""When plain DMD loses modes: in fewer dimensions, with a first step that ends earlier, without guidance."""
+
+CHOSEN = "strong-anchor"
+"""The best of BEYOND: the preset for small models. Chosen on world and seeds 0 alone."""
+
+_CHOSEN = next(cell for cell in BEYOND if cell.name == CHOSEN)
+CONFIRMED = (
+    replace(DMD, name="dmd-again", seed=1),
+    replace(PAPER, name="dp-dmd-again", seed=1),
+    replace(_CHOSEN, name="preset", seed=1),
+)
+"""Another drawing of the world, of the starts and of all noise, for judging the one chosen."""
+
+
+def every() -> tuple[Cell, ...]:
+    """Each once, in the order in which they are run: what the gates need first."""
+    cells: dict[str, Cell] = {}
+    for cell in (*METHODS, *STRONG, *ANCHORS, *WEIGHTS, *COLLAPSE, *BEYOND):
+        cells.setdefault(cell.name, cell)
+    return tuple(cells.values())
