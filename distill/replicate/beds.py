@@ -26,7 +26,7 @@ def run_bed(bed: Bed, out: Path, work: Path, quick: bool) -> dict[str, list[dict
     from distill.replicate import emoji_beds
 
     if bed == "emoji-small":
-        emoji_beds.small(emoji_beds.QUICK if quick else emoji_beds.SMALL, out, work)
+        emoji_beds.small(replace(emoji_beds.QUICK, guidance=1.0) if quick else emoji_beds.SMALL, out, work)
     else:
         emoji_beds.pair(emoji_beds.QUICK if quick else emoji_beds.PAIR, out)
     found = {"emoji": gates.as_json(emoji_beds.judged(out))}

@@ -18,11 +18,13 @@ from distill import image_grid, runs
 from distill.config import DistillConfig, MethodName
 from distill.emoji import artwork
 from distill.emoji.encoder import EmojiEncoder
-from distill.evaluation import comparison, emoji, feature_spaces, pictures, report
+from distill.evaluation import comparison, emoji, feature_spaces, metrics, pictures, report
 from distill.evaluation.pictures import PictureSet
 from distill.noise_schedule import FLOW
 from distill.replicate.exact_trainer import ExactTrainer
+from distill.replicate.gates import Gate
 from distill.replicate.run import write_json
+from distill.trainer import Trainer
 from worker import noise
 
 RECIPE = Path("distill/configs/emoji.yaml")
@@ -37,16 +39,17 @@ SEEDS = 9
 
 @dataclass(frozen=True)
 class Plan:
-    """Which students a bed trains, how long, and of what batch; `pictures` of each prompt are drawn and read."""
+    """Which students a bed trains, how long, of what batch and guidance; `pictures` of each prompt are read."""
 
     methods: tuple[MethodName, ...]
     seeds: tuple[int, ...]
     updates: int
     batch: int
+    guidance: float = 3.5
     pictures: int = SEEDS
 
 
-SMALL = Plan(METHODS, (0, 1, 2), updates=600, batch=8)
+SMALL = Plan(METHODS, (0, 1, 2), updates=600, batch=8, guidance=1.0)
 PAIR = Plan(("dmd", "dp-dmd"), (0,), updates=205, batch=16)
 QUICK = Plan(("dmd", "dp-dmd"), (0,), updates=2, batch=2, pictures=4)
 
@@ -66,18 +69,61 @@ def pair(plan: Plan, out: Path) -> None:
     """The bundled teacher's students, compared as `fourstep evaluate` compares them."""
     for method, seed in _missing(plan, out):
         config = configured(plan, method, seed)
-        from distill.trainer import Trainer
-
         student = _trained(Trainer(config, out / "runs" / f"{method}-{seed}"), config, out, method, seed)
         protocol = report.Protocol(plan.pictures, {"emoji": ENCODER}, {}, pictures.Sampling(30, config.guidance_scale))
         found = report.evaluate(student, config.teacher, protocol, out / "evaluations" / f"{method}-{seed}")
         write_json(out / f"{method}-{seed}.json", {"config": _as_json(config), "report": found})
 
 
+def judged(out: Path) -> list[Gate]:
+    """The issue's gates for an emoji bed, over the vague prompts; means over the seeds that DMD and DP-DMD share.
+
+    Intervals are over those seeds; of a single one they are a point, and the gate that asks for an interval says
+    nothing.
+    """
+    dmd, ours = _diversity(out, "dmd"), _diversity(out, "dp-dmd")
+    shared = sorted(dmd.keys() & ours.keys())
+    if not shared:
+        return [Gate("dmd and dp-dmd", "both trained", "not run", None)]
+    of_dmd, of_ours = (torch.tensor([one[seed] for seed in shared], dtype=torch.float64) for one in (dmd, ours))
+    match = torch.tensor([_report(out, "dp-dmd", seed)["emoji"]["prompt_match_ratio"]["value"] for seed in shared])
+    whole = torch.ones_like(of_dmd)
+    lost, kept, more = (metrics.paired_ratio(*pair) for pair in ((of_dmd, whole), (of_ours, whole), (of_ours, of_dmd)))
+    return [
+        Gate("DMD loses diversity", "diversity DMD ÷ teacher ≤ .80", _told(lost), lost.value <= 0.8),
+        Gate(
+            "more than DMD",
+            "diversity ÷ DMD's ≥ 1.25, interval above 1.1",
+            _told(more),
+            len(shared) > 1 and more.value >= 1.25 and more.low > 1.1,
+        ),
+        Gate("as much as the teacher", "diversity ÷ teacher's in .90–1.00", _told(kept), 0.9 <= kept.value <= 1.0),
+        Gate("prompt match", "match ÷ teacher's ≥ .97", f"{float(match.mean()):.3f}", float(match.mean()) >= 0.97),
+    ]
+
+
+def _diversity(out: Path, method: str) -> dict[int, float]:
+    """Seed → diversity of the vague prompts' pictures, as a share of the teacher's."""
+    found = {}
+    for path in out.glob(f"{method}-?.json"):
+        seed = int(path.stem.removeprefix(f"{method}-"))
+        found[seed] = _report(out, method, seed)["spaces"]["emoji"]["diversity"]["vague"]["ratio"]["value"]
+    return found
+
+
+def _report(out: Path, method: str, seed: int) -> dict[str, Any]:
+    return json.loads((out / f"{method}-{seed}.json").read_text())["report"]
+
+
+def _told(found: metrics.Ratio) -> str:
+    return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
+
+
 def configured(plan: Plan, method: MethodName, seed: int) -> DistillConfig:
-    """The bundled student's recipe, but for the method and the plan's length."""
+    """The bundled student's recipe, but for the method, the teacher's guidance and the plan's length."""
     recipe: dict[str, Any] = yaml.safe_load(RECIPE.read_text())
     recipe |= {"method": method, "seed": seed, "steps": plan.updates, "batch": plan.batch, "compile": False}
+    recipe["guidance_scale"] = plan.guidance
     if method in ("dmd", "dmd-perceptual", "dmd-gan"):
         recipe.pop("lambda")
     if method == "step1-regression":
@@ -98,10 +144,10 @@ def exact_pictures(trainer: ExactTrainer, count: int, out: Path) -> PictureSet:
         for prompt in track(prompts, description="exact teacher"):
             asked = torch.full((count,), trainer.exact.caption(prompt))
             with torch.no_grad():
-                latents = FLOW.solve(trainer.exact.guided(asked), start, trainer.method.teacher_grid)
+                latents = FLOW.solve(trainer.exact.conditional(asked), start, trainer.method.teacher_grid)
                 made.append(image_grid.to_uint8(trainer.decode(latents)))
         np.save(path, np.stack(made))
-    evaluations = 2 * (len(trainer.method.teacher_grid) - 1)
+    evaluations = len(trainer.method.teacher_grid) - 1
     return PictureSet("exact", evaluations, prompts, tuple(seeds), np.load(path, allow_pickle=False))
 
 

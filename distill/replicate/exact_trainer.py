@@ -13,17 +13,21 @@ from distill.emoji import autoencoder, teacher
 from distill.emoji.artwork import Artwork
 from distill.emoji.captions import Captions
 from distill.emoji.world import EMPTY, STYLES
-from distill.guidance import guided
 from distill.noise_schedule import FLOW, Predict
 from distill.trainer import Prompt, Trainer
 
 
 class ExactTeacher:
-    """E[x | z_t, caption] over all pictures, guided; for batches of captions."""
+    """The flow to the pictures that fit a caption, for batches of captions.
 
-    def __init__(self, captions: Captions, latents: torch.Tensor, scale: float) -> None:
+    It is not guided: guidance makes up for what a network confuses, and the exact teacher knows which pictures fit.
+    What guidance would add, (w − 1)·(E[x | z_t, caption] − E[x | z_t]), does not vanish as noise does where the picture
+    nearest of all does not fit the caption: samples end far from every picture.
+    """
+
+    def __init__(self, captions: Captions, latents: torch.Tensor) -> None:
         """`latents` float32 [pictures, 4, 16, 16]."""
-        self.captions, self.latents, self.scale = captions, latents, scale
+        self.captions, self.latents = captions, latents
         self.by_wording = {text: number for number, texts in enumerate(captions.wordings) for text in texts}
 
     def caption(self, prompt: str) -> int:
@@ -36,12 +40,8 @@ class ExactTeacher:
             raise ValueError(f"no picture fits the prompt {prompt!r}")
         return self.captions.subjects.index(max(named, key=len)) * (len(STYLES) + 1)
 
-    def guided(self, asked: torch.Tensor) -> Predict:
+    def conditional(self, asked: torch.Tensor) -> Predict:
         """For the captions `asked` int64 [B]."""
-        unasked = torch.full_like(asked, self.caption(EMPTY))
-        return guided(self._conditional(asked), self._conditional(unasked), self.scale)
-
-    def _conditional(self, asked: torch.Tensor) -> Predict:
         prior = self.captions.posterior[asked]
 
         def predict(state: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
@@ -51,12 +51,19 @@ class ExactTeacher:
 
 
 class ExactTrainer(Trainer):
-    """Trains a student of the exact teacher of `artwork`; everything else is the shipped trainer's."""
+    """Trains a student of the exact teacher of `artwork`; everything else is the shipped trainer's.
+
+    Raises ValueError for a guidance scale other than 1.
+    """
 
     def __init__(self, config: DistillConfig, folder: Path, artwork: Artwork) -> None:
+        if config.guidance_scale != 1:
+            raise ValueError(
+                f"guidance_scale: {config.guidance_scale}, but the exact teacher is not guided; set it to 1"
+            )
         super().__init__(config, folder)
         latents = autoencoder.encode_all(self.vae, artwork)
-        self.exact = ExactTeacher(Captions(artwork), latents, config.guidance_scale)
+        self.exact = ExactTeacher(Captions(artwork), latents)
         self.prompt_captions = torch.tensor([self.exact.caption(prompt) for prompt in self.embeddings.prompts])
 
     def _draw(self) -> tuple[torch.Tensor, Prompt]:
@@ -66,4 +73,4 @@ class ExactTrainer(Trainer):
         return torch.randn(batch, *self.latent_shape, generator=generator), self.embeddings.rows(rows)
 
     def _guided_teacher(self, prompt: Prompt) -> Predict:
-        return self.exact.guided(self.asked)
+        return self.exact.conditional(self.asked)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -83,7 +83,7 @@ def _measured(cell: Cell, size: Size, out: Path, told: Any) -> dict[str, Any]:
     for done in distillation.train():
         told(cell.name, done, cell.updates)
         if done in due:
-            curve.append(read(distillation.average.module, done))
+            curve.append(read(cast(SeededAttention, distillation.average.module), done))
     weights = {name: value.contiguous() for name, value in distillation.average.module.state_dict().items()}
     save_file(weights, out / f"{cell.name}.safetensors")
     return {

@@ -41,6 +41,8 @@ class SeededAttention(nn.Module):
     It starts as the unguided teacher, as a student starts from its teacher's weights.
     """
 
+    waves: torch.Tensor
+
     def __init__(self, world: Mixture, seeds: int, width: int) -> None:
         super().__init__()
         self.seeds, slots = seeds, CLASSES * MODES
