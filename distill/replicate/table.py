@@ -36,10 +36,13 @@ GRID_POINT = replace(PAPER, name="at-grid-point", k=(8, 8), teacher_grid=AT_GRID
 
 STRONG = (
     replace(GRID_POINT, name="strong-anchor", lambda_=(0.5, 0.5)),
-    replace(GRID_POINT, name="strong-anchor-later", lambda_=(0.5, 0.5), k=(14, 14)),
     replace(GRID_POINT, name="strong-anchor-one-rollout", lambda_=(0.5, 0.5), critic_rollouts=1),
 )
-"""λ ten times the paper's, to an anchor at the end of the student's first step, or well past it."""
+"""λ ten times the paper's, to an anchor at the end of the student's first step."""
+
+SHORT_PATH = through(STUDENT_GRID[1], before=8, after=2)
+WHOLE_PATH = replace(PAPER, name="whole-path", k=(10, 10), teacher_grid=SHORT_PATH)
+"""The anchor is where the teacher ends, in 10 steps: short ones while the mode is decided, two long ones after."""
 
 BEYOND = (
     GRID_POINT,
@@ -54,23 +57,31 @@ BEYOND = (
     replace(PAPER, name="one-rollout", critic_rollouts=1),
     replace(PAPER, name="unguided-anchor", anchor_guidance=1.0),
     *STRONG,
+    WHOLE_PATH,
+    replace(WHOLE_PATH, name="whole-path-light", lambda_=(0.01, 0.01)),
+    replace(WHOLE_PATH, name="whole-path-one-rollout", critic_rollouts=1),
 )
 """What the paper leaves open: one change each to its setting, then some that go with each other."""
 
+LONG_STEP = (1.0, 0.4, 0.25, 0.1, 0.0)
 COLLAPSE = (
     replace(DMD, name="dmd-16", dimension=16),
     replace(PAPER, name="dp-dmd-16", dimension=16),
+    replace(DMD, name="dmd-16-long-step", dimension=16, student_grid=LONG_STEP),
+    replace(PAPER, name="dp-dmd-16-long-step", dimension=16, student_grid=LONG_STEP, k=(18, 18)),
     replace(DMD, name="dmd-64", dimension=64),
     replace(PAPER, name="dp-dmd-64", dimension=64),
     replace(DMD, name="dmd-late-grid", student_grid=shifted_grid(4, 3.0)),
     replace(DMD, name="dmd-unguided", guidance=1.0, anchor_guidance=1.0),
+    replace(PAPER, name="dp-dmd-unguided", guidance=1.0, anchor_guidance=1.0),
 )
-"""When plain DMD loses modes: in fewer dimensions, with a first step that ends earlier, without guidance."""
+"""When plain DMD loses modes and when the anchor helps: in fewer dimensions, where modes are decided later; there with
+a first step, and an anchor, that go far enough; with a first step that ends earlier; without guidance."""
 
-CHOSEN = "strong-anchor"
-"""The best of BEYOND: the preset for small models. Chosen on world and seeds 0 alone."""
+CHOSEN = "k30"
+"""The best on world and seeds 0: the preset for small models."""
 
-_CHOSEN = next(cell for cell in BEYOND if cell.name == CHOSEN)
+_CHOSEN = next(cell for cell in (*ANCHORS, *BEYOND) if cell.name == CHOSEN)
 CONFIRMED = (
     replace(DMD, name="dmd-again", seed=1),
     replace(PAPER, name="dp-dmd-again", seed=1),

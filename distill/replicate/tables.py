@@ -36,6 +36,7 @@ def every(results: Results) -> dict[str, str]:
     found = {name: of_cells(results, [c for c in cells if c in results]) for name, cells in names.items()}
     found["collapse"] = collapse(results)
     found["gates"] = of_gates(gates.judged(results, "dp-dmd") + gates.paper_signature(results))
+    found["gates-chosen"] = of_gates(gates.judged(results, table.CHOSEN))
     found["gates-preset"] = of_gates(gates.judged(results, "preset", dmd="dmd-again"))
     return found
 
@@ -54,10 +55,11 @@ def collapse(results: Results) -> str:
         ("as in the tables (256 dimensions, first step to .75, guidance 3.5)", "dmd", "dp-dmd"),
         ("64 dimensions", "dmd-64", "dp-dmd-64"),
         ("16 dimensions", "dmd-16", "dp-dmd-16"),
+        ("16 dimensions, first step to .4, K = 18", "dmd-16-long-step", "dp-dmd-16-long-step"),
         ("first step to .9", "dmd-late-grid", "late-grid"),
-        ("teacher without guidance", "dmd-unguided", None),
+        ("teacher without guidance", "dmd-unguided", "dp-dmd-unguided"),
     )
-    head = "| | teacher | DMD ÷ teacher | DP-DMD ÷ teacher | DMD's TV from the teacher |\n|---|---|---|---|---|"
+    head = "| | teacher | DMD ÷ teacher | DP-DMD ÷ teacher | DP-DMD's share of sharp samples |\n|---|---|---|---|---|"
     return "\n".join([head, *(_collapse_row(results, *row) for row in rows)])
 
 
@@ -66,13 +68,14 @@ def of_gates(found: Sequence[gates.Gate]) -> str:
     return "\n".join(["| gate | asked | found | |\n|---|---|---|---|", *rows])
 
 
-def _collapse_row(results: Results, title: str, dmd: str, ours: str | None) -> str:
-    if dmd not in results:
-        return f"| {title} | not run | | | |"
-    teacher = float(of_teacher(results, dmd, "diversity")[0])
-    kept = _interval(ratio(results, ours, "teacher", "diversity")) if ours and ours in results else ""
-    tv = float(last(results, dmd, "tv").mean())
-    return f"| {title} | {teacher:.3f} | {_interval(ratio(results, dmd, 'teacher', 'diversity'))} | {kept} | {tv:.3f} |"
+def _collapse_row(results: Results, title: str, dmd: str, ours: str) -> str:
+    ran = [cell for cell in (dmd, ours) if cell in results]
+    if not ran:
+        return f"| {title} | not run | not run | not run | |"
+    teacher = float(of_teacher(results, ran[0], "diversity")[0])
+    kept = (_interval(ratio(results, c, "teacher", "diversity")) if c in ran else "not run" for c in (dmd, ours))
+    sharp = f"{float(last(results, ours, 'sharp').mean()):.3f}" if ours in ran else ""
+    return f"| {title} | {teacher:.3f} | {' | '.join(kept)} | {sharp} |"
 
 
 def _row(results: Results, cell: str) -> str:

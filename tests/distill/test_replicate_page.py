@@ -1,0 +1,59 @@
+"""docs/replication.md says what the committed results say."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from distill.replicate import gates, table, tables
+
+DOCS = Path(__file__).parents[2] / "docs"
+RESULTS = json.loads((DOCS / "data" / "replication" / "mixture.json").read_text())
+PAGE = (DOCS / "replication.md").read_text()
+
+
+@pytest.mark.parametrize("name", tables.every(RESULTS).keys())
+def test_every_table_of_the_page_is_that_of_the_committed_results(name: str) -> None:
+    start, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
+    assert PAGE.count(start) == 1
+    assert PAGE.split(start)[1].split(end)[0] == tables.every(RESULTS)[name]
+
+
+def test_committed_cells_were_made_with_the_settings_of_the_code() -> None:
+    cells = {cell.name: cell for cell in (*table.every(), *table.CONFIRMED)}
+    assert RESULTS.keys() <= cells.keys()
+    for name, result in RESULTS.items():
+        assert result["cell"] == json.loads(json.dumps(tables.rounded(cells[name].settings())))
+
+
+def result(**final: list[float]) -> dict:
+    seeds = [dict(zip(final, row, strict=True)) for row in zip(*final.values(), strict=True)]
+    teacher = {"diversity": 0.8, "match": 1.0, "sharp": 1.0}
+    return {"curve": [{"updates": 1, "seeds": seeds}], "teacher": {"30": teacher}}
+
+
+def verdicts(dmd: float, ours: float, sharp: float = 1.0) -> list[bool | None]:
+    results = {
+        "dmd": result(diversity=[dmd, dmd + 0.01], match=[1.0, 1.0], sharp=[1.0, 1.0]),
+        "ours": result(diversity=[ours, ours + 0.01], match=[sharp, sharp], sharp=[sharp, sharp]),
+    }
+    return [gate.passed for gate in gates.judged(results, "ours")]
+
+
+def test_each_gate_can_fail() -> None:
+    assert verdicts(0.5, 0.75) == [True, True, True, True, True]
+    assert verdicts(0.7, 0.75) == [False, False, True, True, True]
+    assert verdicts(0.5, 0.9) == [True, True, False, True, True]
+    assert verdicts(0.5, 0.75, sharp=0.9) == [True, True, True, False, False]
+    assert [gate.passed for gate in gates.judged({}, "ours")] == [None] * 5
+
+
+def test_an_order_holds_or_not() -> None:
+    names = ("k1", "k3", "dp-dmd", "k10", "k30")
+
+    def order(values: list[float]) -> bool | None:
+        results = {name: result(diversity=[value]) for name, value in zip(names, values, strict=True)}
+        return next(gate.passed for gate in gates.paper_signature(results) if gate.name == "order of the K rows")
+
+    assert order([0.5, 0.6, 0.7, 0.7, 0.695])
+    assert not order([0.5, 0.6, 0.7, 0.6, 0.7])
