@@ -8,6 +8,7 @@ import json
 import os
 import shlex
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from typing import Any
@@ -34,11 +35,11 @@ def main() -> None:
         containers_are_confined()
         stack.pictures(4)
         print("pictures come back", flush=True)
-        panels, rules = stack.fill_every_panel(seconds=180), stack.check_rules(seconds=60)
+        panels, rules = stack.fill_every_panel(seconds=300), stack.check_rules(seconds=60)
         print(f"Prometheus has data for {panels} expressions of panels and {rules} of rules and alerts", flush=True)
-        two_workers_share(stack)
-        nothing_is_lost(stack, "a restart of Redis", "restart", "redis")
-        nothing_is_lost(stack, "an exchange of both workers", *UP_TWO, "--no-deps", "--force-recreate", "worker")
+        rate = two_workers_share(stack)
+        nothing_is_lost(stack, rate, "a restart of Redis", "restart", "redis")
+        nothing_is_lost(stack, rate, "an exchange of both workers", *UP_TWO, "--no-deps", "--force-recreate", "worker")
 
 
 def containers_are_confined() -> None:
@@ -63,14 +64,16 @@ def _inside(service: str) -> tuple[str, str, str, str, str]:
     return user, capabilities, no_new_privileges, memory, root
 
 
-def two_workers_share(stack: Stack) -> None:
+def two_workers_share(stack: Stack) -> float:
+    """Images a second of both."""
     _compose(*UP_TWO, "worker")
     wait_until(
         lambda: len(stack.query('up{job="worker"} == 1')) == 2, 60, lambda: "Prometheus does not see the second worker"
     )
-    before, images = stack.images_by_worker(), 512
-    with ThreadPoolExecutor(16) as pool:
-        list(pool.map(stack.pictures, [8] * (images // 8)))
+    before, images, began = stack.images_by_worker(), 128, time.monotonic()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(stack.pictures, [4] * (images // 4)))
+    rate = images / (time.monotonic() - began)
 
     def shares() -> list[float]:
         return sorted((count - before.get(name, 0)) / images for name, count in stack.images_by_worker().items())
@@ -78,12 +81,18 @@ def two_workers_share(stack: Stack) -> None:
     wait_until(lambda: sum(shares()) > 0.999, 60, lambda: f"the workers report {shares()} of {images} images")
     assert len(shares()) == 2, shares()
     assert shares()[0] >= LEAST_SHARE, shares()
-    print(f"two workers share {images} images: {shares()[0]:.0%} and {shares()[1]:.0%}", flush=True)
+    print(
+        f"two workers share {images} images, {shares()[0]:.0%} and {shares()[1]:.0%}: {rate:.1f} a second", flush=True
+    )
+    return rate
 
 
-def nothing_is_lost(stack: Stack, event: str, *command: str) -> None:
-    """All that was acknowledged before `event` is there after it, each image once and fit to be fetched."""
-    jobs = [stack.acknowledged(16) for _ in range(16)]
+def nothing_is_lost(stack: Stack, rate: float, event: str, *command: str) -> None:
+    """All that was acknowledged before `event` is there after it, each image once and fit to be fetched.
+
+    `rate`, in images a second, is for as much work as is not done before the `command` has its effect.
+    """
+    jobs = [stack.acknowledged(16) for _ in range(min(30, max(4, round(20 * rate / 16))))]
     unfinished = sum(stack.job(job)["status"] != "completed" for job in jobs)
     assert unfinished > len(jobs) / 2, f"the workers are through before {event}"
     _compose(*command)
@@ -96,7 +105,7 @@ def nothing_is_lost(stack: Stack, event: str, *command: str) -> None:
                 ended[job] = answer.json()
         return len(ended) == len(jobs)
 
-    wait_until(all_ended, 180, lambda: f"{len(jobs) - len(ended)} of {len(jobs)} jobs never ended")
+    wait_until(all_ended, 300, lambda: f"{len(jobs) - len(ended)} of {len(jobs)} jobs never ended")
     for job in ended.values():
         assert job["status"] == "completed", job
         assert [image["index"] for image in job["images"]] == list(range(16)), job

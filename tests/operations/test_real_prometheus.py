@@ -41,7 +41,8 @@ def test_every_panel_has_data_under_load(tmp_path: Path, free_port: Callable[[],
         with httpx.Client(timeout=60, trust_env=False) as client:
             stack = Stack(client, url, address)
             assert stack.fill_every_panel(seconds=150) > 40
-            assert stack.check_rules(seconds=30) > 20
+            # The Redis that `fourstep up` brings has no limit of memory to come near.
+            assert stack.check_rules(seconds=30, without=("FourstepRedisMemory",)) > 20
     finally:
         for process in (scraper, up):
             process.terminate()
