@@ -53,7 +53,7 @@ models: $(VENV)/test.stamp  ## Make the bundled models again from the artwork (h
 	$(BIN)/fourstep distill train --config distill/configs/emoji.yaml --run build/emoji/student --out models/emoji-student
 
 bench-scaling: $(VENV)/test.stamp  ## What an image costs Redis; simulated and real workers; the tables of docs/scaling.md
-	$(BIN)/python -m bench.scaling
+	OMP_NUM_THREADS=1 $(BIN)/python -m bench.scaling
 	$(BIN)/pip install --quiet --editable '.[docs]'
 	$(BIN)/python -m bench.scaling_tables
 

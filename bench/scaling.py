@@ -9,31 +9,38 @@ import asyncio
 import json
 import os
 import random
-import statistics
 import subprocess
 import sys
-from contextlib import ExitStack
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from itertools import islice, product, takewhile
 from pathlib import Path
 from typing import Any
 
 import httpx
+import torch
 from redis import Redis
 
-from bench import http_load
-from bench.front_end import front_end
-from bench.simulation import Device, Simulation, bursty, jobs, poisson, step_level
+from bench import http_load, latency_model
+from bench.front_end import Stack, front_end
+from bench.scaling_calibration import Costs, engine_costs, outside
+from bench.simulation import Simulation, bursty, poisson, step_level
+from jobs.settings import WorkerSettings
+from worker.intake import MOST_HELD
+from worker.model_folder import load
 
 RESULTS = Path(__file__).parent / "results"
 FIXED_S, PER_ROW_S = 0.010, 0.005
-WINDOW = 12
-"""Images that a worker holds at a time: a batch of eight, and half of one at hand."""
+STEPS, MAX_BATCH = 4, 8
+STAND_IN, STUDENT = "stand-in", "bundled student"
+HELD_OF_SEVERAL = 12
+"""Images that one of several workers holds at a time: a batch of eight, and half of one at hand."""
+REQUEST = http_load.post("/generate", json.dumps({"prompt": "a cat"}).encode())
 LOADS = (0.5, 0.7, 0.9)
 WORKERS = (1, 2, 4, 10, 30, 100, 300, 1000)
 REPEATS = 3
-
-
-def device(fixed_s: float = FIXED_S) -> Device:
-    return Device(lambda rows: fixed_s + PER_ROW_S * rows)
 
 
 def redis_cost(num_images: int, calls: int) -> dict[str, Any]:
@@ -70,10 +77,10 @@ def _commands(redis: Redis) -> dict[str, int]:
     return {name.removeprefix("cmdstat_"): stat["calls"] for name, stat in redis.info("commandstats").items()}
 
 
-def measured(workers: int, load: float, seconds: float, seed: int) -> dict[str, float]:
-    """Latency of single images through HTTP, from `workers` real processes at `load` of their capacity."""
+@contextmanager
+def stand_in_workers(workers: int) -> Iterator[Stack]:
+    """The front end with `workers` real processes whose network only takes its time."""
     arguments = ["bench.latency_model", "--fixed", str(FIXED_S), "--per-row", str(PER_ROW_S)]
-    request = http_load.post("/generate", json.dumps({"prompt": "a cat"}).encode())
     with front_end(arguments) as stack, ExitStack() as others:
         environment = os.environ | {"FOURSTEP_REDIS_URL": stack.redis_url, "FOURSTEP_METRICS_PORT": "0"}
         for _ in range(workers - 1):
@@ -81,77 +88,99 @@ def measured(workers: int, load: float, seconds: float, seed: int) -> dict[str, 
             others.callback(other.wait)
             others.callback(other.terminate)
         _wait_for_workers(stack.port, workers)
-        rate = load * workers * device().capacity
-        answers = asyncio.run(http_load.open_loop(stack.port, rate, seconds, lambda: request, seed))
-    assert set(answers.counts) == {200}, answers.counts
-    return {"p50": answers.quantile(0.5), "p99": answers.quantile(0.99)}
+        yield stack
 
 
 def _wait_for_workers(port: int, workers: int) -> None:
     url = f"http://127.0.0.1:{port}/models"
     while len(httpx.get(url, trust_env=False).json()["models"][0]["workers"]) < workers:
-        pass
+        time.sleep(0.2)
+    time.sleep(WorkerSettings().lease_s / 3)  # then each knows whether it is alone
 
 
-def simulated(workers: int, load: float, count: int, seed: int, burst: int = 1) -> dict[str, float]:
-    dice, rate = random.Random(seed), load * workers * device().capacity
-    times = poisson(rate, dice) if burst == 1 else bursty(rate, dice, burst)
-    report = Simulation(device(), step_level(device()), workers, WINDOW).run(jobs(times, [1], count, dice))
-    return {"p50": report.quantile(0.5), "p99": report.quantile(0.99), "mean_batch": report.mean_batch}
+def measured(port: int, rate: float, seconds: float, seed: int) -> dict[str, float]:
+    """Latency of single images through HTTP, under Poisson arrivals."""
+    answers = asyncio.run(http_load.open_loop(port, rate, seconds, lambda: REQUEST, seed))
+    assert set(answers.counts) == {200}, answers.counts
+    return {"images": answers.counts[200], "p50": answers.quantile(0.5), "p99": answers.quantile(0.99)}
 
 
-def validation(seconds: float) -> list[dict[str, Any]]:
-    """Real processes beside the simulation, in turns."""
+def simulated(cost: Costs, workers: int, times: Iterable[float]) -> dict[str, float]:
+    """The same of single images that arrive at `times`."""
+    device = cost.device(STEPS)
+    window = HELD_OF_SEVERAL * (MOST_HELD if workers == 1 else 1)
+    report = Simulation(device, step_level(device), workers, window).run([(now, 1) for now in times])
+    quantiles = {name: report.quantile(share) + cost.outside for name, share in (("p50", 0.5), ("p99", 0.99))}
+    return quantiles | {"mean_batch": report.mean_batch}
+
+
+def costs() -> dict[str, Any]:
+    """Of the stand-in, and of the bundled student on one thread; what is outside the engine is the same for both."""
+    stand_in = engine_costs(latency_model.sleeping_model(FIXED_S, PER_ROW_S), MAX_BATCH, 30)
+    with stand_in_workers(1) as stack:
+        asyncio.run(http_load.closed_loop(stack.port, 1, 20, lambda: REQUEST))
+        around = outside(stack.port, REQUEST, stand_in, STEPS, 200)
+    settings = WorkerSettings()
+    torch.set_num_threads(1)
+    student = engine_costs(load(settings.model, "cpu", "float32", STEPS), MAX_BATCH, 10)
+    return {STAND_IN: replace(stand_in, outside=around).written(), STUDENT: replace(student, outside=around).written()}
+
+
+def validation(cost: Costs, workers: int, seconds: float) -> list[dict[str, Any]]:
+    """Real processes beside the simulation, given the very times at which the calls of each run came."""
     rows = []
-    for workers in (1, 2):
-        for load in LOADS[:2]:
-            real = [measured(workers, load, seconds, seed) for seed in range(REPEATS)]
-            ideal = [simulated(workers, load, 20_000, seed) for seed in range(REPEATS)]
-            row: dict[str, Any] = {"workers": workers, "load": load}
-            for quantile in ("p50", "p99"):
-                row[f"measured_{quantile}_ms"] = round(1000 * statistics.median(run[quantile] for run in real), 1)
-                row[f"simulated_{quantile}_ms"] = round(1000 * statistics.median(run[quantile] for run in ideal), 1)
-            rows.append(row)
-            print(json.dumps(row), flush=True)
+    with stand_in_workers(workers) as stack:
+        for share, seed in product(LOADS[:2], range(REPEATS)):
+            rate = share * workers * cost.device(STEPS).capacity
+            real = measured(stack.port, rate, seconds, seed)
+            times = takewhile(lambda now: now < seconds, poisson(rate, random.Random(seed)))
+            about = {"workers": workers, "load": share, "seed": seed, "images": real["images"]}
+            rows.append(about | _side_by_side(real, simulated(cost, workers, times)))
+            print(json.dumps(rows[-1]), flush=True)
     return rows
 
 
-def course() -> list[dict[str, Any]]:
+def _side_by_side(real: dict[str, float], ideal: dict[str, float]) -> dict[str, float]:
+    kinds = {"measured": real, "simulated": ideal}
+    return {f"{kind}_{name}_ms": round(1000 * run[name], 1) for kind, run in kinds.items() for name in ("p50", "p99")}
+
+
+def course(name: str, cost: Costs) -> list[dict[str, Any]]:
     """Latency and cost from 1 to 1,000 workers, under even and under bursty arrivals of the same rate."""
-    rows = []
-    for workers in WORKERS:
-        for load in LOADS:
-            for burst in (1, 8 * workers):
-                run = simulated(workers, load, max(20_000, 100 * workers), 0, burst)
-                rows.append(
-                    {
-                        "workers": workers,
-                        "load": load,
-                        "burst": burst,
-                        "p50_ms": round(1000 * run["p50"], 1),
-                        "p99_ms": round(1000 * run["p99"], 1),
-                        "mean_batch": round(run["mean_batch"], 2),
-                        "worker_ms_per_image": round(1000 / (load * device().capacity), 2),
-                    }
-                )
+    rows, capacity = [], cost.device(STEPS).capacity
+    for workers, share in product(WORKERS, LOADS):
+        for burst in (1, 8 * workers):
+            dice, rate = random.Random(0), share * workers * capacity
+            times = poisson(rate, dice) if burst == 1 else bursty(rate, dice, burst)
+            run = simulated(cost, workers, islice(times, max(20_000, 100 * workers)))
+            about = {"device": name, "workers": workers, "load": share, "burst": burst}
+            latency = {f"{quantile}_ms": round(1000 * run[quantile], 1) for quantile in ("p50", "p99")}
+            paid = {"worker_ms_per_image": round(1000 / (share * capacity), 2)}
+            rows.append(about | latency | {"mean_batch": round(run["mean_batch"], 2)} | paid)
     return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.scaling", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=20, help="length of each run of real workers")
-    parser.add_argument("--only", choices=["redis", "validation", "course"])
+    parser.add_argument("--seconds", type=float, default=35, help="length of each run of real workers")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="counts of real workers")
+    parser.add_argument("--only", choices=["redis", "costs", "validation", "course"])
     parser.add_argument("--out", type=Path, default=RESULTS / "scaling.json")
     arguments = parser.parse_args()
     report: dict[str, Any] = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
-    report |= {"cores": os.cpu_count(), "step_seconds": f"{FIXED_S} + {PER_ROW_S} x bucket"}
+    report |= {"cores": os.cpu_count(), "stand_in_step_seconds": f"{FIXED_S} + {PER_ROW_S} x bucket"}
     if arguments.only in (None, "redis"):
         report["redis"] = [redis_cost(1, 2000), redis_cost(4, 1000)]
         report["redis_bytes_per_waiting_image"] = round(waiting_bytes())
+    if arguments.only in (None, "costs"):
+        report["costs"] = costs()
+    known = {name: Costs.read(figures) for name, figures in report["costs"].items()}
     if arguments.only in (None, "validation"):
-        report["validation"] = validation(arguments.seconds)
+        others = [run for run in report.get("validation", []) if run["workers"] not in arguments.workers]
+        runs = [run for count in arguments.workers for run in validation(known[STAND_IN], count, arguments.seconds)]
+        report["validation"] = sorted(others + runs, key=lambda run: run["workers"])
     if arguments.only in (None, "course"):
-        report["course"] = course()
+        report["course"] = [row for name, cost in known.items() for row in course(name, cost)]
     arguments.out.parent.mkdir(exist_ok=True)
     arguments.out.write_text(json.dumps(report, indent=1) + "\n")
 
