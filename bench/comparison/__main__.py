@@ -7,6 +7,8 @@ import argparse
 import importlib.metadata
 import json
 import os
+import signal
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -118,6 +120,7 @@ def _versions() -> dict[str, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.comparison", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short round, in five minutes")
+    parser.add_argument("--shared", action="store_true", help="the machine has other work: said on the page")
     asked = parser.parse_args()
     variant, tunings = (QUICK if asked.quick else FULL), _tunings()
     os.sched_setaffinity(0, {FRONT_CORE})
@@ -126,6 +129,7 @@ def main() -> None:
     def save() -> None:
         facts = {
             "variant": "quick" if asked.quick else "full",
+            "shared": asked.shared,
             "minutes": round((time.perf_counter() - began) / 60, 1),
             "versions": _versions(),
             "tuned_by_grid": bool(tunings),
@@ -141,4 +145,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the running system is stopped, too
     main()

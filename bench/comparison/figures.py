@@ -55,9 +55,15 @@ def interval(
 
 
 def block_rates(finished: Sequence[float], blocks: int) -> list[float]:
-    """Seconds after which each of the images was done → images a second in each of `blocks` equal parts of them."""
-    ordered = [0.0, *sorted(finished)]
-    size = len(finished) // blocks
-    ends = [ordered[size * block] for block in range(blocks)] + [ordered[-1]]
-    counts = [size] * (blocks - 1) + [len(finished) - size * (blocks - 1)]
-    return [count / (end - begin) for count, begin, end in zip(counts, ends, ends[1:], strict=False)]
+    """Seconds after which each of the images was done → images a second in each of `blocks` equal parts of them.
+
+    A part that took no time, of images that came together, counts with the next.
+    """
+    ordered, rates, since, counted = sorted(finished), list[float](), 0.0, 0
+    for block in range(1, blocks + 1):
+        upto = len(ordered) * block // blocks
+        end = ordered[upto - 1] if upto else 0.0
+        if end > since:
+            rates.append((upto - counted) / (end - since))
+            since, counted = end, upto
+    return rates

@@ -5,16 +5,19 @@ The prose is in page_template.md; every figure in it is a placeholder that is fi
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 from string import Template
 from typing import Any
 
 from bench import results_file
-from bench.comparison.aims import OURS, aims
+from bench.comparison.aims import OURS, aims, no_crash
+from bench.comparison.crash import RECOVERY_S
 from bench.comparison.figures import SLO
 from bench.comparison.summary import mean_batch, summary
 from bench.comparison.systems import BATCH_SIZES, WAITS_S, Tuning
 from bench.comparison.trace import CALLS, DEADLINE
+from bench.comparison.user_lines import counted
 from bench.comparison.visit import LOAD, OVERLOAD
 from bench.peers.latency_engine import FIXED_S, PER_ROW_S, STEPS
 
@@ -26,54 +29,83 @@ ENGINES = {
     "latency-model": "latency model",
 }
 NOT_MEASURED = "not measured"
+UNTOLD = "not told: they need a machine without other work"
+PLOTS = """![Images a second at saturation](images/benchmarks-throughput.png)
+
+![Latency of the trace](images/benchmarks-latency.png)"""
 
 
 def page(results: Path = results_file.RESULTS) -> str:
-    """The whole page; raises FileNotFoundError without the JSON of a comparison."""
-    comparison = _read(results / "comparison.json")
+    """The whole page; what has not been run yet is said to be not measured."""
+    crash = _optional(results, "comparison_crash")
+    always = {
+        "calls": CALLS,
+        "deadline": f"{DEADLINE:g}",
+        "load": f"{100 * LOAD:.0f}%",
+        "overload": f"{100 * OVERLOAD:.0f}%",
+        "fixed_ms": f"{1000 * FIXED_S:g}",
+        "per_row_ms": f"{1000 * PER_ROW_S:g}",
+        "steps": STEPS,
+        "batch_sizes": _listed(BATCH_SIZES),
+        "waits_ms": _listed([f"{1000 * wait:g}" for wait in WAITS_S]),
+        "slo": f"{SLO:g}",
+        "crash": _crash(crash),
+        "profile": _profile(_optional(results, "comparison_profile")),
+        "gpu": _gpu(_optional(results, "gpu")),
+    }
+    comparison = _optional(results, "comparison")
+    run = _measured(results, comparison, crash) if comparison else _without_run(crash)
+    return Template(TEMPLATE.read_text()).substitute(always | run)
+
+
+def _without_run(crash: dict[str, Any] | None) -> dict[str, str]:
+    """What the page says before the first run: lines of code are counted, and aims that trials settle are judged."""
+    timed = ("bare", "sampler", "diffusers", "latency_model", "overload_table", "batches", "equality", "tuning")
+    lines = [[_bold(name), str(count)] for name, count in counted().items()]
+    settled = [asdict(no_crash(crash))] if crash else []
+    left = "Every other aim waits for a run on a machine without other work."
+    return dict.fromkeys(timed, NOT_MEASURED) | {
+        "origin": "No run of the whole on a machine without other work has been committed yet.",
+        "tuned": "",
+        "plots": "",
+        "aims": f"{_aims(settled, timed=False)}\n\n{left}",
+        "resources": table(["", "lines of user code"], lines),
+    }
+
+
+def _measured(results: Path, comparison: dict[str, Any], crash: dict[str, Any] | None) -> dict[str, str]:
     rounds = json.loads((results / "comparison_rounds.json").read_text())
-    figures, crash, tuning = (
-        summary(rounds),
-        _optional(results, "comparison_crash"),
-        _optional(results, "comparison_tuning"),
-    )
-    teacher = rounds[-1]["teacher"]
-    return Template(TEMPLATE.read_text()).substitute(
-        {
-            "run": _run(comparison, len(rounds)),
-            "machine": _machine(comparison["machine"]),
-            "versions": ", ".join(f"{name} {version}" for name, version in comparison["versions"].items()),
-            "calls": CALLS,
-            "deadline": f"{DEADLINE:g}",
-            "load": f"{100 * LOAD:.0f}%",
-            "overload": f"{100 * OVERLOAD:.0f}%",
-            "fixed_ms": f"{1000 * FIXED_S:g}",
-            "per_row_ms": f"{1000 * PER_ROW_S:g}",
-            "steps": STEPS,
-            "batch_sizes": _listed(BATCH_SIZES),
-            "waits_ms": _listed([f"{1000 * wait:g}" for wait in WAITS_S]),
-            "slo": f"{SLO:g}",
-            "tuned": _tuned(comparison),
-            "bare": _bare(figures, teacher),
-            "aims": _aims(aims(figures, teacher, crash)),
-            "sampler": _speed(figures, "sampler"),
-            "diffusers": _speed(figures, "diffusers"),
-            "latency_model": _speed(figures, "latency-model"),
-            "overload_table": _overload(figures),
-            "batches": _batches(figures),
-            "resources": _resources(figures, comparison["user_lines"]),
-            "equality": _equality(figures),
-            "crash": _crash(crash),
-            "tuning": _tuning(tuning, comparison["tuning"]),
-            "profile": _profile(_optional(results, "comparison_profile")),
-            "gpu": _gpu(_optional(results, "gpu")),
-        }
-    )
+    figures, teacher, timed = summary(rounds), rounds[-1]["teacher"], not comparison["shared"]
+    versions = ", ".join(f"{name} {version}" for name, version in comparison["versions"].items())
+    run = f"Made by {_run(comparison, len(rounds))}, on {_machine(comparison['machine'])}. {_quiet(comparison)}"
+    return {
+        "origin": f"{run}\n\nVersions: {versions}.",
+        "tuned": _tuned(comparison),
+        "bare": _bare(figures, teacher) if timed else UNTOLD,
+        "aims": _aims(aims(figures, teacher, crash), timed),
+        "sampler": _speed(figures, "sampler") if timed else UNTOLD,
+        "plots": PLOTS if timed else "",
+        "diffusers": _speed(figures, "diffusers") if timed else UNTOLD,
+        "latency_model": _speed(figures, "latency-model") if timed else UNTOLD,
+        "overload_table": _overload(figures) if timed else UNTOLD,
+        "batches": _batches(figures) if timed else UNTOLD,
+        "resources": _resources(figures, comparison["user_lines"], timed),
+        "equality": _equality(figures),
+        "tuning": _tuning(_optional(results, "comparison_tuning"), comparison["tuning"]),
+    }
 
 
 def _run(comparison: dict[str, Any], rounds: int) -> str:
     kinds = {"full": f"`make bench`, {rounds} rounds", "quick": f"`make bench QUICK=1`, {rounds} short round"}
     return f"{kinds[comparison['variant']]}, {comparison['minutes']:g} minutes"
+
+
+def _quiet(comparison: dict[str, Any]) -> str:
+    if not comparison["shared"]:
+        return "Nothing else ran on the machine."
+    return (
+        f"**The machine had other work to do meanwhile**, so counts and memory are told here, and times are {UNTOLD}."
+    )
 
 
 def _tuned(comparison: dict[str, Any]) -> str:
@@ -99,7 +131,9 @@ def _bare(figures: dict[str, Any], teacher: dict[str, Any]) -> str:
     return table(["engine in a loop, no server", "images/s", "1 / 2 / 4 images alone"], rows)
 
 
-def _aims(found: list[dict[str, Any]]) -> str:
+def _aims(found: list[dict[str, Any]], timed: bool) -> str:
+    if not timed:
+        found = [aim if aim["counted"] else {**aim, "value": None, "met": None} for aim in found]
     words = {True: "met", False: "**missed**", None: NOT_MEASURED}
     values = [NOT_MEASURED if aim["value"] is None else f"{aim['value']:g}" for aim in found]
     rows = [[aim["what"], aim["target"], value, words[aim["met"]]] for aim, value in zip(found, values, strict=True)]
@@ -158,12 +192,13 @@ def _batches(figures: dict[str, Any]) -> str:
     )
 
 
-def _resources(figures: dict[str, Any], lines: dict[str, int]) -> str:
+def _resources(figures: dict[str, Any], lines: dict[str, int], timed: bool) -> str:
     rows = []
     for name, one in figures["sampler"]["systems"].items():
-        cold = [f"{one['first_picture_s']:.1f}", f"{one['memory_mib']:.0f}"]
-        rows.append([_bold(name), *cold, f"{one['replay']['cpu_ms_per_image']:.0f}", str(lines[name])])
-    return table(["", "start to first picture, s", "memory, MiB", "CPU per image, ms", "lines of user code"], rows)
+        told = [f"{one['first_picture_s']:.1f}", f"{one['replay']['cpu_ms_per_image']:.0f}"] if timed else []
+        rows.append([_bold(name), f"{one['memory_mib']:.0f}", str(lines[name]), *told])
+    times = ["start to first picture, s", "CPU per image, ms"] if timed else []
+    return table(["", "memory, MiB", "lines of user code", *times], rows)
 
 
 def _equality(figures: dict[str, Any]) -> str:
@@ -183,10 +218,14 @@ def _crash(crash: dict[str, Any] | None) -> str:
         return NOT_MEASURED
     rows = []
     for name, one in crash["systems"].items():
-        again = one["serves_again_s"]
-        back = "not by itself" if again is None else f"{again:g} s"
-        rows.append([_bold(name), str(one["calls"]), str(one["lost"]), str(one["duplicated"]), back])
-    return table(["", "calls", "lost", "duplicated", "serves again after"], rows)
+        seconds = one["serves_again_s"]
+        again = (
+            f"not within {RECOVERY_S:g} s" if seconds is None else "yes" if crash["shared"] else f"after {seconds:g} s"
+        )
+        rows.append([_bold(name), str(one["calls"]), str(one["lost"]), str(one["duplicated"]), again])
+    told = table(["", "calls", "lost", "duplicated", "serves again by itself"], rows)
+    shared = "\n\nThe machine had other work to do meanwhile, so a system may come back sooner on a quiet one."
+    return told + shared if crash["shared"] else told
 
 
 def _tuning(tuning: dict[str, Any] | None, used: dict[str, Any]) -> str:

@@ -57,15 +57,25 @@ def test_a_run_leaves_figures_and_every_answer(results: Path) -> None:
 
 
 def test_the_page_tells_them(results: Path) -> None:
-    (results / "comparison_crash.json").write_text(json.dumps({"systems": {"fourstep": KILLED}}))
+    (results / "comparison_crash.json").write_text(json.dumps({"shared": True, "systems": {"fourstep": KILLED}}))
     (results / "gpu.json").write_text(json.dumps({"ran": False}))
     told = page.page(results)
     assert "| teacher ÷ student, time of an image | ≥ 12 | 12.5 | met |" in told
     assert "| one image alone: service − bare engine, ms | ≤ 10 | 5 | met |" in told
-    assert "| **fourstep** | 24 | 0 | 0 | 4 s |" in told
+    assert "| **fourstep** | 24 | 0 | 0 | yes |" in told
     assert "| our sampler | **fourstep, strict** | 100% | 4 of 4 |" in told
     assert "| Ray Serve | 105" not in told  # it did not start, and is not made up
     assert "$" not in told
+
+
+def test_no_time_is_told_of_a_machine_with_other_work(results: Path) -> None:
+    figures = json.loads((results / "comparison.json").read_text())
+    (results / "comparison.json").write_text(json.dumps({**figures, "shared": True}))
+    told = page.page(results)
+    assert "| teacher ÷ student, time of an image | ≥ 12 | not measured | not measured |" in told
+    assert "| strict images bit-equal to solo, % | ≥ 100 | 100 | met |" in told
+    assert "105" not in told.partition("## How it was measured")[2]
+    assert "images/s at 16" not in told.partition("## The grid")[0]
 
 
 def test_its_plots_are_drawn(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
