@@ -11,6 +11,8 @@ from distill.noise_schedule import shifted_grid
 
 STUDENT_GRID = (1.0, 0.75, 0.5, 0.25, 0.0)
 TEACHER_STEPS = 30
+NOISE_SEEDS = (1, 2)
+"""Of the noise that students and teacher are measured with, and of that for the teacher's histogram."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,9 @@ class Cell:
             object.__setattr__(self, "critic_rollouts", implied["critic_updates"])
         if self.critic_updates and self.critic_updates % self.critic_rollouts:
             raise ValueError(f"{self.name}: {self.critic_updates} critic updates from {self.critic_rollouts} rollouts")
+
+        if self.seed in NOISE_SEEDS:
+            raise ValueError(f"{self.name}: seed {self.seed} draws the noise that is measured; a world needs another")
 
     def at(self, update: int, generator: torch.Generator) -> Method:
         """The losses' settings in student update `update`."""

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from distill.evaluation import metrics
 from distill.noise_schedule import FLOW, Predict, shifted_grid
-from distill.replicate.cell import TEACHER_STEPS
+from distill.replicate.cell import NOISE_SEEDS, TEACHER_STEPS
 from distill.replicate.mixture import CLASSES, MODES, WITHIN, Mixture
 
 
@@ -39,8 +39,8 @@ def teacher_samples(
 
 
 def reference(world: Mixture, guidance: float, samples: int, many: int) -> Reference:
-    own = teacher_samples(world, guidance, samples, seed=1)
-    histogram = _histogram(world, teacher_samples(world, guidance, many, seed=2))
+    own = teacher_samples(world, guidance, samples, seed=NOISE_SEEDS[0])
+    histogram = _histogram(world, teacher_samples(world, guidance, many, seed=NOISE_SEEDS[1]))
     return Reference(own, world.nearest(own)[0], histogram)
 
 
@@ -49,7 +49,7 @@ def student_samples(
     predict: Predict, dimension: int, seeds: int, grid: tuple[float, ...], samples: int
 ) -> torch.Tensor:
     """Of every seed's student, from the same noise: [seeds · CLASSES · samples, D]."""
-    return FLOW.solve(predict, noise(dimension, samples, seed=1).repeat(seeds, 1), grid)
+    return FLOW.solve(predict, noise(dimension, samples, seed=NOISE_SEEDS[0]).repeat(seeds, 1), grid)
 
 
 def measure(world: Mixture, made: torch.Tensor, teacher: Reference) -> dict[str, float]:

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from safetensors.torch import save_file
 
 from distill.replicate import measures
-from distill.replicate.cell import Cell
+from distill.replicate.cell import NOISE_SEEDS, Cell
 from distill.replicate.mixture import Mixture
 from distill.replicate.seeded_attention import SeededAttention
 from distill.replicate.students import Distillation, Size, started
@@ -97,5 +97,5 @@ def _measured(cell: Cell, size: Size, out: Path, told: Any) -> dict[str, Any]:
 
 
 def _teacher(world: Mixture, cell: Cell, size: Size, teacher: measures.Reference, steps: int) -> dict[str, float]:
-    made = measures.teacher_samples(world, cell.guidance, size.samples, seed=1, steps=steps)
+    made = measures.teacher_samples(world, cell.guidance, size.samples, NOISE_SEEDS[0], steps)
     return measures.measure(world, made, teacher)

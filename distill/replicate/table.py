@@ -83,9 +83,9 @@ CHOSEN = "k30"
 
 _CHOSEN = next(cell for cell in (*ANCHORS, *BEYOND) if cell.name == CHOSEN)
 CONFIRMED = (
-    replace(DMD, name="dmd-again", seed=1),
-    replace(PAPER, name="dp-dmd-again", seed=1),
-    replace(_CHOSEN, name="preset", seed=1),
+    replace(DMD, name="dmd-again", seed=100),
+    replace(PAPER, name="dp-dmd-again", seed=100),
+    replace(_CHOSEN, name="preset", seed=100),
 )
 """Another drawing of the world, of the starts and of all noise, for judging the one chosen."""
 

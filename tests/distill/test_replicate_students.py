@@ -117,6 +117,11 @@ def test_a_grid_can_visit_the_students_first_level() -> None:
     assert all(after < before for before, after in itertools.pairwise(grid))
 
 
+def test_a_world_is_not_drawn_like_the_noise_it_is_measured_with() -> None:
+    with pytest.raises(ValueError, match="noise"):
+        Cell("cell", seed=1)
+
+
 def test_every_cell_has_a_name_of_its_own_and_its_settings_hold() -> None:
     cells = table.every()
     assert len({cell.name for cell in cells}) == len(cells)
