@@ -131,8 +131,11 @@ def half_load(stack: Stack, rate: float, seconds: float) -> dict[str, Any]:
 
 
 def memory(stack: Stack, images: int) -> dict[str, Any]:
-    """Resident memory of each part after each tenth of `images`."""
-    request, course = _request(8), []
+    """Resident memory of each part after each tenth of `images`, whose jobs are kept for ten seconds.
+
+    Redis keeps a settled job until its deadline plus the TTL, so it grows for that long and then stays level.
+    """
+    request, course = _request(8, timeout=TTL_S), []
     for _ in range(10):
         asyncio.run(http_load.closed_loop(stack.port, 32, images // 80, lambda: request))
         course.append({name: round(part.resident_mib, 1) for name, part in stack.parts.items()})

@@ -2,6 +2,7 @@
 
 import torch
 
+from distill.emoji.captions import STYLE_WORDS, wordings
 from distill.emoji.encoder import EmojiEncoder, Reading
 from distill.emoji.world import EMOJI, STYLES
 from distill.evaluation import emoji, metrics
@@ -24,6 +25,13 @@ def fitting(prompt: str) -> list[int]:
     }
     most = max(len(word) for words in found.values() for word in words)
     return [i for i, words in found.items() if any(len(word) == most for word in words)]
+
+
+def test_no_name_is_asked_in_a_wording_of_the_training() -> None:
+    names = [name for one in EMOJI for name in one.names]
+    trained = {text.lower() for name in names for style in (None, *STYLE_WORDS) for text in wordings(name, style)}
+    assert len(PROMPTS[emoji.NAMES]) >= 64
+    assert not trained & {prompt.lower() for prompt in PROMPTS[emoji.NAMES]}
 
 
 def test_the_longest_word_decides_what_a_prompt_means() -> None:
