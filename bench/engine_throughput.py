@@ -20,6 +20,7 @@ from worker.device_thread import DeviceThread
 from worker.engine import Engine
 from worker.generate import generate
 from worker.model_folder import ServedModel, device_and_dtype, load
+from worker.native_bfloat16 import computes_bfloat16
 from worker.startup import quiet_libraries
 
 Make = Callable[[Sequence[str]], Any]
@@ -38,12 +39,18 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
+    native = computes_bfloat16(device_and_dtype("auto", "auto")[0])
     parser.add_argument("--model", default=str(BUNDLED_MODEL))
     parser.add_argument("--batches", type=int, nargs="+", default=[4, 8, 16])
     parser.add_argument("--images", type=int, default=16, help="images in one timed call")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
-    parser.add_argument("--compile", nargs="*", default=["bfloat16"], help="dtypes that the engine also runs compiled")
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"] if native else ["float32"])
+    parser.add_argument(
+        "--compile",
+        nargs="*",
+        default=["bfloat16"] if native else ["float32"],
+        help="dtypes that the engine also runs compiled",
+    )
     return parser.parse_args()
 
 

@@ -14,13 +14,12 @@ StepTimes = Mapping[Size, Mapping[int, float]]
 PATIENCE_S = 60.0
 """A row ranks as if its deadline were at most this long after its creation, so that nothing starves it."""
 
-FORESEEN = 0.5
 FEW_JOBS = 2
-"""Behind a batch wait not only the jobs that are here but also those to come: `FORESEEN` for every job here above
-`FEW_JOBS`. So a short queue is served for the least mean latency, and a long one for throughput."""
+"""Behind a batch wait not only the jobs that are here but also those to come: as many as are here above `FEW_JOBS`. So
+a short queue is served for the least mean latency, and a longer one more and more for throughput."""
 
-UNSEEN_JOBS = 8.0
-"""What counts as waiting behind those that are here when more wait in the queue than the worker has claimed."""
+BACKLOG = 2
+"""When more jobs wait than this many of the largest batches hold, throughput alone counts."""
 
 HORIZON_ROWS = 64
 """How many rows ahead the batch size is thought through."""
@@ -88,23 +87,27 @@ def by_urgency(candidates: Sequence[Candidate], step_times: StepTimes) -> list[C
     unless that waits already for longer than the difference of their work. Within a job, rows that could end up
     alone at its end go first, then those that are nearest to their own end.
     """
-    most_efficient = {
-        size: min(times, key=lambda rows: (times[rows] / rows, rows)) for size, times in step_times.items()
-    }
+    best_batch = {size: most_efficient(times) for size, times in step_times.items()}
     steps_left = Counter[str]()
     seconds_left: defaultdict[str, float] = defaultdict(float)
     for row in candidates:
-        rows = most_efficient[row.size]
+        rows = best_batch[row.size]
         steps_left[row.job] += row.steps_left
         seconds_left[row.job] += row.steps_left * step_times[row.size][rows] / rows
 
     def rank(row: Candidate) -> tuple[float, float, str, bool, int, str]:
         patience = row.created + PATIENCE_S
         deadline = patience if row.deadline is None else min(row.deadline, patience)
-        trails = row.steps_left * most_efficient[row.size] >= steps_left[row.job]
+        trails = row.steps_left * best_batch[row.size] >= steps_left[row.job]
         return deadline + seconds_left[row.job], row.created, row.job, not trails, row.steps_left, row.key
 
     return sorted(candidates, key=rank)
+
+
+def most_efficient(times: Mapping[int, float], rows: int | None = None) -> int:
+    """The batch size that makes the most images a second when `rows` wait, by default any number; of several the
+    smallest."""
+    return min(times, key=lambda size: (times[size] / min(size, rows or size), size))
 
 
 def batch_size(jobs: Sequence[str], times: Mapping[int, float], crowded: bool = False) -> int:
@@ -112,11 +115,14 @@ def batch_size(jobs: Sequence[str], times: Mapping[int, float], crowded: bool = 
 
     Cuts the order into batches so that the jobs here, and those foreseen, wait the least in total: each batch costs
     its time for every job that is not done before it. Where a batch of two takes as long as one, two go together;
-    where it takes twice as long, one goes after the other. The result is the first of these batches.
+    where it takes twice as long, one goes after the other. The result is the first of these batches. In a backlog it
+    is the batch that makes the most images a second.
     """
     last_row = {job: index for index, job in enumerate(jobs)}
     sizes = sorted(times)
-    waiting = FORESEEN * (len(last_row) - FEW_JOBS) + crowded * UNSEEN_JOBS
+    if crowded or len(last_row) > BACKLOG * sizes[-1]:
+        return min(most_efficient(times, len(jobs)), len(jobs))
+    waiting = max(0, len(last_row) - FEW_JOBS)
     least_cost = [0.0] * (len(jobs) + 1)
     rows = 1
     for start in reversed(range(len(jobs))):
