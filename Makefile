@@ -40,9 +40,9 @@ bench-service: $(VENV)/test.stamp  ## The front end and the queue without an eng
 
 bench-engine: $(VENV)/test.stamp  ## The engine against diffusers, strict mode, step-level batching (minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.engine_throughput
+	OMP_NUM_THREADS=1 $(BIN)/python -m bench.engine_arrivals
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.strict
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.bit_identity
-	OMP_NUM_THREADS=1 $(BIN)/python -m bench.engine_arrivals
 	$(BIN)/python -m bench.policies --json bench/results/policies.json
 
 soak: $(VENV)/test.stamp  ## 10,000 images, some cancelled or expired: is each accounted for, does memory stay flat

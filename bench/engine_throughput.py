@@ -1,12 +1,18 @@
-"""Images a second: the engine against StableDiffusion3Pipeline.__call__, same student, same process, interleaved.
+"""Images a second: the engine against StableDiffusion3Pipeline.__call__, same student, interleaved.
 
-On a CPU with one thread, work is counted in seconds of CPU time, so that other processes do not blur the ratios.
+The pipelines have a process of their own, which is set up as torch sets it up, not as a worker is. On a CPU with one
+thread, work is counted in seconds of CPU time, so that other processes do not blur the ratios.
 """
 
 import argparse
 import itertools
+import multiprocessing
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -14,16 +20,18 @@ import torch
 from diffusers import StableDiffusion3Pipeline
 
 from bench import results_file
+from jobs.sampling_contract import SamplingContract
 from jobs.settings import BUNDLED_MODEL
 from worker.compile_thread import compile_shape
 from worker.device_thread import DeviceThread
 from worker.engine import Engine
 from worker.generate import generate
-from worker.model_folder import ServedModel, device_and_dtype, load
+from worker.model_folder import device_and_dtype, load
 from worker.native_bfloat16 import computes_bfloat16
 from worker.startup import quiet_libraries
 
-Make = Callable[[Sequence[str]], Any]
+Make = Callable[[Sequence[str]], float]
+"""Makes one image for each prompt; returns the seconds that it took."""
 
 _numbers = itertools.count()
 
@@ -41,7 +49,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     native = computes_bfloat16(device_and_dtype("auto", "auto")[0])
     parser.add_argument("--model", default=str(BUNDLED_MODEL))
-    parser.add_argument("--batches", type=int, nargs="+", default=[4, 8, 16])
+    parser.add_argument("--batches", type=int, nargs="+", default=[8, 16])
     parser.add_argument("--images", type=int, default=16, help="images in one timed call")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"] if native else ["float32"])
@@ -57,18 +65,20 @@ def _options() -> argparse.Namespace:
 def _run(options: argparse.Namespace) -> dict[str, Any]:
     quiet_libraries()
     contenders: dict[str, Make] = {}
+    clock = _clock(options.model)
+    here, there = multiprocessing.Pipe()
+    multiprocessing.get_context("spawn").Process(target=_pipelines, args=(there, options), daemon=True).start()
     for dtype in options.dtypes:
         model = load(options.model, dtype=dtype)
         for batch in options.batches:
-            contenders[f"pipeline {dtype} eager {batch}"] = _pipeline(options.model, model, batch)
-            contenders[f"engine {dtype} eager {batch}"] = _engine(Engine(model, batch))
+            contenders[f"pipeline {dtype} eager {batch}"] = partial(_elsewhere, here, (dtype, batch))
+            contenders[f"engine {dtype} eager {batch}"] = _engine(Engine(model, batch), clock)
             if dtype in options.compile:
-                contenders[f"engine {dtype} compiled {batch}"] = _engine(_compiled(Engine(model, batch), batch))
-    clock = _clock(options.model)
+                contenders[f"engine {dtype} compiled {batch}"] = _engine(_compiled(Engine(model, batch), batch), clock)
     for make in contenders.values():
         make(["warm-up"] * options.images)
     rates = {
-        kind: _rates(contenders, prompts, options.images, options.repeats, clock)
+        kind: _rates(contenders, prompts, options.images, options.repeats)
         for kind, prompts in (("distinct prompts", _fresh_prompts), ("one prompt", lambda count: ["a cat"] * count))
     }
     clock_name = "CPU seconds" if clock is time.process_time else "seconds"
@@ -85,8 +95,17 @@ def _fresh_prompts(count: int) -> list[str]:
     return [f"cat {next(_numbers)}" for _ in range(count)]
 
 
-def _engine(engine: Engine) -> Make:
-    return lambda prompts: generate(engine, prompts, range(len(prompts)))
+def _timed(make: Callable[[Sequence[str]], Any], clock: Callable[[], float]) -> Make:
+    def timed(prompts: Sequence[str]) -> float:
+        started = clock()
+        make(prompts)
+        return clock() - started
+
+    return timed
+
+
+def _engine(engine: Engine, clock: Callable[[], float]) -> Make:
+    return _timed(lambda prompts: generate(engine, prompts, range(len(prompts))), clock)
 
 
 def _compiled(engine: Engine, batch: int) -> Engine:
@@ -97,10 +116,31 @@ def _compiled(engine: Engine, batch: int) -> Engine:
     return engine
 
 
-def _pipeline(folder: str, model: ServedModel, batch: int) -> Make:
+def _elsewhere(connection: Connection, which: tuple[str, int], prompts: Sequence[str]) -> float:
+    connection.send((which, prompts))
+    return connection.recv()
+
+
+def _pipelines(connection: Connection, options: argparse.Namespace) -> None:
+    """Do what `_elsewhere` asks for: `which` dtype and batch size, and for what prompts."""
+    quiet_libraries()
+    clock = _clock(options.model)
+    made = {
+        (dtype, batch): _timed(_pipeline(options.model, dtype, batch), clock)
+        for dtype in options.dtypes
+        for batch in options.batches
+    }
+    with suppress(EOFError):  # whoever asks has ended
+        while True:
+            which, prompts = connection.recv()
+            connection.send(made[which](prompts))
+
+
+def _pipeline(folder: str, dtype: str, batch: int) -> Callable[[Sequence[str]], None]:
     """As its users load and call it."""
-    contract, network = model.contract, model.network
-    pipeline = StableDiffusion3Pipeline.from_pretrained(folder, dtype=network.dtype).to(network.device)
+    contract = SamplingContract.load(Path(folder))
+    device, torch_dtype = device_and_dtype("auto", dtype)
+    pipeline = StableDiffusion3Pipeline.from_pretrained(folder, dtype=torch_dtype).to(device)
     pipeline.scheduler.set_shift(1.0)  # the grid is taken as it is
     pipeline.set_progress_bar_config(disable=True)
     assert contract.sigmas is not None
@@ -129,14 +169,11 @@ def _rates(
     prompts: Callable[[int], list[str]],
     images: int,
     repeats: int,
-    clock: Callable[[], float],
 ) -> dict[str, float]:
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(repeats):
         for name, make in contenders.items():
-            asked, started = prompts(images), clock()
-            make(asked)
-            seconds[name].append(clock() - started)
+            seconds[name].append(make(prompts(images)))
     return {name: round(images / median(taken), 3) for name, taken in seconds.items()}
 
 

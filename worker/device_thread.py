@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 
 from worker.engine import Engine
+from worker.freed_memory import keep_freed_memory
 from worker.row import Outcome
 
 Result = TypeVar("Result")
@@ -47,6 +48,7 @@ class DeviceThread(threading.Thread):
     def run(self) -> None:
         # Per thread, and inherited by the workers that this thread's first operations start.
         torch.set_flush_denormal(True)
+        keep_freed_memory()
         try:
             self._loop()
         except BaseException as error:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from worker.fast_gelu import use_fast_gelu
 from worker.prompt_embeddings import PromptEmbedding
 from worker.same_weights import on_same_weights
 
@@ -65,6 +66,8 @@ class StableDiffusion3:
         """A twin on the same weights, whose transformer blocks and decoder compile when first run at a shape."""
         twin = copy.copy(self)
         twin._transformer, twin._vae = on_same_weights(self._transformer), on_same_weights(self._vae)
+        if self.device.type == "cpu":
+            use_fast_gelu(twin._transformer)
         # One by one: the blocks are alike, so that the first one's code serves them all.
         for part in (*twin._transformer.transformer_blocks, twin._vae.decoder):
             part.compile(fullgraph=True, dynamic=False)
