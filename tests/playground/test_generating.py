@@ -53,8 +53,12 @@ def test_again_with_this_seed_gives_the_same_picture(playground: Page, server: s
     playground.get_by_role("button", name="Again with seed 22").click()
     (alone,) = addresses(finished(playground, 1))
     assert seeds(playground) == [22]
-    # The batch had another size: the same picture, but not to the last bit. docs/determinism.md measured 49 dB.
-    assert psnr(pixels(server, alone), pixels(server, third)) > 40
+    # The batch had another size: the same picture, but not to the last bit, see docs/determinism.md.
+    one, other = pixels(server, alone), pixels(server, third)
+    assert psnr(one, other) > 40
+    served = {model["name"]: model for model in httpx.get(server + "/models").json()["models"]}
+    if served[STUDENT.name]["settings"]["dtype"] == "float32":
+        assert np.abs(one - other).max() <= 2
     playground.get_by_role("button", name="Again with seed 22").click()
     assert addresses(finished(playground, 1)) == [alone]
 
