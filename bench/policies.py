@@ -100,7 +100,7 @@ def figures(case: Case, count: int, seed: int) -> dict[str, Any]:
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--jobs", type=int, default=2000)
+    options.add_argument("--jobs", type=int, default=1000)
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--arrivals", choices=ARRIVALS, default="poisson")
     options.add_argument("--json", help="write the figures to this file")
