@@ -110,7 +110,9 @@ class DistillConfig(BaseModel):
 
     An update takes `accumulate` batches of `batch` samples on each process. With `lora_rank`, student and critic are
     LoRA adapters on the teacher; without, networks of their own. `embeddings` is a folder of encoded prompts that
-    runs may share; without, the run keeps its own.
+    runs may share; without, the run keeps its own. Of a cycle's critic updates `critic_rollouts` draw samples of the
+    student, by default each; the others take the last ones again, with fresh noise and noise levels. With 0 they take
+    those that the student's own update made.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -143,6 +145,7 @@ class DistillConfig(BaseModel):
     gradient_checkpointing: bool = False
     critic_updates: Annotated[int, Field(ge=0)] = 5
     critic_warmup: Annotated[int, Field(ge=0)] = 0
+    critic_rollouts: Annotated[int, Field(ge=0)] | None = None
     student_learning_rate: Positive = 1e-5
     critic_learning_rate: Positive = 1e-5
     max_grad_norm: Positive = 1.0
@@ -172,6 +175,8 @@ class DistillConfig(BaseModel):
             raise ValueError(f"noise_range: must rise, not go from {self.noise_range[0]} to {self.noise_range[1]}")
         if self.method_ != "step1-regression" and self.critic_updates == 0:
             raise ValueError("critic_updates: distribution matching needs at least 1 for each student update")
+        if self.rollouts > self.critic_updates:
+            raise ValueError(f"critic_rollouts: {self.rollouts} is more than the {self.critic_updates} critic_updates")
         if self.method_ == "step1-regression" and self.lambda_ == 0:
             raise ValueError("lambda: step1-regression has no other loss, so it must be above 0")
         if (self.perceptual is None) == (self.method_ == "dmd-perceptual"):
@@ -204,6 +209,11 @@ class DistillConfig(BaseModel):
             noise_range=self.noise_range,
             schedule=schedule,
         )
+
+    @property
+    def rollouts(self) -> int:
+        """How often the critic turns of a cycle draw samples."""
+        return self.critic_updates if self.critic_rollouts is None else self.critic_rollouts
 
     @property
     def method_name(self) -> str:

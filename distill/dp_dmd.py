@@ -47,10 +47,12 @@ Term = tuple[float, Callable[[torch.Tensor], torch.Tensor]]
 
 @dataclass(frozen=True)
 class Losses:
-    """Scalar tensors. `total` is what is differentiated; the rest is telemetry."""
+    """Of one batch: scalars, of which `total` is differentiated and the rest is telemetry, and the student's `sample`,
+    float32 [B, …], detached."""
 
     total: torch.Tensor
     parts: Mapping[str, torch.Tensor]
+    sample: torch.Tensor
 
 
 def rollout(
@@ -127,7 +129,7 @@ def student_losses(
     for name, (weight, term) in (terms or {}).items():
         parts[name], weights[name] = term(x), weight
     total = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
-    return Losses(total, parts | telemetry)
+    return Losses(total, parts | telemetry, x.detach())
 
 
 def _distribution_matching(
@@ -147,20 +149,17 @@ def _distribution_matching(
     return losses.dmd_loss(x, direction), {"cosine": cosine, "relative_gap": gap, **magnitudes}
 
 
-def critic_loss(
-    student: Predict,
-    critic: Predict,
-    noise: torch.Tensor,
-    generator: torch.Generator,
-    method: Method,
-    exit_step: int | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The fake score's loss on fresh student samples, and these samples."""
-    with torch.no_grad():
-        _, x = rollout(student, noise, method, exit_step)
+@torch.no_grad()
+def sample(student: Predict, noise: torch.Tensor, method: Method, exit_step: int | None = None) -> torch.Tensor:
+    """What the critic learns from: the student's own samples."""
+    return rollout(student, noise, method, exit_step)[1]
+
+
+def critic_loss(critic: Predict, x: torch.Tensor, generator: torch.Generator, method: Method) -> torch.Tensor:
+    """The fake score's loss on the student's samples `x`, under fresh noise of a level of its own for each."""
     t, eps = draw_noise(x, method, generator)
     answer = critic(method.schedule.noised(x, eps, t), t)
-    return losses.critic_loss(answer, method.schedule.target(x, eps, t)), x
+    return losses.critic_loss(answer, method.schedule.target(x, eps, t))
 
 
 def draw_noise(x: torch.Tensor, method: Method, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:

@@ -136,6 +136,38 @@ def test_a_term_joins_the_total_by_its_weight_and_follows_the_samples_routing():
     assert [gradient > 0 for gradient in student.gradients()] == [False, True, True, True]
 
 
+FIRST, LATER, ALL = [True, False, False, False], [False, True, True, True], [True] * 4
+ROUTES = {
+    "dp-dmd": {"diversity": FIRST, "dmd": LATER},
+    "dp-dmd-nodetach": {"diversity": FIRST, "dmd": ALL},
+    "dmd": {"dmd": ALL},
+    "dmd-perceptual": {"dmd": ALL, "perceptual": ALL},
+    "dmd-gan": {"dmd": ALL, "adversarial": ALL},
+    "step1-regression": {"diversity": FIRST},
+}
+"""Which of the student's four steps each loss of a method may teach."""
+
+
+@pytest.mark.parametrize("method", ROUTES)
+def test_every_method_by_its_name_teaches_only_the_steps_it_may(method):
+    settings = {name: value for name, value in SETTINGS.items() if name != "critic_updates"}
+    if method == "dmd-perceptual":
+        settings["perceptual"] = {"network": "tests.distill.test_baselines:two_maps"}
+    config = DistillConfig.model_validate(settings | {"teacher": "teacher", "prompts": "prompts", "method": method})
+    terms: dict[str, dp_dmd.Term] = {
+        name: (0.5, lambda x: x.square().mean()) for name in ROUTES[method] if name in ("perceptual", "adversarial")
+    }
+    torch.manual_seed(0)
+    student = PerStepStudent(config.method().student_grid)
+    parts = student_losses(student, config.method(), terms=terms).parts
+    differentiable = {name for name, part in parts.items() if part.requires_grad}
+    assert differentiable == ROUTES[method].keys()
+    for name, reached in ROUTES[method].items():
+        student.zero_grad()
+        parts[name].backward(retain_graph=True)
+        assert [gradient > 0 for gradient in student.gradients()] == reached
+
+
 @pytest.mark.parametrize("rank", [None, 2], ids=["copies", "adapters"])
 @pytest.mark.parametrize("loss", ["hinge", "softplus"])
 def test_each_turn_of_dmd_gan_moves_its_own_weights_and_no_others(tmp_path, loss, rank):

@@ -96,9 +96,10 @@ def test_resumed_run_equals_one_that_was_never_stopped(write_config, tmp_path):
     assert contents(tmp_path / "whole") == contents(tmp_path / "halves")
 
 
+@pytest.mark.parametrize("rollouts", [None, 0])
 @pytest.mark.parametrize(("where", "kept"), [("student", [2]), ("critic", [2]), ("checkpoint", [2])])
-def test_a_killed_run_goes_on_to_the_same_bits(write_config, tmp_path, where, kept):
-    config_file = write_config(log_every=3)
+def test_a_killed_run_goes_on_to_the_same_bits(write_config, tmp_path, where, kept, rollouts):
+    config_file = write_config(log_every=3, critic_rollouts=rollouts)
     runs.start(config_file, tmp_path / "whole", None)
     command = [sys.executable, "-m", "tests.distill.killed_run", config_file, tmp_path / "killed", where]
     assert subprocess.run(command).returncode == -signal.SIGKILL
@@ -160,9 +161,9 @@ def test_every_method_trains_its_own_losses_and_exports_its_name(write_config, t
 def test_first_cycle_warms_the_critic_up_and_a_resumed_run_does_not_again(write_config, tmp_path, monkeypatch):
     turns = []
     whole_turn = Trainer.critic_turn
-    monkeypatch.setattr(Trainer, "critic_turn", lambda self: turns.append("critic") or whole_turn(self))
+    monkeypatch.setattr(Trainer, "critic_turn", lambda self, turn: turns.append(turn) or whole_turn(self, turn))
     runs.start(write_config(critic_warmup=3, steps=1), tmp_path / "run", None)
-    assert len(turns) == 3 + SETTINGS["critic_updates"]
+    assert turns == list(range(3 + SETTINGS["critic_updates"]))
     stopped = tmp_path / "run" / "config.yaml"
     stopped.write_text(stopped.read_text().replace("steps: 1", "steps: 2", 1))
     runs.resume(tmp_path / "run", None)
@@ -181,6 +182,7 @@ def test_first_cycle_warms_the_critic_up_and_a_resumed_run_does_not_again(write_
         ({"family": "sdxl", "student_grid": {"steps": 4}, "teacher_grid": {"steps": 6}}, "is of family sd3"),
         ({"student_grid": {"sigmas": [1.0, 0.0]}}, "student_grid"),
         ({"anchor_k": 7}, "anchor_k"),
+        ({"critic_rollouts": 3}, "critic_rollouts: 3 is more than the 2 critic_updates"),
         ({"student_grid": {"sigmas": [1.0, 0.5, 0.1]}}, "from 1 to 0"),
         ({"student_grid": {"sigmas": [1.0, 0.5, 0.7, 0.0]}}, "fall strictly"),
         ({"teacher": "nowhere"}, "model_index.json"),
