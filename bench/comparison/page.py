@@ -1,6 +1,6 @@
 """docs/benchmarks.md and its plots, from the JSON alone: `python -m bench.comparison.page` (with --plots, those too).
 
-The prose is in page_template.md; every figure in it is a placeholder that is filled here.
+The prose is in page_template.md; every figure in it is filled in here.
 """
 
 import argparse

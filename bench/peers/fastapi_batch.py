@@ -38,7 +38,8 @@ async def batches() -> None:
             images = await run_in_threadpool(draw, [call.prompt for call in calls], [call.seed for call in calls])
         except Exception as error:
             for _, future in batch:
-                future.set_exception(error)
+                if not future.cancelled():
+                    future.set_exception(error)
             continue
         for (_, future), image in zip(batch, images, strict=True):
             if not future.cancelled():
