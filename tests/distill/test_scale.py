@@ -76,11 +76,13 @@ def student(run: Path) -> dict[str, torch.Tensor]:
 def assert_same_update(run: Path, other: Path) -> None:
     """Two updates of Adam move a weight by about 2e-3; these differ by a hundredth of it, in any one tensor by a tenth.
 
-    As root mean squares, since Adam divides by a gradient's size: where that is all but zero, the order in which a sum
-    was taken can turn a single weight's step round.
+    As root mean squares, and each weight within 2e-4 but one: Adam divides by a gradient's size, and where that is all
+    but zero, the order in which a sum was taken can turn a single weight's step round.
     """
     ours, theirs = student(run), student(other)
     assert ours.keys() == theirs.keys()
+    off = sum(int((~torch.isclose(ours[name], theirs[name], rtol=1e-3, atol=2e-4)).sum()) for name in ours)
+    assert off <= 1, f"{off} weights of {sum(map(torch.numel, ours.values()))} are off"
     differences = {name: ours[name] - theirs[name] for name in ours}
     assert torch.cat([difference.flatten() for difference in differences.values()]).square().mean().sqrt() < 2e-5
     for difference in differences.values():
