@@ -14,12 +14,33 @@ from distill.emoji.world import EMOJI, EMPTY, STYLES
 
 NAME_SHARE, CLASS_SHARE, EMPTY_SHARE = 0.55, 0.35, 0.10
 STYLED_SHARE = 1 / 3
-PLAIN_WORDINGS = ("{subject}", "a {subject}", "A {subject}", "a picture of a {subject}")
+PLAIN_WORDINGS = (
+    "{subject}",
+    "a {subject}",
+    "A {subject}",
+    "a picture of a {subject}",
+    "draw a {subject}",
+    "some {subject}",
+    "my nice {subject}",
+    "this is a {subject}",
+    "{subject} for me",
+    "i want a {subject}",
+    "a small {subject} on white",
+    "image of a {subject}",
+)
 STYLED_WORDINGS = (
     "{style} {subject}",
     "a {style} {subject}",
     "{subject}, {style} style",
     "A {subject} in {style} style",
+    "draw a {style} {subject}",
+    "some {style} {subject}",
+    "my {subject}, {style}",
+    "this is a {subject}, {style} style",
+    "{style} {subject} for me",
+    "i want a {style} {subject}",
+    "a small {style} {subject} on white",
+    "{style} image of a {subject}",
 )
 STYLE_WORDS = tuple(STYLES.values())
 

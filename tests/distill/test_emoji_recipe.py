@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusion3Pipeline, StableDiffusionXLPipeline
+from diffusers import DiffusionPipeline, StableDiffusion3Pipeline, StableDiffusionXLPipeline
 
 from distill import checkpoints, families, prompt_embeddings, teacher_pipeline
 from distill.emoji import autoencoder, pipeline, sample_grid, sdxl, teacher, text_encoders
@@ -24,14 +24,22 @@ def captions() -> Captions:
     return Captions(Artwork(images, emoji.ravel(), style.ravel()))
 
 
+def embeddings_of_few(parts: DiffusionPipeline, captions: Captions) -> PromptEmbeddings:
+    """As the recipe has them, every caption in every wording, but made from a few prompts over and over: the text
+    encoders would need a minute for them all."""
+    known = prompt_embeddings.encode(parts, sample_grid.PROMPTS, text_encoders.TOKENS)
+    texts = tuple(wording for forms in captions.wordings for wording in forms)
+    rows = torch.cat([torch.arange(len(texts)) % len(known.prompts), known.index])
+    return PromptEmbeddings((*texts, *known.prompts), rows, known.prompt, known.pooled)
+
+
 def test_every_stage_trains_and_the_whole_loads_in_plain_diffusers(captions: Captions, tmp_path: Path) -> None:
     vae = autoencoder.train(captions.artwork, tmp_path / "autoencoder", steps=2)
     text = text_encoders.train(captions, tmp_path / "text_encoders", steps=2)
     latents = autoencoder.encode_all(vae, captions.artwork)
     assert latents.shape == (len(captions.artwork.images), 4, 16, 16)
     parts = pipeline.assemble(vae, text, teacher.build())
-    texts = [wording for forms in captions.wordings for wording in forms]
-    embeddings = prompt_embeddings.encode(parts, texts, text_encoders.TOKENS, batch=512)
+    embeddings = embeddings_of_few(parts, captions)
     drawn: list[Path] = []
     model = teacher.train(
         parts.transformer,
@@ -61,11 +69,8 @@ def test_the_sdxl_teacher_trains_on_the_bundled_parts_and_loads_in_plain_diffuse
     parts.vae.float()
     family = families.of(parts)
     schedule = family.schedule(parts)
-    known = prompt_embeddings.encode(parts, sample_grid.PROMPTS, text_encoders.TOKENS)
-    assert known.prompt.shape[1:] == (text_encoders.TOKENS, 2 * text_encoders.CLIP_WIDTH)
-    texts = tuple(wording for forms in captions.wordings for wording in forms)
-    rows = torch.cat([torch.arange(len(texts)) % len(known.prompts), known.index])
-    embeddings = PromptEmbeddings((*texts, *known.prompts), rows, known.prompt, known.pooled)
+    embeddings = embeddings_of_few(parts, captions)
+    assert embeddings.prompt.shape[1:] == (text_encoders.TOKENS, 2 * text_encoders.CLIP_WIDTH)
     latents = torch.randn(len(captions.artwork.images), 4, 16, 16, generator=torch.Generator().manual_seed(0))
 
     def sample(model: torch.nn.Module, path: Path) -> None:
