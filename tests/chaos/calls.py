@@ -128,7 +128,8 @@ class Client:
             self._ledger.show(body["id"], image["index"], image["sha256"])
 
     def _count(self, answer: httpx.Response) -> None:
-        self._ledger.statuses[str(answer.status_code)] += 1
+        reason = f" {answer.json()['type'].rpartition('/')[2]}" if answer.status_code == 500 else ""
+        self._ledger.statuses[f"{answer.status_code}{reason}"] += 1
 
     def _url(self) -> str:
         return self._random.choice(self._urls)

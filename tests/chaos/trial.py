@@ -56,7 +56,7 @@ class Verdict:
     @property
     def counts_agree(self) -> bool:
         """No image is counted that is not stored, and no answer that no client got or missed by a broken connection."""
-        answers = sum(count for status, count in self.answers.items() if status.isdigit())
+        answers = sum(count for status, count in self.answers.items() if status[:3].isdigit())
         unheard = self.answers.get("broken", 0) + self.answers.get("gone", 0)
         images_missing = self.stored - self.counted_ok
         answers_missing = answers + unheard - self.counted_answers
@@ -67,7 +67,8 @@ class Verdict:
 
     @property
     def holds(self) -> bool:
-        return not (self.lost or self.double or self.contradictions) and self.counts_agree
+        broken = self.lost or self.double or self.contradictions or "500 internal-error" in self.answers
+        return not broken and self.counts_agree
 
     def as_json(self) -> dict:
         return asdict(self) | {"counts_agree": self.counts_agree, "holds": self.holds}
