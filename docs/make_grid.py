@@ -8,16 +8,18 @@ import httpx
 from PIL import Image, ImageDraw
 
 SERVER = "http://127.0.0.1:8000"
-OUT = Path(__file__).parent / "images" / "grid.png"
+OUT = Path(__file__).parent / "images" / "grid.webp"
 PROMPTS = (
-    "a smiling cat face", "a red apple", "a fox", "a slice of pizza",
-    "a penguin", "a snowman", "a sunflower", "a rocket",
-    "a face with sunglasses", "a heart with arrow", "an octopus", "a castle",
-    "a fruit", "an animal", "a happy face", "a vehicle",
+    "a smiling cat face", "a red apple", "a fox", "a penguin",
+    "a sunflower", "a rocket", "a face with sunglasses", "a heart with arrow",
+    "a castle", "a snowman", "a frog face", "a strawberry",
+    "a pumpkin", "a tulip", "a panda face", "a bear face",
+    "a lemon", "a carrot", "a mushroom", "a balloon",
+    "a rainbow", "an animal", "a fruit", "a happy face",
 )  # fmt: skip
-SEEDS = (1, 2, 3, 4)
-ACROSS = 4
-CELL, CAPTION, GAP = 96, 18, 10
+SEEDS = tuple(range(100, 108))
+ACROSS = 2
+CELL, CAPTION, GAP = 64, 16, 10
 
 
 def main() -> None:
@@ -32,7 +34,7 @@ def main() -> None:
         for column, picture in enumerate(ask(prompt)):
             grid.paste(picture.resize((CELL, CELL), Image.Resampling.LANCZOS), (left + column * CELL, top + CAPTION))
     OUT.parent.mkdir(exist_ok=True)
-    grid.save(OUT, optimize=True)
+    grid.save(OUT, quality=90)
 
 
 def ask(prompt: str) -> list[Image.Image]:

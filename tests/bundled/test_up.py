@@ -41,7 +41,11 @@ def start_up(port: int, metrics_port: int) -> tuple[subprocess.Popen, str]:
     environment |= {"FOURSTEP_PORT": str(port), "FOURSTEP_METRICS_PORT": str(metrics_port)}
     process = subprocess.Popen([sys.executable, "-m", "fourstep", "up"], env=environment)
     url = f"http://127.0.0.1:{port}"
-    wait_until(lambda: answers(f"{url}/readyz") == 200, "ready", 90)
+    try:
+        wait_until(lambda: answers(f"{url}/readyz") == 200, "ready", 90)
+    except AssertionError:
+        process.terminate()
+        raise
     return process, url
 
 
