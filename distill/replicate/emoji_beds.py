@@ -127,7 +127,7 @@ def configured(plan: Plan, method: MethodName, seed: int) -> DistillConfig:
     if method in ("dmd", "dmd-perceptual", "dmd-gan"):
         recipe.pop("lambda")
     if method == "step1-regression":
-        recipe.pop("critic_updates")
+        del recipe["critic_updates"], recipe["critic_rollouts"]
     if method == "dmd-perceptual":
         recipe["perceptual"] = PERCEPTUAL
     return DistillConfig.model_validate(recipe)
