@@ -26,6 +26,7 @@ from service.model_catalogue import ModelCatalogue
 from service.problems import install_problem_handlers, problem_responses
 from service.request_metrics import RequestMetrics
 from service.routes import generate, health, images, jobs, metrics, models, openai, pages
+from service.stopping import AnswerWhenStopping
 
 log = structlog.get_logger(__name__)
 
@@ -59,6 +60,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.add_middleware(ApiKeys, keys=settings.api_keys)
     if settings.cors_origins:
         _allow_other_origins(app, settings)
+    app.add_middleware(AnswerWhenStopping)
     app.add_middleware(RequestMetrics, metrics=context.metrics)
     install_problem_handlers(app)
     for route in (generate, jobs, images, models, openai, health, metrics, pages):

@@ -123,6 +123,16 @@ def redis_away() -> Problem:
     )
 
 
+def server_stopping() -> Problem:
+    return Problem(
+        503,
+        "server-stopping",
+        "The server stops",
+        "It stopped before the answer was there. Send the call again; its Idempotency-Key gets the same images.",
+        headers={"Retry-After": str(SHORTEST_RETRY_S)},
+    )
+
+
 def install_problem_handlers(app: FastAPI) -> None:
     """Make every error of `app`, the framework's own included, a problem document."""
     app.add_exception_handler(Problem, _answer_problem)

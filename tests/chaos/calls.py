@@ -128,7 +128,7 @@ class Client:
             self._ledger.show(body["id"], image["index"], image["sha256"])
 
     def _count(self, answer: httpx.Response) -> None:
-        reason = f" {answer.json()['type'].rpartition('/')[2]}" if answer.status_code == 500 else ""
+        reason = f" {answer.json()['type'].rpartition(':')[2]}" if answer.status_code == 500 else ""
         self._ledger.statuses[f"{answer.status_code}{reason}"] += 1
 
     def _url(self) -> str:

@@ -219,6 +219,11 @@ async def test_an_idempotent_call_finds_its_images_after_the_api_has_stopped_und
         assert not [answer for answer in answers if isinstance(answer, httpx.Response) and answer.is_success]
         await asyncio.wait_for(process.wait(), 15)
     if signal_number == signal.SIGTERM:
+        for answer in answers:
+            assert isinstance(answer, httpx.Response)
+            assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")
+            assert answer.json()["type"] == "urn:fourstep:problem:server-stopping"
+            assert int(answer.headers["retry-after"]) >= 1
         assert await _waits(worker.queue, 1)  # what nobody can ask for again has left the queue
     worker.paused = False
     async with running_api(ApiSettings(redis_url=redis_url, port=free_port())) as api:
