@@ -58,9 +58,9 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.state.context = context
     app.add_middleware(BodyLimit)
     app.add_middleware(ApiKeys, keys=settings.api_keys)
+    app.add_middleware(AnswerWhenStopping)
     if settings.cors_origins:
         _allow_other_origins(app, settings)
-    app.add_middleware(AnswerWhenStopping)
     app.add_middleware(RequestMetrics, metrics=context.metrics)
     install_problem_handlers(app)
     for route in (generate, jobs, images, models, openai, health, metrics, pages):
