@@ -49,8 +49,8 @@ class Plan:
     pictures: int = SEEDS
 
 
-SMALL = Plan(METHODS, (0, 1, 2), updates=600, batch=8, guidance=1.0)
-PAIR = Plan(("dmd", "dp-dmd"), (0,), updates=205, batch=16)
+SMALL = Plan(METHODS, (0, 1, 2), updates=100, batch=8, guidance=1.0)
+PAIR = Plan(("dmd", "dp-dmd"), (0,), updates=150, batch=16)
 QUICK = Plan(("dmd", "dp-dmd"), (0,), updates=2, batch=2, pictures=4)
 
 
