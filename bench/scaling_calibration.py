@@ -20,7 +20,7 @@ from worker.plan import Candidate, StepTimes, buckets, plan
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds by batch size: `step` of a whole step, `finish` of what the step that ends images takes longer.
+    """Seconds: `step` of a whole step by batch size, `finish` by images of what the step that ends them takes longer.
 
     `outside` is the rest of a lone image's latency: HTTP, Redis, its file.
     """
@@ -48,11 +48,13 @@ def engine_costs(model: ServedModel, max_batch: int, repeats: int) -> Costs:
     engine = Engine(model, max_batch, policy=_all_together)
     engine.warm_up()
     step, finish = {}, {}
-    for rows in buckets(max_batch):
+    for rows in range(1, max_batch + 1):
         courses = [_course(engine, rows, f"{rows} {repeat}") for repeat in range(repeats)]
         # The first step also draws the noise and looks the prompt up; of these there is one for each image.
-        step[rows] = statistics.median(seconds for course in courses for seconds in course[1:-1])
-        finish[rows] = statistics.median(course[0] + course[-1] for course in courses) - 2 * step[rows]
+        a_step = statistics.median(seconds for course in courses for seconds in course[1:-1])
+        finish[rows] = statistics.median(course[0] + course[-1] for course in courses) - 2 * a_step
+        if rows in buckets(max_batch):
+            step[rows] = a_step
     return Costs(step, finish)
 
 

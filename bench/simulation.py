@@ -18,12 +18,12 @@ from worker.plan import Candidate, bucket_for, buckets, plan
 SIZE = (64, 64)
 
 Curve = Callable[[int], float]
-"""Time for a batch of so many rows, padding included."""
+"""Time for a batch of so many rows."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """What a batch costs: each of its `steps` takes `step(bucket)`, and what it finishes `decode(bucket)`."""
+    """What a batch costs: each of its `steps` takes `step(bucket)`, and what it finishes `decode(rows)`."""
 
     step: Curve
     decode: Curve = lambda rows: 0.0
@@ -37,7 +37,7 @@ class Device:
 
     def seconds(self, rows: int, steps: int, finished: int) -> float:
         """The time of `steps` steps of a batch, of which then `finished` rows are decoded."""
-        decoding = self.decode(self.bucket(finished)) if finished else 0.0
+        decoding = self.decode(finished) if finished else 0.0
         return steps * self.step(self.bucket(rows)) + decoding
 
     def bucket(self, rows: int) -> int:

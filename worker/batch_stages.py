@@ -38,7 +38,9 @@ class Measured:
 
 
 class BatchStages:
-    """The stages of batches whose rows all have one size; each is padded to a bucket, and told to `measure`.
+    """The stages of batches whose rows all have one size, each told to `measure`.
+
+    Steps are padded to a bucket, and so is decoding where that is strict or compiled.
 
     Strict rows always take `strict_path`, the networks as they were loaded, in batches of `strict_batch`; a batch
     without any takes `path`.
@@ -105,7 +107,9 @@ class BatchStages:
     def decode(self, rows: list[Row]) -> list[Picture | None]:
         """Latents to pixels; None for a row whose latents or pixels are not finite."""
         started = time.perf_counter()
-        batch = self.padded(rows)
+        # Eager code takes any number of rows at its price; compiled code was made for the buckets alone.
+        any_number = self.path is self.strict_path and not any(row.strict for row in rows)
+        batch = rows if any_number else self.padded(rows)
         latents = _latents(batch)
         images = self._path_for(rows).decode(latents)
         finite = (latents.isfinite().flatten(1).all(1) & images.isfinite().flatten(1).all(1)).cpu()

@@ -18,8 +18,8 @@ FEW_JOBS = 2
 """Behind a batch wait not only the jobs that are here but also those to come: as many as are here above `FEW_JOBS`. So
 a short queue is served for the least mean latency, and a longer one more and more for throughput."""
 
-BACKLOG = 2
-"""When more jobs wait than this many of the largest batches hold, throughput alone counts."""
+BACKLOG = 1
+"""When more jobs are here than this many of the largest batches hold, throughput alone counts."""
 
 HORIZON_ROWS = 64
 """How many rows ahead the batch size is thought through."""

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import torch
 
-from worker.plan import bucket_for
-
 
 @dataclass(frozen=True)
 class PromptEmbedding:
@@ -59,7 +57,7 @@ class PromptEmbeddings:
         missing = [prompt for prompt in unique if prompt not in known]
         self.hits += len(prompts) - len(missing)
         if missing:
-            padding = bucket_for(len(missing), strict, self._max_batch) - len(missing)
+            padding = self._max_batch - len(missing) if strict else 0
             encoded = self._encode(missing + [missing[0]] * padding)
             known.update(zip(missing, encoded, strict=False))
             self._kept.update({prompt: (known[prompt], strict) for prompt in missing})

@@ -41,7 +41,7 @@ def test_one_at_a_time_waits_as_long_as_an_md1_queue() -> None:
 def test_a_batch_takes_what_the_curve_says() -> None:
     device = Device(step=lambda rows: 1 + rows, decode=lambda rows: 10 * rows)
     alone = Simulation(device, request_batching(device)).run([(0.0, 3)])
-    assert alone.latencies == [4 * 5 + 40]
+    assert alone.latencies == [4 * 5 + 30]
     assert alone.mean_batch == 3
     two = Simulation(device, request_at_a_time(device)).run([(0.0, 1), (0.0, 1)])
     assert two.latencies == [4 * 2 + 10, 2 * (4 * 2 + 10)]

@@ -1,6 +1,7 @@
 """Rows join and leave, each gets its own picture, and a bad one fails alone."""
 
 import time
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -46,13 +47,28 @@ def test_a_late_row_joins_at_the_next_step_and_leaves_after_its_own_last(engine:
     assert [cost.rows for cost in measured if cost.stage == "denoise_step"] == [1, 1, 2, 2, 1, 1]
 
 
-def test_batches_are_padded_to_buckets(tiny_model: ServedModel) -> None:
+@pytest.mark.parametrize(
+    ("mode", "is_compiled", "step", "decoding"),
+    [("fast", False, 1, 0), ("fast", True, 1, 1), ("strict", False, 5, 5), ("strict", True, 5, 5)],
+)
+def test_batches_are_padded_to_buckets_where_that_buys_something(
+    tiny_model: ServedModel,
+    monkeypatch: pytest.MonkeyPatch,
+    mode: Literal["fast", "strict"],
+    is_compiled: bool,
+    step: int,
+    decoding: int,
+) -> None:
     measured: list[Measured] = []
     engine = Engine(tiny_model, max_batch=8)
     engine.measure = measured.append
-    made = pictures(engine, [image_task(seed=seed) for seed in range(3)])
-    assert {picture.bucket for picture in made} == {4}
-    assert {(cost.rows, cost.padding) for cost in measured if cost.stage != "encode"} == {(3, 1)}
+    if is_compiled:
+        monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **options: None)  # minutes, of no concern here
+        engine.switch(engine.compiled_path())
+    made = pictures(engine, [image_task(seed=seed, mode=mode) for seed in range(3)])
+    assert {picture.bucket for picture in made} == {3 + step}
+    padding = {cost.stage: cost.padding for cost in measured}
+    assert padding == {"encode": 0, "denoise_step": step, "decode": decoding}
 
 
 def test_a_repeated_prompt_is_not_encoded_again(engine: Engine) -> None:

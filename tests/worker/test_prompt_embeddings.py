@@ -25,12 +25,12 @@ def test_each_prompt_gets_its_own_embedding_in_order() -> None:
     assert [embedding.pooled.item() for embedding in found] == [3, 1, 3, 2]
 
 
-def test_misses_are_encoded_once_in_one_padded_batch() -> None:
+def test_misses_are_encoded_once_in_one_batch() -> None:
     encode = CountingEncoder()
     embeddings = PromptEmbeddings(encode, max_batch=8)
     embeddings.get(["a", "bb", "a", "ccc"], strict=False)
     embeddings.get(["ccc", "bb"], strict=False)
-    assert encode.batches == [["a", "bb", "ccc", "a"]]
+    assert encode.batches == [["a", "bb", "ccc"]]
     assert embeddings.hits == 3
 
 
