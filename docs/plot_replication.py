@@ -1,7 +1,7 @@
 """Tables and pictures of docs/replication.md and docs/method.md, from docs/data/replication/; first keep there what a
 new run has found, if asked to.
 
-fourstep distill replicate --out build/replicate/mixture
+fourstep distill replicate --bed mixture
 python docs/plot_replication.py build/replicate/mixture
 """
 
@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from distill import dp_dmd
 from distill.noise_schedule import FLOW
-from distill.replicate import table, tables
+from distill.replicate import emoji_tables, table, tables
 from distill.replicate.cell import Cell
 from distill.replicate.mixture import MODES, Mixture
 from distill.replicate.seeded_attention import SeededAttention
@@ -41,10 +41,12 @@ POINTS = 128
 
 
 def keep(run: Path) -> None:
-    """Copy the results of a run, rounded, and draw the samples that docs/method.md shows from its students."""
+    """Copy the results of a run, rounded, under its folder's name: a bed's. Of the mixture also draw the samples that
+    docs/method.md shows from its students."""
     DATA.mkdir(parents=True, exist_ok=True)
-    (DATA / "mixture.json").write_text(json.dumps(tables.gathered(run)) + "\n")
-    (DATA / "wheels.json").write_text(json.dumps(_wheels(run)) + "\n")
+    (DATA / f"{run.name}.json").write_text(json.dumps(tables.gathered(run)) + "\n")
+    if run.name == "mixture":
+        (DATA / "wheels.json").write_text(json.dumps(_wheels(run)) + "\n")
 
 
 @torch.no_grad()
@@ -157,10 +159,10 @@ def plot_settings(results: dict[str, Any]) -> None:
     figure.savefig(IMAGES / "replication-settings.png", dpi=80)
 
 
-def write_tables(results: dict[str, Any]) -> None:
+def write_tables(found: dict[str, str]) -> None:
     """Put every table between its marks in docs/replication.md."""
     page = PAGE.read_text()
-    for name, text in tables.every(results).items():
+    for name, text in found.items():
         marks = (f"<!-- {name} -->", f"<!-- end of {name} -->")
         page = re.sub(f"{marks[0]}.*?{marks[1]}", lambda _, t=text, m=marks: f"{m[0]}\n{t}\n{m[1]}", page, flags=re.S)
     PAGE.write_text(page)
@@ -170,7 +172,10 @@ if __name__ == "__main__":
     if len(sys.argv) > 1:
         keep(Path(sys.argv[1]))
     found = json.loads((DATA / "mixture.json").read_text())
-    write_tables(found)
+    write_tables(tables.every(found))
+    for bed in ("emoji-small", "emoji"):
+        methods, gates = emoji_tables.every(json.loads((DATA / f"{bed}.json").read_text()))
+        write_tables({bed: methods, f"gates-{bed}": gates})
     plot_modes()
     plot_curves(found)
     plot_settings(found)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from distill.replicate import gates, run, table
+from distill.replicate import gates, run, table, tables
 from distill.replicate.cell import Cell
 from distill.replicate.students import Size
 
@@ -29,7 +29,7 @@ def run_bed(bed: Bed, out: Path, work: Path, quick: bool) -> dict[str, list[dict
         emoji_beds.small(replace(emoji_beds.QUICK, guidance=1.0) if quick else emoji_beds.SMALL, out, work)
     else:
         emoji_beds.pair(emoji_beds.QUICK if quick else emoji_beds.PAIR, out)
-    found = {"emoji": gates.as_json(emoji_beds.judged(out))}
+    found = {"emoji": gates.as_json(emoji_beds.judged(tables.gathered(out)))}
     run.write_json(out / "gates.json", found)
     return found
 

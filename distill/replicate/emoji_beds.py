@@ -5,6 +5,7 @@ exported, sampled as it is served and read by the frozen encoder.
 """
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,20 +76,26 @@ def pair(plan: Plan, out: Path) -> None:
         write_json(out / f"{method}-{seed}.json", {"config": _as_json(config), "report": found})
 
 
-def judged(out: Path) -> list[Gate]:
-    """The issue's gates for an emoji bed, over the vague prompts; means over the seeds that DMD and DP-DMD share.
+def judged(results: Mapping[str, Any]) -> list[Gate]:
+    """The gates for an emoji bed, over the vague prompts; means over the seeds that DMD and DP-DMD share. `results` by
+    the cells' names, as `tables.gathered` reads them.
 
     Intervals are over those seeds; of a single one they are a point, and the gate that asks for an interval says
     nothing.
     """
-    dmd, ours = _diversity(out, "dmd"), _diversity(out, "dp-dmd")
+    dmd, ours = reports(results, "dmd"), reports(results, "dp-dmd")
     shared = sorted(dmd.keys() & ours.keys())
     if not shared:
         return [Gate("dmd and dp-dmd", "both trained", "not run", None)]
-    of_dmd, of_ours = (torch.tensor([one[seed] for seed in shared], dtype=torch.float64) for one in (dmd, ours))
-    match = torch.tensor([_report(out, "dp-dmd", seed)["emoji"]["prompt_match_ratio"]["value"] for seed in shared])
+
+    def of(one: Mapping[int, Any], read: Callable[[Mapping[str, Any]], float]) -> torch.Tensor:
+        return torch.tensor([read(one[seed]) for seed in shared], dtype=torch.float64)
+
+    of_dmd, of_ours = of(dmd, vague_diversity), of(ours, vague_diversity)
     whole = torch.ones_like(of_dmd)
     lost, kept, more = (metrics.paired_ratio(*pair) for pair in ((of_dmd, whole), (of_ours, whole), (of_ours, of_dmd)))
+    match = float(of(ours, prompt_match).mean())
+    quality = float(of(ours, precision).mean() / of(dmd, precision).mean())
     return [
         Gate("DMD loses diversity", "diversity DMD ÷ teacher ≤ .80", _told(lost), lost.value <= 0.8),
         Gate(
@@ -98,21 +105,30 @@ def judged(out: Path) -> list[Gate]:
             len(shared) > 1 and more.value >= 1.25 and more.low > 1.1,
         ),
         Gate("as much as the teacher", "diversity ÷ teacher's in .90–1.00", _told(kept), 0.9 <= kept.value <= 1.0),
-        Gate("prompt match", "match ÷ teacher's ≥ .97", f"{float(match.mean()):.3f}", float(match.mean()) >= 0.97),
+        Gate("prompt match", "match ÷ teacher's ≥ .97", f"{match:.3f}", match >= 0.97),
+        Gate("quality", "precision ÷ DMD's ≥ .95", f"{quality:.3f}", quality >= 0.95),
     ]
 
 
-def _diversity(out: Path, method: str) -> dict[int, float]:
-    """Seed → diversity of the vague prompts' pictures, as a share of the teacher's."""
-    found = {}
-    for path in out.glob(f"{method}-?.json"):
-        seed = int(path.stem.removeprefix(f"{method}-"))
-        found[seed] = _report(out, method, seed)["spaces"]["emoji"]["diversity"]["vague"]["ratio"]["value"]
-    return found
+def reports(results: Mapping[str, Any], method: str) -> dict[int, dict[str, Any]]:
+    """Training seed → report, of every cell of `method`."""
+    cells = {name.rpartition("-")[::2]: result["report"] for name, result in results.items()}
+    return {int(seed): report for (of, seed), report in sorted(cells.items()) if of == method}
 
 
-def _report(out: Path, method: str, seed: int) -> dict[str, Any]:
-    return json.loads((out / f"{method}-{seed}.json").read_text())["report"]
+def vague_diversity(report: Mapping[str, Any]) -> float:
+    """Of the vague prompts' pictures, as a share of the teacher's."""
+    return report["spaces"]["emoji"]["diversity"]["vague"]["ratio"]["value"]
+
+
+def prompt_match(report: Mapping[str, Any]) -> float:
+    """As a share of the teacher's."""
+    return report["emoji"]["prompt_match_ratio"]["value"]
+
+
+def precision(report: Mapping[str, Any]) -> float:
+    """The share of pictures that lie among the teacher's."""
+    return report["spaces"]["emoji"]["manifolds"]["precision"]
 
 
 def _told(found: metrics.Ratio) -> str:

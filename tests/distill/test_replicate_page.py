@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from distill.replicate import gates, table, tables
+from distill.replicate import emoji_beds, emoji_tables, gates, table, tables
 
 DOCS = Path(__file__).parents[2] / "docs"
-RESULTS = json.loads((DOCS / "data" / "replication" / "mixture.json").read_text())
+DATA = DOCS / "data" / "replication"
+RESULTS = json.loads((DATA / "mixture.json").read_text())
 PAGE = (DOCS / "replication.md").read_text()
 
 
@@ -17,6 +18,18 @@ def test_every_table_of_the_page_is_that_of_the_committed_results(name: str) -> 
     start, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
     assert PAGE.count(start) == 1
     assert PAGE.split(start)[1].split(end)[0] == tables.every(RESULTS)[name]
+
+
+@pytest.mark.parametrize("bed", ["emoji-small", "emoji"])
+def test_tables_of_the_emoji_beds_are_those_of_the_committed_results(bed: str) -> None:
+    results = json.loads((DATA / f"{bed}.json").read_text())
+    for name, text in zip((bed, f"gates-{bed}"), emoji_tables.every(results), strict=True):
+        assert f"<!-- {name} -->\n{text}\n<!-- end of {name} -->" in PAGE
+    plan = emoji_beds.SMALL if bed == "emoji-small" else emoji_beds.PAIR
+    for name, result in results.items():
+        method, _, seed = name.rpartition("-")
+        settings = emoji_beds.configured(plan, method, int(seed)).model_dump(mode="json", by_alias=True)
+        assert result["config"] == tables.rounded(settings)
 
 
 def test_committed_cells_were_made_with_the_settings_of_the_code() -> None:
