@@ -30,6 +30,7 @@ bench: $(PEERS)/stamp  ## Side by side with FastAPI, LitServe, BentoML and Ray S
 	$(if $(QUICK),,$(PEERS_BIN)/python -m bench.comparison.crash)
 	$(PEERS_BIN)/python -m bench.comparison $(if $(QUICK),--quick)
 	$(PEERS_BIN)/python -m bench.comparison.page --plots
+	$(PEERS_BIN)/python -m bench.comparison.readme_table
 
 bench-gpu: $(VENV)/serve.stamp  ## SD3.5-M's architecture on a CUDA device: eager, compiled, CUDA graphs; student against teacher
 	$(BIN)/python -m bench.gpu

@@ -8,7 +8,10 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
+
+import numpy as np
 
 from bench import http_load
 from bench.simulation import Device
@@ -20,7 +23,7 @@ from worker.plan import Candidate, StepTimes, buckets, plan
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds: `step` of a whole step by batch size, `finish` by images of what the step that ends them takes longer.
+    """Seconds by batch size: `step` of a whole step, `finish` of what the step that ends images takes longer.
 
     `outside` is the rest of a lone image's latency: HTTP, Redis, its file.
     """
@@ -30,7 +33,9 @@ class Costs:
     outside: float = 0.0
 
     def device(self, steps: int) -> Device:
-        return Device(self.step.__getitem__, self.finish.__getitem__, steps, max(self.step))
+        """Images that end together are not padded: between the batch sizes their cost is interpolated."""
+        finish = partial(np.interp, xp=list(self.finish), fp=list(self.finish.values()))
+        return Device(self.step.__getitem__, finish, steps, max(self.step))
 
     @classmethod
     def read(cls, figures: dict[str, Any]) -> "Costs":
@@ -48,13 +53,11 @@ def engine_costs(model: ServedModel, max_batch: int, repeats: int) -> Costs:
     engine = Engine(model, max_batch, policy=_all_together)
     engine.warm_up()
     step, finish = {}, {}
-    for rows in range(1, max_batch + 1):
+    for rows in buckets(max_batch):
         courses = [_course(engine, rows, f"{rows} {repeat}") for repeat in range(repeats)]
         # The first step also draws the noise and looks the prompt up; of these there is one for each image.
-        a_step = statistics.median(seconds for course in courses for seconds in course[1:-1])
-        finish[rows] = statistics.median(course[0] + course[-1] for course in courses) - 2 * a_step
-        if rows in buckets(max_batch):
-            step[rows] = a_step
+        step[rows] = statistics.median(seconds for course in courses for seconds in course[1:-1])
+        finish[rows] = statistics.median(course[0] + course[-1] for course in courses) - 2 * step[rows]
     return Costs(step, finish)
 
 

@@ -88,7 +88,7 @@ def memory(
 def replicate(
     bed: Annotated[
         Literal["mixture", "emoji-small", "emoji"],
-        typer.Option(help="mixture: minutes; emoji-small (exact teacher): a night; emoji (the bundled pair): an hour."),
+        typer.Option(help="mixture: minutes; emoji-small (exact teacher): two hours; emoji (the bundled pair): one."),
     ] = "mixture",
     out: Annotated[Path | None, typer.Option(help="Where the results go.", show_default="build/replicate/BED")] = None,
     work: Annotated[Path, typer.Option(help="Of emoji-small: where the artwork is, or is fetched to.")] = Path(

@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import uuid
 
 import torch
@@ -27,6 +28,10 @@ from worker.startup import compiles, model_card, start_engine
 
 log = logging.getLogger(__name__)
 
+SWITCH_INTERVAL_S = 1e-4
+"""How long a thread may keep the interpreter from another one. Each operation of a step gives it up and wants it back;
+with Python's own 5 ms the device would be idle for as long as queue and image files need it (docs/performance.md)."""
+
 LAST_STEP_S = 1.0
 SHUTDOWN_S = 5.0
 """What is unfinished this long after SIGTERM is left to the workers that take over the leases."""
@@ -37,6 +42,7 @@ async def run(settings: WorkerSettings, redis_url: str) -> int:
 
     Ends the process itself when a signal comes while the device is busy and cannot be interrupted.
     """
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

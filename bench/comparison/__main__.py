@@ -43,12 +43,12 @@ class Variant:
 
 ALL = tuple(SYSTEMS)
 FULL = Variant(
-    rounds=3,
+    rounds=2,
     systems={"sampler": ALL, "latency-model": ALL, "diffusers": ALL[1:]},
     plans={
-        "sampler": Plan(alone=20, closed=((4, 32), (16, 96)), trace=110, overload=40, equality=16, strict=8),
+        "sampler": Plan(alone=20, closed=((4, 32), (16, 96)), trace=100, overload=40, equality=16, strict=8),
         "diffusers": Plan(alone=10, closed=((16, 64),), trace=60, equality=8),
-        "latency-model": Plan(alone=8, closed=((4, 64), (16, 320)), trace=300),
+        "latency-model": Plan(alone=8, closed=((4, 32), (16, 240)), trace=240),
     },
     bare_images=64,
     teacher_images=8,

@@ -4,12 +4,18 @@ import json
 
 from bench import results_file
 from bench.comparison.page import PAGE, page
+from bench.comparison.readme_table import README, comparison, readme
 from bench.comparison.summary import summary
 from bench.comparison.user_lines import counted
 
 
 def test_the_page_rendered_again_is_the_committed_one() -> None:
     assert PAGE.read_text() == page()
+
+
+def test_the_table_of_the_readme_is_that_of_the_committed_run() -> None:
+    assert README.read_text() == readme()
+    assert comparison() in README.read_text()
 
 
 def test_the_summary_is_that_of_the_answers_of_every_single_call() -> None:

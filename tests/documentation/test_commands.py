@@ -1,0 +1,86 @@
+"""What the pages tell people to type exists: targets, commands with their options, modules, files, links."""
+
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from fourstep import app
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "models" / "README.md", *sorted(ROOT.glob("docs/*.md"))]
+TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.M))
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The words of every line of the page's console blocks, and of what it quotes in a sentence."""
+    text = page.read_text()
+    blocks = re.findall(r"```console\n(.*?)```", text, flags=re.S)
+    lines = [line.removeprefix("$ ") for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    quoted = re.findall(r"`((?:make|fourstep|python) [^`…]+)`", text.replace("\n", " "))
+    return [words for line in [*lines, *quoted] if (words := _words(line))]
+
+
+def _words(line: str) -> list[str]:
+    """Up to a comment, a redirection or the next command; none of a line that is not a command on its own."""
+    try:
+        words = shlex.split(line, comments=True)
+    except ValueError:
+        return []
+    ends = [index for index, word in enumerate(words) if word in (">", "<", "|", "&&")]
+    return words[: ends[0]] if ends else words
+
+
+def check_make(words: list[str]) -> None:
+    asked = {word for word in words if "=" not in word}
+    assert asked <= TARGETS, f"no such target: {asked - TARGETS}"
+
+
+def check_fourstep(words: list[str]) -> None:
+    """The options of the command are all known to it; its arguments are not looked at."""
+    command = get_command(app)
+    while words and (parts := getattr(command, "commands", None)):
+        name, *words = words
+        assert name.split("|")[0] in parts, f"fourstep has no command {name}"
+        command = parts[name.split("|")[0]]
+    known = {"--help"} | {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
+    asked = {word.split("=")[0] for word in words if re.match(r"--?[a-z]", word)}
+    assert asked <= known, f"{command.name} has no {asked - known}"
+
+
+def check_python(words: list[str]) -> None:
+    if words[0] == "-m":
+        assert importlib.util.find_spec(words[1]), f"no module {words[1]}"
+    else:
+        assert (ROOT / words[0]).is_file(), f"no file {words[0]}"
+
+
+CHECKS = {"make": check_make, "fourstep": check_fourstep, "python": check_python}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_can_be_typed(page: Path) -> None:
+    for program, *words in commands(page):
+        if check := CHECKS.get(Path(program).name):
+            check(words)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_within_the_repository_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
+        assert "://" in target or (page.parent / target).exists(), target
+
+
+def test_the_checks_find_what_is_wrong() -> None:
+    for check, words in (
+        (check_make, ["serv"]),
+        (check_fourstep, ["distill", "trian"]),
+        (check_fourstep, ["up", "--no-such-option"]),
+        (check_python, ["-m", "bench.nothing"]),
+    ):
+        with pytest.raises(AssertionError):
+            check(words)
+    assert sum(len(commands(page)) for page in PAGES) > 50
