@@ -25,7 +25,7 @@ lint: $(VENV)/test.stamp  ## Style, formatting and types
 chaos: $(VENV)/test.stamp  ## 2,000 images while workers, Redis, API copies and connections break; under ten minutes
 	$(BIN)/python -m tests.chaos --out bench/results/chaos.json
 
-bench: $(PEERS)/stamp  ## Side by side with FastAPI, LitServe, BentoML and Ray Serve; 30 minutes, with QUICK=1 five
+bench: $(PEERS)/stamp  ## Side by side with FastAPI, LitServe, BentoML and Ray Serve; half an hour, with QUICK=1 six minutes
 	$(if $(QUICK),,$(PEERS_BIN)/python -m bench.comparison.tuning)
 	$(if $(QUICK),,$(PEERS_BIN)/python -m bench.comparison.crash)
 	$(PEERS_BIN)/python -m bench.comparison $(if $(QUICK),--quick)
