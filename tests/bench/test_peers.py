@@ -60,4 +60,4 @@ async def test_it_draws_our_pictures(name: str, engine: Engine, expected: np.nda
     assert found.shape == expected.shape
     # A batch of two, diffusers' order of operations, float32 beside bfloat16: close, but not the same bits.
     assert (squared_error(found, expected) < AT_40_DB).all()
-    assert (squared_error(found, expected[::-1]) > 100 * AT_40_DB).all()  # the other seed's
+    assert (squared_error(found, expected[::-1]) > 10 * AT_40_DB).all()  # the other seed's
