@@ -6,6 +6,7 @@ that names a stage.
 
 import asyncio
 import subprocess
+import sys
 import tempfile
 from collections import Counter
 from functools import partial
@@ -38,7 +39,16 @@ async def _profiled(server: Server) -> list[str]:
     server.pin(busy)
     with tempfile.TemporaryDirectory() as folder:
         stacks = Path(folder) / "stacks"
-        record = ["py-spy", "record", "--nonblocking", "--threads", "--format", "raw", "--rate", str(RATE)]
+        record = [
+            str(Path(sys.executable).with_name("py-spy")),
+            "record",
+            "--nonblocking",
+            "--threads",
+            "--format",
+            "raw",
+            "--rate",
+            str(RATE),
+        ]
         recorder = await asyncio.create_subprocess_exec(
             *record, "--duration", str(SECONDS), "--pid", str(worker.pid), "--output", str(stacks),
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
