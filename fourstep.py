@@ -109,7 +109,7 @@ def import_dpdmd(
 
         contract = import_checkpoint(file, base, out)
     except ModuleNotFoundError as error:
-        _leave(f"{error}; install the extra: pip install 'fourstep[distill]'")
+        _leave(f"{error}; install the extra: pip install '.[distill]' in a checkout")
     except (ValueError, OSError) as error:
         _leave(str(error))
     levels = ", ".join(f"{sigma:.4g}" for sigma in contract.sigmas or ())
@@ -152,7 +152,7 @@ def evaluate(
         protocol = report.Protocol(seeds, named, judged, Sampling(steps, guidance_scale), prompts, benchmark)
         print_json(data=report.evaluate(model, teacher, protocol, out))
     except ModuleNotFoundError as error:
-        _leave(f"{error}; install the extra: pip install 'fourstep[distill]'")
+        _leave(f"{error}; install the extra: pip install '.[distill]' in a checkout")
     except (ValueError, OSError) as error:
         _leave(str(error))
 

@@ -88,7 +88,7 @@ def memory(
 def replicate(
     bed: Annotated[
         Literal["mixture", "emoji-small", "emoji"],
-        typer.Option(help="mixture: minutes; emoji-small (exact teacher): two hours; emoji (the bundled pair): one."),
+        typer.Option(help="mixture: minutes; emoji-small (exact teacher): hours; emoji (the bundled pair): one hour."),
     ] = "mixture",
     out: Annotated[Path | None, typer.Option(help="Where the results go.", show_default="build/replicate/BED")] = None,
     work: Annotated[Path, typer.Option(help="Of emoji-small: where the artwork is, or is fetched to.")] = Path(
@@ -116,7 +116,7 @@ def _errors_as_lines() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        typer.echo(f"fourstep distill: {error}; install the extra: pip install 'fourstep[distill]'", err=True)
+        typer.echo(f"fourstep distill: {error}; install the extra: pip install '.[distill]' in a checkout", err=True)
         raise typer.Exit(2) from error
     except (ValueError, OSError) as error:
         typer.echo(f"fourstep distill: {error}", err=True)

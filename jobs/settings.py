@@ -38,7 +38,7 @@ class Settings(BaseSettings):
     @classmethod
     def _traces_can_be_sent(cls, url: str | None) -> str | None:
         if url is not None and find_spec("opentelemetry.sdk") is None:
-            raise ValueError("traces need the extra: pip install 'fourstep[tracing]'")
+            raise ValueError("traces need the extra: pip install '.[tracing]' in a checkout")
         return url
 
     @model_validator(mode="before")

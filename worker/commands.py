@@ -24,7 +24,7 @@ def check(
         from worker import model_folder, startup
         from worker.folder_refused import FolderRefused
     except ModuleNotFoundError as error:
-        typer.echo(f"fourstep models: {error}; install the extra: pip install 'fourstep[worker]'", err=True)
+        typer.echo(f"fourstep models: {error}; install the extra: pip install '.[worker]' in a checkout", err=True)
         raise typer.Exit(2) from error
     startup.quiet_libraries()
     try:

@@ -26,7 +26,7 @@ def main() -> int:
     except ValidationError as error:
         reason = explain(error)
     except ModuleNotFoundError as error:
-        reason = f"{error}; install the extra: pip install 'fourstep[worker]'"
+        reason = f"{error}; install the extra: pip install '.[worker]' in a checkout"
     except StartFailed as error:
         reason = str(error)
     print(f"fourstep worker: {reason}", file=sys.stderr)

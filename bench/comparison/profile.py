@@ -39,16 +39,8 @@ async def _profiled(server: Server) -> list[str]:
     server.pin(busy)
     with tempfile.TemporaryDirectory() as folder:
         stacks = Path(folder) / "stacks"
-        record = [
-            str(Path(sys.executable).with_name("py-spy")),
-            "record",
-            "--nonblocking",
-            "--threads",
-            "--format",
-            "raw",
-            "--rate",
-            str(RATE),
-        ]
+        py_spy = str(Path(sys.executable).with_name("py-spy"))
+        record = [py_spy, "record", "--nonblocking", "--threads", "--format", "raw", "--rate", str(RATE)]
         recorder = await asyncio.create_subprocess_exec(
             *record, "--duration", str(SECONDS), "--pid", str(worker.pid), "--output", str(stacks),
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

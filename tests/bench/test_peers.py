@@ -14,18 +14,22 @@ from bench.comparison.systems import SYSTEMS, Engine, System, Tuning
 from bench.comparison.trace import Call
 from jobs.settings import BUNDLED_MODEL
 from worker.engine import Engine as OurEngine
-from worker.generate import generate
+from worker.generate import generate, generate_batch
 from worker.model_folder import load
 
 CALL = Call(0.0, "a smiling cat face", 7, 2, 60.0)
-AT_40_DB = 255**2 / 10**4
-"""Mean squared error, in levels of 0…255, at a PSNR of 40 dB."""
+PROMPTS, SEEDS = [CALL.prompt] * CALL.images, [CALL.seed + index for index in range(CALL.images)]
 
 
-@pytest.fixture(scope="module")
-def expected() -> np.ndarray:
-    engine = OurEngine(load(str(BUNDLED_MODEL)), max_batch=2)
-    return np.stack([generate(engine, [CALL.prompt], [CALL.seed + index])[0] for index in range(CALL.images)])
+def expected(engine: Engine) -> tuple[np.ndarray, np.ndarray]:
+    """The call's pictures, made one at a time and together: in bfloat16 a batch of two has other bits than two alone.
+
+    diffusers' pipeline computes in float32, as its users load it.
+    """
+    model = load(str(BUNDLED_MODEL), dtype="float32" if engine == "diffusers" else "auto")
+    ours = OurEngine(model, max_batch=2)
+    alone = [generate(ours, [prompt], [seed])[0] for prompt, seed in zip(PROMPTS, SEEDS, strict=True)]
+    return np.stack(alone), np.stack(generate_batch(model, PROMPTS, SEEDS))
 
 
 async def _asked(system: System, port: int) -> np.ndarray:
@@ -36,18 +40,13 @@ async def _asked(system: System, port: int) -> np.ndarray:
     return np.stack([np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")) for picture in pictures])
 
 
-def squared_error(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """Of each picture; both are uint8 [N, H, W, 3]."""
-    return ((ours.astype(float) - theirs) ** 2).mean((1, 2, 3))
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(
     ("name", "engine"),
     [*((name, "sampler") for name in SYSTEMS if name != "fourstep"), ("FastAPI + lock", "diffusers")],
 )
-async def test_it_draws_our_pictures(name: str, engine: Engine, expected: np.ndarray) -> None:
+async def test_it_draws_our_pictures(name: str, engine: Engine) -> None:
     system = SYSTEMS[name]
     if not system.installed:
         pytest.skip(f"{system.package} is not installed: it comes with the extra `peers`")
@@ -57,7 +56,7 @@ async def test_it_draws_our_pictures(name: str, engine: Engine, expected: np.nda
             return asyncio.run(_asked(system, server.ports.http))
 
     found = await asyncio.to_thread(started)
-    assert found.shape == expected.shape
-    # A batch of two, diffusers' order of operations, float32 beside bfloat16: close, but not the same bits.
-    assert (squared_error(found, expected) < AT_40_DB).all()
-    assert (squared_error(found, expected[::-1]) > 10 * AT_40_DB).all()  # the other seed's
+    alone, together = expected(engine)
+    assert found.shape == alone.shape
+    # Another layout in memory or diffusers' order of operations: the last bits of a float.
+    assert min(np.abs(found.astype(int) - pictures).max() for pictures in (alone, together)) <= 2
