@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 import yaml
+from torch import distributed
 from torch.optim.swa_utils import AveragedModel
 
 from distill import checkpoints, families, roles, teacher_pipeline
@@ -52,7 +53,12 @@ def _train(config: DistillConfig, run: Path, out: Path | None) -> None:
         export(run, out, "bfloat16")
     # A process that leaves while the others still talk to it takes them down, or aborts itself.
     trainer.accelerator.wait_for_everyone()
+    # Whoever lets the group go last waits for its threads, and these may wait for the interpreter. Python's own handle
+    # gives it up meanwhile, the networks' wrappers do not (one run of thirty never ended), so they go first.
+    group = distributed.group.WORLD if distributed.is_initialized() else None
     trainer.accelerator.end_training()
+    del trainer
+    del group
 
 
 @contextmanager

@@ -40,5 +40,5 @@ def test_without_a_collector_nothing_is_recorded() -> None:
 
 def test_without_the_extra_the_setting_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jobs.settings.find_spec", lambda name: None)
-    with pytest.raises(ValidationError, match="fourstep\\[tracing\\]"):
+    with pytest.raises(ValidationError, match=r"'\.\[tracing\]'"):
         ApiSettings(traces_url="http://127.0.0.1:4318")
