@@ -1,3 +1,4 @@
+import contextlib
 import os
 import socket
 import subprocess
@@ -31,11 +32,18 @@ def test_a_taken_port_is_refused_in_one_line_before_anything_starts(free_port: C
 
 
 def test_the_port_of_a_second_workers_metrics_must_be_free_too(free_port: Callable[[], int]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        second = taken.getsockname()[1]
-        result = fourstep("up", "one", "two", FOURSTEP_PORT=str(free_port()), FOURSTEP_METRICS_PORT=str(second - 1))
+    first = _free_port_below_a_free_one(free_port)
+    with socket.create_server(("127.0.0.1", first + 1)):
+        result = fourstep("up", "one", "two", FOURSTEP_PORT=str(free_port()), FOURSTEP_METRICS_PORT=str(first))
     assert result.returncode == 1
-    assert f"port {second} of" in result.stderr
+    assert f"port {first + 1} of" in result.stderr
+
+
+def _free_port_below_a_free_one(free_port: Callable[[], int]) -> int:
+    while True:
+        first = free_port()
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", first + 1)):
+            return first
 
 
 @pytest.mark.parametrize(
