@@ -1,6 +1,6 @@
 """A worker whose network only takes its time, ``python -m bench.latency_model``: real queue and plan, no arithmetic.
 
-A step of a batch takes `--fixed` + `--per-row` × bucket seconds, asleep, so that several workers share one machine
+A step of a batch takes `--fixed` + `--per-row` × rows seconds, asleep, so that several workers share one machine
 without disturbing each other.
 """
 

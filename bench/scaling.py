@@ -168,7 +168,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "scaling.json")
     arguments = parser.parse_args()
     report: dict[str, Any] = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
-    report |= {"cores": os.cpu_count(), "stand_in_step_seconds": f"{FIXED_S} + {PER_ROW_S} x bucket"}
+    report |= {"cores": os.cpu_count(), "stand_in_step_seconds": f"{FIXED_S} + {PER_ROW_S} x rows"}
     if arguments.only in (None, "redis"):
         report["redis"] = [redis_cost(1, 2000), redis_cost(4, 1000)]
         report["redis_bytes_per_waiting_image"] = round(waiting_bytes())

@@ -33,9 +33,9 @@ class Costs:
     outside: float = 0.0
 
     def device(self, steps: int) -> Device:
-        """Images that end together are not padded: between the batch sizes their cost is interpolated."""
-        finish = partial(np.interp, xp=list(self.finish), fp=list(self.finish.values()))
-        return Device(self.step.__getitem__, finish, steps, max(self.step))
+        """Nothing is padded: between the batch sizes costs are interpolated."""
+        step, finish = (partial(np.interp, xp=list(of), fp=list(of.values())) for of in (self.step, self.finish))
+        return Device(step, finish, steps, max(self.step), pads=False)
 
     @classmethod
     def read(cls, figures: dict[str, Any]) -> "Costs":

@@ -13,7 +13,7 @@ from itertools import islice
 from math import inf
 from statistics import mean
 
-from worker.plan import Candidate, bucket_for, buckets, plan
+from worker.plan import Candidate, bucket_for, buckets, every_size, plan
 
 SIZE = (64, 64)
 
@@ -23,12 +23,16 @@ Curve = Callable[[int], float]
 
 @dataclass(frozen=True)
 class Device:
-    """What a batch costs: each of its `steps` takes `step(bucket)`, and what it finishes `decode(rows)`."""
+    """What a batch costs: each of its `steps` takes `step(rows)`, and what it finishes `decode(rows)`.
+
+    A device that `pads` runs a step of a bucket, as graphs and compiled code do.
+    """
 
     step: Curve
     decode: Curve = lambda rows: 0.0
     steps: int = 4
     max_batch: int = 8
+    pads: bool = True
 
     @property
     def capacity(self) -> float:
@@ -38,10 +42,13 @@ class Device:
     def seconds(self, rows: int, steps: int, finished: int) -> float:
         """The time of `steps` steps of a batch, of which then `finished` rows are decoded."""
         decoding = self.decode(finished) if finished else 0.0
-        return steps * self.step(self.bucket(rows)) + decoding
+        return steps * self.step(bucket_for(rows, False, self.max_batch) if self.pads else rows) + decoding
 
-    def bucket(self, rows: int) -> int:
-        return bucket_for(rows, False, self.max_batch)
+    @property
+    def step_times(self) -> dict[int, float]:
+        """What the plan goes by: of each batch size a step, with its share of the decoding."""
+        times = {rows: self.step(rows) + self.decode(rows) / self.steps for rows in buckets(self.max_batch)}
+        return times if self.pads else every_size(times)
 
 
 @dataclass(eq=False)
@@ -76,14 +83,14 @@ Policy = Callable[[Held, float, bool], Batch | float]
 
 def step_level(device: Device) -> Policy:
     """fourstep: one step of the batch that `plan` picks."""
-    shared = {rows: device.step(rows) + device.decode(rows) / device.steps for rows in buckets(device.max_batch)}
+    step_times = {SIZE: device.step_times}
 
     def choose(held: Held, now: float, crowded: bool) -> Batch:
         candidates = [
             Candidate(image.key, image.job.key, SIZE, image.job.arrival, None, image.steps_left)
             for image in held.values()
         ]
-        return Batch([held[key] for key in plan(candidates, {SIZE: shared}, crowded)], 1)
+        return Batch([held[key] for key in plan(candidates, step_times, crowded)], 1)
 
     return choose
 

@@ -19,6 +19,8 @@ from worker.prompt_embeddings import PromptEmbedding, PromptEmbeddings, stacked
 from worker.row import Picture, Row, Start
 from worker.step_graphs import Graph
 
+TIMED_ENCODINGS = 3
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -40,7 +42,7 @@ class Measured:
 class BatchStages:
     """The stages of batches whose rows all have one size, each told to `measure`.
 
-    Steps are padded to a bucket, and so is decoding where that is strict or compiled.
+    Batches are padded to a bucket where they are strict, compiled or replayed from graphs.
 
     Strict rows always take `strict_path`, the networks as they were loaded, in batches of `strict_batch`; a batch
     without any takes `path`.
@@ -67,20 +69,34 @@ class BatchStages:
         """A path on the same weights that compiles each shape when it is first run; any thread may make it."""
         return DevicePath(self._model, self._network.compiled(), self._negative, self._new_graph)
 
-    def begin(self, rows: list[Row]) -> None:
-        """Give the rows that start now their embedding and their noise."""
+    def begin(self, rows: list[Row], waiting: Sequence[str] = ()) -> None:
+        """Give the rows that start now their embedding and their noise. Prompts `waiting` may be encoded along."""
         fresh = [row for row in rows if row.start is None]
         if not fresh:
             return
         now, started = time.time(), time.perf_counter()
         hits = self.prompts.hits
-        embeddings = self.prompts.get([row.task.prompt for row in fresh], any(row.strict for row in fresh))
+        embeddings = self.prompts.get([row.task.prompt for row in fresh], any(row.strict for row in fresh), waiting)
         for row, embedding in zip(fresh, embeddings, strict=True):
             shape = self._network.latent_shape(row.task.height, row.task.width)
             drawn = noise.draw(row.task.seed, shape, self._draws).to(self._device)
             row.start, row.latents = Start(embedding, drawn[1:]), drawn[0]
             row.spend("queue", max(0.0, now - row.task.created))
         self._account("encode", fresh, 0, started, cached=self.prompts.hits - hits)
+
+    def measure_encoding(self) -> None:
+        """Let prompts that wait be encoded along only where a full batch takes less than twice the time of one."""
+        alone, full = (
+            min(self._encoding_s(prompts) for _ in range(TIMED_ENCODINGS)) for prompts in (1, self.prompts.max_batch)
+        )
+        self.prompts.encodes_along = full < 2 * alone
+
+    def _encoding_s(self, prompts: int) -> float:
+        started = time.perf_counter()
+        self._network.encode(["warm-up"] * prompts)
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter() - started
 
     def capture(self, rows: list[Row]) -> None:
         """Make the graph of the step of these rows, which have begun, unless it was tried before."""
@@ -107,9 +123,7 @@ class BatchStages:
     def decode(self, rows: list[Row]) -> list[Picture | None]:
         """Latents to pixels; None for a row whose latents or pixels are not finite."""
         started = time.perf_counter()
-        # Eager code takes any number of rows at its price; compiled code was made for the buckets alone.
-        any_number = self.path is self.strict_path and not any(row.strict for row in rows)
-        batch = rows if any_number else self.padded(rows)
+        batch = self.padded(rows)
         latents = _latents(batch)
         images = self._path_for(rows).decode(latents)
         finite = (latents.isfinite().flatten(1).all(1) & images.isfinite().flatten(1).all(1)).cpu()
@@ -122,8 +136,14 @@ class BatchStages:
         ]
 
     def padded(self, rows: list[Row]) -> list[Row]:
-        """`rows`, the first of them repeated until they fill a bucket."""
-        bucket = bucket_for(len(rows), any(row.strict for row in rows), self.strict_batch[rows[0].size])
+        """`rows`, and the first of them repeated until they fill a bucket where that is needed.
+
+        Eager code takes any number of rows at its price; graphs and compiled code are made for the buckets alone.
+        """
+        strict = any(row.strict for row in rows)
+        if self.path is self.strict_path and not self.path.has_graphs and not strict:
+            return rows
+        bucket = bucket_for(len(rows), strict, self.strict_batch[rows[0].size])
         return rows + [rows[0]] * (bucket - len(rows))
 
     def inputs(self, batch: list[Row]) -> StepInputs:

@@ -13,7 +13,7 @@ from worker.denoising_step import StepInputs
 from worker.device_path import DevicePath
 from worker.diverse_set import CandidateSet
 from worker.model_folder import ServedModel
-from worker.plan import Candidate, Size, StepTimes, buckets, plan
+from worker.plan import Candidate, Size, StepTimes, buckets, every_size, plan
 from worker.row import Failure, FinishedSet, Outcome, Picture, Row, Sketch
 from worker.sketching import sketches
 from worker.step_graphs import Graph
@@ -105,7 +105,7 @@ class Engine:
         candidates = [row.candidate(self._steps) for row in self._rows.values() if self._can_step(row)]
         chosen = self._policy(candidates, self.step_times, self.crowded)
         rows = [self._rows[key] for key in chosen]
-        self._survivors(self._survivors(rows, self._stages.begin), self._stages.denoise)
+        self._survivors(self._survivors(rows, self._begin), self._stages.denoise)
         self._choose()
         self._show_unfinished()
         pictures: list[Picture] = []
@@ -117,7 +117,8 @@ class Engine:
 
     @torch.inference_mode()
     def warm_up(self) -> None:
-        """Run every stage at every size and bucket, largest first, so that no request pays for first calls.
+        """Run every stage at every size and bucket, largest first, so that no request pays for first calls; what eager
+        code prepares for a batch size between two buckets takes it a hundredth of a second, once.
 
         Captures all graphs there will be, and measures the steps. Batches that the memory does not hold are left
         out. Raises RuntimeError when the model gives NaN or infinity, torch.OutOfMemoryError when one row is too much.
@@ -131,12 +132,15 @@ class Engine:
                         raise
                     self._forget_buckets(size, bucket)
                     self._stages.strict_batch[size] = max(self.step_times[size])
+        self._stages.measure_encoding()
         if self._failures:
             raise RuntimeError(f"warm-up: {next(iter(self._failures.values())).detail}")
         for size, times in self.step_times.items():
             for bucket in times:
                 self.measure_step(size, bucket)
         log.info("seconds a step takes, by size and batch: %s", self.step_times)
+        if not self.replays_graphs:
+            self.step_times = {size: every_size(times) for size, times in self.step_times.items()}
 
     @torch.inference_mode()
     def measure_step(self, size: Size, bucket: int) -> None:
@@ -169,7 +173,7 @@ class Engine:
     def examples(self) -> list[StepInputs]:
         """A batch of every shape that steps can have, largest first."""
         examples = []
-        for size, times in self.step_times.items():
+        for size, times in self._bucket_times().items():
             for bucket in sorted(times, reverse=True):
                 rows = [_warm_up_row(*size, f"warm-up {bucket} {index}") for index in range(bucket)]
                 self._stages.begin(rows)
@@ -181,8 +185,18 @@ class Engine:
         return self._stages.compiled_path()
 
     def switch(self, path: DevicePath) -> None:
-        """Run all but strict rows on `path` from the next step on."""
+        """Run all but strict rows on the compiled `path` from the next step on."""
         self._stages.path = path
+        self.step_times = self._bucket_times()
+
+    def _bucket_times(self) -> dict[Size, dict[int, float]]:
+        """The part of `step_times` that graphs and compiled code are made for."""
+        made = buckets(self.max_batch)
+        return {size: {n: times[n] for n in made if n in times} for size, times in self.step_times.items()}
+
+    def _begin(self, rows: list[Row]) -> None:
+        waiting = [row.task.prompt for row in self._rows.values() if row.start is None]
+        self._stages.begin(rows, waiting)
 
     def _begun(self) -> set[str]:
         return {row.task_key for row in self._rows.values() if row.start is not None}

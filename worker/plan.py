@@ -7,6 +7,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 Size = tuple[int, int]
 StepTimes = Mapping[Size, Mapping[int, float]]
 """Seconds that a step takes, by image size and batch size; only these batch sizes are used."""
@@ -14,7 +16,7 @@ StepTimes = Mapping[Size, Mapping[int, float]]
 PATIENCE_S = 60.0
 """A row ranks as if its deadline were at most this long after its creation, so that nothing starves it."""
 
-FEW_JOBS = 2
+FEW_JOBS = 1
 """Behind a batch wait not only the jobs that are here but also those to come: as many as are here above `FEW_JOBS`. So
 a short queue is served for the least mean latency, and a longer one more and more for throughput."""
 
@@ -43,9 +45,17 @@ class Candidate:
 
 
 def buckets(max_batch: int) -> tuple[int, ...]:
-    """The batch sizes that steps are padded to: powers of two below `max_batch`, and `max_batch` itself."""
+    """The batch sizes that are measured, and that steps from graphs or of compiled code are padded to: powers of two
+    below `max_batch`, and `max_batch` itself."""
     powers = [1 << exponent for exponent in range(max_batch.bit_length()) if 1 << exponent < max_batch]
     return (*powers, max_batch)
+
+
+def every_size(times: Mapping[int, float]) -> dict[int, float]:
+    """Measured `times`, with those of all batch sizes between them on straight lines: eager code pads nothing."""
+    sizes = range(1, max(times) + 1)
+    measured = sorted(times)
+    return dict(zip(sizes, np.interp(sizes, measured, [times[size] for size in measured]).tolist(), strict=True))
 
 
 def bucket_for(rows: int, strict: bool, max_batch: int) -> int:

@@ -37,35 +37,51 @@ Encode = Callable[[Sequence[str]], list[PromptEmbedding]]
 
 
 class PromptEmbeddings:
-    """The `capacity` most recently used embeddings, by the prompt's text; misses are encoded in one batch."""
+    """The `capacity` most recently used embeddings, by the prompt's text; misses are encoded in one batch.
+
+    `encodes_along` says whether prompts that are not needed yet fill that batch up.
+    """
 
     def __init__(self, encode: Encode, max_batch: int, capacity: int = 256) -> None:
         self._encode = encode
-        self._max_batch = max_batch
+        self.max_batch = max_batch
+        self.encodes_along = True
         self._capacity = capacity
         self._kept: OrderedDict[str, tuple[PromptEmbedding, bool]] = OrderedDict()
         self.hits = 0
 
-    def get(self, prompts: Sequence[str], strict: bool) -> list[PromptEmbedding]:
+    def get(self, prompts: Sequence[str], strict: bool, waiting: Sequence[str] = ()) -> list[PromptEmbedding]:
         """One embedding for each of at most `max_batch` prompts, in their order.
 
         A strict one comes from a batch padded to `max_batch`: like the denoiser, the text encoders repeat their
-        bits only at one batch size. What a fast call left behind is then encoded anew.
+        bits only at one batch size. What a fast call left behind is then encoded anew. Where anything is encoded,
+        prompts that are `waiting` are taken along, as far as the batch goes.
         """
         unique = list(dict.fromkeys(prompts))
         known = {prompt: self._kept[prompt][0] for prompt in unique if self._serves(prompt, strict)}
         missing = [prompt for prompt in unique if prompt not in known]
         self.hits += len(prompts) - len(missing)
         if missing:
-            padding = self._max_batch - len(missing) if strict else 0
-            encoded = self._encode(missing + [missing[0]] * padding)
-            known.update(zip(missing, encoded, strict=False))
-            self._kept.update({prompt: (known[prompt], strict) for prompt in missing})
+            ahead = dict.fromkeys(waiting) if self.encodes_along else ()
+            along = [p for p in ahead if p not in missing and not self._serves(p, strict)]
+            for prompt, embedding in self._encoded(missing, along[: self.max_batch - len(missing)], strict).items():
+                self._kept[prompt] = embedding, strict
+            known.update({prompt: self._kept[prompt][0] for prompt in missing})
         for prompt in unique:
             self._kept.move_to_end(prompt)
         while len(self._kept) > self._capacity:
             self._kept.popitem(last=False)
         return [known[prompt] for prompt in prompts]
+
+    def _encoded(self, prompts: list[str], along: list[str], strict: bool) -> dict[str, PromptEmbedding]:
+        batch = prompts + along
+        padding = self.max_batch - len(batch) if strict else 0
+        try:
+            return dict(zip(batch, self._encode(batch + [batch[0]] * padding), strict=False))
+        except Exception:
+            if not along:
+                raise
+            return self._encoded(prompts, [], strict)  # whoever cannot be encoded fails by itself, in its own turn
 
     def _serves(self, prompt: str, strict: bool) -> bool:
         kept = self._kept.get(prompt)

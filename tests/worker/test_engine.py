@@ -1,6 +1,7 @@
 """Rows join and leave, each gets its own picture, and a bad one fails alone."""
 
 import time
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ from worker.batch_stages import Measured
 from worker.engine import Engine
 from worker.generate import generate
 from worker.model_folder import ServedModel, served
+from worker.prompt_embeddings import PromptEmbedding
 from worker.row import Failure, Picture
 from worker.sampler import flow_euler
 
@@ -48,16 +50,15 @@ def test_a_late_row_joins_at_the_next_step_and_leaves_after_its_own_last(engine:
 
 
 @pytest.mark.parametrize(
-    ("mode", "is_compiled", "step", "decoding"),
-    [("fast", False, 1, 0), ("fast", True, 1, 1), ("strict", False, 5, 5), ("strict", True, 5, 5)],
+    ("mode", "is_compiled", "padding"),
+    [("fast", False, 0), ("fast", True, 1), ("strict", False, 5), ("strict", True, 5)],
 )
 def test_batches_are_padded_to_buckets_where_that_buys_something(
     tiny_model: ServedModel,
     monkeypatch: pytest.MonkeyPatch,
     mode: Literal["fast", "strict"],
     is_compiled: bool,
-    step: int,
-    decoding: int,
+    padding: int,
 ) -> None:
     measured: list[Measured] = []
     engine = Engine(tiny_model, max_batch=8)
@@ -66,9 +67,38 @@ def test_batches_are_padded_to_buckets_where_that_buys_something(
         monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **options: None)  # minutes, of no concern here
         engine.switch(engine.compiled_path())
     made = pictures(engine, [image_task(seed=seed, mode=mode) for seed in range(3)])
-    assert {picture.bucket for picture in made} == {3 + step}
-    padding = {cost.stage: cost.padding for cost in measured}
-    assert padding == {"encode": 0, "denoise_step": step, "decode": decoding}
+    assert {picture.bucket for picture in made} == {3 + padding}
+    added = {cost.stage: cost.padding for cost in measured}
+    assert added == {"encode": 0, "denoise_step": padding, "decode": padding}
+
+
+def test_a_prompt_that_waits_is_encoded_along(tiny_model: ServedModel) -> None:
+    measured: list[Measured] = []
+    engine = Engine(tiny_model, max_batch=2)
+    engine.measure = measured.append
+    engine.add({str(seed): image_task("sun", seed) for seed in range(2)} | {"waits": image_task("heart", 2)})
+    engine.step()
+    encoded = [(cost.rows, cost.cached) for cost in measured if cost.stage == "encode"]
+    assert encoded == [(2, 1)]
+    while engine.busy:
+        engine.step()
+    assert [(cost.rows, cost.cached) for cost in measured if cost.stage == "encode"] == [*encoded, (1, 1)]
+
+
+@pytest.mark.parametrize("per_prompt_s", [0.0, 0.02])
+def test_prompts_are_encoded_along_where_that_costs_little(
+    tiny_model: ServedModel, monkeypatch: pytest.MonkeyPatch, per_prompt_s: float
+) -> None:
+    encode = tiny_model.network.encode
+
+    def slow(prompts: Sequence[str]) -> list[PromptEmbedding]:
+        time.sleep(0.02 + per_prompt_s * len(prompts))
+        return encode(prompts)
+
+    monkeypatch.setattr(tiny_model.network, "encode", slow)
+    engine = Engine(tiny_model, max_batch=8)
+    engine.warm_up()
+    assert engine.prompts.encodes_along == (per_prompt_s == 0)
 
 
 def test_a_repeated_prompt_is_not_encoded_again(engine: Engine) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from worker.plan import PATIENCE_S, Candidate, batch_size, bucket_for, buckets, plan
+from worker.plan import PATIENCE_S, Candidate, batch_size, bucket_for, buckets, every_size, plan
 
 SIZES = [(64, 64), (64, 96), (96, 64)]
 STEPS = 4
@@ -209,6 +209,12 @@ def test_buckets_are_powers_of_two_and_the_largest_batch() -> None:
     assert buckets(1) == (1,)
     assert buckets(8) == (1, 2, 4, 8)
     assert buckets(12) == (1, 2, 4, 8, 12)
+
+
+def test_batch_sizes_between_measured_ones_cost_what_lies_between() -> None:
+    times = every_size({1: 1.0, 2: 2.0, 4: 3.0, 8: 7.0})
+    assert times == {1: 1.0, 2: 2.0, 3: 2.5, 4: 3.0, 5: 4.0, 6: 5.0, 7: 6.0, 8: 7.0}
+    assert every_size({1: 1.0}) == {1: 1.0}
 
 
 def test_behind_a_full_window_throughput_counts() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import pytest
 import torch
 
 from worker.prompt_embeddings import PromptEmbedding, PromptEmbeddings
@@ -42,6 +43,32 @@ def test_strict_encodes_at_the_canonical_batch_and_serves_fast_calls_too() -> No
     embeddings.get(["a"], strict=True)
     embeddings.get(["a"], strict=False)
     assert encode.batches == [["a"], ["a"] * 4]
+
+
+def test_what_waits_is_encoded_along_where_the_batch_has_room() -> None:
+    encode = CountingEncoder()
+    embeddings = PromptEmbeddings(encode, max_batch=4)
+    embeddings.get(["a", "bb"], strict=False, waiting=["ccc", "a", "ccc", "dddd", "eeeee"])
+    assert encode.batches == [["a", "bb", "ccc", "dddd"]]
+    embeddings.get(["ccc"], strict=False, waiting=["eeeee"])
+    assert encode.batches == [["a", "bb", "ccc", "dddd"]]
+    embeddings.get(["a"], strict=True, waiting=["dddd"])
+    assert encode.batches[1:] == [["a", "dddd", "a", "a"]]
+
+
+def test_a_prompt_that_cannot_be_encoded_costs_only_its_own_image() -> None:
+    count = CountingEncoder()
+
+    def encode(prompts: Sequence[str]) -> list[PromptEmbedding]:
+        if "poison" in prompts:
+            raise RuntimeError("no such word")
+        return count(prompts)
+
+    embeddings = PromptEmbeddings(encode, max_batch=4)
+    assert embeddings.get(["a"], strict=False, waiting=["poison", "bb"])[0].pooled == 1
+    assert embeddings.hits == 0
+    with pytest.raises(RuntimeError, match="no such word"):
+        embeddings.get(["poison"], strict=False)
 
 
 def test_the_least_recently_used_is_forgotten() -> None:
