@@ -58,6 +58,7 @@ def _latency(rounds: list[dict[str, Any]]) -> None:
             ours = name == OURS
             axis.step(latencies, shares, color=OUR_COLOUR if ours else next(others), label=name, lw=2 if ours else 1.2)
         axis.set_title(f"the trace at 70% load, {TITLES[engine]}")
+        axis.set_xscale("log")
         axis.set_xlabel("milliseconds")
         axis.set_ylabel("share of calls answered")
         axis.grid(alpha=0.3)
