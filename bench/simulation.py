@@ -1,6 +1,6 @@
 """Discrete-event simulation of workers behind one queue, under the real `plan` and under the policies it replaces.
 
-Pure Python, no torch. A job is one call for some images. Its latency runs from its arrival until its last image is
+Without torch. A job is one call for some images. Its latency runs from its arrival until its last image is
 decoded. Time is in any unit: only the curve of the step times, the arrivals and the latencies share it.
 """
 

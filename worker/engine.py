@@ -8,7 +8,7 @@ from functools import partial
 import torch
 
 from jobs.models import FailureReason, ImageTask
-from worker.batch_stages import BatchStages, Measured
+from worker.batch_stages import TIMED_RUNS, BatchStages, Measured
 from worker.denoising_step import StepInputs
 from worker.device_path import DevicePath
 from worker.diverse_set import CandidateSet
@@ -21,8 +21,6 @@ from worker.step_graphs import Graph
 log = logging.getLogger(__name__)
 
 Policy = Callable[[Sequence[Candidate], StepTimes, bool], list[str]]
-
-TIMED_STEPS = 3
 
 
 class Engine:
@@ -132,9 +130,9 @@ class Engine:
                         raise
                     self._forget_buckets(size, bucket)
                     self._stages.strict_batch[size] = max(self.step_times[size])
-        self._stages.measure_encoding()
         if self._failures:
             raise RuntimeError(f"warm-up: {next(iter(self._failures.values())).detail}")
+        self._stages.measure_encoding(min(max(times) for times in self.step_times.values()))
         for size, times in self.step_times.items():
             for bucket in times:
                 self.measure_step(size, bucket)
@@ -147,7 +145,7 @@ class Engine:
         """Time one of the steps that the plan goes by; to be called again when it has become faster."""
         measure, self.measure = self.measure, lambda measured: None
         try:
-            self.step_times[size][bucket] = min(self._rehearse(size, bucket) for _ in range(TIMED_STEPS))
+            self.step_times[size][bucket] = min(self._rehearse(size, bucket) for _ in range(TIMED_RUNS))
         finally:
             self.measure = measure
 
@@ -171,7 +169,7 @@ class Engine:
 
     @torch.inference_mode()
     def examples(self) -> list[StepInputs]:
-        """A batch of every shape that steps can have, largest first."""
+        """A batch of every shape that graphs and compiled code are made for, largest first."""
         examples = []
         for size, times in self._bucket_times().items():
             for bucket in sorted(times, reverse=True):

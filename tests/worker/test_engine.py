@@ -98,7 +98,7 @@ def test_prompts_are_encoded_along_where_that_costs_little(
     monkeypatch.setattr(tiny_model.network, "encode", slow)
     engine = Engine(tiny_model, max_batch=8)
     engine.warm_up()
-    assert engine.prompts.encodes_along == (per_prompt_s == 0)
+    assert engine.prompts.fill_to == (0 if per_prompt_s else 8)
 
 
 def test_a_repeated_prompt_is_not_encoded_again(engine: Engine) -> None:

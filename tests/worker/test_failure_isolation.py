@@ -1,6 +1,6 @@
 """A batch that fails, or does not fit into memory, is halved until only what cannot work alone has failed."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ from tests.worker.tasks import image_task, pictures, run
 from worker.batch_stages import Measured
 from worker.engine import Engine
 from worker.model_folder import ServedModel
+from worker.prompt_embeddings import PromptEmbedding
 from worker.row import Failure, Picture
 
 
@@ -130,6 +131,34 @@ def test_warm_up_leaves_out_the_batches_that_memory_does_not_hold(tiny_model: Se
         steps = _steps(engine)
         pictures(engine, [image_task("sun", seed, mode="strict") for seed in range(3)])
     assert steps == [4] * 4
+
+
+def test_what_the_text_encoders_do_not_hold_is_not_encoded_along(
+    tiny_model: ServedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = tiny_model.network.encode
+
+    def encode_few(prompts: Sequence[str]) -> list[PromptEmbedding]:
+        if len(prompts) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return encode(prompts)
+
+    monkeypatch.setattr(tiny_model.network, "encode", encode_few)
+    engine = Engine(tiny_model, max_batch=8)
+    engine.warm_up()
+    assert max(engine.step_times[64, 64]) == 4
+    assert engine.prompts.fill_to <= 4
+    assert len(pictures(engine, [image_task(f"sun {seed}", seed) for seed in range(8)])) == 8
+
+
+def test_compiled_code_is_planned_by_the_sizes_it_is_made_for(
+    tiny_model: ServedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **options: None)  # minutes, of no concern here
+    engine = Engine(tiny_model, max_batch=4)
+    engine.warm_up()
+    engine.switch(engine.compiled_path())
+    assert [list(times) for times in engine.step_times.values()] == [[1, 2, 4]] * 2
 
 
 def test_warm_up_measures_every_batch_size(tiny_model: ServedModel) -> None:

@@ -56,7 +56,16 @@ def test_what_waits_is_encoded_along_where_the_batch_has_room() -> None:
     assert encode.batches[1:] == [["a", "dddd", "a", "a"]]
 
 
-def test_a_prompt_that_cannot_be_encoded_costs_only_its_own_image() -> None:
+def test_no_more_than_asked_for_is_encoded_along() -> None:
+    encode = CountingEncoder()
+    embeddings = PromptEmbeddings(encode, max_batch=4)
+    for fill_to in (2, 1, 0):
+        embeddings.fill_to = fill_to
+        embeddings.get([f"a{fill_to}"], strict=False, waiting=[f"b{fill_to}", f"c{fill_to}"])
+    assert encode.batches == [["a2", "b2"], ["a1"], ["a0"]]
+
+
+def test_a_prompt_that_cannot_be_encoded_costs_only_its_own_image(caplog: pytest.LogCaptureFixture) -> None:
     count = CountingEncoder()
 
     def encode(prompts: Sequence[str]) -> list[PromptEmbedding]:
@@ -67,6 +76,8 @@ def test_a_prompt_that_cannot_be_encoded_costs_only_its_own_image() -> None:
     embeddings = PromptEmbeddings(encode, max_batch=4)
     assert embeddings.get(["a"], strict=False, waiting=["poison", "bb"])[0].pooled == 1
     assert embeddings.hits == 0
+    assert "RuntimeError in a batch of 3" in caplog.text
+    assert "poison" not in caplog.text
     with pytest.raises(RuntimeError, match="no such word"):
         embeddings.get(["poison"], strict=False)
 

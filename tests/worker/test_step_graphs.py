@@ -124,6 +124,7 @@ def test_warm_up_captures_every_size_and_bucket_largest_first_and_serving_none(t
     engine.warm_up()
     captured = [(4, 4, 16, 16), (2, 4, 16, 16), (1, 4, 16, 16), (4, 4, 8, 16), (2, 4, 8, 16), (1, 4, 8, 16)]
     assert recorded.captured == captured
+    assert [list(times) for times in engine.step_times.values()] == [[1, 2, 4]] * 2
     engine.measure = measured.append
     tasks = [image_task("sun", seed, height=64 - 32 * (seed % 2)) for seed in range(7)]
     replayed = pictures(engine, tasks)
