@@ -6,7 +6,7 @@ PEERS := .venv-peers
 PEERS_BIN := $(PEERS)/bin
 COMPOSE ?= docker compose -f compose.yaml -f docker/compose.check.yaml
 
-.PHONY: serve serve-both test lint chaos models bench bench-gpu bench-service bench-scaling bench-diverse bench-distill bench-memory bench-engine soak check-compose clean
+.PHONY: serve serve-both test check lint chaos models bench bench-gpu bench-service bench-scaling bench-diverse bench-distill bench-memory bench-engine soak check-compose clean
 
 serve: $(VENV)/serve.stamp  ## The service with the bundled model on http://localhost:8000
 	$(BIN)/fourstep up
@@ -14,13 +14,18 @@ serve: $(VENV)/serve.stamp  ## The service with the bundled model on http://loca
 serve-both: $(VENV)/serve.stamp  ## The same with the teacher beside the student, to compare them in the playground
 	$(BIN)/fourstep up models/emoji-student models/emoji-teacher
 
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
+
 test: lint  ## The whole suite
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(PYTEST)
+
+check: lint  ## Style, types and the fast tests: what to run while you work
+	$(PYTEST) -m "not slow"
 
 lint: $(VENV)/test.stamp  ## Style, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers 2
 
 chaos: $(VENV)/test.stamp  ## 2,000 images while workers, Redis, API copies and connections break; under ten minutes
 	$(BIN)/python -m tests.chaos --out bench/results/chaos.json

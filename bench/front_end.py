@@ -65,7 +65,7 @@ def front_end(worker: list[str], api: dict[str, str] | None = None) -> Iterator[
         redis_servers.server(Path(folder), "", port=redis_port) as redis,
     ):
         started = [
-            subprocess.Popen([sys.executable, "-m", "service"], env=shared | own),
+            subprocess.Popen([sys.executable, "-P", "-m", "fourstep", "api"], env=shared | own),
             subprocess.Popen([sys.executable, "-m", *worker], env=shared | {"FOURSTEP_METRICS_PORT": "0"}),
         ]
         try:

@@ -30,6 +30,8 @@ from jobs.models import (
 
 LUA_DIR = Path(__file__).parent / "lua"
 CARD_TTL_S = 24 * 3600.0
+# A job without a deadline may wait this long for a worker; then it is forgotten, so that Redis never fills with jobs.
+LONGEST_WAIT_S = 7 * 24 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class TaskQueue:
     ) -> Admission:
         """Queue the images of one job, all or none, if no more than `max_queued_images` then wait unclaimed.
 
-        The job is forgotten `ttl_s` seconds after its last change, and `once` with it; its events go to the pub/sub
+        The job is forgotten `ttl_s` seconds after its end, and `once` with it; its events go to the pub/sub
         `channel`. `once` and `rate` are checked in the same atomic step; what is refused does not count for the rate.
         """
         job_id, created = tasks[0].job_id, tasks[0].created
@@ -98,7 +100,7 @@ class TaskQueue:
             args=[
                 WORKER_GROUP,
                 max_queued_images,
-                _milliseconds(_lifetime_s(tasks[0], ttl_s)),
+                _milliseconds(ttl_s + _longest_wait_s(tasks[0])),
                 created,
                 channel,
                 once.fingerprint if once else "",
@@ -339,7 +341,7 @@ class TaskQueue:
                 WORKER_GROUP,
                 claim.entry_id,
                 kind,
-                _milliseconds(_lifetime_s(claim.task, ttl_s)),
+                _milliseconds(ttl_s + _until_deadline_s(claim.task)),
                 claim.task.model_dump_json() if kind == "failure" else "",
                 *(part for outcome in outcomes for part in outcome),
             ],
@@ -366,9 +368,13 @@ def _task(fields: dict[bytes, bytes]) -> ImageTask:
     return ImageTask.model_validate_json(fields[b"task"])
 
 
-def _lifetime_s(task: ImageTask, ttl_s: float) -> float:
-    """`ttl_s` from the end of the job, which may come as late as its deadline: nothing of it is forgotten before."""
-    return ttl_s + max(0.0, (task.deadline or 0.0) - time.time())
+def _longest_wait_s(task: ImageTask) -> float:
+    """Seconds after which the task's job has certainly ended: nothing of it may be forgotten before."""
+    return LONGEST_WAIT_S if task.deadline is None else _until_deadline_s(task)
+
+
+def _until_deadline_s(task: ImageTask) -> float:
+    return 0.0 if task.deadline is None else max(0.0, task.deadline - time.time())
 
 
 def _stream_position(entry_id: bytes) -> tuple[int, int]:

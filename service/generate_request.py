@@ -22,6 +22,9 @@ Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 MAX_CANDIDATES = 64
 CANDIDATES_PER_IMAGE = 4
 
+# Seconds that a connection may be kept waiting.
+LONGEST_TIMEOUT_S = 600.0
+
 SEEDS_AND_THE_OTHERS: JsonDict = {
     "required": ["seeds"],
     "properties": {"seeds": {"type": "array"}},
@@ -72,7 +75,13 @@ class GenerateRequest(BaseModel):
     response: Literal["b64", "url"] = "b64"
     mode: Mode = Field(default="fast", description="strict: the same pixels whatever shares the batch")
     select: Select | None = Field(default=None, description="a diverse set instead of consecutive seeds")
-    timeout: float | None = Field(default=None, gt=0, le=600)
+    timeout: float | None = Field(
+        default=None,
+        gt=0,
+        description="Seconds until the call ends with 504, at most 600; default: the server's `FOURSTEP_TIMEOUT_S`. "
+        "With `Prefer: respond-async`: seconds after which the job expires, at most 600 or as long as results are kept "
+        "(`FOURSTEP_RESULT_TTL_S`), whichever is longer; default: the job does not expire.",
+    )
 
     @model_validator(mode="after")
     def _seeds_stand_alone(self) -> Self:
@@ -82,9 +91,12 @@ class GenerateRequest(BaseModel):
         return self
 
 
-def image_tasks(request: GenerateRequest, card: ModelCard, settings: ApiSettings) -> list[ImageTask]:
+def image_tasks(
+    request: GenerateRequest, card: ModelCard, settings: ApiSettings, *, asynchronous: bool = False
+) -> list[ImageTask]:
     """The tasks of a new job: one per image, or one for a diverse set.
 
+    An `asynchronous` job, for which no caller waits, has a deadline only when the request sets one.
     Problem 422 naming every field beyond the settings' or the model's limits.
     """
     height, width = _size(request, card)
@@ -92,6 +104,7 @@ def image_tasks(request: GenerateRequest, card: ModelCard, settings: ApiSettings
     seeds = request.seeds or _consecutive_seeds(request, select.candidates if select else request.num_images)
     errors = [
         *_limit_errors(request, settings),
+        *_timeout_errors(request, settings, asynchronous),
         *_size_errors(request, (height, width), card),
         *_candidate_errors(request, select),
         *_seed_errors(seeds, f"{len(seeds)} {'candidates' if select else 'images'}"),
@@ -99,6 +112,7 @@ def image_tasks(request: GenerateRequest, card: ModelCard, settings: ApiSettings
     if errors:
         raise invalid_fields(errors)
     job_id, created = uuid.uuid4().hex, time.time()
+    timeout_s = request.timeout or (None if asynchronous else settings.timeout_s)
     return [
         ImageTask(
             job_id=job_id,
@@ -112,7 +126,7 @@ def image_tasks(request: GenerateRequest, card: ModelCard, settings: ApiSettings
             mode=request.mode,
             created=created,
             traceparent=current_traceparent(),
-            deadline=created + (request.timeout or settings.timeout_s),
+            deadline=None if timeout_s is None else created + timeout_s,
             select=select,
         )
         for index, seed in enumerate(seeds[:1] if select else seeds)
@@ -146,8 +160,15 @@ def _limit_errors(request: GenerateRequest, settings: ApiSettings) -> list[Field
     return errors
 
 
-def _beyond(field: str, unit: str, limit: int) -> FieldError:
-    return FieldError(field=field, message=f"at most {limit} {unit}", limit=limit)
+def _timeout_errors(request: GenerateRequest, settings: ApiSettings, asynchronous: bool) -> list[FieldError]:
+    limit = max(LONGEST_TIMEOUT_S, settings.result_ttl_s) if asynchronous else LONGEST_TIMEOUT_S
+    if request.timeout is None or request.timeout <= limit:
+        return []
+    return [_beyond("timeout", "seconds", limit)]
+
+
+def _beyond(field: str, unit: str, limit: float) -> FieldError:
+    return FieldError(field=field, message=f"at most {limit:g} {unit}", limit=limit)
 
 
 def _size_errors(request: GenerateRequest, size: tuple[int, int], card: ModelCard) -> list[FieldError]:

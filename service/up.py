@@ -80,8 +80,9 @@ def _refuse_taken_port(host: str, port: int, setting: str) -> None:
 
 
 @asynccontextmanager
-async def _child(module: str, environment: Mapping[str, str]) -> AsyncIterator[asyncio.subprocess.Process]:
-    process = await start_child([sys.executable, "-m", module], environment)
+async def _child(command: str, environment: Mapping[str, str]) -> AsyncIterator[asyncio.subprocess.Process]:
+    # -P: the folder it is started in is not searched for modules, else a worker.py of the user would be run there.
+    process = await start_child([sys.executable, "-P", "-m", "fourstep", command], environment)
     try:
         yield process
     finally:
@@ -93,7 +94,7 @@ async def _fail_when_gone(process: asyncio.subprocess.Process, name: str) -> Non
 
 
 async def _keep_api(environment: Mapping[str, str]) -> None:
-    async with _child("service", environment) as process:
+    async with _child("api", environment) as process:
         await _fail_when_gone(process, "the API")
 
 

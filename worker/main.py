@@ -1,4 +1,4 @@
-"""The worker process: what `fourstep worker` and `python -m worker` run."""
+"""The worker process: what `fourstep worker` runs."""
 
 import asyncio
 import sys

@@ -49,9 +49,13 @@ if redis.call('EXISTS', job) == 1 then
 end
 local completed = 0
 if settled > 0 then
-  redis.call('PEXPIRE', job, ttl)
   local counts = redis.call('HMGET', job, 'done', 'total')
-  completed = counts[1] == counts[2] and tonumber(counts[2]) or 0
+  if counts[1] == counts[2] then
+    completed = tonumber(counts[2])
+    redis.call('PEXPIRE', job, ttl)
+  else
+    redis.call('PEXPIRE', job, ttl, 'GT') -- a job without a deadline may wait for much longer
+  end
   if kind == 'result' then
     count_throughput(settled)
   elseif KEYS[first_store] then

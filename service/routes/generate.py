@@ -57,9 +57,10 @@ async def generate(
     raw = accepted_image(accept)
     if raw:
         body = _as_raw(body, raw)
-    tasks = image_tasks(body, model.card, context.settings)
+    asynchronous = _respond_async(prefer)
+    tasks = image_tasks(body, model.card, context.settings, asynchronous=asynchronous)
     once = idempotency_key(idempotency, caller, body)
-    if _respond_async(prefer):
+    if asynchronous:
         state = await _admit_only(context, request, model, tasks, once)
         if not state.settled:
             return _accepted(state, request)

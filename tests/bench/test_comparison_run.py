@@ -79,7 +79,7 @@ def test_no_time_is_told_of_a_machine_with_other_work(results: Path) -> None:
 
 
 def test_its_plots_are_drawn(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("matplotlib", reason="plots come with the extra `docs`")
+    pytest.importorskip("matplotlib", reason="needs the extra `docs`: pip install --editable '.[docs]'")
     from bench.comparison import plots
 
     monkeypatch.setattr(plots, "IMAGES", tmp_path)

@@ -49,7 +49,7 @@ async def _asked(system: System, port: int) -> np.ndarray:
 async def test_it_draws_our_pictures(name: str, engine: Engine) -> None:
     system = SYSTEMS[name]
     if not system.installed:
-        pytest.skip(f"{system.package} is not installed: it comes with the extra `peers`")
+        pytest.skip(f"needs the extra `peers` for {system.package}: pip install --editable '.[peers]'")
 
     def started() -> np.ndarray:
         with running(system, engine, Tuning(), partial(draws, system)) as server:

@@ -5,7 +5,7 @@ from redis.asyncio import Redis
 
 from jobs.keys import ModelKeys
 from jobs.models import ImageTask
-from jobs.queue import Claim, TaskQueue, known_models
+from jobs.queue import LONGEST_WAIT_S, Claim, TaskQueue, known_models
 from tests.samples import MODEL, sample_card, sample_result, sample_tasks
 from tests.waiting import wait_until
 
@@ -48,6 +48,18 @@ async def test_admitting_the_same_job_again_does_not_double_it(queue: TaskQueue)
     assert (await queue.admit(tasks, 10, TTL_S)).ok
     assert (await queue.admit(tasks, 10, TTL_S)).ok
     assert await queue.depth() == (2, 0)
+
+
+async def test_a_job_without_a_deadline_is_kept_while_it_waits(queue: TaskQueue, redis: Redis) -> None:
+    tasks = sample_tasks(2)
+    key = ModelKeys(MODEL).job(tasks[0].job_id)
+    await queue.admit(tasks, 10, TTL_S)
+    first, second = await queue.claim("w1", 2, block_s=0)
+    assert await redis.pttl(key) > 1000 * LONGEST_WAIT_S
+    await queue.commit(first, sample_result(first.task, b"pixels"), b"pixels", TTL_S)
+    assert await redis.pttl(key) > 1000 * TTL_S
+    await queue.commit(second, sample_result(second.task, b"pixels"), b"pixels", TTL_S)
+    assert 0 < await redis.pttl(key) <= 1000 * TTL_S
 
 
 async def test_claims_carry_the_tasks_in_order(queue: TaskQueue) -> None:

@@ -1,7 +1,6 @@
 """Every alert fires when it should, stays silent when not, and has a page in the runbook."""
 
 import re
-import shutil
 import subprocess
 
 import pytest
@@ -13,8 +12,6 @@ CASES = yaml.safe_load(expressions.RULES.with_name("rules.test.yml").read_text()
 ALERTS = [rule["alert"] for rule in expressions.rules() if "alert" in rule]
 RUNBOOK = (expressions.ROOT / "docs/operations.md").read_text()
 
-needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not on this machine")
-
 
 @pytest.mark.parametrize("alert", ALERTS)
 def test_every_alert_has_a_case_that_fires_and_one_that_does_not(alert: str) -> None:
@@ -23,7 +20,7 @@ def test_every_alert_has_a_case_that_fires_and_one_that_does_not(alert: str) -> 
     assert not all(expected)
 
 
-@needs_promtool
+@pytest.mark.needs("promtool")
 @pytest.mark.parametrize("arguments", [("check", "rules", "rules.yml"), ("test", "rules", "rules.test.yml")])
 def test_promtool_agrees(arguments: tuple[str, ...]) -> None:
     result = subprocess.run(["promtool", *arguments], cwd=expressions.RULES.parent, capture_output=True, text=True)

@@ -1,6 +1,5 @@
 """The Kubernetes manifests fit the published schemas and one another."""
 
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -43,7 +42,7 @@ def test_every_manifest_fits_its_schema(document: dict[str, Any]) -> None:
         kubernetes_validate.validate(document, VERSION, strict=True)
 
 
-@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not on this machine")
+@pytest.mark.needs("kubectl")
 @pytest.mark.parametrize("folder", [BASE, GPU], ids=["base", "gpu"])
 def test_what_kustomize_makes_of_a_folder_fits_the_schemas(folder: Path) -> None:
     rendered = subprocess.run(["kubectl", "kustomize", str(folder)], check=True, capture_output=True, text=True).stdout

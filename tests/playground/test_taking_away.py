@@ -1,7 +1,6 @@
 """What a picture can be taken away as: a curl command, and a history in the browser."""
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from tests.playground.pictures import addresses, finished, generate
 PROMPT = """a cat's "smile" & $HOME"""
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl on this machine")
+@pytest.mark.needs("curl")
 def test_the_copied_curl_command_makes_the_same_picture(playground: Page, server: str, tmp_path: Path) -> None:
     playground.context.grant_permissions(["clipboard-read", "clipboard-write"])
     (address,) = addresses(generate(playground, PROMPT, 1, seed=5))

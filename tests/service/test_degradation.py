@@ -153,10 +153,10 @@ async def _silent_redis(port: int) -> AsyncIterator[Callable[[], None]]:
 async def api_process(
     redis_url: str, port: int, **variables: str
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, httpx.AsyncClient]]:
-    """``python -m service`` and a client of it; its log is the process's standard error."""
+    """``fourstep api`` and a client of it; its log is the process's standard error."""
     environment = os.environ | {"FOURSTEP_REDIS_URL": redis_url, "FOURSTEP_PORT": str(port)} | variables
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "service", env=environment, stderr=asyncio.subprocess.PIPE
+        sys.executable, "-m", "fourstep", "api", env=environment, stderr=asyncio.subprocess.PIPE
     )
     try:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20, trust_env=False) as client:

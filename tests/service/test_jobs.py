@@ -107,6 +107,33 @@ async def test_images_of_a_late_call_leave_the_queue(api: httpx.AsyncClient, wor
     assert await status(api, f"/jobs/{worker.seen[0].job_id}") == "expired"
 
 
+async def test_an_async_job_without_a_timeout_does_not_expire(
+    redis_url: str, free_port: Callable[[], int], worker: StandInWorker
+) -> None:
+    async with running_api(ApiSettings(redis_url=redis_url, port=free_port(), timeout_s=0.001)) as api:
+        location = await start(api, 2)
+
+        async def settled() -> bool:
+            return await status(api, location) not in ("queued", "running")
+
+        await wait_until(settled)
+        assert await status(api, location) == "completed"
+    assert [task.deadline for task in worker.seen] == [None, None]
+
+
+async def test_a_timeout_may_be_as_long_as_results_are_kept_if_nobody_waits(
+    redis_url: str, free_port: Callable[[], int], worker: StandInWorker
+) -> None:
+    async with running_api(ApiSettings(redis_url=redis_url, port=free_port(), result_ttl_s=3000)) as api:
+        for headers, limit in ((ASYNC, 3000), ({}, 600)):
+            longest, longer = {"prompt": "a cat", "timeout": limit}, {"prompt": "a cat", "timeout": limit + 1}
+            assert (await api.post("/generate", json=longest, headers=headers)).is_success
+            refused = await api.post("/generate", json=longer, headers=headers)
+            assert refused.status_code == 422
+            (error,) = refused.json()["errors"]
+            assert error == {"field": "timeout", "message": f"at most {limit} seconds", "limit": limit}
+
+
 async def test_an_async_job_is_found_after_the_api_has_started_again(
     redis_url: str, free_port: Callable[[], int], worker: StandInWorker
 ) -> None:

@@ -19,7 +19,7 @@ async def test_a_call_and_its_tasks_belong_to_the_callers_trace(
 ) -> None:
     variables = {"REDIS_URL": settings.redis_url, "PORT": str(settings.port), "TRACES_URL": collector.url}
     environment = os.environ | {f"FOURSTEP_{name}": value or "" for name, value in variables.items()}
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "service", env=environment)
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "fourstep", "api", env=environment)
     try:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{settings.port}", timeout=20) as client:
             await wait_until(lambda: _answers(client), timeout_s=30)

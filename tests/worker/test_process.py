@@ -24,13 +24,11 @@ from worker.engine import Engine
 from worker.generate import generate
 from worker.model_folder import ServedModel, load
 
-ROOT = Path(__file__).parents[2]
-
 
 async def _start(**settings: object) -> Process:
     variables = {f"FOURSTEP_{name.upper()}": str(value) for name, value in settings.items()}
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "worker", cwd=ROOT, env=os.environ | variables, stderr=PIPE
+        sys.executable, "-m", "fourstep", "worker", env=os.environ | variables, stderr=PIPE
     )
 
 

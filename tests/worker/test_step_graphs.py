@@ -21,8 +21,6 @@ from worker.prompt_embeddings import PromptEmbedding
 from worker.sampler import StepTable
 from worker.step_graphs import StepGraphs
 
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a CUDA device")
-
 
 class RecordedGraphs:
     """Graphs in Python: a replay calls the function again and writes into the outputs of the capture.
@@ -186,7 +184,6 @@ def test_the_meta_device_catches_a_step_that_waits() -> None:
 
 
 @pytest.mark.gpu
-@needs_cuda
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_cuda_graphs_give_the_pixels_of_the_eager_path(tmp_path, guidance: float) -> None:  # type: ignore[no-untyped-def]
     folder = tiny_pipelines.save(tmp_path, guidance_scale=guidance)
@@ -206,7 +203,6 @@ def test_cuda_graphs_give_the_pixels_of_the_eager_path(tmp_path, guidance: float
 
 
 @pytest.mark.gpu
-@needs_cuda
 @torch.inference_mode()
 def test_graphs_of_one_pool_may_be_replayed_in_any_order() -> None:
     device = torch.device("cuda")

