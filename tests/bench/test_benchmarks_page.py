@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from bench import results_file
 from bench.comparison.page import PAGE, page
 from bench.comparison.readme_table import README, comparison, readme
@@ -9,6 +11,7 @@ from bench.comparison.summary import summary
 from bench.comparison.user_lines import counted
 
 
+@pytest.mark.slow
 def test_the_page_rendered_again_is_the_committed_one() -> None:
     assert PAGE.read_text() == page()
 
@@ -18,6 +21,7 @@ def test_the_table_of_the_readme_is_that_of_the_committed_run() -> None:
     assert comparison() in README.read_text()
 
 
+@pytest.mark.slow
 def test_the_summary_is_that_of_the_answers_of_every_single_call() -> None:
     committed = json.loads((results_file.RESULTS / "comparison.json").read_text())
     rounds = json.loads((results_file.RESULTS / "comparison_rounds.json").read_text())

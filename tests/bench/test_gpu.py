@@ -36,6 +36,7 @@ TINY = gpu.Architecture(
 )
 
 
+@pytest.mark.slow
 def test_every_size_and_bucket_is_measured_on_each_path() -> None:
     network = gpu.RandomNetwork(TINY, torch.device("cpu"), torch.float32)
     graphs = RecordedGraphs()

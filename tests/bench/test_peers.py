@@ -2,7 +2,7 @@
 
 import asyncio
 import io
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ CALL = Call(0.0, "a smiling cat face", 7, 2, 60.0)
 PROMPTS, SEEDS = [CALL.prompt] * CALL.images, [CALL.seed + index for index in range(CALL.images)]
 
 
+@cache
 def expected(engine: Engine) -> tuple[np.ndarray, np.ndarray]:
     """The call's pictures, made one at a time and together: in bfloat16 a batch of two has other bits than two alone.
 

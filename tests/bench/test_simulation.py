@@ -71,6 +71,7 @@ def test_bursts_come_at_the_same_mean_rate() -> None:
     assert times[-1] == pytest.approx(2000, rel=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("load", [0.5, 0.9])
 @pytest.mark.parametrize(("sizes", "count"), [("1", 400), ("16", 40), ("1 and 16", 200)])
 @pytest.mark.parametrize("curve", ["launch-bound", "mixed 0.3", "compute-bound"])

@@ -16,6 +16,7 @@ STUDENT = BUNDLED_MODEL
 TEACHER = BUNDLED_MODEL.parent / "emoji-teacher"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", [TEACHER, STUDENT], ids=lambda folder: folder.name)
 def test_plain_diffusers_loads_it(folder: Path) -> None:
     pipeline = StableDiffusion3Pipeline.from_pretrained(folder)
@@ -39,6 +40,7 @@ def test_the_student_says_how_it_was_made() -> None:
     assert contract.base_sha256 == weights_sha256(STUDENT)
 
 
+@pytest.mark.slow
 def test_worker_and_diffusers_sample_the_same_latents() -> None:
     """Same initial noise, embeddings and grid, in float32."""
     model = model_folder.load(str(STUDENT), device="cpu", dtype="float32")

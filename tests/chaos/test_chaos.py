@@ -9,7 +9,7 @@ from tests.chaos.trial import trial
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 async def test_every_acknowledged_image_has_one_honest_end(tmp_path: Path) -> None:
     verdict = await trial(tmp_path, images=80, kill_every_s=3.0, program=IN_SHORT, pause_s=0.2)
     assert verdict.holds, verdict.as_json()

@@ -17,7 +17,7 @@ from tests.chaos.calls import Client, Ledger
 from tests.chaos.faults import Faults
 from tests.chaos.processes import AppendOnlyRedis, Lives
 from tests.chaos.proxy import Proxy
-from tests.waiting import wait_until
+from tests.waiting import SAFETY_NET_S, wait_until
 
 LEASE_S = 2.0
 SETTLE_S = 240.0
@@ -93,7 +93,9 @@ async def trial(
         hurting[0].cancel()
         ends = await _ends(urls, ledger)
         await _idle(faults.redis)
-        await asyncio.sleep(1)  # one more scrape of everything
+        async with httpx.AsyncClient(trust_env=False, timeout=SAFETY_NET_S) as http:
+            for lives in (*faults.workers, *faults.apis):
+                await wait_until(partial(lives.scrape, http))
         for task in keeping:
             task.cancel()
         return _verdict(time.monotonic() - began, ledger, ends, faults)
@@ -128,7 +130,7 @@ async def _service(folder: Path) -> AsyncIterator[Faults]:
 async def _ready(urls: list[str]) -> None:
     async with httpx.AsyncClient(trust_env=False) as http:
         for url in urls:
-            await wait_until(partial(_answers, http, f"{url}/readyz"), timeout_s=120)
+            await wait_until(partial(_answers, http, f"{url}/readyz"))
 
 
 async def _answers(http: httpx.AsyncClient, url: str) -> bool:

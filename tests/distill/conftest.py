@@ -5,9 +5,18 @@ from collections.abc import Iterator
 import pytest
 from accelerate.state import AcceleratorState
 
+from tests.distill.forked import Forked
+
 
 @pytest.fixture(autouse=True)
 def fresh_accelerator() -> Iterator[None]:
     AcceleratorState._reset_state(reset_partial_state=True)
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(scope="session")
+def forked() -> Iterator[Forked]:
+    process = Forked()
+    yield process
+    process.end()

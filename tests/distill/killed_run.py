@@ -1,11 +1,7 @@
-"""`python -m tests.distill.killed_run CONFIG RUN WHERE`: begin a run and die by SIGKILL in the middle of it.
-
-WHERE is "student", "critic" or "checkpoint".
-"""
+"""Begin a run and die by SIGKILL in the middle of it: of the "student"'s turn, the "critic"'s or a "checkpoint"."""
 
 import os
 import signal
-import sys
 from pathlib import Path
 
 from distill import checkpoints, dp_dmd, runs
@@ -14,7 +10,7 @@ CALLS = {"student": 4, "critic": 7, "checkpoint": 14}
 """The call of the watched function that does not return: all in the run's fourth cycle or second checkpoint."""
 
 
-def main(config: Path, run: Path, where: str) -> None:
+def main(config: str, run: str, where: str) -> None:
     module, name = {
         "student": (dp_dmd.losses, "dmd_loss"),
         "critic": (dp_dmd.losses, "critic_loss"),
@@ -30,8 +26,4 @@ def main(config: Path, run: Path, where: str) -> None:
         return whole(*arguments, **named)
 
     setattr(module, name, fatal)
-    runs.start(config, run, None)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+    runs.start(Path(config), Path(run), None)

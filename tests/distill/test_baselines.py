@@ -168,6 +168,7 @@ def test_every_method_by_its_name_teaches_only_the_steps_it_may(method):
         assert [gradient > 0 for gradient in student.gradients()] == reached
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [None, 2], ids=["copies", "adapters"])
 @pytest.mark.parametrize("loss", ["hinge", "softplus"])
 def test_each_turn_of_dmd_gan_moves_its_own_weights_and_no_others(tmp_path, loss, rank):

@@ -69,6 +69,7 @@ def test_a_cycle_draws_as_often_as_it_shall_and_evenly(turns):
         assert rollouts == 0 or drawing[0] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rollouts", "first", "second"),
     [
@@ -89,6 +90,7 @@ def test_turns_share_samples_but_neither_noise_nor_noise_levels(build, monkeypat
     assert all(len(set(levels.tolist())) == len(levels) for levels in watched.levels)
 
 
+@pytest.mark.slow
 def test_every_turn_drawing_is_what_happens_without_the_setting(build):
     one, other = build(), build(critic_rollouts=TURNS)
     assert [one.cycle(index) for index in range(2)] == [other.cycle(index) for index in range(2)]
@@ -115,6 +117,7 @@ def test_with_none_the_critic_learns_from_the_students_own_update(build, monkeyp
     assert all(torch.equal(given, kept) for pair in prompts for given, kept in zip(pair, prompt, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [None, 4], ids=["copies", "adapters"])
 @pytest.mark.parametrize("rollouts", [0, 1])
 @pytest.mark.parametrize("method", ["dp-dmd", "dmd-gan"])

@@ -111,6 +111,7 @@ def test_another_schema_is_refused(teacher: Path, tmp_path: Path) -> None:
         embedding_cache.fill(tmp_path, teacher, ["a"], TOKENS)
 
 
+@pytest.mark.slow
 def test_no_text_encoder_is_in_memory_while_training(
     teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

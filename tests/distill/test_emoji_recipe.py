@@ -37,7 +37,12 @@ def embeddings_of_few(parts: DiffusionPipeline, captions: Captions) -> PromptEmb
     return PromptEmbeddings((*texts, *known.prompts), rows, known.prompt, known.pooled)
 
 
-def test_every_stage_trains_and_the_whole_loads_in_plain_diffusers(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_every_stage_trains_and_the_whole_loads_in_plain_diffusers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(autoencoder, "BATCH", 4)
+    monkeypatch.setattr(text_encoders, "BATCH", 16)
     captions = captions_of(1)
     vae = autoencoder.train(captions.artwork, tmp_path / "autoencoder", steps=2)
     text = text_encoders.train(captions, tmp_path / "text_encoders", steps=2)
@@ -55,6 +60,7 @@ def test_every_stage_trains_and_the_whole_loads_in_plain_diffusers(tmp_path: Pat
         2,
         lambda _, path: drawn.append(path),
         compile_blocks=False,
+        batch=4,
     )
     pipeline.assemble(vae, text, model).save_pretrained(tmp_path / "saved")
     loaded = StableDiffusion3Pipeline.from_pretrained(tmp_path / "saved")
@@ -67,6 +73,7 @@ def test_every_stage_trains_and_the_whole_loads_in_plain_diffusers(tmp_path: Pat
     assert [path.name for path in drawn] == ["grid-000002.png"]
 
 
+@pytest.mark.slow
 def test_the_sdxl_teacher_trains_on_the_bundled_parts_and_loads_in_plain_diffusers(
     captions: Captions, tmp_path: Path
 ) -> None:

@@ -26,6 +26,7 @@ def evaluate(folders, out, *options: str):
     return CliRunner().invoke(app, [*arguments, "--seeds", "4", *options])
 
 
+@pytest.mark.slow
 def test_report_and_grids_of_a_pair_that_is_not_emoji(folders, tmp_path) -> None:
     dino, clip = tiny_judges.dinov2(tmp_path / "dino"), tiny_judges.clip(tmp_path / "clip")
     options = ["--prompts", str(folders / "prompts.txt"), "--features", f"dino={dino}", "--scores", f"pickscore={clip}"]
@@ -48,6 +49,7 @@ def test_report_and_grids_of_a_pair_that_is_not_emoji(folders, tmp_path) -> None
         assert grid.size == (4 * 64, 2 * 64)
 
 
+@pytest.mark.slow
 def test_geneval_asks_its_own_prompts_and_reports_each_kind_of_task(folders, tmp_path) -> None:
     tasks = [
         {"prompt": "a dog", "tag": "single_object", "include": [{"class": "dog", "count": 1}]},
@@ -69,6 +71,7 @@ def test_geneval_asks_its_own_prompts_and_reports_each_kind_of_task(folders, tmp
     assert "GenEval has prompts of its own" in both.output
 
 
+@pytest.mark.slow
 def test_pictures_once_made_are_kept(folders, tmp_path, monkeypatch) -> None:
     prompts = ["--prompts", str(folders / "prompts.txt")]
     assert evaluate(folders, tmp_path / "out", *prompts).exit_code == 0

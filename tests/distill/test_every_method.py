@@ -7,6 +7,7 @@ import pytest
 from docs.examples import every_method
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", every_method.TEACHERS)
 def test_cached_trained_exported_and_served_in_both_role_modes(
     family: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -36,6 +36,7 @@ def _import(content: object, base: Path, folder: Path) -> Result:
     return CliRunner().invoke(app, ["import-dpdmd", *arguments])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod._fsdp_wrapped_module."])
 def test_the_folder_holds_their_weights_and_is_sampled_as_they_sample_it(
     prefix: str, base: Path, tmp_path: Path

@@ -28,6 +28,7 @@ def held(tensors) -> int:
     return sum(tensor.nbytes for tensor in tensors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"lora_rank": 4}], ids=["copies", "adapters"])
 def test_weights_average_and_optimizers_are_the_trainers(settings: dict, tmp_path: Path, changes: dict) -> None:
     config = configuration.DistillConfig.model_validate(settings | changes)
@@ -45,6 +46,7 @@ def test_weights_average_and_optimizers_are_the_trainers(settings: dict, tmp_pat
     assert {value.dtype for value in sums} == {torch.float32}
 
 
+@pytest.mark.slow
 def test_adapters_and_checkpointing_take_less(settings: dict) -> None:
     def of(**changes) -> memory.Memory:
         return memory.of_run(configuration.DistillConfig.model_validate(settings | changes))
@@ -57,6 +59,7 @@ def test_adapters_and_checkpointing_take_less(settings: dict) -> None:
     assert of(batch=4).activations == pytest.approx(2 * whole.activations, rel=0.2)
 
 
+@pytest.mark.slow
 def test_sd35m_is_asked_without_its_weights() -> None:
     configs = Path(configuration.__file__).parent / "configs"
     architecture = configs / "architectures" / "stable-diffusion-3.5-medium"

@@ -1,5 +1,6 @@
 """The emoji beds: what the exact teacher answers, and that each method's configuration is one the trainer takes."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,6 +54,19 @@ def test_every_methods_configuration_is_valid(method) -> None:
     config = emoji_beds.configured(emoji_beds.SMALL, method, seed=2)
     assert (config.method_, config.seed, config.guidance_scale) == (method, 2, 1.0)
     assert config.method().distribution_matching == (method != "step1-regression")
+
+
+def test_results_of_another_processor_are_kept_and_those_of_other_settings_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distill.config.computes_bfloat16", lambda device: True)
+    config = emoji_beds.configured(emoji_beds.QUICK, "dmd", seed=0)
+    assert config.precision == "bf16"
+    (tmp_path / "dmd-0.json").write_text(json.dumps({"config": emoji_beds._as_json(config)}))
+    monkeypatch.setattr("distill.config.computes_bfloat16", lambda device: False)
+    assert emoji_beds._missing(emoji_beds.QUICK, tmp_path) == [("dp-dmd", 0)]
+    with pytest.raises(ValueError, match="other settings"):
+        emoji_beds._missing(replace(emoji_beds.QUICK, batch=3), tmp_path)
 
 
 def test_the_exact_teacher_takes_no_guidance(tmp_path: Path) -> None:

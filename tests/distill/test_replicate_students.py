@@ -180,6 +180,7 @@ def test_the_same_seed_gives_the_same_result(tmp_path: Path) -> None:
     assert one["teacher"] == other["teacher"]
 
 
+@pytest.mark.slow
 def test_the_quick_command_writes_cells_and_gates(tmp_path: Path) -> None:
     answer = CliRunner().invoke(app, ["replicate", "--quick", "--out", str(tmp_path)])
     assert answer.exit_code == 0, answer.output

@@ -74,6 +74,7 @@ def test_a_role_can_hold_other_weights_for_a_while():
     assert torch.equal(other.weight, held)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("method", ["dp-dmd", "dmd-gan"])
 def test_adapters_train_and_export_merged_or_as_a_file(family, method, tmp_path):
@@ -82,7 +83,7 @@ def test_adapters_train_and_export_merged_or_as_a_file(family, method, tmp_path)
     (tmp_path / "prompts.txt").write_text("\n".join(f"prompt {word}" for word in "abcdefghijklmnopqrst"))
     settings = {"sd3": test_run.SETTINGS, "sdxl": test_sdxl.SETTINGS}[family]
     changes = {"teacher": str(folder), "prompts": str(tmp_path / "prompts.txt"), "lora_rank": 4, "method": method}
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings | changes | {"steps": 2}))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings | changes | {"steps": 1}))
     run, merged = tmp_path / "run", tmp_path / "merged"
     runs.start(tmp_path / "config.yaml", run, None)
     export = ["export", "--run", str(run), "--dtype", "float32", "--out"]
@@ -109,6 +110,7 @@ def weights(network: nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in network.state_dict().items()}
 
 
+@pytest.mark.slow
 def test_whole_networks_have_no_lora_file(tmp_path: Path):
     config = test_run.SETTINGS | {"teacher": str(tiny_pipelines.save(tmp_path / "teacher")), "steps": 1}
     (tmp_path / "prompts.txt").write_text("a\nb\n")

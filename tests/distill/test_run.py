@@ -1,9 +1,8 @@
 """A whole run on a tiny teacher: train, stop, resume, export, load with plain diffusers and with the worker."""
 
+import functools
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -42,16 +41,21 @@ def teacher(tmp_path_factory) -> Path:
     return tiny_pipelines.save(tmp_path_factory.mktemp("models") / "tiny-teacher")
 
 
-@pytest.fixture
-def write_config(teacher, tmp_path):
-    def write(**changes) -> Path:
-        prompts = tmp_path / "prompts.txt"
+@pytest.fixture(scope="module")
+def write_config_in(teacher):
+    def write(folder: Path, **changes) -> Path:
+        prompts = folder / "prompts.txt"
         prompts.write_text("\n".join(f"prompt {word}" for word in "abcdefghijklmnopqrst"))
-        path = tmp_path / f"config-{len(list(tmp_path.iterdir()))}.yaml"
+        path = folder / f"config-{len(list(folder.iterdir()))}.yaml"
         path.write_text(yaml.safe_dump({"teacher": str(teacher), "prompts": str(prompts), **SETTINGS, **changes}))
         return path
 
     return write
+
+
+@pytest.fixture
+def write_config(write_config_in, tmp_path):
+    return functools.partial(write_config_in, tmp_path)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -64,6 +68,7 @@ def losses_told(run: Path) -> list[dict[str, float]]:
     return [line for line in lines if "total" in line]
 
 
+@pytest.mark.slow
 def test_exported_student_has_learned_and_loads_everywhere(write_config, teacher, tmp_path):
     runs.start(write_config(), tmp_path / "run", tmp_path / "student")
     log = losses_told(tmp_path / "run")
@@ -76,6 +81,7 @@ def test_exported_student_has_learned_and_loads_everywhere(write_config, teacher
     assert served.contract.method == "dp-dmd"
 
 
+@pytest.mark.slow
 def test_exported_grid_is_the_training_grid_to_the_last_bit(write_config, tmp_path):
     config_file = write_config(steps=1)
     runs.start(config_file, tmp_path / "run", tmp_path / "student")
@@ -87,6 +93,7 @@ def test_exported_grid_is_the_training_grid_to_the_last_bit(write_config, tmp_pa
     torch.testing.assert_close(table.timesteps, torch.tensor(method.student_grid[:-1]) * 1000)
 
 
+@pytest.mark.slow
 def test_resumed_run_equals_one_that_was_never_stopped(write_config, tmp_path):
     runs.start(write_config(), tmp_path / "whole", None)
     runs.start(write_config(steps=2), tmp_path / "halves", None)
@@ -96,16 +103,31 @@ def test_resumed_run_equals_one_that_was_never_stopped(write_config, tmp_path):
     assert contents(tmp_path / "whole") == contents(tmp_path / "halves")
 
 
+@pytest.fixture(scope="module")
+def whole(write_config_in, tmp_path_factory):
+    """For a number of critic rollouts: the settings' file, and what the run holds that nobody stopped."""
+
+    @functools.cache
+    def train(rollouts: int | None) -> tuple[Path, dict[str, bytes]]:
+        folder = tmp_path_factory.mktemp("whole")
+        config_file = write_config_in(folder, log_every=3, critic_rollouts=rollouts)
+        runs.start(config_file, folder / "run", None)
+        return config_file, contents(folder / "run")
+
+    return train
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("rollouts", [None, 0])
 @pytest.mark.parametrize(("where", "kept"), [("student", [2]), ("critic", [2]), ("checkpoint", [2])])
-def test_a_killed_run_goes_on_to_the_same_bits(write_config, tmp_path, where, kept, rollouts):
-    config_file = write_config(log_every=3, critic_rollouts=rollouts)
-    runs.start(config_file, tmp_path / "whole", None)
-    command = [sys.executable, "-m", "tests.distill.killed_run", config_file, tmp_path / "killed", where]
-    assert subprocess.run(command).returncode == -signal.SIGKILL
-    assert checkpoints.steps_of(tmp_path / "killed") == kept
-    runs.resume(tmp_path / "killed", None)
-    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+def test_a_killed_run_goes_on_to_the_same_bits(whole, forked, tmp_path, where, kept, rollouts):
+    config_file, expected = whole(rollouts)
+    killed = tmp_path / "killed"
+    codes = forked.run("tests.distill.killed_run", [config_file, killed, where], tmp_path / "log")
+    assert codes == [-signal.SIGKILL], (tmp_path / "log").read_text()[-3000:]
+    assert checkpoints.steps_of(killed) == kept
+    runs.resume(killed, None)
+    assert contents(killed) == expected
 
 
 def contents(run: Path) -> dict[str, bytes]:
@@ -114,6 +136,7 @@ def contents(run: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in last.iterdir()}
 
 
+@pytest.mark.slow
 def test_resuming_with_other_settings_names_them(write_config, tmp_path):
     runs.start(write_config(steps=1), tmp_path / "run", None)
     settings = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
@@ -126,6 +149,7 @@ def test_resuming_with_other_settings_names_them(write_config, tmp_path):
     assert "steps was 1" not in result.stderr
 
 
+@pytest.mark.slow
 def test_lambda_zero_exports_as_dmd(write_config, tmp_path):
     runs.start(write_config(**{"lambda": 0.0, "steps": 1}), tmp_path / "run", tmp_path / "student")
     assert SamplingContract.load(tmp_path / "student").method == "dmd"
@@ -145,6 +169,7 @@ OF_ONE_METHOD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_trains_its_own_losses_and_exports_its_name(write_config, tmp_path, method):
     settings = yaml.safe_load(write_config(method=method, steps=2, **OF_ONE_METHOD.get(method, {})).read_text())
@@ -158,6 +183,7 @@ def test_every_method_trains_its_own_losses_and_exports_its_name(write_config, t
     assert configuration.load(tmp_path / "run" / "config.yaml") == configuration.load(config_file)
 
 
+@pytest.mark.slow
 def test_first_cycle_warms_the_critic_up_and_a_resumed_run_does_not_again(write_config, tmp_path, monkeypatch):
     turns = []
     whole_turn = Trainer.critic_turn
@@ -205,6 +231,7 @@ def test_empty_prompt_file_is_refused(write_config, tmp_path):
     assert (result.exit_code, "holds no prompt" in result.stderr) == (2, True)
 
 
+@pytest.mark.slow
 def test_a_run_is_not_started_over_another(write_config, tmp_path):
     arguments = ["train", "--config", str(write_config(steps=1)), "--run", str(tmp_path / "run")]
     assert CliRunner().invoke(app, arguments).exit_code == 0
@@ -212,6 +239,7 @@ def test_a_run_is_not_started_over_another(write_config, tmp_path):
     assert (again.exit_code, "resume" in again.stderr) == (2, True)
 
 
+@pytest.mark.slow
 def test_a_cache_trains_to_the_same_bits_as_a_run_that_encodes(write_config, teacher, tmp_path):
     config_file = write_config(steps=1)
     cache = str(tmp_path / "cache")
@@ -234,6 +262,7 @@ def test_a_teacher_of_an_unknown_family_is_refused(write_config, tmp_path):
     assert "holds a FluxPipeline; known pipelines: StableDiffusion3Pipeline, " in result.stderr
 
 
+@pytest.mark.slow
 def test_other_prompts_in_the_same_file_are_refused_when_a_run_goes_on(write_config, tmp_path):
     runs.start(write_config(steps=1), tmp_path / "run", None)
     (tmp_path / "prompts.txt").write_text("something else\n")

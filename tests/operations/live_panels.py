@@ -2,8 +2,6 @@
 
 import base64
 import io
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +9,7 @@ import httpx
 from PIL import Image
 
 from tests.operations import expressions
+from tests.waiting import block_until
 
 NEEDS_A_FAULT_OR_A_GPU = ("graph_replays", "graph_misses", 'outcome="shed"')
 """Panels of these stay empty while all is well on a CPU."""
@@ -74,7 +73,7 @@ class Stack:
             empty.difference_update([name for name in empty if self.query(panels[name])])
             return not empty
 
-        wait_until(filled, seconds, lambda: f"no data for {sorted(empty)}")
+        block_until(filled, lambda: f"no data for {sorted(empty)}", seconds, pause_s=1)
         return len(wanted)
 
     def check_rules(self, seconds: float, without: tuple[str, ...] = ()) -> int:
@@ -92,16 +91,9 @@ class Stack:
         def empty() -> list[str]:
             return [name for name, expression in wanted.items() if not self.query(expression)]
 
-        wait_until(lambda: not empty(), seconds, lambda: f"no data for {empty()}")
+        block_until(lambda: not empty(), lambda: f"no data for {empty()}", seconds, pause_s=1)
         return len(wanted)
 
 
 def _fillable(expression: str) -> bool:
     return not any(part in expression for part in NEEDS_A_FAULT_OR_A_GPU)
-
-
-def wait_until(holds: Callable[[], bool], seconds: float, else_say: Callable[[], str]) -> None:
-    give_up = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < give_up, else_say()
-        time.sleep(1)

@@ -20,6 +20,7 @@ def test_every_alert_has_a_case_that_fires_and_one_that_does_not(alert: str) -> 
     assert not all(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.needs("promtool")
 @pytest.mark.parametrize("arguments", [("check", "rules", "rules.yml"), ("test", "rules", "rules.test.yml")])
 def test_promtool_agrees(arguments: tuple[str, ...]) -> None:

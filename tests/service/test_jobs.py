@@ -4,12 +4,11 @@ import asyncio
 from collections.abc import Callable
 
 import httpx
-import pytest
 
 from jobs.settings import ApiSettings
-from tests.service.conftest import running_api
+from tests.service.conftest import Clock, running_api
 from tests.service.stand_in_worker import StandInWorker
-from tests.waiting import wait_until
+from tests.waiting import outcome, wait_until
 
 ASYNC = {"Prefer": "wait=5, Respond-Async"}
 
@@ -31,6 +30,24 @@ async def held(worker: StandInWorker, count: int) -> None:
         return await worker.queue.depth() == (0, count)
 
     await wait_until(reached)
+
+
+async def queued(worker: StandInWorker, count: int) -> None:
+    """Wait until `count` images wait, and the worker holds none."""
+
+    async def reached() -> bool:
+        return await worker.queue.depth() == (count, 0)
+
+    await wait_until(reached)
+
+
+async def noticed(api: httpx.AsyncClient, ended: str) -> None:
+    """Wait until the API has counted one call that ended so."""
+
+    async def counted() -> bool:
+        return f'{{endpoint="/generate",outcome="{ended}"}} 1.0' in (await api.get("/metrics")).text
+
+    await wait_until(counted)
 
 
 async def test_a_call_may_be_answered_before_it_is_done(api: httpx.AsyncClient, worker: StandInWorker) -> None:
@@ -80,10 +97,10 @@ async def test_an_unknown_job_cannot_be_cancelled(api: httpx.AsyncClient, worker
 
 async def test_a_waiting_call_hears_of_its_cancellation(api: httpx.AsyncClient, worker: StandInWorker) -> None:
     worker.busy = True
-    call = asyncio.create_task(api.post("/generate", json={"prompt": "a cat", "timeout": 15}))
+    call = asyncio.create_task(api.post("/generate", json={"prompt": "a cat"}))
     await held(worker, 1)
     await api.delete(f"/jobs/{worker.seen[0].job_id}")
-    answer = await asyncio.wait_for(call, 5)
+    answer = await outcome(call)
     assert (answer.status_code, answer.json()["type"]) == (409, "urn:fourstep:problem:job-cancelled")
 
 
@@ -91,18 +108,23 @@ async def test_images_of_a_client_that_hangs_up_are_cancelled(
     settings: ApiSettings, api: httpx.AsyncClient, worker: StandInWorker
 ) -> None:
     worker.busy = True
-    with pytest.raises(httpx.ReadTimeout):
-        await api.post("/generate", json={"prompt": "a cat", "num_images": 3}, timeout=0.5)
+    call = asyncio.create_task(api.post("/generate", json={"prompt": "a cat", "num_images": 3}))
+    await held(worker, 3)
+    call.cancel()
     await held(worker, 0)
     job_id = worker.seen[0].job_id
     assert await status(api, f"/jobs/{job_id}") == "cancelled"
-    assert 'outcome="cancelled"} 1.0' in (await api.get("/metrics")).text
+    await noticed(api, "cancelled")
 
 
-async def test_images_of_a_late_call_leave_the_queue(api: httpx.AsyncClient, worker: StandInWorker) -> None:
+async def test_images_of_a_late_call_leave_the_queue(
+    api: httpx.AsyncClient, worker: StandInWorker, clock: Clock
+) -> None:
     worker.busy = True
-    answer = await api.post("/generate", json={"prompt": "a cat", "num_images": 3, "timeout": 0.5})
-    assert answer.status_code == 504
+    call = asyncio.create_task(api.post("/generate", json={"prompt": "a cat", "num_images": 3}))
+    await held(worker, 3)
+    clock.ahead_s = 3600
+    assert (await call).status_code == 504
     assert await worker.queue.depth() == (0, 0)
     assert await status(api, f"/jobs/{worker.seen[0].job_id}") == "expired"
 

@@ -16,7 +16,7 @@ from service.openai_stream import partial_steps
 from tests.service.stand_in_worker import FAILING_PROMPT, StandInWorker
 from tests.service.test_job_stream import collect, paused, read_events
 from tests.service.test_jobs import start
-from tests.waiting import wait_until
+from tests.waiting import outcome, wait_until
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ async def test_a_jobs_events_hold_its_previews(
     await worker.queue.publish_preview(preview, wishes[0].channel)
     await wait_until(lambda: len(told) == 2)
     worker.paused = False
-    await asyncio.wait_for(reading, 10)
+    await outcome(reading)
     assert (told[1].name, told[1].data) == ("preview", preview.model_dump(mode="json"))
     assert told[-1].name == "completed"
     assert "fourstep_time_to_first_preview_seconds_count 1.0" in (await api.get("/metrics")).text

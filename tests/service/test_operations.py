@@ -98,6 +98,7 @@ def test_the_api_needs_a_redis_address(free_port: Callable[[], int]) -> None:
         create_app(ApiSettings(port=free_port()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["service.app", "service.server", "jobs.queue", "fourstep"])
 def test_no_torch_is_imported(module: str) -> None:
     never = {"torch", "diffusers"} if module == "fourstep" else {"torch", "diffusers", "worker"}

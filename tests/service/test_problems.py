@@ -6,7 +6,7 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from jobs.queue import TaskQueue
+from jobs.queue import Claim, TaskQueue
 from jobs.settings import ApiSettings
 from tests.samples import MODEL, sample_card
 from tests.service.conftest import running_api
@@ -151,16 +151,18 @@ async def test_settings_may_lower_the_limits(
 async def test_a_full_queue_sheds_with_retry_after(
     redis_url: str, free_port: Callable[[], int], worker: StandInWorker
 ) -> None:
-    worker.busy = True
+    worker.paused = True
+    await wait_until(lambda: worker.resting)
     settings = ApiSettings(redis_url=redis_url, port=free_port(), max_queued_images=4, max_images=4)
     async with running_api(settings) as api:
-        body = {"prompt": "a cat", "num_images": 4, "timeout": 3}
+        body = {"prompt": "a cat", "num_images": 4}
         calls = [asyncio.create_task(api.post("/generate", json=body)) for _ in range(12)]
+        await wait_until(lambda: sum(call.done() for call in calls) == 11)
+        shed = [call.result() for call in calls if call.done()]
+        worker.paused = False
         answers = await asyncio.gather(*calls)
-    shed = [answer for answer in answers if answer.status_code == 429]
-    assert shed
     assert all(is_problem(answer, 429, "queue-full") and int(answer.headers["retry-after"]) > 0 for answer in shed)
-    assert all(is_problem(answer, 504, "deadline-expired") for answer in answers if answer not in shed)
+    assert [answer.status_code for answer in answers if answer not in shed] == [200]
 
 
 async def test_a_call_past_its_deadline_times_out(api: httpx.AsyncClient, worker: StandInWorker) -> None:
@@ -177,7 +179,7 @@ async def test_an_image_that_fails_fails_the_call(api: httpx.AsyncClient) -> Non
 
 
 async def test_a_redis_without_memory_sheds(api: httpx.AsyncClient, redis: Redis) -> None:
-    await TaskQueue(redis, MODEL).announce("w1", sample_card(), ttl_s=30)
+    await TaskQueue(redis, MODEL).announce("w1", sample_card(), ttl_s=600)
     await redis.config_set("maxmemory", 1)
     try:
         answer = await api.post("/generate", json={"prompt": "a cat"})
@@ -207,6 +209,11 @@ async def test_a_lost_event_only_delays_the_answer(api: httpx.AsyncClient, worke
     for client in await redis.client_list(_type="pubsub"):
         await redis.client_kill(client["addr"])
     worker.busy = False
-    for claim in await worker.queue.take_over("other", idle_s=0.001, count=1):
-        await worker._settle(claim)
+    taken: list[Claim] = []
+
+    async def taken_over() -> list[Claim]:
+        return taken.extend(await worker.queue.take_over("other", idle_s=0.001, count=1)) or taken
+
+    await wait_until(taken_over)
+    await worker._settle(taken[0])
     assert (await call).status_code == 200

@@ -1,6 +1,7 @@
 """What a scrape of the API costs Redis does not grow with the queue, nor the answer with what clients send."""
 
 import httpx
+import pytest
 from redis.asyncio import Redis
 
 from jobs.queue import TaskQueue
@@ -23,6 +24,7 @@ async def test_a_scrape_takes_as_many_commands_for_a_long_queue_as_for_a_short_o
     assert sum(short.values()) == 9
 
 
+@pytest.mark.slow
 async def test_the_answer_has_as_many_series_after_odd_calls_as_before(
     api: httpx.AsyncClient, worker: StandInWorker
 ) -> None:

@@ -29,19 +29,20 @@ from tests.samples import MODEL, sample_card, sample_tasks
 from tests.service.conftest import running_api
 from tests.service.stand_in_worker import FAILING_PROMPT, StandInWorker
 from tests.service.test_degradation import api_process
+from tests.waiting import outcome
 
 KEY = "a-key-nobody-may-see"
 PROMPT = "a prompt nobody may see"
 
 
 async def raw(port: int, *parts: bytes) -> bytes:
-    """All that the server says to these bytes, until it closes the connection or is silent."""
+    """What the server says first to these bytes; nothing when it closes the connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         for part in parts:
             writer.write(part)
             await writer.drain()
-        return await asyncio.wait_for(reader.read(2**16), 5)
+        return await outcome(reader.read(2**16))
     finally:
         writer.close()
 
@@ -58,9 +59,10 @@ async def test_a_head_may_be_long(api: httpx.AsyncClient) -> None:
 async def test_a_head_that_does_not_end_is_not_waited_for(
     api: httpx.AsyncClient, settings: ApiSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(request_head, "HEAD_TIMEOUT_S", 0.1)
-    assert (await raw(settings.port, b"GET /healthz HT")).startswith(b"HTTP/1.1 408")
-    assert (await raw(settings.port)).startswith(b"HTTP/1.1 408")
+    with monkeypatch.context() as patch:
+        patch.setattr(request_head, "HEAD_TIMEOUT_S", 0.1)
+        assert (await raw(settings.port, b"GET /healthz HT")).startswith(b"HTTP/1.1 408")
+        assert (await raw(settings.port)).startswith(b"HTTP/1.1 408")
     assert (await api.get("/healthz")).status_code == 200
 
 
@@ -93,7 +95,7 @@ TRICKS = [
 
 @pytest.mark.parametrize("path", TRICKS)
 async def test_no_path_leads_out(api: httpx.AsyncClient, settings: ApiSettings, redis: Redis, path: str) -> None:
-    await TaskQueue(redis, MODEL).announce("w1", sample_card(), ttl_s=30)
+    await TaskQueue(redis, MODEL).announce("w1", sample_card(), ttl_s=600)
     target = path.format(sha="0" * 64, SHA="A" * 64)
     request = b"GET %s HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n" % target.encode()
     answer = await raw(settings.port, request)
@@ -124,6 +126,7 @@ async def test_every_key_is_compared_in_constant_time(
             assert {len(digest) for pair in compared for digest in pair} == {64}
 
 
+@pytest.mark.slow
 async def test_neither_keys_nor_prompts_are_logged_and_keys_stand_nowhere(
     redis: Redis, redis_url: str, free_port: Callable[[], int], worker: StandInWorker
 ) -> None:
@@ -162,6 +165,7 @@ async def test_what_clients_name_freely_is_hashed_in_redis(
     assert all(re.fullmatch(r"fourstep:(models|\{emoji-test\}:[a-z-]+(:[a-z0-9._-]+)?)", name) for name in names), names
 
 
+@pytest.mark.slow
 def test_the_api_has_no_http_client_and_no_field_is_an_address() -> None:
     code = "import sys, service.app; print(sorted({'httpx', 'aiohttp', 'requests', 'urllib3'} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -172,7 +176,7 @@ async def test_terminal_codes_of_a_prompt_do_not_reach_an_operators_terminal(
     redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue = TaskQueue(redis, MODEL)
-    await queue.announce("w1", sample_card(), ttl_s=30)
+    await queue.announce("w1", sample_card(), ttl_s=600)
     await queue.admit(sample_tasks(1, prompt="\x1b[2J\x1b]0;owned\x07\nfourstep: all is well\r\u202e"), 10, 60)
     (claim,) = await queue.claim("w1", 1, block_s=0)
     await queue.bury(claim, "given up", ttl_s=60)

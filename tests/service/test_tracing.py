@@ -5,15 +5,17 @@ import os
 import sys
 
 import httpx
+import pytest
 
 from jobs.settings import ApiSettings
 from tests.service.stand_in_worker import StandInWorker
 from tests.span_collector import Collector
-from tests.waiting import wait_until
+from tests.waiting import SAFETY_NET_S, wait_until
 
 TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 
+@pytest.mark.slow
 async def test_a_call_and_its_tasks_belong_to_the_callers_trace(
     settings: ApiSettings, worker: StandInWorker, collector: Collector
 ) -> None:
@@ -21,8 +23,8 @@ async def test_a_call_and_its_tasks_belong_to_the_callers_trace(
     environment = os.environ | {f"FOURSTEP_{name}": value or "" for name, value in variables.items()}
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", "fourstep", "api", env=environment)
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{settings.port}", timeout=20) as client:
-            await wait_until(lambda: _answers(client), timeout_s=30)
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{settings.port}", timeout=SAFETY_NET_S) as client:
+            await wait_until(lambda: _answers(client))
             headers = {"traceparent": f"00-{TRACE}-{CALLER}-01"}
             answer = await client.post("/generate", json={"prompt": "a cat", "num_images": 2}, headers=headers)
             assert answer.status_code == 200

@@ -7,6 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.waiting import SAFETY_NET_S
+
+pytestmark = pytest.mark.slow
+
 
 def fourstep(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -14,7 +18,7 @@ def fourstep(*arguments: str, **environment: str) -> subprocess.CompletedProcess
         env=os.environ | environment,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=SAFETY_NET_S,
         check=False,
     )
 

@@ -1,9 +1,10 @@
 """The engine serves while its networks are compiled, switches over, and compiles nothing while it serves."""
 
-import time
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partialmethod
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from worker.engine import Engine
 from worker.model_folder import ServedModel, served
 from worker.row import Outcome, Picture
 
-WAIT_S = 300
+WAIT_S = 900
 
 
 @pytest.fixture
@@ -59,25 +60,47 @@ def _compiled(device: DeviceThread, engine: Engine) -> CompileThread:
     return thread
 
 
-@pytest.mark.usefixtures("_traced_only")
-def test_images_are_made_before_during_and_after_the_switch(device: DeviceThread) -> None:
-    engine, outcomes = Engine(_one_size(), 2), list[Outcome]()
+@pytest.mark.slow
+def test_images_are_made_before_during_and_after_the_switch(
+    device: DeviceThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Any]) -> Any:
+        begun.set()
+        assert go_on.wait(WAIT_S)
+        return graph
+
+    monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend=backend))
+    engine, delivered, made = Engine(_one_size(), 2), SimpleQueue[list[Outcome]](), 0
+
+    def make_one() -> None:
+        nonlocal made
+        made += 1
+        device.call(engine.add, {str(made): image_task(seed=made)}).result()
+        (outcome,) = delivered.get(timeout=WAIT_S)
+        assert isinstance(outcome, Picture)
+        assert outcome.key == str(made)
+
     device.call(engine.warm_up).result()
-    device.serve(engine, outcomes.extend)
-    thread, asked = CompileThread(device), 0
+    device.serve(engine, delivered.put)
+    make_one()
+    thread = CompileThread(device)
     thread.compile(engine)
-    while thread.is_alive() or asked < 5:
-        device.call(engine.add, {str(asked): image_task(seed=asked)}).result()
-        asked += 1
-        time.sleep(0.05)
-    device.call(engine.add, {str(asked): image_task(seed=asked)}).result()
-    while device.call(lambda: engine.busy).result():
-        time.sleep(0.01)
+    assert begun.wait(WAIT_S)
+    for _ in range(3):
+        make_one()
+    assert engine.path is engine.strict_path
+    go_on.set()
+    while thread.is_alive():
+        make_one()
+        thread.join(0.1)
+    make_one()
     assert engine.path is not engine.strict_path
-    assert sorted(outcome.key for outcome in outcomes) == sorted(str(number) for number in range(asked + 1))
-    assert all(isinstance(outcome, Picture) for outcome in outcomes)
+    assert delivered.empty()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_traced_only")
 def test_serving_compiles_nothing_and_strict_images_never_take_the_compiled_path(device: DeviceThread) -> None:
     engine = Engine(_one_size(), 2)
@@ -97,6 +120,7 @@ def test_serving_compiles_nothing_and_strict_images_never_take_the_compiled_path
         assert difference == 0 if task.mode == "strict" else difference <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_traced_only")
 def test_the_compiled_path_gets_graphs_of_its_own_before_the_switch(device: DeviceThread) -> None:
     recorded = RecordedGraphs()
@@ -110,6 +134,7 @@ def test_the_compiled_path_gets_graphs_of_its_own_before_the_switch(device: Devi
     assert recorded.replayed[-4:] == [1, 1, 1, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_traced_only")
 @pytest.mark.parametrize("fault", ["the compiler raises", "the code is wrong"])
 def test_a_compiler_that_fails_or_errs_leaves_the_engine_as_it_was(

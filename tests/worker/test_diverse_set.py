@@ -4,6 +4,7 @@ import random
 import time
 from collections.abc import Iterable
 from itertools import combinations
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -103,6 +104,7 @@ def test_fast_each_image_is_close_to_a_plain_call_with_its_seed(tiny_model: Serv
         assert np.abs(alone.pixels.astype(int) - picture.pixels).max() <= 1
 
 
+@pytest.mark.slow
 def test_strict_sets_do_not_depend_on_the_company(tiny_model: ServedModel) -> None:
     task = set_task(3, 9, seed=5, mode="strict")
     alone = finished_set(Engine(tiny_model, 4), task)
@@ -138,13 +140,16 @@ def test_a_set_is_withdrawn_whole(tiny_model: ServedModel, steps: int) -> None:
     assert engine._sets == {}
 
 
-def test_a_set_that_has_begun_is_not_handed_back_and_not_expired(tiny_model: ServedModel) -> None:
+def test_a_set_that_has_begun_is_not_handed_back_and_not_expired(
+    tiny_model: ServedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine = Engine(tiny_model, max_batch=2)
-    engine.add({"begun": set_task(2, 6, deadline=time.time() + 0.3, created=0)})
+    deadline = time.time() + 3600
+    engine.add({"begun": set_task(2, 6, deadline=deadline, created=0)})
     engine.step()
     engine.add({"waiting": set_task(2, 6, created=1)})
     assert engine.withdraw_unstarted() == ["waiting"]
-    time.sleep(0.3)
+    monkeypatch.setattr("worker.engine.time", SimpleNamespace(time=lambda: deadline + 1))
     outcomes = []
     while engine.busy:
         outcomes += engine.step()

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Literal
 
 import numpy as np
@@ -21,6 +22,7 @@ from worker.sampler import flow_euler
 PROMPTS = ["a red cat", "sad big dog", "sun", "heart", "small blue face", "", "green", "a smiling sun"]
 
 
+@pytest.mark.slow
 def test_every_row_gets_the_picture_of_its_own_seed_and_prompt(tiny_model: ServedModel) -> None:
     tasks = [
         image_task(prompt, seed, height=height) for prompt in PROMPTS[:4] for seed in (0, 1) for height in (64, 32)
@@ -85,16 +87,21 @@ def test_a_prompt_that_waits_is_encoded_along(tiny_model: ServedModel) -> None:
     assert [(cost.rows, cost.cached) for cost in measured if cost.stage == "encode"] == [*encoded, (1, 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("per_prompt_s", [0.0, 0.02])
 def test_prompts_are_encoded_along_where_that_costs_little(
     tiny_model: ServedModel, monkeypatch: pytest.MonkeyPatch, per_prompt_s: float
 ) -> None:
-    encode = tiny_model.network.encode
+    """By a clock that only the text encoders move."""
+    encode, seconds = tiny_model.network.encode, 0.0
 
     def slow(prompts: Sequence[str]) -> list[PromptEmbedding]:
-        time.sleep(0.02 + per_prompt_s * len(prompts))
+        nonlocal seconds
+        seconds += 0.02 + per_prompt_s * len(prompts)
         return encode(prompts)
 
+    clock = SimpleNamespace(time=time.time, perf_counter=lambda: seconds)
+    monkeypatch.setattr("worker.batch_stages.time", clock)
     monkeypatch.setattr(tiny_model.network, "encode", slow)
     engine = Engine(tiny_model, max_batch=8)
     engine.warm_up()
@@ -154,11 +161,11 @@ def test_a_row_whose_deadline_passed_never_runs(engine: Engine) -> None:
     assert measured == []
 
 
-def test_a_row_that_has_begun_is_finished_after_its_deadline(engine: Engine) -> None:
-    engine.add({"begun": image_task(deadline=time.time() + 0.2)})
+def test_a_row_that_has_begun_is_finished_after_its_deadline(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    deadline = time.time() + 3600
+    engine.add({"begun": image_task(deadline=deadline)})
     engine.step()
-    while time.time() < engine._rows["begun"].task.deadline:  # type: ignore[operator]
-        pass
+    monkeypatch.setattr("worker.engine.time", SimpleNamespace(time=lambda: deadline + 1))
     outcomes = [outcome for _ in range(3) for outcome in engine.step()]
     assert isinstance(outcomes[0], Picture)
 

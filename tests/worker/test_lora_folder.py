@@ -45,6 +45,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {family: models / family for family in TINY}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", TINY)
 def test_the_lora_is_fused_into_its_base(family: str, bases: dict[str, Path], tmp_path: Path) -> None:
     base = bases[family]

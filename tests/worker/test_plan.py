@@ -63,6 +63,7 @@ def test_a_step_is_one_batch_of_one_size_that_fits_its_bucket(rows: list[Candida
         assert len(chosen) <= max(measured[chosen[0].size])
 
 
+@pytest.mark.slow
 @of_any_queue
 @given(candidates(), measured())
 def test_no_place_of_a_batch_is_empty_while_a_row_fits(rows: list[Candidate], measured: dict) -> None:
@@ -76,12 +77,14 @@ def test_no_place_of_a_batch_is_empty_while_a_row_fits(rows: list[Candidate], me
     assert len(keys) == bucket or not left
 
 
+@pytest.mark.slow
 @of_any_queue
 @given(candidates(), measured())
 def test_the_order_in_the_list_does_not_matter(rows: list[Candidate], measured: dict) -> None:
     assert plan(rows, measured) == plan(rows[::-1], measured)
 
 
+@pytest.mark.slow
 @of_any_queue
 @given(candidates(), measured())
 def test_every_row_gets_its_steps_and_none_more(rows: list[Candidate], measured: dict) -> None:

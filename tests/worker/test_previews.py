@@ -14,9 +14,9 @@ from redis.asyncio import Redis
 
 from jobs.models import Preview, PreviewWish
 from tests.waiting import wait_until
+from tests.worker.running_worker import RunningWorker, job, running, settled
 from tests.worker.tasks import image_task, pictures
 from tests.worker.test_diverse_set import set_task
-from tests.worker.test_intake import _job, _settled, _slow_steps, _worker
 from worker import previews
 from worker.engine import Engine
 from worker.model_folder import ServedModel
@@ -114,10 +114,12 @@ def test_large_images_are_shown_small() -> None:
     assert [row.shown_step for row in rows] == [1, 1, 0]
 
 
+@pytest.mark.slow
 async def test_wishes_bring_previews_and_end(
     redis: Redis, tiny_model: ServedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(previews, "WISH_S", 4.0)
+    monkeypatch.setattr(previews, "WISH_S", 3600.0)
+    wish = PreviewWish(job_id="job", channel="fourstep:previews:me")
     heard: list[Preview] = []
 
     async def listen() -> None:
@@ -127,17 +129,29 @@ async def test_wishes_bring_previews_and_end(
                 heard.append(Preview.model_validate_json(message["data"]))
 
     listening = asyncio.create_task(listen())
-    async with _worker(redis, tiny_model) as worker:
-        _slow_steps(worker.engine)
-        await worker.queue.admit(_job(2, "unwatched"), 100, 60)
-        await _settled(worker.queue, "unwatched")
-        assert heard == []
-        await worker.queue.wish_previews(PreviewWish(job_id="job", channel="fourstep:previews:me"))
-        await wait_until(lambda: worker.engine.watched)
-        await worker.queue.admit(_job(2), 100, 60)
-        await _settled(worker.queue, "job")
+    await wait_until(redis.pubsub_numpat)
+    async with running(redis, tiny_model) as worker:
+        await worker.queue.admit(job(2, "unwatched"), 100, 600)
+        await settled(worker.queue, "unwatched")
+        await _wished(worker, wish)
+        await worker.queue.admit(job(2), 100, 600)
+        await wait_until(lambda: len(heard) >= 6)
+        assert {preview.job_id for preview in heard} == {"job"}
         assert [(preview.index, preview.step) for preview in heard] == [(i, s) for s in (1, 2, 3) for i in (0, 1)]
+        await settled(worker.queue, "job")
+        monkeypatch.setattr(previews, "WISH_S", 0.01)
+        await worker.queue.wish_previews(wish)
         await wait_until(lambda: not worker.engine.watched)
     listening.cancel()
     picture = Image.open(io.BytesIO(base64.b64decode(heard[0].b64)))
     assert (picture.format, picture.size) == ("JPEG", (64, 64))
+
+
+async def _wished(worker: RunningWorker, wish: PreviewWish) -> None:
+    """Repeat `wish`, as whoever looks does, until the worker heeds it."""
+
+    async def heeded() -> bool:
+        await worker.queue.wish_previews(wish)
+        return bool(worker.engine.watched)
+
+    await wait_until(heeded)

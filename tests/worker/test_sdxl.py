@@ -91,6 +91,7 @@ def test_other_sizes_are_told_to_the_network() -> None:
     assert _differs(ours, theirs) <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prediction_type", NAMES)
 def test_renoising_equals_the_diffusers_pipeline_with_lcm(prediction_type: str) -> None:
     pipeline = tiny_sdxl_pipelines.build(prediction_type)
@@ -105,6 +106,7 @@ def test_renoising_equals_the_diffusers_pipeline_with_lcm(prediction_type: str) 
     assert np.abs(generate(Engine(deterministic, 4), PROMPTS, SEEDS).astype(int) - theirs).max() > 10
 
 
+@pytest.mark.slow
 def test_a_renoised_picture_does_not_depend_on_its_neighbours_or_on_when_they_joined() -> None:
     contract = tiny_sdxl_pipelines.contract(sampler="re-noise")
     model = served("tiny", "ab", contract, tiny_sdxl_pipelines.build())

@@ -44,6 +44,7 @@ def _among_neighbours(engine: Engine, task: ImageTask, dice: random.Random) -> n
                 return outcome.pixels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", range(4))
 def test_strict_pixels_do_not_depend_on_the_company(tiny_model: ServedModel, start: int) -> None:
     task = image_task(PROMPTS[start], seed=start, mode="strict", height=[64, 32][start % 2])

@@ -1,0 +1,40 @@
+"""How the tests are spread over xdist's workers: whole files as with `--dist loadfile`, and some files together."""
+
+from collections import Counter
+
+import pytest
+
+# Files that share what takes long to start: `fourstep up`, and in the playground also a browser.
+TOGETHER = {
+    "playground": ("tests/playground/",),
+    "fourstep up": (
+        "tests/bundled/test_up.py",
+        "tests/operations/test_logs.py",
+        "tests/operations/test_real_prometheus.py",
+    ),
+}
+
+
+def group(nodeid: str) -> str:
+    """What goes to one worker with this test."""
+    names = (name for name, parts in TOGETHER.items() if nodeid.startswith(parts))
+    return next(names, nodeid.partition("::")[0])
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those with the most slow tests first, so that no long one is left for the end when the others have finished."""
+    slow = Counter(group(item.nodeid) for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[group(item.nodeid)])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log):  # type: ignore[no-untyped-def]
+    from xdist.scheduler import LoadFileScheduling
+
+    class LoadGroupsInOrder(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group(nodeid)
+
+    config.option.loadscopereorder = False
+    return LoadGroupsInOrder(config, log)

@@ -1,0 +1,19 @@
+"""What only the tests of the queue need."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+
+from jobs import connection, queue
+from jobs.connection import open_redis
+
+
+@pytest.fixture
+async def patient_redis(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Redis]:
+    """A client whose blocking reads may wait for longer than any test runs, so that none ends by itself."""
+    for module in (connection, queue):
+        monkeypatch.setattr(module, "SOCKET_TIMEOUT_S", 3600.0)
+    client = open_redis(redis_url)
+    yield client
+    await client.aclose()

@@ -1,0 +1,69 @@
+"""`fourstep up` with everything real: one for all tests that only call it, and others to stop."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.redis_servers import free_port
+from tests.waiting import SAFETY_NET_S, block_until
+
+
+@dataclass(frozen=True)
+class Running:
+    """Its process, the address of its API, the port of its worker's metrics, and the file that it logs to."""
+
+    process: subprocess.Popen
+    url: str
+    metrics_port: int
+    log: Path
+
+
+@pytest.fixture(scope="session")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """It serves the bundled model to every test that asks for it."""
+    up = start_up(tmp_path_factory.mktemp("up"))
+    yield up
+    stop(up.process)
+
+
+def start_up(folder: Path) -> Running:
+    """Start it and wait until it is ready; its log is a file in `folder`."""
+    port, metrics_port, log = free_port(), free_port(), folder / "log"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("FOURSTEP_")}
+    environment |= {"FOURSTEP_PORT": str(port), "FOURSTEP_METRICS_PORT": str(metrics_port)}
+    with log.open("w") as file:
+        process = subprocess.Popen([sys.executable, "-m", "fourstep", "up"], env=environment, stderr=file)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_until_ready(url, process)
+    except AssertionError as error:
+        stop(process)
+        raise AssertionError(log.read_text()) from error
+    return Running(process, url, metrics_port, log)
+
+
+def wait_until_ready(url: str, process: subprocess.Popen) -> None:
+    def ready() -> bool:
+        assert process.poll() is None, "fourstep stopped"
+        return answers(f"{url}/readyz") == 200
+
+    block_until(ready, "fourstep did not become ready")
+
+
+def answers(url: str) -> int | None:
+    """The status of the answer, if there is one."""
+    try:
+        return httpx.get(url, timeout=SAFETY_NET_S).status_code
+    except httpx.TransportError:
+        return None
+
+
+def stop(process: subprocess.Popen) -> None:
+    process.terminate()
+    process.wait(timeout=SAFETY_NET_S)

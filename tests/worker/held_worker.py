@@ -1,0 +1,43 @@
+"""`python -m tests.worker.held_worker`: a worker in the middle of an image, however long the test takes to stop it.
+
+Its steps are held back once it made four images and began more, until it is about to hand back what has not begun. It
+gives what runs then as long as it takes.
+"""
+
+import sys
+import threading
+from typing import Any
+
+from worker import process
+from worker.device_thread import DeviceThread
+from worker.engine import Engine
+from worker.main import main
+from worker.row import Outcome
+
+IMAGES = 4
+
+step, call = Engine.step, DeviceThread.call
+stopping = threading.Event()
+made = 0
+
+
+def held_step(engine: Engine) -> list[Outcome]:
+    global made
+    if made >= IMAGES and engine._begun():
+        stopping.wait()
+    outcomes = step(engine)
+    made += len(outcomes)
+    return outcomes
+
+
+def watched_call(device: DeviceThread, function: Any, *arguments: Any) -> Any:
+    answer = call(device, function, *arguments)
+    if function.__name__ == "withdraw_unstarted":
+        stopping.set()
+    return answer
+
+
+if __name__ == "__main__":
+    Engine.step, DeviceThread.call = held_step, watched_call  # type: ignore[method-assign, assignment]
+    process.SHUTDOWN_S = 3600
+    sys.exit(main())
