@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
@@ -18,6 +19,11 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def pytest_sessionstart() -> None:
+    """Stand in the checkout, wherever pytest was started: commands take paths from where they are run."""
+    os.chdir(Path(__file__).parents[1])
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import pytest
 from accelerate.state import AcceleratorState
 
-from tests.distill.forked import Forked
+from distill import trainer
+from tests.distill.forked import SMALL_GRID, Forked
 
 
 @pytest.fixture(autouse=True)
@@ -13,6 +14,13 @@ def fresh_accelerator() -> Iterator[None]:
     AcceleratorState._reset_state(reset_partial_state=True)
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(autouse=True)
+def _small_grids(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sample grids of four pictures instead of 64: most tests train, and few look at a grid."""
+    for name, count in zip(("GRID_PROMPTS", "GRID_SAMPLES"), SMALL_GRID, strict=True):
+        monkeypatch.setattr(trainer, name, count)
 
 
 @pytest.fixture(scope="session")

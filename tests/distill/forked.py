@@ -11,6 +11,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+# Prompts and seeds on a sample grid: enough to see that it is drawn.
+SMALL_GRID = 2, 2
+
 
 class Forked:
     """A process to fork from. Children run on as many threads as this process, or as their environment says."""
@@ -74,7 +77,9 @@ def _child(module: str, arguments: list[str], environment: dict[str, str], log: 
 def _serve() -> None:
     import tests.distill.distill_command
     import tests.distill.killed_run  # noqa: F401
+    from distill import trainer
 
+    trainer.GRID_PROMPTS, trainer.GRID_SAMPLES = SMALL_GRID
     for line in sys.stdin:
         request = json.loads(line)
         named = request["module"], request["arguments"]

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import distill.trainer
 from distill import config as configuration
 from distill import dp_dmd, training_loop
 from distill.config import DistillConfig
@@ -100,7 +101,9 @@ def test_the_logs_of_the_docs_page_are_of_a_healthy_and_a_collapsed_run() -> Non
 
 
 @pytest.mark.slow
-def test_a_cycle_tells_of_both_turns(tmp_path: Path) -> None:
+def test_a_cycle_tells_of_both_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, count in (("GRID_PROMPTS", GRID_PROMPTS), ("GRID_SAMPLES", GRID_SAMPLES)):
+        monkeypatch.setattr(distill.trainer, name, count)  # the real grid
     (tmp_path / "prompts.txt").write_text("\n".join(f"prompt {word}" for word in "abcdefghijklmnopqrst"))
     teacher = tiny_pipelines.save(tmp_path / "teacher")
     settings = {**SETTINGS, "teacher": teacher, "prompts": tmp_path / "prompts.txt", "max_grad_norm": 1e-3}
