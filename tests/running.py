@@ -1,6 +1,7 @@
 """`fourstep up` with everything real: one for all tests that only call it, and others to stop."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,9 @@ import pytest
 
 from tests.redis_servers import free_port
 from tests.waiting import SAFETY_NET_S, block_until
+
+# Only Linux has it, and tells there which process started which.
+PROC = Path("/proc")
 
 
 @dataclass(frozen=True)
@@ -26,10 +30,10 @@ class Running:
 
 @pytest.fixture(scope="session")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """It serves the bundled model to every test that asks for it."""
+    """It serves the bundled model to every test that asks for it, and leaves no process behind when it is stopped."""
     up = start_up(tmp_path_factory.mktemp("up"))
     yield up
-    stop(up.process)
+    leaves_nothing_behind(up.process, signal.SIGTERM)
 
 
 def start_up(folder: Path) -> Running:
@@ -67,3 +71,25 @@ def answers(url: str) -> int | None:
 def stop(process: subprocess.Popen) -> None:
     process.terminate()
     process.wait(timeout=SAFETY_NET_S)
+
+
+def leaves_nothing_behind(up: subprocess.Popen, signal_number: signal.Signals) -> None:
+    """End `fourstep up` by a signal; AssertionError when one of its processes outlives it."""
+    family = _descendants(up.pid) if PROC.is_dir() else []
+    assert len(family) >= 3 or not PROC.is_dir(), "Redis, the worker and the API"
+    up.send_signal(signal_number)
+    up.wait(timeout=SAFETY_NET_S)
+    block_until(lambda: not any(_runs(pid) for pid in family), "its children are still there")
+
+
+def _runs(pid: int) -> bool:
+    """Whether the process exists and is no zombie that only waits to be reaped."""
+    try:
+        return (PROC / str(pid) / "stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def _descendants(pid: int) -> list[int]:
+    children = (PROC / str(pid) / "task" / str(pid) / "children").read_text().split()
+    return [each for child in children for each in (int(child), *_descendants(int(child)))]

@@ -8,6 +8,8 @@ from pydantic import ValidationError
 from jobs.settings import WorkerSettings, explain
 from jobs.structured_logging import configure_logging
 from jobs.tracing import configure_tracing
+from worker.folder_refused import FolderRefused
+from worker.model_source import check_source
 from worker.start_failed import StartFailed
 
 
@@ -20,6 +22,7 @@ def main() -> int:
         configure_logging(settings.log_level)
         configure_tracing(settings.traces_url, "fourstep-worker")
         # torch and diffusers take seconds to import: what is wrong with the settings is said before.
+        check_source(settings.model)
         from worker.process import run
 
         return asyncio.run(run(settings, settings.redis_url))
@@ -27,7 +30,7 @@ def main() -> int:
         reason = explain(error)
     except ModuleNotFoundError as error:
         reason = f"{error}; install the extra: pip install '.[worker]' in a checkout"
-    except StartFailed as error:
+    except (StartFailed, FolderRefused) as error:
         reason = str(error)
     print(f"fourstep worker: {reason}", file=sys.stderr)
     return 2

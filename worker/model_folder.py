@@ -15,6 +15,7 @@ from jobs.models import model_name
 from jobs.sampling_contract import FILE_NAME, SamplingContract
 from worker import pipeline_contract
 from worker.folder_refused import FolderRefused
+from worker.model_source import check_source
 from worker.native_bfloat16 import computes_bfloat16
 from worker.pipeline_contract import Network
 from worker.sampler import StepTable
@@ -90,12 +91,9 @@ def device_and_dtype(device: str, dtype: str) -> tuple[torch.device, torch.dtype
 
 
 def _folder(model: str) -> Path:
+    check_source(model)
     if Path(model).is_dir():
         return Path(model)
-    if "," in model:
-        raise FolderRefused(f"model: a worker serves one model, not {model}; `fourstep up A B` runs a worker for each")
-    if model.startswith((".", "/", "~")) or model.count("/") != 1:
-        raise FolderRefused(f"model: {model} is neither a folder nor a hub id (owner/name)")
     try:
         return Path(DiffusionPipeline.download(model, use_safetensors=True))
     except OSError as error:

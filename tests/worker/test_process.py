@@ -110,9 +110,7 @@ async def _same_pixels_here(queue: TaskQueue, model: ServedModel) -> None:
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        pytest.param(
-            {"model": "/nowhere", "redis_url": "redis://127.0.0.1:1/0"}, "model: /nowhere", marks=pytest.mark.slow
-        ),
+        ({"model": "/nowhere", "redis_url": "redis://127.0.0.1:1/0"}, "model: /nowhere"),
         ({}, "FOURSTEP_REDIS_URL"),
         ({"redis_url": "redis://127.0.0.1:1/0", "max_bach": 4}, "FOURSTEP_MAX_BATCH"),
     ],

@@ -1,0 +1,15 @@
+"""Whether a model's name can be one at all: told before anything slow is imported."""
+
+from pathlib import Path
+
+from worker.folder_refused import FolderRefused
+
+
+def check_source(model: str) -> None:
+    """Raises FolderRefused when `model` is neither a folder nor looks like a hub id."""
+    if Path(model).is_dir():
+        return
+    if "," in model:
+        raise FolderRefused(f"model: a worker serves one model, not {model}; `fourstep up A B` runs a worker for each")
+    if model.startswith((".", "/", "~")) or model.count("/") != 1:
+        raise FolderRefused(f"model: {model} is neither a folder nor a hub id (owner/name)")
