@@ -171,7 +171,7 @@ def latency(images: int) -> dict[str, Any]:
     engine = Engine(load(settings.model, settings.device, settings.dtype, settings.steps), settings.max_batch)
     engine.warm_up()
     served, bare = [], []
-    with front_end(["worker"]) as stack, httpx.Client(trust_env=False, timeout=60) as http:
+    with front_end(["fourstep", "worker"]) as stack, httpx.Client(trust_env=False, timeout=60) as http:
         for seed in range(images + 5):
             began = time.perf_counter()
             body = {"prompt": "a smiling cat face", "seed": seed}

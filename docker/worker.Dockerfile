@@ -39,5 +39,5 @@ ENV PATH=/opt/fourstep/bin:$PATH \
 USER 10001:10001
 VOLUME /cache
 EXPOSE 8001
-HEALTHCHECK --interval=10s --timeout=5s --start-period=600s CMD ["python", "-m", "worker.ready"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=600s CMD ["python", "-P", "-m", "worker.ready"]
 CMD ["fourstep", "worker"]

@@ -8,7 +8,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from jobs.keys import ModelKeys
-from jobs.models import ImageFailure, ImageTask
+from jobs.models import LONGEST_WAIT_S, ImageFailure, ImageTask
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,10 @@ class DeadLetter:
     failure: ImageFailure
 
     def as_new_job(self, now: float) -> ImageTask:
-        """The task as a job of its own, without a deadline; the same letter always makes the same job."""
+        """The task as a job of its own, for which nobody waits; the same letter always makes the same job."""
         job_id = uuid.uuid5(uuid.NAMESPACE_OID, f"{self.task.job_id}/{self.task.index}/{self.id}").hex
-        return self.task.model_copy(update={"job_id": job_id, "index": 0, "created": now, "deadline": None})
+        deadline = now + LONGEST_WAIT_S
+        return self.task.model_copy(update={"job_id": job_id, "index": 0, "created": now, "deadline": deadline})
 
 
 class DeadLetters:

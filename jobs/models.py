@@ -14,6 +14,9 @@ JobStatus = Literal["queued", "running", "completed", "failed", "cancelled", "ex
 
 MAX_SEED = 2**63 - 1
 
+# Seconds that a job for which nobody waits may wait for a worker.
+LONGEST_WAIT_S = 7 * 24 * 3600.0
+
 # A model's name becomes the hash tag of its Redis keys: no braces, no spaces.
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")]
 

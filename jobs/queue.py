@@ -30,8 +30,6 @@ from jobs.models import (
 
 LUA_DIR = Path(__file__).parent / "lua"
 CARD_TTL_S = 24 * 3600.0
-# A job without a deadline may wait this long for a worker; then it is forgotten, so that Redis never fills with jobs.
-LONGEST_WAIT_S = 7 * 24 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -64,10 +62,10 @@ class TaskQueue:
         self._admit = redis.register_script(_script("count_images", "admit"))
         self._depth = redis.register_script(_script("count_images", "depth"))
         self._watch = redis.register_script(_script("watch"))
-        self._settle = redis.register_script(_script("settle"))
+        self._settle = redis.register_script(_script("end_of_job", "settle"))
         # A failure is small, and its task leaves the stream: told also when Redis has no memory left.
-        self._settle_failure = redis.register_script("#!lua flags=allow-oom\n" + _script("settle"))
-        self._cancel = redis.register_script(_script("cancel"))
+        self._settle_failure = redis.register_script("#!lua flags=allow-oom\n" + _script("end_of_job", "settle"))
+        self._cancel = redis.register_script("#!lua flags=allow-oom\n" + _script("end_of_job", "cancel"))
         self._hand_back = redis.register_script(_script("hand_back"))
         self._announce = redis.register_script(_script("announce"))
         self._make_known = redis.register_script(_script("make_known"))
@@ -100,7 +98,7 @@ class TaskQueue:
             args=[
                 WORKER_GROUP,
                 max_queued_images,
-                _milliseconds(ttl_s + _longest_wait_s(tasks[0])),
+                _milliseconds(_lifetime_s(tasks[0], ttl_s)),
                 created,
                 channel,
                 once.fingerprint if once else "",
@@ -341,7 +339,8 @@ class TaskQueue:
                 WORKER_GROUP,
                 claim.entry_id,
                 kind,
-                _milliseconds(ttl_s + _until_deadline_s(claim.task)),
+                _milliseconds(ttl_s),
+                _milliseconds(_lifetime_s(claim.task, ttl_s)),
                 claim.task.model_dump_json() if kind == "failure" else "",
                 *(part for outcome in outcomes for part in outcome),
             ],
@@ -368,13 +367,9 @@ def _task(fields: dict[bytes, bytes]) -> ImageTask:
     return ImageTask.model_validate_json(fields[b"task"])
 
 
-def _longest_wait_s(task: ImageTask) -> float:
-    """Seconds after which the task's job has certainly ended: nothing of it may be forgotten before."""
-    return LONGEST_WAIT_S if task.deadline is None else _until_deadline_s(task)
-
-
-def _until_deadline_s(task: ImageTask) -> float:
-    return 0.0 if task.deadline is None else max(0.0, task.deadline - time.time())
+def _lifetime_s(task: ImageTask, ttl_s: float) -> float:
+    """`ttl_s` from the end of the job, which may come as late as its deadline: nothing of it is forgotten before."""
+    return ttl_s + max(0.0, (task.deadline or 0.0) - time.time())
 
 
 def _stream_position(entry_id: bytes) -> tuple[int, int]:

@@ -67,7 +67,12 @@ class ApiSettings(Settings):
         default=None, description="name of the model of calls that name none; unset for the first by name with a worker"
     )
     max_queued_images: int = Field(default=512, ge=1, description="images that may wait for a worker, over all calls")
-    timeout_s: float = Field(default=60.0, gt=0, le=600, description="seconds a call waits when it does not say")
+    timeout_s: float = Field(
+        default=60.0,
+        gt=0,
+        le=600,
+        description="seconds a call waits when it does not say; an asynchronous job has a week",
+    )
     max_images: int = Field(default=64, ge=1, le=64, description="images in one call")
     max_prompt_chars: int = Field(default=2000, ge=1, le=2000, description="characters in a prompt")
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
-from jobs.models import MAX_SEED, DiverseSet, ImageFormat, ImageTask, Mode, ModelCard
+from jobs.models import LONGEST_WAIT_S, MAX_SEED, DiverseSet, ImageFormat, ImageTask, Mode, ModelCard
 from jobs.settings import ApiSettings
 from jobs.tracing import current_traceparent
 from service.problems import FieldError, invalid_fields
@@ -23,7 +23,7 @@ MAX_CANDIDATES = 64
 CANDIDATES_PER_IMAGE = 4
 
 # Seconds that a connection may be kept waiting.
-LONGEST_TIMEOUT_S = 600.0
+LONGEST_TIMEOUT_S = 600
 
 SEEDS_AND_THE_OTHERS: JsonDict = {
     "required": ["seeds"],
@@ -78,9 +78,9 @@ class GenerateRequest(BaseModel):
     timeout: float | None = Field(
         default=None,
         gt=0,
-        description="Seconds until the call ends with 504, at most 600; default: the server's `FOURSTEP_TIMEOUT_S`. "
-        "With `Prefer: respond-async`: seconds after which the job expires, at most 600 or as long as results are kept "
-        "(`FOURSTEP_RESULT_TTL_S`), whichever is longer; default: the job does not expire.",
+        description="seconds until the call ends with 504, at most 600; default: the server's `FOURSTEP_TIMEOUT_S`. "
+        "With `Prefer: respond-async`: seconds after which what is not begun expires, at most 600 or as long as "
+        "results are kept (`FOURSTEP_RESULT_TTL_S`), whichever is longer; default: a week",
     )
 
     @model_validator(mode="after")
@@ -96,7 +96,7 @@ def image_tasks(
 ) -> list[ImageTask]:
     """The tasks of a new job: one per image, or one for a diverse set.
 
-    An `asynchronous` job, for which no caller waits, has a deadline only when the request sets one.
+    An `asynchronous` job, for which no caller waits, has a week when the request does not say otherwise.
     Problem 422 naming every field beyond the settings' or the model's limits.
     """
     height, width = _size(request, card)
@@ -112,7 +112,7 @@ def image_tasks(
     if errors:
         raise invalid_fields(errors)
     job_id, created = uuid.uuid4().hex, time.time()
-    timeout_s = request.timeout or (None if asynchronous else settings.timeout_s)
+    timeout_s = request.timeout or (LONGEST_WAIT_S if asynchronous else settings.timeout_s)
     return [
         ImageTask(
             job_id=job_id,
@@ -126,7 +126,7 @@ def image_tasks(
             mode=request.mode,
             created=created,
             traceparent=current_traceparent(),
-            deadline=None if timeout_s is None else created + timeout_s,
+            deadline=created + timeout_s,
             select=select,
         )
         for index, seed in enumerate(seeds[:1] if select else seeds)

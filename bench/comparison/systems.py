@@ -96,7 +96,7 @@ def _fourstep(ports: Ports, engine: Engine) -> Commands:
         return [[*PYTHON, "fourstep", "up"]]
     times = ["--fixed", str(FIXED_S), "--per-row", str(PER_ROW_S)]
     redis = [redis_servers.BUNDLED, "--port", str(ports.redis), "--bind", "127.0.0.1", "--save", ""]
-    return [redis, [*PYTHON, "service"], [*PYTHON, "bench.latency_model", *times]]
+    return [redis, [*PYTHON, "fourstep", "api"], [*PYTHON, "bench.latency_model", *times]]
 
 
 def _uvicorn(app: str) -> Callable[[Ports, Engine], Commands]:

@@ -149,11 +149,6 @@ def configured(plan: Plan, method: MethodName, seed: int) -> DistillConfig:
     return DistillConfig.model_validate(recipe)
 
 
-def planned(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A cell's settings without what the machine it is made on decides: its precision."""
-    return {name: value for name, value in settings.items() if name != "precision"}
-
-
 def exact_pictures(trainer: ExactTrainer, count: int, out: Path) -> PictureSet:
     """The exact teacher's, from the noise of the seeds that the students are sampled with; kept in `out`."""
     prompts = emoji.prompts()
@@ -180,7 +175,7 @@ def _missing(plan: Plan, out: Path) -> list[tuple[MethodName, int]]:
         path = out / f"{method}-{seed}.json"
         if not path.exists():
             missing.append((method, seed))
-        elif planned(json.loads(path.read_text())["config"]) != planned(_as_json(configured(plan, method, seed))):
+        elif json.loads(path.read_text())["config"] != _as_json(configured(plan, method, seed)):
             raise ValueError(f"{path} was made with other settings; take another --out")
     return missing
 

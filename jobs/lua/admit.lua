@@ -100,6 +100,7 @@ for i = first_task, #ARGV, 2 do
 end
 if fingerprint ~= '' then
   redis.call('SET', record, fingerprint .. ' ' .. job_id, 'PX', ttl)
+  redis.call('HSET', job, 'idempotency', record)
 end
 if per_minute > 0 then
   redis.call('SET', rate_record, string.format('%.3f', due), 'PX', 2 * minute)

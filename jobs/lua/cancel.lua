@@ -1,4 +1,3 @@
-#!lua flags=allow-oom
 -- Gives up every image of a job that is not settled, waiting or running, in one step.
 -- KEYS: task stream, sets, job hash
 -- ARGV: group, job id, reason, detail, ttl (ms), channel that workers listen on
@@ -31,7 +30,7 @@ for index = 0, total - 1 do
 end
 if given_up > 0 then
   redis.call('HSET', job, 'done', done, 'failed', failed)
-  redis.call('PEXPIRE', job, ttl)
+  forget_after(job, ttl)
   redis.call('PUBLISH', workers, job_id)
 end
 return given_up

@@ -1,13 +1,13 @@
 -- Settles the images of one task, once: results or failures, bytes, the acknowledgement and the news, in one step.
 -- KEYS: task stream, sets, job hash, throughput record, then for results the key of each image, for a dead letter
 --       their stream
--- ARGV: group, entry id, 'result'|'failure', ttl (ms), task (JSON, of a failure),
---       then for each image its index, outcome (JSON) and bytes
+-- ARGV: group, entry id, 'result'|'failure', ttl of an ended job (ms), of one that goes on (ms),
+--       task (JSON, of a failure), then for each image its index, outcome (JSON) and bytes
 -- Returns {images settled now, all images of the job if it is complete with them, else 0}; {0, 0} when they had been
 -- settled before or their job is gone.
 local tasks, sets, job, throughput = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local group, entry, kind, ttl, task = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local first_store, first_image = 5, 6
+local group, entry, kind, ttl, longest, task = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local first_store, first_image = 5, 7
 local images = (#ARGV - first_image + 1) / 3
 
 local dead_letters_kept = 1000
@@ -35,7 +35,7 @@ if redis.call('EXISTS', job) == 1 then
       redis.call('HSET', job, 'image:' .. index, kind .. ' ' .. outcome)
       settled = settled + 1
       if kind == 'result' then
-        redis.call('SET', KEYS[first_store + i], bytes, 'PX', ttl)
+        redis.call('SET', KEYS[first_store + i], bytes, 'PX', longest)
       end
       local done = redis.call('HINCRBY', job, 'done', 1)
       local failed = redis.call('HINCRBY', job, 'failed', kind == 'failure' and 1 or 0)
@@ -52,9 +52,9 @@ if settled > 0 then
   local counts = redis.call('HMGET', job, 'done', 'total')
   if counts[1] == counts[2] then
     completed = tonumber(counts[2])
-    redis.call('PEXPIRE', job, ttl)
+    forget_after(job, ttl)
   else
-    redis.call('PEXPIRE', job, ttl, 'GT') -- a job without a deadline may wait for much longer
+    redis.call('PEXPIRE', job, longest)
   end
   if kind == 'result' then
     count_throughput(settled)

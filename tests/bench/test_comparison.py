@@ -1,5 +1,6 @@
 """The arithmetic of the comparison, its trace, and its page: what is told is what was measured."""
 
+import importlib.util
 import json
 import random
 from statistics import fmean
@@ -11,8 +12,17 @@ from bench.comparison.aims import aims
 from bench.comparison.figures import Answer, block_rates, goodput, interval, quantile, shed
 from bench.comparison.profile import shares
 from bench.comparison.summary import mean_batch, summary
-from bench.comparison.systems import SYSTEMS
+from bench.comparison.systems import PYTHON, SYSTEMS, Engine, Ports
 from bench.comparison.tuning import best
+
+
+@pytest.mark.parametrize("engine", ["sampler", "latency-model"])
+def test_our_processes_can_be_started(engine: Engine) -> None:
+    for command in SYSTEMS["fourstep"].commands(Ports(), engine):
+        if command[: len(PYTHON)] == PYTHON:
+            module = importlib.util.find_spec(command[len(PYTHON)])
+            assert module is not None
+            assert module.submodule_search_locations is None, "a package without __main__"
 
 
 def test_a_quantile_is_the_value_of_its_rank() -> None:

@@ -13,17 +13,10 @@ import openai
 import pytest
 from PIL import Image
 
-from tests.running import Running
+from tests.running import REQUEST, Running, pictures
 from tests.waiting import SAFETY_NET_S
 
 pytestmark = pytest.mark.slow
-
-REQUEST = {"prompt": "a smiling cat face", "seed": 7, "num_images": 4}
-
-
-def pictures(answer: httpx.Response) -> list[bytes]:
-    assert answer.status_code == 200, answer.text
-    return [base64.b64decode(image["b64"]) for image in answer.json()["images"]]
 
 
 def test_four_different_pictures_and_the_same_bytes_again(running: Running) -> None:

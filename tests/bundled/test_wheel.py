@@ -1,6 +1,7 @@
 """fourstep installed from its wheel, in a folder whose files have the names of its packages: they are not run."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,8 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.bundled.test_up import REQUEST, pictures
-from tests.running import leaves_nothing_behind, wait_until_ready
+from tests.running import REQUEST, leaves_nothing_behind, pictures, wait_until_ready
 from tests.waiting import SAFETY_NET_S
 
 pytestmark = pytest.mark.slow
@@ -26,7 +26,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The `fourstep` command of an environment that has the wheel, and its dependencies from this one."""
     folder = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    build = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(ROOT)]
+    build = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(sources(folder))]
     subprocess.run([*pip, *build], check=True)
     environment = folder / "environment"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
@@ -37,6 +37,16 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # A folder in a .pth file is searched for modules; the .pth files in it, one of them this checkout's, are not read.
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
     return environment / "bin" / "fourstep"
+
+
+def sources(folder: Path) -> Path:
+    """A copy of what the wheel is made of: setuptools would also pack what an earlier build has left in a checkout."""
+    copy = folder / "sources"
+    for package in ("distill", "jobs", "models/emoji-student", "service", "worker"):
+        shutil.copytree(ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("LICENSE", "README.md", "fourstep.py", "models/README.md", "pyproject.toml"):
+        shutil.copy(ROOT / file, copy / file)
+    return copy
 
 
 @pytest.fixture

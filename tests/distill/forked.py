@@ -6,10 +6,13 @@ itself: the threads of torch are not there yet when it forks.
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from tests.waiting import SAFETY_NET_S
 
 # Prompts and seeds on a sample grid: enough to see that it is drawn.
 SMALL_GRID = 2, 2
@@ -44,7 +47,10 @@ class Forked:
     def end(self) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()
-        self._process.wait()
+        try:
+            self._process.wait(SAFETY_NET_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
 
 
 def _child(module: str, arguments: list[str], environment: dict[str, str], log: str) -> int:
@@ -64,14 +70,27 @@ def _child(module: str, arguments: list[str], environment: dict[str, str], log: 
         sys.modules[module].main(*arguments)
         code = 0
     except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 1
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
         import traceback
 
         traceback.print_exc()
     finally:
+        sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _codes(children: list[int]) -> list[int]:
+    """Their exit codes; once one has failed, the others, which may wait for it, are ended."""
+    codes: dict[int, int] = {}
+    while len(codes) < len(children):
+        child, status = os.wait()
+        codes[child] = os.waitstatus_to_exitcode(status)
+        if codes[child] != 0:
+            for other in set(children) - codes.keys():
+                os.kill(other, signal.SIGKILL)
+    return [codes[child] for child in children]
 
 
 def _serve() -> None:
@@ -84,8 +103,7 @@ def _serve() -> None:
         request = json.loads(line)
         named = request["module"], request["arguments"]
         children = [_child(*named, environment, request["log"]) for environment in request["environments"]]
-        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-        print(json.dumps(codes), flush=True)
+        print(json.dumps(_codes(children)), flush=True)
     os._exit(0)  # nothing to tidy up, and torch takes seconds
 
 

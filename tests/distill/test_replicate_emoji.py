@@ -56,17 +56,15 @@ def test_every_methods_configuration_is_valid(method) -> None:
     assert config.method().distribution_matching == (method != "step1-regression")
 
 
-def test_results_of_another_processor_are_kept_and_those_of_other_settings_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("change", [{"precision": "bf16"}, {"batch": 3}])
+def test_results_of_other_settings_are_not_mixed_with_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, object]
 ) -> None:
-    monkeypatch.setattr("distill.config.computes_bfloat16", lambda device: True)
-    config = emoji_beds.configured(emoji_beds.QUICK, "dmd", seed=0)
-    assert config.precision == "bf16"
-    (tmp_path / "dmd-0.json").write_text(json.dumps({"config": emoji_beds._as_json(config)}))
     monkeypatch.setattr("distill.config.computes_bfloat16", lambda device: False)
-    assert emoji_beds._missing(emoji_beds.QUICK, tmp_path) == [("dp-dmd", 0)]
+    config = emoji_beds.configured(emoji_beds.QUICK, "dmd", seed=0)
+    (tmp_path / "dmd-0.json").write_text(json.dumps({"config": emoji_beds._as_json(config) | change}))
     with pytest.raises(ValueError, match="other settings"):
-        emoji_beds._missing(replace(emoji_beds.QUICK, batch=3), tmp_path)
+        emoji_beds._missing(emoji_beds.QUICK, tmp_path)
 
 
 def test_the_exact_teacher_takes_no_guidance(tmp_path: Path) -> None:

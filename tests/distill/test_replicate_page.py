@@ -12,6 +12,8 @@ DATA = DOCS / "data" / "replication"
 RESULTS = json.loads((DATA / "mixture.json").read_text())
 PAGE = (DOCS / "replication.md").read_text()
 TABLES = tables.every(RESULTS)
+# "auto" in the recipe, which each machine resolves for itself.
+ANY_PRECISION = {"precision": None}
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -30,7 +32,7 @@ def test_tables_of_the_emoji_beds_are_those_of_the_committed_results(bed: str) -
     for name, result in results.items():
         method, _, seed = name.rpartition("-")
         settings = emoji_beds.configured(plan, method, int(seed)).model_dump(mode="json", by_alias=True)
-        assert emoji_beds.planned(result["config"]) == tables.rounded(emoji_beds.planned(settings))
+        assert result["config"] | ANY_PRECISION == tables.rounded(settings) | ANY_PRECISION
 
 
 def test_committed_cells_were_made_with_the_settings_of_the_code() -> None:

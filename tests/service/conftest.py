@@ -55,14 +55,16 @@ async def running_api(settings: ApiSettings) -> AsyncIterator[httpx.AsyncClient]
     # Without `verify` it does not read the certificates that it has no use for here.
     base_url = f"http://127.0.0.1:{settings.port}"
     async with httpx.AsyncClient(base_url=base_url, timeout=SAFETY_NET_S, trust_env=False, verify=False) as client:
-        yield client
-    server.stopping.set()
-    await serving
+        try:
+            yield client
+        finally:
+            server.stopping.set()
+            await serving
 
 
 @pytest.fixture
 def settings(redis_url: str, free_port: Callable[[], int]) -> ApiSettings:
-    return ApiSettings(redis_url=redis_url, port=free_port(), max_queued_images=64)
+    return ApiSettings(redis_url=redis_url, port=free_port(), max_queued_images=64, timeout_s=600)
 
 
 @pytest.fixture

@@ -130,7 +130,6 @@ async def test_slow_clients_hold_nobody_up(settings: ApiSettings, worker: StandI
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 async def test_many_calls_at_once_learn_together_that_redis_does_not_answer(
     free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

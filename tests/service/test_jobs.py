@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import httpx
 
+from jobs.models import LONGEST_WAIT_S
 from jobs.settings import ApiSettings
 from tests.service.conftest import Clock, running_api
 from tests.service.stand_in_worker import StandInWorker
@@ -129,7 +130,7 @@ async def test_images_of_a_late_call_leave_the_queue(
     assert await status(api, f"/jobs/{worker.seen[0].job_id}") == "expired"
 
 
-async def test_an_async_job_without_a_timeout_does_not_expire(
+async def test_an_async_job_without_a_timeout_has_a_week(
     redis_url: str, free_port: Callable[[], int], worker: StandInWorker
 ) -> None:
     async with running_api(ApiSettings(redis_url=redis_url, port=free_port(), timeout_s=0.001)) as api:
@@ -140,7 +141,7 @@ async def test_an_async_job_without_a_timeout_does_not_expire(
 
         await wait_until(settled)
         assert await status(api, location) == "completed"
-    assert [task.deadline for task in worker.seen] == [None, None]
+    assert [task.deadline for task in worker.seen] == [task.created + LONGEST_WAIT_S for task in worker.seen]
 
 
 async def test_a_timeout_may_be_as_long_as_results_are_kept_if_nobody_waits(

@@ -1,7 +1,7 @@
 """`python -m tests.worker.held_worker`: a worker in the middle of an image, however long the test takes to stop it.
 
-Its steps are held back once it made four images and began more, until it is about to hand back what has not begun. It
-gives what runs then as long as it takes.
+Its steps are held back once it has made four images and begun more, until it is about to hand back what has not begun.
+It gives what runs then as long as it takes.
 """
 
 import sys

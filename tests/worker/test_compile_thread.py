@@ -21,7 +21,7 @@ from worker.engine import Engine
 from worker.model_folder import ServedModel, served
 from worker.row import Outcome, Picture
 
-WAIT_S = 900
+WAIT_S = 500
 
 
 @pytest.fixture

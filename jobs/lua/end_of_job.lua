@@ -1,0 +1,16 @@
+-- Put before the scripts that can end a job: from then on all that is left of it is kept for `ttl` milliseconds.
+-- Until then its images are kept for as long as it may still go on.
+local function forget_after(job, ttl)
+  redis.call('PEXPIRE', job, ttl)
+  local images = string.match(job, '^(.*)job:[^:]+$') .. 'image:'
+  local fields = redis.call('HGETALL', job)
+  for i = 1, #fields, 2 do
+    if fields[i] == 'idempotency' then
+      redis.call('PEXPIRE', fields[i + 1], ttl)
+    elseif string.find(fields[i], '^image:') and string.find(fields[i + 1], '^result ') then
+      local result = cjson.decode(string.sub(fields[i + 1], 8))
+      redis.call('PEXPIRE', images .. result.sha256 .. '.' .. result.format, ttl)
+    end
+  end
+end
+
