@@ -26,8 +26,8 @@ def group(nodeid: str) -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Those with the most slow tests first, so that no long one is left for the end when the others have finished."""
     for item in items:
-        if "running" in getattr(item, "fixturenames", ()) and group(item.nodeid) != "fourstep up":
-            raise pytest.UsageError(f"{item.nodeid} uses `running`: name its file in tests/distribution.py")
+        if "fourstep_up" in getattr(item, "fixturenames", ()) and group(item.nodeid) != "fourstep up":
+            raise pytest.UsageError(f"{item.nodeid} uses `fourstep_up`: name its file in tests/distribution.py")
     slow = Counter(group(item.nodeid) for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: -slow[group(item.nodeid)])
 

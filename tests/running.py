@@ -32,7 +32,7 @@ class Running:
 
 
 @pytest.fixture(scope="session")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def fourstep_up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """It serves the bundled model to every test that asks for it, and leaves no process behind when it is stopped."""
     up = start_up(tmp_path_factory.mktemp("up"))
     yield up

@@ -19,38 +19,38 @@ from tests.waiting import SAFETY_NET_S
 pytestmark = pytest.mark.slow
 
 
-def test_four_different_pictures_and_the_same_bytes_again(running: Running) -> None:
-    first = pictures(httpx.post(f"{running.url}/generate", json=REQUEST, timeout=SAFETY_NET_S))
+def test_four_different_pictures_and_the_same_bytes_again(fourstep_up: Running) -> None:
+    first = pictures(httpx.post(f"{fourstep_up.url}/generate", json=REQUEST, timeout=SAFETY_NET_S))
     assert len(set(first)) == 4
     for data in first:
         with Image.open(io.BytesIO(data)) as picture:
             assert (picture.format, picture.size) == ("PNG", (64, 64))
             assert len(picture.convert("RGB").getcolors(4096)) > 100, "a picture, not a flat colour"
-    again = pictures(httpx.post(f"{running.url}/generate", json=REQUEST, timeout=SAFETY_NET_S))
+    again = pictures(httpx.post(f"{fourstep_up.url}/generate", json=REQUEST, timeout=SAFETY_NET_S))
     assert again == first
 
 
-def test_image_i_is_seed_plus_i_alone_too(running: Running) -> None:
+def test_image_i_is_seed_plus_i_alone_too(fourstep_up: Running) -> None:
     request = REQUEST | {"mode": "strict"}
-    together = pictures(httpx.post(f"{running.url}/generate", json=request, timeout=SAFETY_NET_S))
+    together = pictures(httpx.post(f"{fourstep_up.url}/generate", json=request, timeout=SAFETY_NET_S))
     alone = pictures(
-        httpx.post(f"{running.url}/generate", json=request | {"seed": 9, "num_images": 1}, timeout=SAFETY_NET_S)
+        httpx.post(f"{fourstep_up.url}/generate", json=request | {"seed": 9, "num_images": 1}, timeout=SAFETY_NET_S)
     )
     assert alone[0] == together[2]
 
 
-def test_the_command_line_client_writes_the_files(running: Running, tmp_path: Path) -> None:
+def test_the_command_line_client_writes_the_files(fourstep_up: Running, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "fourstep", "generate", "fruit", "-n", "2", "--seed", "3", "-o", str(tmp_path)]
     done = subprocess.run(
-        [*command, "--server", running.url], capture_output=True, text=True, timeout=SAFETY_NET_S, check=True
+        [*command, "--server", fourstep_up.url], capture_output=True, text=True, timeout=SAFETY_NET_S, check=True
     )
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".png", ".png"]
     assert "3" in done.stdout
     assert "4" in done.stdout
 
 
-def test_openais_client_sees_the_picture_come_into_being(running: Running) -> None:
-    client = openai.OpenAI(base_url=f"{running.url}/v1", api_key="any", max_retries=0)
+def test_openais_client_sees_the_picture_come_into_being(fourstep_up: Running) -> None:
+    client = openai.OpenAI(base_url=f"{fourstep_up.url}/v1", api_key="any", max_retries=0)
     events = list(client.images.generate(prompt="a smiling cat face", stream=True, partial_images=2))
     assert [event.type.rpartition(".")[2] for event in events] == ["partial_image", "partial_image", "completed"]
     assert [event.partial_image_index for event in events[:2]] == [0, 1]
@@ -61,25 +61,25 @@ def test_openais_client_sees_the_picture_come_into_being(running: Running) -> No
     assert 0 < errors[0] < errors[1]
 
 
-def test_a_diverse_set_reproduces_by_its_seeds(running: Running) -> None:
+def test_a_diverse_set_reproduces_by_its_seeds(fourstep_up: Running) -> None:
     request = {"prompt": "an animal", "seed": 5, "num_images": 3, "mode": "strict"}
     select = {"select": {"diverse": True, "candidates": 9}}
-    answer = httpx.post(f"{running.url}/generate", json=request | select, timeout=SAFETY_NET_S)
+    answer = httpx.post(f"{fourstep_up.url}/generate", json=request | select, timeout=SAFETY_NET_S)
     seeds = [image["seed"] for image in answer.json()["images"]]
     assert set(seeds) <= set(range(5, 14))
     plain = {"prompt": "an animal", "seeds": seeds, "mode": "strict"}
-    again = httpx.post(f"{running.url}/generate", json=plain, timeout=SAFETY_NET_S)
+    again = httpx.post(f"{fourstep_up.url}/generate", json=plain, timeout=SAFETY_NET_S)
     assert pictures(again) == pictures(answer)
     assert again.json()["diversity"]["score"] == pytest.approx(answer.json()["diversity"]["score"], abs=1e-3)
 
 
-def test_models_and_metrics_tell_what_runs(running: Running) -> None:
-    assert "emoji-student" in httpx.get(f"{running.url}/models").text
-    assert "fourstep_requests_total" in httpx.get(f"{running.url}/metrics").text
+def test_models_and_metrics_tell_what_runs(fourstep_up: Running) -> None:
+    assert "emoji-student" in httpx.get(f"{fourstep_up.url}/models").text
+    assert "fourstep_requests_total" in httpx.get(f"{fourstep_up.url}/metrics").text
 
 
-def test_a_second_up_on_the_same_port_is_refused_in_one_line(running: Running) -> None:
-    port = running.url.rsplit(":", 1)[1]
+def test_a_second_up_on_the_same_port_is_refused_in_one_line(fourstep_up: Running) -> None:
+    port = fourstep_up.url.rsplit(":", 1)[1]
     environment = os.environ | {"FOURSTEP_PORT": port, "FOURSTEP_METRICS_PORT": "0"}
     command = [sys.executable, "-m", "fourstep", "up"]
     second = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SAFETY_NET_S, check=False)
