@@ -1,4 +1,4 @@
-"""Prints the skipped tests of a JUnit report; exit status 1 when a reason is not in the list beside this file."""
+"""Print the skipped tests of a JUnit report; exit status 1 when a reason is not in the list beside this file."""
 
 import ast
 import sys
@@ -21,7 +21,7 @@ def skips(report: Path) -> Counter[str]:
 
 
 def _reason(skipped: ElementTree.Element) -> str:
-    """What the test says. A module that is skipped whole says it in the last part of a tuple."""
+    """Return the reason that the test gives; a module that is skipped whole has it as the last part of a tuple."""
     if skipped.attrib["message"] != "collection skipped":
         return skipped.attrib["message"]
     *_, reason = ast.literal_eval(skipped.text or "()")

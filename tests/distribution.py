@@ -17,7 +17,7 @@ TOGETHER = {
 
 
 def group(nodeid: str) -> str:
-    """What goes to one worker with this test."""
+    """Name the group of tests that goes to one worker with this one."""
     names = (name for name, parts in TOGETHER.items() if nodeid.startswith(parts))
     return next(names, nodeid.partition("::")[0])
 

@@ -33,7 +33,7 @@ class Running:
 
 @pytest.fixture(scope="session")
 def fourstep_up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """It serves the bundled model to every test that asks for it, and leaves no process behind when it is stopped."""
+    """Serve the bundled model to every test that asks for it; fail when a process is left behind at the end."""
     up = start_up(tmp_path_factory.mktemp("up"))
     yield up
     leaves_nothing_behind(up.process, signal.SIGTERM)
