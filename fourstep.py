@@ -36,14 +36,14 @@ def up(
 ) -> None:
     """Serve: an embedded Redis (unless FOURSTEP_REDIS_URL is set), a worker and the API, as one process tree."""
     from jobs.structured_logging import configure_logging
-    from service.up import CannotServe
-    from service.up import up as serve_all
+    from service.up.supervisor import CannotServeError
+    from service.up.supervisor import up as serve_all
 
     api, worker = _settings(ApiSettings), _settings(WorkerSettings)
     configure_logging(api.log_level)
     try:
         asyncio.run(serve_all(api, worker, models or [worker.model]))
-    except (CannotServe, RuntimeError) as error:
+    except (CannotServeError, RuntimeError) as error:
         _leave(str(error))
 
 
@@ -84,7 +84,7 @@ def generate(
     """Ask a running server for images and write them to files named by their seeds."""
     from rich.console import Console
 
-    from service.client import GenerationFailed, generate_files
+    from service.client import GenerationFailedError, generate_files
 
     request: dict[str, Any] = {"prompt": prompt, "num_images": num_images, "format": image_format}
     if seed is not None:
@@ -93,7 +93,7 @@ def generate(
         request["select"] = {"diverse": True} | ({} if candidates is None else {"candidates": candidates})
     try:
         generate_files(server, request, out, Console(), api_key)
-    except (GenerationFailed, OSError) as error:
+    except (GenerationFailedError, OSError) as error:
         _leave(str(error))
 
 

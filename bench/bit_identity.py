@@ -12,15 +12,15 @@ import torch
 
 from bench import results_file
 from jobs.settings import BUNDLED_MODEL
-from worker import noise
-from worker.compile_thread import compile_shape
-from worker.denoising_step import StepInputs
-from worker.device_path import DevicePath
-from worker.device_thread import DeviceThread
-from worker.engine import Engine
+from worker.engine.compile_thread import compile_shape
+from worker.engine.denoising_step import StepInputs
+from worker.engine.device_path import DevicePath
+from worker.engine.device_thread import DeviceThread
+from worker.engine.engine import Engine
+from worker.engine.scheduler import buckets
+from worker.families.prompt_embeddings import stacked
 from worker.model_folder import load
-from worker.plan import buckets
-from worker.prompt_embeddings import stacked
+from worker.sampling import noise
 from worker.startup import quiet_libraries
 
 PROMPTS = ["a smiling cat face", "fruit", "a red heart", "animal", "a sad face", "sun", "flower", "a green car"]
@@ -122,7 +122,7 @@ def _parts(engine: Engine, path: DevicePath, batch: Batch) -> dict[str, torch.Te
     encoded = network.encode(prompts)[slot]
     return {
         "text encoders": torch.cat([encoded.tokens.flatten(), encoded.pooled]).float(),
-        "denoiser": path.step(StepInputs(latents, index, stacked(embeddings))).clean[slot],
+        "denoiser": path.step(StepInputs(latents, index, stacked(embeddings))).pred_x0[slot],
         "decoder": path.decode(latents)[slot],
     }
 

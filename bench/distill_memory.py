@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 from distill import config as configuration
 from distill import embedding_cache, memory
-from distill.trainer import Trainer
+from distill.training.trainer import Trainer
 
 CONFIG = Path("distill/configs/emoji.yaml")
 RANK = 16

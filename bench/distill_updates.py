@@ -24,11 +24,12 @@ import torch
 import yaml
 
 from distill import config as configuration
-from distill import dp_dmd, image_grid, teacher_pipeline
+from distill import image_grid, teacher_pipeline
 from distill.config import DistillConfig
-from distill.guidance import conditional
+from distill.method import dp_dmd
+from distill.method.guidance import conditional
 from distill.noise_schedule import Predict
-from distill.trainer import Prompt, Trainer
+from distill.training.trainer import Prompt, Trainer
 
 CONFIG = Path("distill/configs/emoji.yaml")
 

@@ -21,9 +21,9 @@ from jobs.diversity import diversity_score, pack_layout
 from jobs.models import DiverseSet, ImageTask
 from jobs.settings import BUNDLED_MODEL
 from worker import model_folder
-from worker.batch_stages import Measured
-from worker.engine import Engine
-from worker.row import Failure, FinishedSet, Picture
+from worker.engine.engine import Engine
+from worker.engine.model_runner import Measured
+from worker.engine.row import Failure, FinishedSet, Picture
 
 IMAGES, CANDIDATES = 4, 16
 FIRST_SEEDS = (20_000, 20_100, 20_200, 20_300)
@@ -37,7 +37,7 @@ class Side:
     """All pictures of one way to ask, prompt by prompt, and what they cost."""
 
     pixels: list[np.ndarray] = field(default_factory=list)
-    layouts: list[list[str]] = field(default_factory=list)
+    latent_descriptors: list[list[str]] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     evaluations: int = 0
 
@@ -93,7 +93,7 @@ def make(engine: Engine, tasks: dict[str, ImageTask], side: Side) -> None:
             pictures += outcome.pictures if isinstance(outcome, FinishedSet) else [outcome]
     side.seconds.append(time.perf_counter() - began)
     side.pixels.append(np.stack([picture.pixels for picture in pictures]))
-    side.layouts.append([pack_layout(picture.layout) for picture in pictures])
+    side.latent_descriptors.append([pack_layout(picture.layout) for picture in pictures])
 
 
 def _report(random: Side, diverse: Side) -> dict:
@@ -127,7 +127,9 @@ def _readings(encoder: EmojiEncoder) -> Sequence:
         return by_prompt(pairwise_diversity(encoder.read(read(side)).features.unflatten(0, (-1, IMAGES))))
 
     def score(side: Side) -> torch.Tensor:
-        return by_prompt(torch.tensor([diversity_score(layouts) for layouts in side.layouts]))
+        return by_prompt(
+            torch.tensor([diversity_score(latent_descriptors) for latent_descriptors in side.latent_descriptors])
+        )
 
     def match(side: Side) -> torch.Tensor:
         return prompt_match(VAGUE_PROMPTS, encoder.read(read(side))).mean(1)

@@ -32,7 +32,9 @@ def main() -> None:
     features = encoder.read(torch.from_numpy(np.concatenate(side.pixels))).features.unflatten(0, (-1, IMAGES))
     shape = (len(ASKED), len(FIRST_SEEDS))
     true = pairwise_diversity(features).view(shape)
-    score = torch.tensor([diversity_score(layouts) for layouts in side.layouts]).view(shape)
+    score = torch.tensor([diversity_score(latent_descriptors) for latent_descriptors in side.latent_descriptors]).view(
+        shape
+    )
     vague = len(VAGUE_PROMPTS)
     report = {
         "metric": METRIC,

@@ -19,10 +19,10 @@ from bench import results_file
 from bench.simulation import poisson
 from jobs.models import ImageTask
 from jobs.settings import BUNDLED_MODEL
-from worker.engine import Engine, Policy
+from worker.engine.engine import Engine, Policy
+from worker.engine.row import Failure
+from worker.engine.scheduler import Candidate, StepTimes
 from worker.model_folder import load
-from worker.plan import Candidate, StepTimes
-from worker.row import Failure
 
 PROMPTS = ["a red cat", "sad big dog", "sun", "heart", "small blue face", "a smiling sun", "green", "a star"]
 
@@ -34,7 +34,7 @@ while others wait still, and to the last image, where the plan takes smaller bat
 def request_batching(steps: int) -> Policy:
     """Whole images together: what has begun runs to its end, then the oldest fill the next batch."""
 
-    def choose(candidates: Sequence[Candidate], step_times: StepTimes, crowded: bool) -> list[str]:
+    def choose(candidates: Sequence[Candidate], step_times: StepTimes, backlogged: bool) -> list[str]:
         begun = [row for row in candidates if row.steps_left < steps]
         oldest = sorted(candidates, key=lambda row: row.created)[: max(step_times[candidates[0].size])]
         return [row.key for row in begun or oldest]
@@ -86,8 +86,8 @@ def measure(options: argparse.Namespace) -> dict:
         for name, engine in engines.items():
             images = BACKLOG * options.max_batch
             ends, end = latencies(engine, [0.0] * images)
-            crowded = images // 2
-            sustained[name].append(crowded / sorted(ends)[crowded - 1])
+            backlogged = images // 2
+            sustained[name].append(backlogged / sorted(ends)[backlogged - 1])
             drained[name].append(images / end)
     capacity = max(mean(rate) for rate in sustained.values())
     for seed in track(range(options.rounds), "arrivals"):

@@ -22,12 +22,12 @@ from diffusers import StableDiffusion3Pipeline
 from bench import results_file
 from jobs.sampling_contract import SamplingContract
 from jobs.settings import BUNDLED_MODEL
-from worker.compile_thread import compile_shape
-from worker.device_thread import DeviceThread
-from worker.engine import Engine
+from worker.device.bfloat16 import has_native_bfloat16
+from worker.engine.compile_thread import compile_shape
+from worker.engine.device_thread import DeviceThread
+from worker.engine.engine import Engine
 from worker.generate import generate
 from worker.model_folder import device_and_dtype, load
-from worker.native_bfloat16 import computes_bfloat16
 from worker.startup import quiet_libraries
 
 Make = Callable[[Sequence[str]], float]
@@ -47,7 +47,7 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    native = computes_bfloat16(device_and_dtype("auto", "auto")[0])
+    native = has_native_bfloat16(device_and_dtype("auto", "auto")[0])
     parser.add_argument("--model", default=str(BUNDLED_MODEL))
     parser.add_argument("--batches", type=int, nargs="+", default=[8, 16])
     parser.add_argument("--images", type=int, default=16, help="images in one timed call")

@@ -163,7 +163,7 @@ def overload(capacity: float, seconds: float) -> dict[str, Any]:
 def latency(images: int) -> dict[str, Any]:
     """Single images of the bundled model: through HTTP, and from the engine alone, in turns."""
     from jobs.settings import WorkerSettings
-    from worker.engine import Engine
+    from worker.engine.engine import Engine
     from worker.generate import generate
     from worker.model_folder import load
 

@@ -21,16 +21,16 @@ from diffusers import AutoencoderKL, SD3Transformer2DModel
 
 from bench import results_file
 from jobs.sampling_contract import SamplingContract
-from worker import sampler
-from worker.compile_thread import compile_shape
-from worker.cuda_graph import CudaGraphs
-from worker.device_path import DevicePath
-from worker.engine import Engine
+from worker.engine.compile_thread import compile_shape
+from worker.engine.cuda_graphs import CudaGraphs
+from worker.engine.device_path import DevicePath
+from worker.engine.engine import Engine
+from worker.engine.step_graphs import Graph
+from worker.families.prompt_embeddings import PromptEmbedding
+from worker.families.stable_diffusion_3 import StableDiffusion3
 from worker.generate import generate
 from worker.model_folder import ServedModel
-from worker.prompt_embeddings import PromptEmbedding
-from worker.stable_diffusion_3 import StableDiffusion3
-from worker.step_graphs import Graph
+from worker.sampling import step_table as sampler
 
 NAME = "gpu"
 CONFIG = Path("distill/configs/architectures/stable-diffusion-3.5-medium/transformer/config.json")

@@ -15,9 +15,10 @@ import torch
 
 from jobs.sampling_contract import SamplingContract
 from jobs.settings import WorkerSettings
-from worker import process, sampler
+from worker import process
+from worker.families.prompt_embeddings import PromptEmbedding
 from worker.model_folder import ServedModel
-from worker.prompt_embeddings import PromptEmbedding
+from worker.sampling import step_table as sampler
 
 NAME = "latency-model"
 CONTRACT = SamplingContract(
@@ -26,7 +27,7 @@ CONTRACT = SamplingContract(
 
 
 class SleepingNetwork:
-    """The interface of worker.stable_diffusion_3, with zeros for everything."""
+    """The interface of worker.families.stable_diffusion_3, with zeros for everything."""
 
     device, dtype = torch.device("cpu"), torch.float32
 

@@ -8,10 +8,10 @@ import time
 
 import uvloop
 
-from jobs.connection import open_redis
 from jobs.diversity import pack_layout
 from jobs.models import Determinism, ImageResult, ImageTask, ModelCard, Timings
-from jobs.queue import Claim, TaskQueue
+from jobs.queue.connection import open_redis
+from jobs.queue.task_queue import Claim, TaskQueue
 
 MODEL = "null"
 # A PNG of one pixel.

@@ -9,9 +9,9 @@ from pathlib import Path
 from statistics import median
 
 from bench.diverse_sets import Side, bench_task, make, student
+from worker.engine.row import PreviewImage
 from worker.image_bytes import encode_image
 from worker.previews import FORMAT, QUALITY
-from worker.row import Sketch
 
 IMAGES, REPEATS = 4, 9
 OUT = Path(__file__).parent / "results" / "previews.json"
@@ -19,7 +19,7 @@ OUT = Path(__file__).parent / "results" / "previews.json"
 
 def main() -> None:
     engine = student()
-    shown: list[Sketch] = []
+    shown: list[PreviewImage] = []
     engine.show = shown.extend
     sides = {"watched": Side(), "alone": Side()}
     for repeat in range(REPEATS):

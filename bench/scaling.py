@@ -28,7 +28,7 @@ from bench.front_end import Stack, front_end
 from bench.scaling_calibration import Costs, engine_costs, outside
 from bench.simulation import Simulation, bursty, poisson, step_level
 from jobs.settings import WorkerSettings
-from worker.intake import MOST_HELD
+from worker.consumer import MOST_HELD
 from worker.model_folder import load
 
 RESULTS = Path(__file__).parent / "results"

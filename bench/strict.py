@@ -11,12 +11,12 @@ import numpy as np
 from bench import results_file
 from jobs.models import ImageTask, Mode
 from jobs.settings import BUNDLED_MODEL
-from worker.batch_stages import Measured
-from worker.device_thread import DeviceThread
-from worker.engine import Engine
+from worker.engine.device_thread import DeviceThread
+from worker.engine.engine import Engine
+from worker.engine.model_runner import Measured
+from worker.engine.row import Failure, Picture
 from worker.generate import generate
 from worker.model_folder import ServedModel, load
-from worker.row import Failure, Picture
 from worker.startup import quiet_libraries
 
 PROMPTS = ["a smiling cat face", "fruit", "a red heart", "animal", "a sad face", "sun", "flower", "a green car"]

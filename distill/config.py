@@ -8,11 +8,11 @@ import torch
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from distill.adversary import GanLoss
-from distill.dp_dmd import AnchorTarget, GradStep, Method
-from distill.losses import Normaliser
+from distill.method.adversary import GanLoss
+from distill.method.dp_dmd import AnchorTarget, GradStep, Method
+from distill.method.losses import Normaliser
 from distill.noise_schedule import FLOW, NoiseSchedule, shifted_grid, trailing_grid
-from worker.native_bfloat16 import computes_bfloat16
+from worker.device.bfloat16 import has_native_bfloat16
 
 FamilyName = Literal["sd3", "sdxl"]
 MethodName = Literal["dp-dmd", "dp-dmd-nodetach", "dmd", "dmd-perceptual", "dmd-gan", "step1-regression"]
@@ -38,7 +38,7 @@ def _of_this_machine(precision: Any) -> Any:
     if precision != "auto":
         return precision
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return "bf16" if computes_bfloat16(device) else "no"
+    return "bf16" if has_native_bfloat16(device) else "no"
 
 
 class Grid(BaseModel):
@@ -85,7 +85,7 @@ class Grid(BaseModel):
 
 
 class Perceptual(BaseModel):
-    """Of dmd-perceptual: `network` is "package.module:factory", see `distill.perceptual.feature_network`."""
+    """Of dmd-perceptual: `network` is "package.module:factory", see `distill.method.perceptual.feature_network`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

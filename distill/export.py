@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from distill import families, roles, teacher_pipeline
+from distill import families, teacher_pipeline
 from distill.config import DistillConfig
+from distill.training import roles
 from jobs.sampling_contract import SamplingContract, Teacher
 from worker.weights_hash import weights_sha256
 

@@ -28,7 +28,7 @@ class StableDiffusion3:
     def schedule(self, pipeline: Any) -> NoiseSchedule:
         return FLOW
 
-    def ask(
+    def predict(
         self,
         network: Network,
         state: torch.Tensor,
@@ -79,7 +79,7 @@ class StableDiffusionXL:
             return NoiseSchedule("v", pipeline.scheduler.alphas_cumprod)
         raise ValueError(f"teacher: its scheduler's prediction_type is {kind}; known are epsilon and v_prediction")
 
-    def ask(
+    def predict(
         self,
         network: Network,
         state: torch.Tensor,

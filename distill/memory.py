@@ -11,10 +11,11 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from distill import families, roles, teacher_pipeline
+from distill import families, teacher_pipeline
 from distill.config import DistillConfig
 from distill.families import Family
-from distill.roles import Role
+from distill.training import roles
+from distill.training.roles import Role
 
 CLIP_TOKENS = 77
 
@@ -80,7 +81,7 @@ def _activations(config: DistillConfig, family: Family, student: Role) -> int:
         student.activate()
         autocast = torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16")
         with autocast, torch.autograd.graph.saved_tensors_hooks(kept.add, lambda tensor: tensor):
-            family.ask(network, *inputs)
+            family.predict(network, *inputs)
     evaluations = len(config.student_grid.resolve(config.family)) - 1 if config.grad_step == "all" else 2
     return evaluations * kept.bytes + kept.largest
 
@@ -125,9 +126,9 @@ class _Kept:
         inside = _Kept(())
         inside._seen = dict(self._seen)
         with torch.autograd.graph.saved_tensors_hooks(inside.add, lambda tensor: tensor):
-            answer = block(*arguments)
+            prediction = block(*arguments)
         self.largest = max(self.largest, inside.bytes)
-        return answer
+        return prediction
 
 
 def _bytes(tensors: Iterable[torch.Tensor]) -> int:

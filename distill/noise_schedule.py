@@ -70,33 +70,33 @@ class NoiseSchedule:
         alpha, sigma = self.levels(t)
         return _rows(alpha, x) * noise - _rows(sigma, x) * x
 
-    def to_x0(self, state: torch.Tensor, answer: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """The clean sample that `answer` at `state` stands for (Eq. 39 and 40 for ε)."""
+    def to_x0(self, state: torch.Tensor, prediction: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """The clean sample that `prediction` at `state` stands for (Eq. 39 and 40 for ε)."""
         of_state, of_answer = self._x0(*self.levels(t))
-        return _rows(of_state, state) * state + _rows(of_answer, state) * answer
+        return _rows(of_state, state) * state + _rows(of_answer, state) * prediction
 
-    def to_noise(self, state: torch.Tensor, answer: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """The ε that `answer` at `state` stands for."""
+    def to_noise(self, state: torch.Tensor, prediction: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """The ε that `prediction` at `state` stands for."""
         of_state, of_answer = self._noise(*self.levels(t))
-        return _rows(of_state, state) * state + _rows(of_answer, state) * answer
+        return _rows(of_state, state) * state + _rows(of_answer, state) * prediction
 
-    def line(self, noise: torch.Tensor, state: torch.Tensor, t: float) -> torch.Tensor:
+    def x0_through(self, noise: torch.Tensor, state: torch.Tensor, t: float) -> torch.Tensor:
         """The clean x for which z_t of x and `noise` is `state`. For the flow, ε − x is the ṽ of Eq. 6."""
         alpha, sigma = self.levels(torch.tensor([t], dtype=torch.float64))
         return (state - sigma.item() * noise) / alpha.item()
 
-    def step(self, state: torch.Tensor, answer: torch.Tensor, now: float, after: float) -> torch.Tensor:
+    def step(self, state: torch.Tensor, prediction: torch.Tensor, now: float, after: float) -> torch.Tensor:
         """The ODE's state at noise level `after`: Euler for the flow, DDIM (η = 0) for ε and v."""
         grid = torch.tensor([now, after], dtype=torch.float64)
         (alpha, sigma), (next_alpha, next_sigma) = zip(*self.levels(grid), strict=True)
         x0, noise = self._x0(alpha, sigma), self._noise(alpha, sigma)
         of_state, of_answer = (next_alpha * a + next_sigma * b for a, b in zip(x0, noise, strict=True))
-        return of_state.item() * state + of_answer.item() * answer
+        return of_state.item() * state + of_answer.item() * prediction
 
     def solve(self, predict: Predict, state: torch.Tensor, grid: Sequence[float]) -> torch.Tensor:
         """Follow the ODE along `grid`, one evaluation a step."""
         for now, after in pairwise(grid):
-            state = self.step(state, predict(state, everywhere(now, state)), now, after)
+            state = self.step(state, predict(state, full_t(now, state)), now, after)
         return state
 
     def _x0(self, alpha: torch.Tensor, sigma: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -115,7 +115,7 @@ class NoiseSchedule:
 FLOW = NoiseSchedule()
 
 
-def everywhere(t: float, like: torch.Tensor) -> torch.Tensor:
+def full_t(t: float, like: torch.Tensor) -> torch.Tensor:
     """The same t for every sample of `like`: float32 [B]."""
     return torch.full((len(like),), t, device=like.device)
 

@@ -10,11 +10,12 @@ import yaml
 from torch import distributed
 from torch.optim.swa_utils import AveragedModel
 
-from distill import checkpoints, families, roles, teacher_pipeline
 from distill import config as configuration
 from distill import export as exporting
+from distill import families, teacher_pipeline
 from distill.config import DistillConfig
-from distill.trainer import Trainer
+from distill.training import checkpoints, roles
+from distill.training.trainer import Trainer
 
 
 def start(config_file: Path, run: Path, out: Path | None) -> None:

@@ -16,9 +16,11 @@ import matplotlib.pyplot as plt
 import torch
 from safetensors.torch import load_file
 
-from distill import dp_dmd
+from distill.method import dp_dmd
 from distill.noise_schedule import FLOW
-from distill.replicate import emoji_tables, table, tables
+from distill.replicate import emoji_tables
+from distill.replicate import experiments as table
+from distill.replicate import report_tables as tables
 from distill.replicate.cell import Cell
 from distill.replicate.mixture import MODES, Mixture
 from distill.replicate.seeded_attention import SeededAttention

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from jobs.connection import open_redis
-from jobs.dead_letters import DeadLetter, DeadLetters
-from jobs.queue import TaskQueue, known_models
+from jobs.queue.connection import open_redis
+from jobs.queue.dead_letters import DeadLetter, DeadLetters
+from jobs.queue.task_queue import TaskQueue, known_models
 from jobs.settings import ApiSettings, explain
 
 app = typer.Typer(no_args_is_help=True, help="Tasks given up because no worker survived them.")

@@ -192,7 +192,7 @@ class Preview(WireModel):
     b64: str
 
 
-class PreviewWish(WireModel):
+class PreviewSubscription(WireModel):
     """Somebody would like to see the previews of a job, told on ``channel``, for the next few seconds."""
 
     job_id: str

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from jobs.connection import check_address
+from jobs.queue.connection import check_address
 
 PREFIX = "FOURSTEP_"
 BUNDLED_MODEL = Path(__file__).resolve().parent.parent / "models" / "emoji-student"

@@ -13,20 +13,21 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from jobs.connection import open_redis
-from jobs.job_events import JobEvents
 from jobs.metrics import ApiMetrics
+from jobs.queue.connection import open_redis
+from jobs.queue.job_events import JobEvents
 from jobs.settings import ApiSettings
 from jobs.tracing import send_last_spans
 from jobs.version import fourstep_version
-from service.api_keys import ApiKeys
-from service.body_limit import BodyLimit
 from service.context import ApiContext
+from service.middleware.api_keys import ApiKeys
+from service.middleware.body_limit import BodyLimit
+from service.middleware.request_metrics import RequestMetrics
+from service.middleware.shutdown import AnswerWhenStopping
 from service.model_catalogue import ModelCatalogue
+from service.openai import routes as openai
 from service.problems import install_problem_handlers, problem_responses
-from service.request_metrics import RequestMetrics
-from service.routes import generate, health, images, jobs, metrics, models, openai, pages
-from service.stopping import AnswerWhenStopping
+from service.routes import generate, health, images, jobs, metrics, models, pages
 
 log = structlog.get_logger(__name__)
 
@@ -94,7 +95,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await context.events.start()
     yield
     await asyncio.sleep(0)  # calls that were just cancelled say what they leave behind
-    await asyncio.gather(*context.leaving, return_exceptions=True)
+    await asyncio.gather(*context.cancelling, return_exceptions=True)
     await context.events.aclose()
     await context.redis.aclose()
     send_last_spans()

@@ -14,7 +14,7 @@ ANSWER_TIMEOUT_S = 630.0
 MAX_IMAGE_BYTES = 32 * 2**20
 
 
-class GenerationFailed(Exception):
+class GenerationFailedError(Exception):
     """Why no images came back, in one line."""
 
 
@@ -45,22 +45,22 @@ def _post(url: str, request: dict[str, Any], api_key: str | None) -> dict[str, A
         with httpx.stream("POST", url, json=request, headers=headers, timeout=ANSWER_TIMEOUT_S) as answer:
             body = _read(answer, most)
     except (httpx.TransportError, httpx.InvalidURL) as error:
-        raise GenerationFailed(f"no answer from {url}: {error}") from error
+        raise GenerationFailedError(f"no answer from {url}: {error}") from error
     try:
         document = json.loads(body)
         if answer.is_success:
             return document
-        raise GenerationFailed(document["detail"])
+        raise GenerationFailedError(document["detail"])
     except (ValueError, KeyError, TypeError):
-        raise GenerationFailed(f"{url} answered {answer.status_code}") from None
+        raise GenerationFailedError(f"{url} answered {answer.status_code}") from None
 
 
 def _read(answer: httpx.Response, most: int) -> bytes:
     if answer.headers.get("content-encoding", "identity") != "identity":
-        raise GenerationFailed(f"{answer.url} compressed its answer though it was asked not to")
+        raise GenerationFailedError(f"{answer.url} compressed its answer though it was asked not to")
     body = bytearray()
     for chunk in answer.iter_raw():
         body += chunk
         if len(body) > most:
-            raise GenerationFailed(f"{answer.url} answered more than {most // 2**20} MiB")
+            raise GenerationFailedError(f"{answer.url} answered more than {most // 2**20} MiB")
     return bytes(body)

@@ -8,15 +8,15 @@ from fastapi import Depends, Request
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
-from jobs.job_events import JobEvents
 from jobs.metrics import ApiMetrics
+from jobs.queue.job_events import JobEvents
 from jobs.settings import ApiSettings
 from service.model_catalogue import ModelCatalogue
 
 
 @dataclass(frozen=True)
 class ApiContext:
-    """`leaving` are the cancellations under way for clients that are gone; Redis stays open until they are done."""
+    """`cancelling` are the cancellations under way for clients that are gone; Redis stays open until they are done."""
 
     settings: ApiSettings
     redis: Redis
@@ -24,7 +24,7 @@ class ApiContext:
     catalogue: ModelCatalogue
     registry: CollectorRegistry
     metrics: ApiMetrics
-    leaving: set[asyncio.Task[None]] = field(default_factory=set)
+    cancelling: set[asyncio.Task[None]] = field(default_factory=set)
 
 
 async def _context(request: Request) -> ApiContext:

@@ -5,25 +5,34 @@ from collections.abc import Sequence
 
 from fastapi import Request
 
-from jobs.admission import Admission, IdempotencyKey, RateLimit
 from jobs.models import GivenUpReason, ImageTask, JobState
+from jobs.queue.admission import Admission, IdempotencyKey, RateLimit
 from service.context import ApiContext
 from service.idempotency import still_running, used_for_another_body
 from service.model_catalogue import ServedModel
-from service.problems import ClientGone, Problem, deadline_expired, job_lost, overloaded, store_full
+from service.problems import ClientGoneError, Problem, deadline_expired, job_lost, overloaded, store_full
 from service.rate_limit import over_the_rate
-from service.waiting import unless_gone, wait_until_settled
+from service.waiting import cancel_on_disconnect, wait_until_settled
 
 
 async def admit(
-    context: ApiContext, request: Request, model: ServedModel, tasks: Sequence[ImageTask], once: IdempotencyKey | None
+    context: ApiContext,
+    request: Request,
+    model: ServedModel,
+    tasks: Sequence[ImageTask],
+    idempotency_key: IdempotencyKey | None,
 ) -> Admission:
     """Queue one job's tasks, or find that its key names a finished job; a Problem for everything else."""
     settings = context.settings
     request.state.job_id = tasks[0].job_id
     rate = RateLimit(request.state.caller, settings.rate_limit) if settings.rate_limit else None
     admission = await model.queue.admit(
-        tasks, settings.max_queued_images, settings.result_ttl_s, context.events.channel, once=once, rate=rate
+        tasks,
+        settings.max_queued_images,
+        settings.result_ttl_s,
+        context.events.channel,
+        idempotency_key=idempotency_key,
+        rate=rate,
     )
     if admission.outcome == "limited" and rate:
         raise over_the_rate(admission, rate)
@@ -44,9 +53,9 @@ async def generate_while_connected(
     request: Request,
     model: ServedModel,
     tasks: Sequence[ImageTask],
-    once: IdempotencyKey | None = None,
+    idempotency_key: IdempotencyKey | None = None,
 ) -> JobState:
-    """The completed job of `tasks`, or the one that `once` names.
+    """The completed job of `tasks`, or the one that `idempotency_key` names.
 
     A Problem when the job fails or is late: then what is left of it is given up. ClientGone when the client hangs up:
     then too, unless the call is idempotent and may come again for its images.
@@ -54,19 +63,19 @@ async def generate_while_connected(
     job_id, deadline = tasks[0].job_id, tasks[0].deadline
     assert deadline is not None
     with context.events.listen(job_id) as listener:
-        admission = await admit(context, request, model, tasks, once)
+        admission = await admit(context, request, model, tasks, idempotency_key)
         if admission.outcome == "finished":
             return await finished_job(request, model, admission.job_id)
         try:
-            state = await unless_gone(request, wait_until_settled(model.queue, listener, job_id, deadline))
+            state = await cancel_on_disconnect(request, wait_until_settled(model.queue, listener, job_id, deadline))
             raise_failure(state)
-        except (ClientGone, asyncio.CancelledError):  # it hung up, or this process stops and hangs up on it
-            if once is None:
-                leave(context, model, job_id)
+        except (ClientGoneError, asyncio.CancelledError):  # it hung up, or this process stops and hangs up on it
+            if idempotency_key is None:
+                cancel_in_background(context, model, job_id)
             raise
         except Problem as problem:
             late = problem.details.status == 504
-            await give_up(context, model, job_id, problem.details.detail, "expired" if late else "cancelled")
+            await cancel(context, model, job_id, problem.details.detail, "expired" if late else "cancelled")
             raise
     return state
 
@@ -91,14 +100,14 @@ def raise_failure(state: JobState) -> None:
         raise Problem(500, "generation-error", "An image could not be made", detail)
 
 
-def leave(context: ApiContext, model: ServedModel, job_id: str) -> None:
+def cancel_in_background(context: ApiContext, model: ServedModel, job_id: str) -> None:
     """Give up a job whose client is gone, by a task of its own: the caller's may be cancelled at every await."""
-    leaving = asyncio.create_task(give_up(context, model, job_id, "the client's connection was closed"))
-    context.leaving.add(leaving)
-    leaving.add_done_callback(context.leaving.discard)
+    cancelling = asyncio.create_task(cancel(context, model, job_id, "the client's connection was closed"))
+    context.cancelling.add(cancelling)
+    cancelling.add_done_callback(context.cancelling.discard)
 
 
-async def give_up(
+async def cancel(
     context: ApiContext, model: ServedModel, job_id: str, detail: str, reason: GivenUpReason = "cancelled"
 ) -> None:
     """Cancel what is left of a job."""

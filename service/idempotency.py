@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import Header
 from pydantic import BaseModel
 
-from jobs.admission import Admission, IdempotencyKey
+from jobs.queue.admission import Admission, IdempotencyKey
 from service.problems import FieldError, Problem
 
 IdempotencyHeader = Annotated[
@@ -20,7 +20,7 @@ IdempotencyHeader = Annotated[
 ]
 
 
-def idempotency_key(key: str | None, client: str, body: BaseModel) -> IdempotencyKey | None:
+def read_idempotency_key(key: str | None, client: str, body: BaseModel) -> IdempotencyKey | None:
     """The call's name in the queue; bodies that mean the same have the same fingerprint."""
     if key is None:
         return None

@@ -6,10 +6,10 @@ from typing import Literal
 from fastapi import Request
 
 from jobs.models import ImageResult
-from service.generate_response import GeneratedImage
 from service.model_catalogue import ServedModel
 from service.problems import job_lost
 from service.routes.images import image_url
+from service.schemas.generate_response import GeneratedImage
 
 
 async def deliver(

@@ -6,17 +6,17 @@ from collections.abc import AsyncIterator, Iterable
 from fastapi import Request
 from fastapi.sse import ServerSentEvent
 
-from jobs.job_events import News
-from jobs.models import JobState, Preview, PreviewWish
-from jobs.queue import TaskQueue
+from jobs.models import JobState, Preview, PreviewSubscription
+from jobs.queue.job_events import News
+from jobs.queue.task_queue import TaskQueue
 from service.context import ApiContext
-from service.generate_response import GeneratedImage
-from service.job_response import JobResponse
 from service.routes.images import image_url
+from service.schemas.generate_response import GeneratedImage
+from service.schemas.job_response import JobResponse
 from service.waiting import next_news
 
 
-class ToldImages:
+class SentImages:
     """Which images a client has been told of, as the id of its last event: a set of indices in hexadecimal bits."""
 
     def __init__(self, event_id: str = "0") -> None:
@@ -34,45 +34,45 @@ class ToldImages:
 
 
 async def job_stream(
-    context: ApiContext, queue: TaskQueue, request: Request, job_id: str, told: ToldImages
+    context: ApiContext, queue: TaskQueue, request: Request, job_id: str, sent: SentImages
 ) -> AsyncIterator[ServerSentEvent]:
     """``queued``, ``running``, ``preview`` and ``image`` as they come, then the final status.
 
-    An ``image`` comes for each one finished and not yet `told`; previews have no id and are not told again.
+    An ``image`` comes for each one finished and not yet `sent`; previews have no id and are not told again.
     """
     status, previewed = None, False
-    wish = PreviewWish(job_id=job_id, channel=context.events.preview_channel)
+    subscription = PreviewSubscription(job_id=job_id, channel=context.events.preview_channel)
     with context.events.listen(job_id) as listener:
-        await queue.wish_previews(wish)
+        await queue.subscribe_to_previews(subscription)
         await queue.watch(job_id, context.events.channel)
         while state := await queue.job(job_id):
-            for event in _image_events(state, request, told):
+            for event in _image_events(state, request, sent):
                 yield event
             if state.status != status:
                 status = state.status
-                yield ServerSentEvent(event=status, id=str(told), data=_json(JobResponse.of(state, request)))
+                yield ServerSentEvent(event=status, id=str(sent), data=_json(JobResponse.of(state, request)))
             if state.settled:
                 return
-            for preview in unfinished(await next_news(listener), told):
+            for preview in unfinished(await next_news(listener), sent):
                 if not previewed:
                     previewed = True
                     context.metrics.time_to_first_preview.observe(time.time() - state.created)
                 yield ServerSentEvent(event="preview", data=preview.model_dump(mode="json"))
-            await queue.wish_previews(wish)
+            await queue.subscribe_to_previews(subscription)
 
 
-def unfinished(news: Iterable[News], told: ToldImages) -> list[Preview]:
+def unfinished(news: Iterable[News], sent: SentImages) -> list[Preview]:
     """The previews among `news` of images that are not told yet."""
-    return [one for one in news if isinstance(one, Preview) and one.index not in told]
+    return [one for one in news if isinstance(one, Preview) and one.index not in sent]
 
 
-def _image_events(state: JobState, request: Request, told: ToldImages) -> list[ServerSentEvent]:
+def _image_events(state: JobState, request: Request, sent: SentImages) -> list[ServerSentEvent]:
     events = []
     for result in state.results:
-        if result.index not in told:
-            told.add(result.index)
+        if result.index not in sent:
+            sent.add(result.index)
             image = GeneratedImage.linked(result, image_url(request, result))
-            events.append(ServerSentEvent(event="image", id=str(told), data=_json(image)))
+            events.append(ServerSentEvent(event="image", id=str(sent), data=_json(image)))
     return events
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from redis.asyncio import Redis
 
 from jobs.models import ModelCard, WorkerLease
-from jobs.queue import TaskQueue, known_models
+from jobs.queue.task_queue import TaskQueue, known_models
 from service.problems import FieldError, Problem, invalid_fields
 
 # A burst of calls asks Redis once; a model that appears or leaves is noticed within a second.

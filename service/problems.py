@@ -51,7 +51,7 @@ class ProblemDetails(BaseModel):
     error: OpenAIError | None = None
 
 
-class ClientGone(Exception):
+class ClientGoneError(Exception):
     """The client closed its connection before the answer."""
 
 
@@ -139,7 +139,7 @@ def install_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _answer_validation_error)
     app.add_exception_handler(HTTPException, _answer_http_exception)
     app.add_exception_handler(RedisError, _answer_redis_error)
-    app.add_exception_handler(ClientGone, _answer_nobody)
+    app.add_exception_handler(ClientGoneError, _answer_nobody)
     app.add_exception_handler(Exception, _answer_bug)
 
 

@@ -2,7 +2,7 @@
 
 import math
 
-from jobs.admission import Admission, RateLimit
+from jobs.queue.admission import Admission, RateLimit
 from service.problems import Problem
 
 

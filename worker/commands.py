@@ -22,14 +22,14 @@ def check(
     """
     try:
         from worker import model_folder, startup
-        from worker.folder_refused import FolderRefused
+        from worker.folder_refused import FolderRefusedError
     except ModuleNotFoundError as error:
         typer.echo(f"fourstep models: {error}; install the extra: pip install '.[worker]' in a checkout", err=True)
         raise typer.Exit(2) from error
     startup.quiet_libraries()
     try:
         served = model_folder.load(model, device="cpu")
-    except FolderRefused as error:
+    except FolderRefusedError as error:
         typer.echo(f"{model} cannot be served: {error}", err=True)
         raise typer.Exit(1) from error
     contract = served.contract

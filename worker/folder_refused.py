@@ -1,5 +1,5 @@
 """Why a model is not served."""
 
 
-class FolderRefused(ValueError):
+class FolderRefusedError(ValueError):
     """A model that cannot be served; the message begins with the name of the field that does not fit."""

@@ -7,14 +7,14 @@ import numpy as np
 import torch
 
 from jobs.models import ImageTask, Mode
-from worker import noise
-from worker.denoising_step import StepInputs
-from worker.device_path import DevicePath
-from worker.engine import Engine
+from worker.engine.denoising_step import StepInputs
+from worker.engine.device_path import DevicePath
+from worker.engine.engine import Engine
+from worker.engine.row import Failure, Picture
+from worker.families.prompt_embeddings import stacked
 from worker.model_folder import ServedModel
 from worker.pixels import to_uint8
-from worker.prompt_embeddings import stacked
-from worker.row import Failure, Picture
+from worker.sampling import noise
 
 
 def generate(

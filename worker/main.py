@@ -8,9 +8,9 @@ from pydantic import ValidationError
 from jobs.settings import WorkerSettings, explain
 from jobs.structured_logging import configure_logging
 from jobs.tracing import configure_tracing
-from worker.folder_refused import FolderRefused
+from worker.folder_refused import FolderRefusedError
 from worker.model_source import check_source
-from worker.start_failed import StartFailed
+from worker.start_failed import StartFailedError
 
 
 def main() -> int:
@@ -18,7 +18,7 @@ def main() -> int:
     try:
         settings = WorkerSettings()
         if settings.redis_url is None:
-            raise StartFailed("FOURSTEP_REDIS_URL is not set; `fourstep up` brings its own Redis")
+            raise StartFailedError("FOURSTEP_REDIS_URL is not set; `fourstep up` brings its own Redis")
         configure_logging(settings.log_level)
         configure_tracing(settings.traces_url, "fourstep-worker")
         # torch and diffusers take seconds to import: what is wrong with the settings is said before.
@@ -30,7 +30,7 @@ def main() -> int:
         reason = explain(error)
     except ModuleNotFoundError as error:
         reason = f"{error}; install the extra: pip install '.[worker]' in a checkout"
-    except (StartFailed, FolderRefused) as error:
+    except (StartFailedError, FolderRefusedError) as error:
         reason = str(error)
     print(f"fourstep worker: {reason}", file=sys.stderr)
     return 2

@@ -13,12 +13,12 @@ from pydantic import ValidationError
 
 from jobs.models import model_name
 from jobs.sampling_contract import FILE_NAME, SamplingContract
-from worker import pipeline_contract
-from worker.folder_refused import FolderRefused
+from worker.device.bfloat16 import has_native_bfloat16
+from worker.families import pipeline_contract
+from worker.families.pipeline_contract import Network
+from worker.folder_refused import FolderRefusedError
 from worker.model_source import check_source
-from worker.native_bfloat16 import computes_bfloat16
-from worker.pipeline_contract import Network
-from worker.sampler import StepTable
+from worker.sampling.step_table import StepTable
 from worker.weights_hash import weights_sha256
 
 log = logging.getLogger(__name__)
@@ -57,11 +57,11 @@ def load(
     base = _base(folder, contract) if lora else folder
     family = _family(base)
     if contract and contract.family != family:
-        raise FolderRefused(f"family: sampling.json says {contract.family}, but the pipeline is {family}")
+        raise FolderRefusedError(f"family: sampling.json says {contract.family}, but the pipeline is {family}")
     _refuse_pickles(base)
     sha256 = weights_sha256(base)
     if contract and contract.base_sha256 not in (None, sha256):
-        raise FolderRefused(f"base_sha256: {contract.base_sha256} is promised, but the weights hash to {sha256}")
+        raise FolderRefusedError(f"base_sha256: {contract.base_sha256} is promised, but the weights hash to {sha256}")
     pipeline = _pipeline(base, *place, lora=folder if lora else None)
     if contract is None:
         log.warning("%s has no %s: serving it on its own scheduler at %d steps", model, FILE_NAME, steps)
@@ -80,13 +80,13 @@ def device_and_dtype(device: str, dtype: str) -> tuple[torch.device, torch.dtype
     try:
         chosen = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     except RuntimeError as error:
-        raise FolderRefused(f"device: {device} is not a torch device") from error
+        raise FolderRefusedError(f"device: {device} is not a torch device") from error
     if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise FolderRefused(f"device: {device} was asked for, and torch sees no CUDA device")
+        raise FolderRefusedError(f"device: {device} was asked for, and torch sees no CUDA device")
     if dtype == "auto":
-        return chosen, torch.bfloat16 if computes_bfloat16(chosen) else torch.float32
+        return chosen, torch.bfloat16 if has_native_bfloat16(chosen) else torch.float32
     if chosen.type == "cpu" and dtype == "float16":
-        raise FolderRefused("dtype: float16 is not served on a CPU; use float32 or bfloat16")
+        raise FolderRefusedError("dtype: float16 is not served on a CPU; use float32 or bfloat16")
     return chosen, getattr(torch, dtype)
 
 
@@ -97,7 +97,7 @@ def _folder(model: str) -> Path:
     try:
         return Path(DiffusionPipeline.download(model, use_safetensors=True))
     except OSError as error:
-        raise FolderRefused(f"model: {model} is no folder here, and cannot be downloaded: {error}") from error
+        raise FolderRefusedError(f"model: {model} is no folder here, and cannot be downloaded: {error}") from error
 
 
 def _is_lora(folder: Path) -> bool:
@@ -107,7 +107,7 @@ def _is_lora(folder: Path) -> bool:
 def _base(folder: Path, contract: SamplingContract | None) -> Path:
     """The pipeline that the LoRA file in `folder` belongs to."""
     if contract is None or contract.base is None:
-        raise FolderRefused(f"base: {folder} holds a LoRA file, but no {FILE_NAME} that names its base model")
+        raise FolderRefusedError(f"base: {folder} holds a LoRA file, but no {FILE_NAME} that names its base model")
     beside = folder / contract.base
     return beside if beside.is_dir() else _folder(contract.base)
 
@@ -115,10 +115,10 @@ def _base(folder: Path, contract: SamplingContract | None) -> Path:
 def _family(folder: Path) -> str:
     index = folder / "model_index.json"
     if not index.is_file():
-        raise FolderRefused(f"model_index.json: missing in {folder}, so it is not a diffusers pipeline")
+        raise FolderRefusedError(f"model_index.json: missing in {folder}, so it is not a diffusers pipeline")
     pipeline = json.loads(index.read_bytes()).get("_class_name")
     if pipeline not in PIPELINES:
-        raise FolderRefused(f"family: this worker serves {', '.join(PIPELINES)}, not {pipeline}")
+        raise FolderRefusedError(f"family: this worker serves {', '.join(PIPELINES)}, not {pipeline}")
     return PIPELINES[pipeline]
 
 
@@ -129,7 +129,7 @@ def _contract(folder: Path) -> SamplingContract | None:
         return None
     except ValidationError as error:
         faults = (f"{'.'.join(map(str, part['loc'])) or FILE_NAME}: {part['msg']}" for part in error.errors())
-        raise FolderRefused("; ".join(faults)) from error
+        raise FolderRefusedError("; ".join(faults)) from error
 
 
 def _refuse_pickles(folder: Path) -> None:
@@ -137,7 +137,7 @@ def _refuse_pickles(folder: Path) -> None:
     for part in sorted(path for path in folder.iterdir() if path.is_dir()):
         pickles = sorted(path.name for path in part.iterdir() if path.suffix in PICKLES)
         if pickles and not any(part.glob("*.safetensors")):
-            raise FolderRefused(
+            raise FolderRefusedError(
                 f"{part.name}: only pickled weights ({', '.join(pickles)}), and only safetensors are read;"
                 " save the pipeline again with safe_serialization=True"
             )
@@ -149,7 +149,7 @@ def _pipeline(folder: Path, device: torch.device, dtype: torch.dtype, lora: Path
     try:
         pipeline = DiffusionPipeline.from_pretrained(folder, dtype=loaded, use_safetensors=True, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise FolderRefused(f"model: {folder} does not load: {error}") from error
+        raise FolderRefusedError(f"model: {folder} does not load: {error}") from error
     if lora:
         _fuse(pipeline, lora)
     for network in pipeline.components.values():
@@ -170,5 +170,5 @@ def _fuse(pipeline: Any, folder: Path) -> None:
             raise ValueError("no layer of the base model takes it")
         pipeline.fuse_lora()
     except (ValueError, RuntimeError, KeyError) as error:
-        raise FolderRefused(f"{LORA_WEIGHT_NAME_SAFE}: does not fit the base model: {error}") from error
+        raise FolderRefusedError(f"{LORA_WEIGHT_NAME_SAFE}: does not fit the base model: {error}") from error
     pipeline.unload_lora_weights()

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from worker.folder_refused import FolderRefused
+from worker.folder_refused import FolderRefusedError
 
 
 def check_source(model: str) -> None:
@@ -10,6 +10,8 @@ def check_source(model: str) -> None:
     if Path(model).is_dir():
         return
     if "," in model:
-        raise FolderRefused(f"model: a worker serves one model, not {model}; `fourstep up A B` runs a worker for each")
+        raise FolderRefusedError(
+            f"model: a worker serves one model, not {model}; `fourstep up A B` runs a worker for each"
+        )
     if model.startswith((".", "/", "~")) or model.count("/") != 1:
-        raise FolderRefused(f"model: {model} is neither a folder nor a hub id (owner/name)")
+        raise FolderRefusedError(f"model: {model} is neither a folder nor a hub id (owner/name)")

@@ -8,10 +8,10 @@ from contextlib import suppress
 
 from redis.exceptions import RedisError
 
-from jobs.models import ImageFormat, Preview, PreviewWish
-from jobs.queue import TaskQueue
+from jobs.models import ImageFormat, Preview, PreviewSubscription
+from jobs.queue.task_queue import TaskQueue
+from worker.engine.row import PreviewImage
 from worker.image_bytes import encode_image
-from worker.row import Sketch
 
 log = logging.getLogger(__name__)
 
@@ -31,17 +31,17 @@ class Previews:
         """The channels to tell, by job: empty when nobody looks at anything."""
         self._queue = queue
         self._until: dict[tuple[str, str], float] = {}
-        self._sketches: asyncio.Queue[list[Sketch]] = asyncio.Queue()
+        self._sketches: asyncio.Queue[list[PreviewImage]] = asyncio.Queue()
 
-    def show(self, sketches: list[Sketch]) -> None:
-        """Publish `sketches` soon, in the order of the calls."""
-        self._sketches.put_nowait(sketches)
+    def show(self, decode_previews: list[PreviewImage]) -> None:
+        """Publish `decode_previews` soon, in the order of the calls."""
+        self._sketches.put_nowait(decode_previews)
 
-    async def heed_wishes(self) -> None:
+    async def listen_for_subscriptions(self) -> None:
         while True:
             with suppress(RedisError, OSError):
-                async for wish in self._queue.preview_wishes():
-                    self._grant(wish)
+                async for subscription in self._queue.preview_subscriptions():
+                    self._grant(subscription)
             await asyncio.sleep(RESUBSCRIBE_PAUSE_S)
 
     async def publish_forever(self) -> None:
@@ -50,21 +50,21 @@ class Previews:
                 with suppress(RedisError, OSError):  # a preview that is late is worth nothing
                     await self._publish(sketch)
 
-    def _grant(self, wish: PreviewWish) -> None:
-        self._until[wish.job_id, wish.channel] = time.monotonic() + WISH_S
-        self.watched.setdefault(wish.job_id, set()).add(wish.channel)
-        asyncio.get_running_loop().call_later(WISH_S + 0.01, self._expire, wish)
+    def _grant(self, subscription: PreviewSubscription) -> None:
+        self._until[subscription.job_id, subscription.channel] = time.monotonic() + WISH_S
+        self.watched.setdefault(subscription.job_id, set()).add(subscription.channel)
+        asyncio.get_running_loop().call_later(WISH_S + 0.01, self._expire, subscription)
 
-    def _expire(self, wish: PreviewWish) -> None:
-        if self._until.get((wish.job_id, wish.channel), 0.0) > time.monotonic():
+    def _expire(self, subscription: PreviewSubscription) -> None:
+        if self._until.get((subscription.job_id, subscription.channel), 0.0) > time.monotonic():
             return  # repeated since
-        self._until.pop((wish.job_id, wish.channel), None)
-        channels = self.watched.get(wish.job_id, set())
-        channels.discard(wish.channel)
+        self._until.pop((subscription.job_id, subscription.channel), None)
+        channels = self.watched.get(subscription.job_id, set())
+        channels.discard(subscription.channel)
         if not channels:
-            self.watched.pop(wish.job_id, None)
+            self.watched.pop(subscription.job_id, None)
 
-    async def _publish(self, sketch: Sketch) -> None:
+    async def _publish(self, sketch: PreviewImage) -> None:
         channels = list(self.watched.get(sketch.job_id, ()))
         if not channels:
             return

@@ -11,19 +11,19 @@ import uuid
 import torch
 from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
 
-from jobs.connection import open_redis
 from jobs.metrics import WorkerMetrics
 from jobs.models import ModelCard
-from jobs.queue import TaskQueue
+from jobs.queue.connection import open_redis
+from jobs.queue.task_queue import TaskQueue
 from jobs.settings import WorkerSettings
 from jobs.tracing import send_last_spans
-from worker.compile_thread import CompileThread
-from worker.device_thread import DeviceThread
-from worker.engine import Engine
-from worker.folder_refused import FolderRefused
-from worker.intake import Intake
-from worker.settlement import Settlement
-from worker.start_failed import StartFailed
+from worker.consumer import Consumer
+from worker.engine.compile_thread import CompileThread
+from worker.engine.device_thread import DeviceThread
+from worker.engine.engine import Engine
+from worker.folder_refused import FolderRefusedError
+from worker.results import ResultWriter
+from worker.start_failed import StartFailedError
 from worker.startup import compiles, model_card, start_engine
 
 log = logging.getLogger(__name__)
@@ -78,13 +78,13 @@ async def _warm_engine(
         return None
     try:
         return starting.result()
-    except FolderRefused as error:
-        raise StartFailed(str(error)) from error
-    except StartFailed:
+    except FolderRefusedError as error:
+        raise StartFailedError(str(error)) from error
+    except StartFailedError:
         raise
     except Exception as error:
         log.debug("the engine did not start", exc_info=True)
-        raise StartFailed(f"{type(error).__name__}: {error}") from error
+        raise StartFailedError(f"{type(error).__name__}: {error}") from error
 
 
 async def _serve(
@@ -99,20 +99,20 @@ async def _serve(
     metrics.build.info(_build_info(card))
     redis = open_redis(redis_url)
     queue = TaskQueue(redis, card.name)
-    settlement = Settlement(queue, card, metrics, ttl_s=settings.result_ttl_s, embed_recipe=settings.embed_recipe)
+    result_writer = ResultWriter(queue, card, metrics, ttl_s=settings.result_ttl_s, embed_recipe=settings.embed_recipe)
     worker_id = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
-    intake = Intake(queue, worker_id, card, device, engine, settlement, metrics, settings.lease_s)
+    consumer = Consumer(queue, worker_id, card, device, engine, result_writer, metrics, settings.lease_s)
     log.info("serving %s (%s) as %s on %s", card.name, card.sha256[:12], worker_id, card.settings["device"])
     try:
-        return await _until_stopped(intake, stop)
+        return await _until_stopped(consumer, stop)
     finally:
-        settlement.close()
+        result_writer.close()
         send_last_spans()
         await redis.aclose()
 
 
-async def _until_stopped(intake: Intake, stop: asyncio.Event) -> int:
-    serving = asyncio.create_task(intake.run(stop))
+async def _until_stopped(consumer: Consumer, stop: asyncio.Event) -> int:
+    serving = asyncio.create_task(consumer.run(stop))
     await _first(serving, stop)
     try:
         await asyncio.wait_for(serving, SHUTDOWN_S)
@@ -136,7 +136,9 @@ def _serve_metrics(host: str, port: int, registry: CollectorRegistry) -> None:
         try:
             start_http_server(port, host, registry)
         except OSError as error:
-            raise StartFailed(f"FOURSTEP_METRICS_PORT: cannot listen on {host}:{port}: {error.strerror}") from error
+            raise StartFailedError(
+                f"FOURSTEP_METRICS_PORT: cannot listen on {host}:{port}: {error.strerror}"
+            ) from error
 
 
 def _build_info(card: ModelCard) -> dict[str, str]:

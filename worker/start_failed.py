@@ -1,5 +1,5 @@
 """Why a worker process cannot start."""
 
 
-class StartFailed(Exception):
+class StartFailedError(Exception):
     """The worker cannot start; the message is one line for the operator."""

@@ -12,11 +12,11 @@ from jobs.metrics import WorkerMetrics
 from jobs.models import ModelCard
 from jobs.settings import WorkerSettings
 from jobs.version import fourstep_version
-from worker.batch_stages import Measured
-from worker.cuda_graph import CudaGraphs
-from worker.engine import Engine
+from worker.engine.cuda_graphs import CudaGraphs
+from worker.engine.engine import Engine
+from worker.engine.model_runner import Measured
 from worker.model_folder import load
-from worker.start_failed import StartFailed
+from worker.start_failed import StartFailedError
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def compiles(settings: WorkerSettings, device: torch.device) -> bool:
 
 def _replays_graphs(settings: WorkerSettings, device: torch.device) -> bool:
     if settings.cuda_graphs and device.type != "cuda":
-        raise StartFailed(
+        raise StartFailedError(
             f"FOURSTEP_CUDA_GRAPHS: true needs a CUDA device, and the model runs on {device}; leave it unset"
         )
     return device.type == "cuda" if settings.cuda_graphs is None else settings.cuda_graphs

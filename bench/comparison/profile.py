@@ -24,10 +24,10 @@ SECONDS, RATE, CALLERS = 12, 100, 16
 DRAWING = {
     "text encoders": "prompt_embeddings.py",
     "denoising network": "denoising_step.py",
-    "decoder": "decode (worker/stable_diffusion_3.py",
-    "plan": "plan.py",
+    "decoder": "decode (worker/families/stable_diffusion_3.py",
+    "schedule": "scheduler.py",
 }
-BESIDE = {"queue and Redis": "intake.py", "image files": "image_bytes.py", "settling": "settlement.py"}
+BESIDE = {"queue and Redis": "consumer.py", "image files": "image_bytes.py", "settling": "results.py"}
 
 
 async def _profiled(server: Server) -> list[str]:

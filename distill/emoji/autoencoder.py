@@ -8,9 +8,10 @@ from diffusers.optimization import get_cosine_schedule_with_warmup
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from distill import image_grid, training_loop
+from distill import image_grid
 from distill.emoji.artwork import Artwork
-from worker.native_bfloat16 import computes_bfloat16
+from distill.training import training_loop
+from worker.device.bfloat16 import has_native_bfloat16
 
 LATENT_CHANNELS = 4
 BATCH = 16
@@ -46,7 +47,7 @@ def train(artwork: Artwork, folder: Path, steps: int) -> AutoencoderTiny:
     def step(index: int) -> dict[str, float]:
         rows = torch.randint(len(images), (BATCH,), generator=stream.generator)
         batch = to_float(images[rows]).contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16, enabled=computes_bfloat16(torch.device("cpu"))):
+        with torch.autocast("cpu", torch.bfloat16, enabled=has_native_bfloat16(torch.device("cpu"))):
             latents = model.encode(batch).latents.float()
             noise = torch.randn(latents.shape, generator=stream.generator)
             decoded = model.decode(latents + LATENT_NOISE * noise).sample.float()

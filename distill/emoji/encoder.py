@@ -9,10 +9,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
-from distill import image_grid, training_loop
+from distill import image_grid
 from distill.emoji.artwork import Artwork
 from distill.emoji.autoencoder import to_float
 from distill.emoji.world import EMOJI, STYLES
+from distill.training import training_loop
 
 FEATURES = 128
 BATCH = 64

@@ -9,10 +9,10 @@ from torch import nn
 from distill import image_grid
 from distill.emoji import pipeline
 from distill.families import STABLE_DIFFUSION_3, Family
-from distill.guidance import conditional, guided
+from distill.method.guidance import conditional, guided
 from distill.noise_schedule import FLOW, NoiseSchedule, shifted_grid
 from distill.prompt_embeddings import PromptEmbeddings
-from worker.native_bfloat16 import computes_bfloat16
+from worker.device.bfloat16 import has_native_bfloat16
 
 PROMPTS = (
     "a smiling cat face", "a red apple", "a sunflower", "a 3d rocket", "a fox", "a slice of pizza",
@@ -40,6 +40,6 @@ def draw(
     positive, negative = (
         conditional(model, *words, family=family, schedule=schedule) for words in ((prompt, pooled), empty)
     )
-    with torch.autocast("cpu", torch.bfloat16, enabled=computes_bfloat16(torch.device("cpu"))):
+    with torch.autocast("cpu", torch.bfloat16, enabled=has_native_bfloat16(torch.device("cpu"))):
         latents = torch.cat([schedule.solve(guided(positive, negative, GUIDANCE_SCALE), part, grid) for part in noise])
     image_grid.save_grid(image_grid.to_uint8(pipeline.decode(vae, latents)), len(PROMPTS), path, scale=2)

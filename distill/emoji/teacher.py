@@ -14,14 +14,14 @@ from torch import nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
-from distill import training_loop
 from distill.emoji.captions import Captions
 from distill.emoji.text_encoders import PROJECTION, T5_WIDTH
 from distill.families import STABLE_DIFFUSION_3, Family
-from distill.guidance import conditional
+from distill.method.guidance import conditional
 from distill.noise_schedule import FLOW, NoiseSchedule
 from distill.prompt_embeddings import PromptEmbeddings
-from worker.native_bfloat16 import computes_bfloat16
+from distill.training import training_loop
+from worker.device.bfloat16 import has_native_bfloat16
 
 BATCH = 48
 WIDTH_PER_HEAD, HEADS, DEPTH = 32, 6, 6
@@ -96,7 +96,7 @@ def train(
         state = schedule.noised(latents[pictures], noise, t)
         target = exact_target(state, t, latents, captions.posterior[drawn], schedule)
         prompt, pooled = embeddings.rows(drawn * wordings + wording)
-        with torch.autocast("cpu", torch.bfloat16, enabled=computes_bfloat16(torch.device("cpu"))):
+        with torch.autocast("cpu", torch.bfloat16, enabled=has_native_bfloat16(torch.device("cpu"))):
             answer = conditional(model, prompt, pooled, family=family, schedule=schedule)(state, t)
         loss = (_weight(t, schedule) * F.mse_loss(answer, target, reduction="none").mean((1, 2, 3))).mean()
         loss.backward()

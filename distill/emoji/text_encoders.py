@@ -16,8 +16,9 @@ from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer, T5Config, T5EncoderModel
 from transformers import T5TokenizerFast as T5Tokenizer
 
-from distill import image_grid, training_loop
+from distill import image_grid
 from distill.emoji.captions import Captions
+from distill.training import training_loop
 
 TOKENS = 16
 """Length of a prompt in tokens, for the CLIP and the T5 encoders alike: `max_sequence_length`."""

@@ -12,7 +12,7 @@ from rich.progress import track
 
 from jobs.sampling_contract import FILE_NAME
 from worker import model_folder
-from worker.engine import Engine
+from worker.engine.engine import Engine
 from worker.generate import generate
 
 

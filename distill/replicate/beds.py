@@ -5,7 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from distill.replicate import gates, run, table, tables
+from distill.replicate import experiments as table
+from distill.replicate import gates, run
+from distill.replicate import report_tables as tables
 from distill.replicate.cell import Cell
 from distill.replicate.students import Size
 

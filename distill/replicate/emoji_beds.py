@@ -25,8 +25,8 @@ from distill.noise_schedule import FLOW
 from distill.replicate.exact_trainer import ExactTrainer
 from distill.replicate.gates import Gate
 from distill.replicate.run import write_json
-from distill.trainer import Trainer
-from worker import noise
+from distill.training.trainer import Trainer
+from worker.sampling import noise
 
 RECIPE = Path("distill/configs/emoji.yaml")
 ENCODER = Path("models/emoji-encoder")

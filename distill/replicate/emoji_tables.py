@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from statistics import mean
 from typing import Any
 
-from distill.replicate import emoji_beds, tables
+from distill.replicate import emoji_beds
+from distill.replicate import report_tables as tables
 
 Report = Mapping[str, Any]
 

@@ -14,7 +14,7 @@ from distill.emoji.artwork import Artwork
 from distill.emoji.captions import Captions
 from distill.emoji.world import EMPTY, STYLES
 from distill.noise_schedule import FLOW, Predict
-from distill.trainer import Prompt, Trainer
+from distill.training.trainer import Prompt, Trainer
 
 
 class ExactTeacher:

@@ -38,11 +38,11 @@ def run(cells: Sequence[Cell], size: Size, out: Path) -> None:
         all_cells = progress.add_task("cells", total=len(cells), completed=len(cells) - len(missing))
         current = progress.add_task("")
 
-        def told(name: str, done: int, of: int) -> None:
+        def report_progress(name: str, done: int, of: int) -> None:
             progress.update(current, description=name, completed=done, total=of)
 
         for cell in missing:
-            write_json(out / f"{cell.name}.json", _measured(cell, size, out, told))
+            write_json(out / f"{cell.name}.json", _measured(cell, size, out, report_progress))
             progress.advance(all_cells)
 
 
@@ -64,7 +64,7 @@ def _done(cell: Cell, size: Size, out: Path) -> bool:
     return True
 
 
-def _measured(cell: Cell, size: Size, out: Path, told: Any) -> dict[str, Any]:
+def _measured(cell: Cell, size: Size, out: Path, report_progress: Any) -> dict[str, Any]:
     """Train one cell's students; what is measured on the way and in the end."""
     before = time.process_time()
     world = Mixture.drawn(cell.dimension, cell.seed)
@@ -81,7 +81,7 @@ def _measured(cell: Cell, size: Size, out: Path, told: Any) -> dict[str, Any]:
 
     curve = [read(start, 0)]
     for done in distillation.train():
-        told(cell.name, done, cell.updates)
+        report_progress(cell.name, done, cell.updates)
         if done in due:
             curve.append(read(cast(SeededAttention, distillation.average.module), done))
     weights = {name: value.contiguous() for name, value in distillation.average.module.state_dict().items()}

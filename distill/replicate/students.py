@@ -9,10 +9,10 @@ from torch import nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from distill import dp_dmd, losses, perceptual
-from distill.adversary import Adversary
-from distill.dp_dmd import Method, Term
-from distill.noise_schedule import FLOW, Predict, everywhere
+from distill.method import dp_dmd, losses, perceptual
+from distill.method.adversary import Adversary
+from distill.method.dp_dmd import Method, Term
+from distill.noise_schedule import FLOW, Predict, full_t
 from distill.replicate.cell import Cell
 from distill.replicate.mixture import CLASSES, Mixture
 from distill.replicate.seeded_attention import SeededAttention, SeededLinear, clip_each_seed
@@ -140,7 +140,7 @@ class Distillation:
         teacher = self.world.guided(labels, self.cell.anchor_guidance)
 
         def apart(x: torch.Tensor) -> torch.Tensor:
-            t = everywhere(method.student_grid[0], noise)
+            t = full_t(method.student_grid[0], noise)
             first = method.schedule.to_x0(noise, student(noise, t), t)
             return losses.diversity_loss(first, dp_dmd.anchor_target(teacher, noise, method))
 
@@ -162,7 +162,7 @@ class Distillation:
 
 
 class SeededHead(nn.Module):
-    """Features [seeds, B, width] → logits [seeds · B], as `distill.adversary.Head`."""
+    """Features [seeds, B, width] → logits [seeds · B], as `distill.method.adversary.Head`."""
 
     def __init__(self, seeds: int, width: int) -> None:
         super().__init__()

@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT))  # for the tiny pipelines, which are the tests'
 from fourstep import app  # noqa: E402
 from tests import tiny_pipelines, tiny_sdxl_pipelines  # noqa: E402
 from worker import model_folder  # noqa: E402
-from worker.engine import Engine  # noqa: E402
+from worker.engine.engine import Engine  # noqa: E402
 from worker.generate import generate  # noqa: E402
 
 TEACHERS: dict[str, Any] = {"sd3": tiny_pipelines, "sdxl": tiny_sdxl_pipelines}

@@ -6,19 +6,19 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse, Response
 
-from jobs.admission import IdempotencyKey
 from jobs.models import ImageFormat, ImageTask, JobState
+from jobs.queue.admission import IdempotencyKey
 from service.accept import accepted_image
-from service.api_keys import Caller
 from service.context import ApiContext, Context
-from service.generate_request import GenerateRequest, image_tasks
-from service.generate_response import Diversity, GenerateResponse, call_timings
 from service.generation import admit, finished_job, generate_while_connected
-from service.idempotency import IdempotencyHeader, idempotency_key
+from service.idempotency import IdempotencyHeader, read_idempotency_key
 from service.image_delivery import deliver
-from service.job_response import JobResponse
+from service.middleware.api_keys import Caller
 from service.model_catalogue import ServedModel
 from service.problems import FieldError, Problem, invalid_fields, job_lost, problem_responses
+from service.schemas.generate_request import GenerateRequest, image_tasks
+from service.schemas.generate_response import Diversity, GenerateResponse, call_timings
+from service.schemas.job_response import JobResponse
 
 router = APIRouter(tags=["images"])
 
@@ -59,13 +59,13 @@ async def generate(
         body = _as_raw(body, raw)
     asynchronous = _respond_async(prefer)
     tasks = image_tasks(body, model.card, context.settings, asynchronous=asynchronous)
-    once = idempotency_key(idempotency, caller, body)
+    idempotency_key = read_idempotency_key(idempotency, caller, body)
     if asynchronous:
-        state = await _admit_only(context, request, model, tasks, once)
+        state = await _admit_only(context, request, model, tasks, idempotency_key)
         if not state.settled:
             return _accepted(state, request)
     else:
-        state = await generate_while_connected(context, request, model, tasks, once)
+        state = await generate_while_connected(context, request, model, tasks, idempotency_key)
     if raw:
         return await _image_alone(model, state)
     return GenerateResponse(
@@ -95,9 +95,13 @@ def _respond_async(prefer: str) -> bool:
 
 
 async def _admit_only(
-    context: ApiContext, request: Request, model: ServedModel, tasks: Sequence[ImageTask], once: IdempotencyKey | None
+    context: ApiContext,
+    request: Request,
+    model: ServedModel,
+    tasks: Sequence[ImageTask],
+    idempotency_key: IdempotencyKey | None,
 ) -> JobState:
-    admission = await admit(context, request, model, tasks, once)
+    admission = await admit(context, request, model, tasks, idempotency_key)
     if admission.outcome == "finished":
         return await finished_job(request, model, admission.job_id)
     first, total = tasks[0], sum(len(task.indices) for task in tasks)

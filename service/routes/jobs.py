@@ -8,11 +8,11 @@ from fastapi import APIRouter, Depends, Header, Path, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from jobs.models import JobState
-from jobs.queue import TaskQueue
+from jobs.queue.task_queue import TaskQueue
 from service.context import Context
-from service.job_response import JobResponse
-from service.job_stream import ToldImages, job_stream
+from service.job_stream import SentImages, job_stream
 from service.problems import Problem, problem_responses
+from service.schemas.job_response import JobResponse
 
 router = APIRouter(tags=["jobs"], responses=problem_responses(404, 422, 503))
 
@@ -61,7 +61,7 @@ async def job_events(
     ] = "0",
 ) -> AsyncIterator[ServerSentEvent]:
     """`queued`, `running`, `image` for each finished image, then `completed`, `failed`, `cancelled` or `expired`."""
-    async for event in job_stream(context, job.queue, request, job.state.id, ToldImages(last_event_id)):
+    async for event in job_stream(context, job.queue, request, job.state.id, SentImages(last_event_id)):
         yield event
 
 

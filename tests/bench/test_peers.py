@@ -13,7 +13,7 @@ from bench.comparison.server import running
 from bench.comparison.systems import SYSTEMS, Engine, System, Tuning
 from bench.comparison.trace import Call
 from jobs.settings import BUNDLED_MODEL
-from worker.engine import Engine as OurEngine
+from worker.engine.engine import Engine as OurEngine
 from worker.generate import generate, generate_batch
 from worker.model_folder import load
 

@@ -8,8 +8,10 @@ from diffusers import StableDiffusion3Pipeline
 
 from jobs.sampling_contract import SamplingContract
 from jobs.settings import BUNDLED_MODEL
-from worker import model_folder, noise, sampler
-from worker.prompt_embeddings import stacked
+from worker import model_folder
+from worker.families.prompt_embeddings import stacked
+from worker.sampling import noise
+from worker.sampling import step_table as sampler
 from worker.weights_hash import weights_sha256
 
 STUDENT = BUNDLED_MODEL

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from accelerate.state import AcceleratorState
 
-from distill import trainer
+from distill.training import trainer
 from tests.distill.forked import SMALL_GRID, Forked
 
 

@@ -96,7 +96,7 @@ def _codes(children: list[int]) -> list[int]:
 def _serve() -> None:
     import tests.distill.distill_command
     import tests.distill.killed_run  # noqa: F401
-    from distill import trainer
+    from distill.training import trainer
 
     trainer.GRID_PROMPTS, trainer.GRID_SAMPLES = SMALL_GRID
     for line in sys.stdin:

@@ -4,7 +4,9 @@ import os
 import signal
 from pathlib import Path
 
-from distill import checkpoints, dp_dmd, runs
+from distill import runs
+from distill.method import dp_dmd
+from distill.training import checkpoints
 
 CALLS = {"student": 4, "critic": 7, "checkpoint": 14}
 """The call of the watched function that does not return: all in the run's fourth cycle or second checkpoint."""

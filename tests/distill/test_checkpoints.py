@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from distill import checkpoints
-from distill.training_loop import RandomStream
+from distill.training import checkpoints
+from distill.training.training_loop import RandomStream
 
 
 class Held:

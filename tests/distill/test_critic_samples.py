@@ -6,10 +6,10 @@ from itertools import pairwise
 import pytest
 import torch
 
-from distill import dp_dmd
 from distill.config import DistillConfig
-from distill.critic_samples import is_drawing
-from distill.trainer import Trainer
+from distill.method import dp_dmd
+from distill.training.critic_samples import is_drawing
+from distill.training.trainer import Trainer
 from tests import tiny_pipelines
 from tests.distill.test_run import SETTINGS
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from distill import dp_dmd, losses
-from distill.dp_dmd import Method
+from distill.method import dp_dmd, losses
+from distill.method.dp_dmd import Method
 from distill.noise_schedule import FLOW, NoiseSchedule, Predict, shifted_grid, trailing_grid
 
 METHOD = Method(

@@ -10,7 +10,7 @@ import yaml
 
 from distill import config as configuration
 from distill import embedding_cache, prompt_embeddings, teacher_pipeline
-from distill.trainer import Trainer
+from distill.training.trainer import Trainer
 from tests import tiny_pipelines
 from tests.distill.test_run import SETTINGS
 

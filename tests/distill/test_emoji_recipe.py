@@ -7,13 +7,14 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline, StableDiffusion3Pipeline, StableDiffusionXLPipeline
 
-from distill import checkpoints, families, prompt_embeddings, teacher_pipeline
+from distill import families, prompt_embeddings, teacher_pipeline
 from distill.emoji import autoencoder, pipeline, sample_grid, sdxl, teacher, text_encoders
 from distill.emoji.artwork import Artwork
 from distill.emoji.captions import STYLE_WORDS, Captions
 from distill.emoji.world import EMOJI, STYLES
 from distill.noise_schedule import FLOW, NoiseSchedule, trailing_grid
 from distill.prompt_embeddings import PromptEmbeddings
+from distill.training import checkpoints
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,9 @@ from typer.testing import CliRunner, Result
 
 from fourstep import app
 from tests import tiny_pipelines, tiny_sdxl_pipelines
-from worker import model_folder, noise, sampler
+from worker import model_folder
+from worker.sampling import noise
+from worker.sampling import step_table as sampler
 
 State = dict[str, torch.Tensor]
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from distill import config as configuration
 from distill import memory
 from distill.commands import app
-from distill.trainer import Trainer
+from distill.training.trainer import Trainer
 from tests import tiny_pipelines, tiny_sdxl_pipelines
 from tests.distill import test_run, test_sdxl
 

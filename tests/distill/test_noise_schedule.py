@@ -7,7 +7,7 @@ import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 
 from distill.noise_schedule import FLOW, NoiseSchedule, shifted_grid, trailing_grid
-from worker import sampler
+from worker.sampling import step_table as sampler
 
 DIFFUSERS_NAMES = {"epsilon": "epsilon", "v": "v_prediction"}
 

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from distill.replicate import emoji_beds, emoji_tables, gates, table, tables
+from distill.replicate import emoji_beds, emoji_tables, gates
+from distill.replicate import experiments as table
+from distill.replicate import report_tables as tables
 
 DOCS = Path(__file__).parents[2] / "docs"
 DATA = DOCS / "data" / "replication"

@@ -11,7 +11,8 @@ import torch
 from typer.testing import CliRunner
 
 from distill.commands import app
-from distill.replicate import measures, run, table
+from distill.replicate import experiments as table
+from distill.replicate import measures, run
 from distill.replicate.cell import Cell, through
 from distill.replicate.mixture import Mixture
 from distill.replicate.seeded_attention import SeededAttention, clip_each_seed

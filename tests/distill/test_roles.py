@@ -9,8 +9,9 @@ from diffusers import StableDiffusion3Pipeline, StableDiffusionXLPipeline
 from torch import nn
 from typer.testing import CliRunner
 
-from distill import families, roles, runs
+from distill import families, runs
 from distill.commands import app
+from distill.training import roles
 from tests import tiny_pipelines, tiny_sdxl_pipelines
 from tests.distill import test_run, test_sdxl
 from worker import model_folder

@@ -11,10 +11,11 @@ import yaml
 from diffusers import StableDiffusion3Pipeline
 from typer.testing import CliRunner
 
-from distill import checkpoints, runs
 from distill import config as configuration
+from distill import runs
 from distill.commands import app
-from distill.trainer import Trainer
+from distill.training import checkpoints
+from distill.training.trainer import Trainer
 from jobs.sampling_contract import SamplingContract
 from tests import tiny_pipelines
 from worker import model_folder

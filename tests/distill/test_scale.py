@@ -10,10 +10,12 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from distill import checkpoints, dp_dmd, processes, runs
 from distill import config as configuration
+from distill import runs
+from distill.method import dp_dmd
 from distill.noise_schedule import NoiseSchedule
-from distill.trainer import Trainer
+from distill.training import checkpoints, processes
+from distill.training.trainer import Trainer
 from tests import tiny_pipelines
 from tests.distill.test_run import SETTINGS
 

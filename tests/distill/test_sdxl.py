@@ -10,7 +10,7 @@ from diffusers import StableDiffusionXLPipeline
 
 from distill import config as configuration
 from distill import families, prompt_embeddings, runs
-from distill.guidance import conditional, guided
+from distill.method.guidance import conditional, guided
 from distill.noise_schedule import trailing_grid
 from jobs.sampling_contract import SamplingContract
 from tests import tiny_sdxl_pipelines

@@ -9,12 +9,13 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import distill.trainer
+import distill.training.trainer
 from distill import config as configuration
-from distill import dp_dmd, training_loop
 from distill.config import DistillConfig
 from distill.evaluation.metrics import pairwise_diversity
-from distill.trainer import GRID_PROMPTS, GRID_SAMPLES, Trainer
+from distill.method import dp_dmd
+from distill.training import training_loop
+from distill.training.trainer import GRID_PROMPTS, GRID_SAMPLES, Trainer
 from tests import tiny_pipelines
 from tests.distill.test_dp_dmd import METHOD
 from tests.distill.test_run import SETTINGS
@@ -103,7 +104,7 @@ def test_the_logs_of_the_docs_page_are_of_a_healthy_and_a_collapsed_run() -> Non
 @pytest.mark.slow
 def test_a_cycle_tells_of_both_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, count in (("GRID_PROMPTS", GRID_PROMPTS), ("GRID_SAMPLES", GRID_SAMPLES)):
-        monkeypatch.setattr(distill.trainer, name, count)  # the real grid
+        monkeypatch.setattr(distill.training.trainer, name, count)  # the real grid
     (tmp_path / "prompts.txt").write_text("\n".join(f"prompt {word}" for word in "abcdefghijklmnopqrst"))
     teacher = tiny_pipelines.save(tmp_path / "teacher")
     settings = {**SETTINGS, "teacher": teacher, "prompts": tmp_path / "prompts.txt", "max_grad_norm": 1e-3}

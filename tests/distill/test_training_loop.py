@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from distill import training_loop
-from distill.training_loop import RandomStream
+from distill.training import training_loop
+from distill.training.training_loop import RandomStream
 
 
 class Counter:

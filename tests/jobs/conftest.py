@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
-from jobs import connection, queue
-from jobs.connection import open_redis
+from jobs.queue import connection
+from jobs.queue import task_queue as queue
+from jobs.queue.connection import open_redis
 
 
 @pytest.fixture

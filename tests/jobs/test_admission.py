@@ -5,9 +5,9 @@ import asyncio
 import pytest
 from redis.asyncio import Redis
 
-from jobs.admission import Admission, IdempotencyKey, RateLimit
-from jobs.keys import ModelKeys
-from jobs.queue import TaskQueue
+from jobs.queue.admission import Admission, IdempotencyKey, RateLimit
+from jobs.queue.keys import ModelKeys
+from jobs.queue.task_queue import TaskQueue
 from tests.redis_servers import seconds
 from tests.samples import MODEL, sample_result, sample_tasks
 from tests.waiting import wait_until
@@ -31,7 +31,7 @@ async def finish(queue: TaskQueue) -> None:
 
 
 async def test_calls_with_one_key_at_once_are_admitted_once(queue: TaskQueue) -> None:
-    admissions = await asyncio.gather(*(admit(queue, 2, once=ONCE) for _ in range(20)))
+    admissions = await asyncio.gather(*(admit(queue, 2, idempotency_key=ONCE) for _ in range(20)))
     assert sorted({admission.outcome for admission in admissions}) == ["admitted", "running"]
     assert sum(admission.ok for admission in admissions) == 1
     assert len({admission.job_id for admission in admissions}) == 1
@@ -39,42 +39,42 @@ async def test_calls_with_one_key_at_once_are_admitted_once(queue: TaskQueue) ->
 
 
 async def test_a_key_names_its_job_until_and_after_it_is_finished(queue: TaskQueue) -> None:
-    first = await admit(queue, once=ONCE)
-    assert (await admit(queue, once=ONCE)).outcome == "running"
+    first = await admit(queue, idempotency_key=ONCE)
+    assert (await admit(queue, idempotency_key=ONCE)).outcome == "running"
     await finish(queue)
-    again = await admit(queue, once=ONCE)
+    again = await admit(queue, idempotency_key=ONCE)
     assert (again.outcome, again.job_id) == ("finished", first.job_id)
     other_body = IdempotencyKey(ONCE.client, ONCE.key, fingerprint="cd")
-    assert (await admit(queue, once=other_body)).outcome == "mismatch"
+    assert (await admit(queue, idempotency_key=other_body)).outcome == "mismatch"
 
 
 async def test_keys_belong_to_their_client(queue: TaskQueue) -> None:
-    await admit(queue, once=ONCE)
-    assert (await admit(queue, once=IdempotencyKey("someone else", ONCE.key, "cd"))).ok
+    await admit(queue, idempotency_key=ONCE)
+    assert (await admit(queue, idempotency_key=IdempotencyKey("someone else", ONCE.key, "cd"))).ok
 
 
 async def test_a_key_is_free_again_after_a_failure(queue: TaskQueue) -> None:
-    first = await admit(queue, 2, once=ONCE)
+    first = await admit(queue, 2, idempotency_key=ONCE)
     await queue.cancel(first.job_id, "not wanted")
-    second = await admit(queue, 2, once=ONCE)
+    second = await admit(queue, 2, idempotency_key=ONCE)
     assert second.ok
     assert second.job_id != first.job_id
 
 
 async def test_a_refused_call_does_not_use_its_key_up(queue: TaskQueue) -> None:
-    assert (await admit(queue, 3, bound=2, once=ONCE)).outcome == "full"
-    assert (await admit(queue, 3, bound=3, once=ONCE)).ok
+    assert (await admit(queue, 3, bound=2, idempotency_key=ONCE)).outcome == "full"
+    assert (await admit(queue, 3, bound=3, idempotency_key=ONCE)).ok
 
 
 async def test_keys_are_forgotten_with_their_jobs(queue: TaskQueue) -> None:
-    await queue.admit(sample_tasks(1), 10, TTL_S, once=ONCE)
+    await queue.admit(sample_tasks(1), 10, TTL_S, idempotency_key=ONCE)
     (claim,) = await queue.claim("w1", 1, block_s=0)
     await queue.commit(claim, sample_result(claim.task, b"x"), b"x", ttl_s=0.01)
     await wait_until(lambda: _admitted(queue, IdempotencyKey(ONCE.client, ONCE.key, fingerprint="cd")))
 
 
-async def _admitted(queue: TaskQueue, once: IdempotencyKey) -> bool:
-    return (await admit(queue, once=once)).ok
+async def _admitted(queue: TaskQueue, idempotency_key: IdempotencyKey) -> bool:
+    return (await admit(queue, idempotency_key=idempotency_key)).ok
 
 
 async def test_a_rate_lets_a_minutes_worth_through_and_then_says_when(queue: TaskQueue, redis: Redis) -> None:

@@ -10,9 +10,9 @@ from redis.asyncio import Redis
 from typer.testing import CliRunner, Result
 
 import fourstep
-from jobs.dead_letters import DeadLetters
 from jobs.models import LONGEST_WAIT_S
-from jobs.queue import TaskQueue
+from jobs.queue.dead_letters import DeadLetters
+from jobs.queue.task_queue import TaskQueue
 from tests.samples import MODEL, sample_card, sample_result, sample_tasks
 
 

@@ -13,9 +13,9 @@ def test_the_same_images_score_nothing_and_unrelated_ones_one() -> None:
 
 @pytest.mark.parametrize("images", [2, 3, 64])
 def test_it_is_the_papers_pairwise_diversity_of_the_layouts(images: int) -> None:
-    layouts = torch.randn(images, 64, generator=torch.Generator().manual_seed(images)) + 0.5
-    score = diversity_score([pack_layout(layout.tolist()) for layout in layouts])
-    assert score == pytest.approx(float(pairwise_diversity(layouts[None])[0]), abs=2e-3)
+    latent_descriptors = torch.randn(images, 64, generator=torch.Generator().manual_seed(images)) + 0.5
+    score = diversity_score([pack_layout(layout.tolist()) for layout in latent_descriptors])
+    assert score == pytest.approx(float(pairwise_diversity(latent_descriptors[None])[0]), abs=2e-3)
 
 
 def test_one_image_has_no_diversity() -> None:

@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
-from jobs.job_events import JobEvents
 from jobs.models import JobEvent
-from jobs.queue import TaskQueue
+from jobs.queue.job_events import JobEvents
+from jobs.queue.task_queue import TaskQueue
 from tests.samples import MODEL, sample_result, sample_tasks
 from tests.waiting import outcome
 

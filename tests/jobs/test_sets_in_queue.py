@@ -3,9 +3,9 @@
 import pytest
 from redis.asyncio import Redis
 
-from jobs.dead_letters import DeadLetters
 from jobs.models import ImageTask, JobState
-from jobs.queue import Claim, Settled, TaskQueue
+from jobs.queue.dead_letters import DeadLetters
+from jobs.queue.task_queue import Claim, Settled, TaskQueue
 from tests.samples import MODEL, sample_results, sample_set, sample_tasks
 from tests.waiting import wait_until
 
@@ -48,7 +48,7 @@ async def test_its_images_count_for_the_bound_and_the_depth(queue: TaskQueue) ->
 
 async def test_it_is_committed_whole_and_once(queue: TaskQueue, redis: Redis) -> None:
     claim = await claimed(queue)
-    await wait_until(lambda: queue.take_over("w2", idle_s=0.005, count=1))
+    await wait_until(lambda: queue.reclaim("w2", idle_s=0.005, count=1))
     assert await commit(queue, claim) == Settled(4, completed=4)
     assert await commit(queue, claim) == Settled(0, completed=0)
     assert not await queue.fail(claim, "error", "late")
@@ -85,7 +85,7 @@ async def test_it_is_cancelled_whole_waiting_or_running(queue: TaskQueue, runnin
 
 async def test_handed_back_it_waits_with_all_its_images(queue: TaskQueue) -> None:
     claim = await claimed(queue)
-    await queue.hand_back([claim])
+    await queue.requeue([claim])
     assert await queue.depth() == (4, 0)
     assert await queue.cancel(claim.task.job_id, "not wanted") == 4
     assert await queue.depth() == (0, 0)
@@ -96,7 +96,7 @@ async def test_taken_over_it_is_still_held(queue: TaskQueue) -> None:
     taken: list[Claim] = []
 
     async def taken_over() -> list[Claim]:
-        return taken.extend(await queue.take_over("w2", idle_s=0.005, count=8)) or taken
+        return taken.extend(await queue.reclaim("w2", idle_s=0.005, count=8)) or taken
 
     await wait_until(taken_over)
     assert await queue.depth() == (0, 4)
@@ -116,7 +116,7 @@ async def test_as_a_dead_letter_it_can_be_replayed(queue: TaskQueue, redis: Redi
 async def test_settled_by_who_had_it_before_it_is_not_made_again(queue: TaskQueue) -> None:
     """The first worker was silent, another one took the set over and handed it back, then the first one answers."""
     claim = await claimed(queue)
-    await queue.hand_back([claim])
+    await queue.requeue([claim])
     assert await commit(queue, claim) == Settled(4, completed=4)
     assert await queue.depth() == (0, 0)
     assert await queue.claim("w2", 8, block_s=0) == []

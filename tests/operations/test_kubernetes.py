@@ -9,8 +9,8 @@ import pytest
 import yaml
 from redis.asyncio import Redis
 
-from jobs.keys import ModelKeys
-from jobs.queue import TaskQueue
+from jobs.queue.keys import ModelKeys
+from jobs.queue.task_queue import TaskQueue
 from tests.operations.expressions import ROOT
 from tests.samples import MODEL, sample_tasks
 
@@ -88,9 +88,9 @@ async def test_the_length_of_the_stream_is_what_is_left_to_do(redis: Redis) -> N
     queue, stream = TaskQueue(redis, MODEL), ModelKeys(MODEL).tasks
     await queue.admit(sample_tasks(4), 64, 60)
     assert await redis.xlen(stream) == 4
-    failed, *handed_back = await queue.claim("w1", 2, 0)
+    failed, *requeued = await queue.claim("w1", 2, 0)
     await queue.fail(failed, "error", "a fault")
-    await queue.hand_back(handed_back)
+    await queue.requeue(requeued)
     assert await redis.xlen(stream) == sum(await queue.depth()) == 3
     given_up = [task.model_copy(update={"job_id": "f" * 32}) for task in sample_tasks(5)]
     await queue.admit(given_up, 64, 60)

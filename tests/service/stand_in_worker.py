@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from jobs.models import ImageTask
-from jobs.queue import Claim, TaskQueue
+from jobs.queue.task_queue import Claim, TaskQueue
 from tests.samples import MODEL, sample_card, sample_result
 
 FAILING_PROMPT = "please fail"

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from rich.console import Console
 
 from jobs.settings import ApiSettings
-from service.client import GenerationFailed, generate_files
+from service.client import GenerationFailedError, generate_files
 from tests.redis_servers import seconds
 from tests.service.conftest import running_api
 from tests.service.stand_in_worker import StandInWorker
@@ -106,7 +106,7 @@ async def test_the_command_line_client_sends_its_key(locked: httpx.AsyncClient, 
     console = Console(file=io.StringIO())
     await asyncio.to_thread(generate_files, str(locked.base_url), request, tmp_path, console, "first-key")
     assert (tmp_path / "7.png").stat().st_size > 0
-    with pytest.raises(GenerationFailed, match="Bearer"):
+    with pytest.raises(GenerationFailedError, match="Bearer"):
         await asyncio.to_thread(generate_files, str(locked.base_url), request, tmp_path, console)
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from service.client import GenerationFailed, generate_files
+from service.client import GenerationFailedError, generate_files
 
 pytestmark = pytest.mark.usefixtures("worker")
 
@@ -25,5 +25,5 @@ async def test_files_are_named_by_seed_and_seeds_printed(api: httpx.AsyncClient,
 
 async def test_a_problem_is_told_in_its_own_words(api: httpx.AsyncClient, tmp_path: Path) -> None:
     request = {"prompt": "a cat", "num_images": 65, "format": "png"}
-    with pytest.raises(GenerationFailed, match=r"num_images: .* 64"):
+    with pytest.raises(GenerationFailedError, match=r"num_images: .* 64"):
         await asyncio.to_thread(generate_files, str(api.base_url), request, tmp_path, Console(file=io.StringIO()))

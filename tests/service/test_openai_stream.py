@@ -11,8 +11,8 @@ import openai
 import pytest
 from PIL import Image
 
-from jobs.models import Preview, PreviewWish
-from service.openai_stream import partial_steps
+from jobs.models import Preview, PreviewSubscription
+from service.openai.stream import partial_steps
 from tests.service.stand_in_worker import FAILING_PROMPT, StandInWorker
 from tests.service.test_job_stream import collect, paused, read_events
 from tests.service.test_jobs import start
@@ -26,16 +26,16 @@ async def client(api: httpx.AsyncClient, worker: StandInWorker) -> AsyncIterator
 
 
 @pytest.fixture
-async def wishes(worker: StandInWorker) -> AsyncIterator[list[PreviewWish]]:
+async def subscriptions(worker: StandInWorker) -> AsyncIterator[list[PreviewSubscription]]:
     """The wishes for previews that workers hear."""
-    heard: list[PreviewWish] = []
+    heard: list[PreviewSubscription] = []
 
     async def listen() -> None:
-        async for wish in worker.queue.preview_wishes():
-            heard.append(wish)
+        async for subscription in worker.queue.preview_subscriptions():
+            heard.append(subscription)
 
     listening = asyncio.create_task(listen())
-    channel = worker.queue._keys.preview_wishes
+    channel = worker.queue._keys.preview_subscriptions
     await wait_until(lambda: _subscribed(worker, channel))
     yield heard
     listening.cancel()
@@ -45,10 +45,10 @@ async def _subscribed(worker: StandInWorker, channel: str) -> bool:
     return bool((await worker.queue._redis.pubsub_numsub(channel))[0][1])
 
 
-def _preview(wish: PreviewWish, index: int, step: int) -> Preview:
+def _preview(subscription: PreviewSubscription, index: int, step: int) -> Preview:
     common = {"seed": 7 + index, "steps": 4, "width": 32, "height": 32, "format": "jpeg"}
     b64 = base64.b64encode(f"{index}/{step}".encode()).decode()
-    return Preview.model_validate({**common, "job_id": wish.job_id, "index": index, "step": step, "b64": b64})
+    return Preview.model_validate({**common, "job_id": subscription.job_id, "index": index, "step": step, "b64": b64})
 
 
 async def events(client: openai.AsyncOpenAI, **body: Any) -> list[Any]:
@@ -75,14 +75,14 @@ async def test_each_finished_image_is_an_event(client: openai.AsyncOpenAI) -> No
 
 
 async def test_partial_images_come_in_between(
-    client: openai.AsyncOpenAI, worker: StandInWorker, wishes: list[PreviewWish], api: httpx.AsyncClient
+    client: openai.AsyncOpenAI, worker: StandInWorker, subscriptions: list[PreviewSubscription], api: httpx.AsyncClient
 ) -> None:
     await paused(worker)
     streaming = asyncio.create_task(events(client, n=2, partial_images=2, extra_body={"seed": 7}))
-    await wait_until(lambda: wishes)
+    await wait_until(lambda: subscriptions)
     for step in (1, 2, 3):
         for index in (0, 1):
-            await worker.queue.publish_preview(_preview(wishes[0], index, step), wishes[0].channel)
+            await worker.queue.publish_preview(_preview(subscriptions[0], index, step), subscriptions[0].channel)
     worker.paused = False
     told = await streaming
     partial = [event for event in told if event.type == "image_generation.partial_image"]
@@ -92,10 +92,12 @@ async def test_partial_images_come_in_between(
     assert "fourstep_time_to_first_preview_seconds_count 1.0" in (await api.get("/metrics")).text
 
 
-async def test_who_wants_no_parts_wishes_none(client: openai.AsyncOpenAI, wishes: list[PreviewWish]) -> None:
+async def test_who_wants_no_parts_wishes_none(
+    client: openai.AsyncOpenAI, subscriptions: list[PreviewSubscription]
+) -> None:
     await events(client)
     await client.images.generate(prompt="a cat")
-    assert wishes == []
+    assert subscriptions == []
 
 
 async def test_what_is_refused_is_refused_before_the_stream(client: openai.AsyncOpenAI) -> None:
@@ -132,15 +134,15 @@ async def test_a_stream_sent_again_is_carried_out_once(client: openai.AsyncOpenA
 
 
 async def test_a_jobs_events_hold_its_previews(
-    api: httpx.AsyncClient, worker: StandInWorker, wishes: list[PreviewWish]
+    api: httpx.AsyncClient, worker: StandInWorker, subscriptions: list[PreviewSubscription]
 ) -> None:
     await paused(worker)
     location = await start(api, 2)
     told: list[Any] = []
     reading = asyncio.create_task(collect(read_events(api, location), told))
-    await wait_until(lambda: wishes and told)
-    preview = _preview(wishes[0], 1, 2)
-    await worker.queue.publish_preview(preview, wishes[0].channel)
+    await wait_until(lambda: subscriptions and told)
+    preview = _preview(subscriptions[0], 1, 2)
+    await worker.queue.publish_preview(preview, subscriptions[0].channel)
     await wait_until(lambda: len(told) == 2)
     worker.paused = False
     await outcome(reading)

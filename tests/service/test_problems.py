@@ -6,7 +6,7 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from jobs.queue import Claim, TaskQueue
+from jobs.queue.task_queue import Claim, TaskQueue
 from jobs.settings import ApiSettings
 from tests.samples import MODEL, sample_card
 from tests.service.conftest import running_api
@@ -212,7 +212,7 @@ async def test_a_lost_event_only_delays_the_answer(api: httpx.AsyncClient, worke
     taken: list[Claim] = []
 
     async def taken_over() -> list[Claim]:
-        return taken.extend(await worker.queue.take_over("other", idle_s=0.001, count=1)) or taken
+        return taken.extend(await worker.queue.reclaim("other", idle_s=0.001, count=1)) or taken
 
     await wait_until(taken_over)
     await worker._settle(taken[0])

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from jobs.connection import open_redis
+from jobs.queue.connection import open_redis
 from jobs.settings import ApiSettings
 from tests import redis_servers
 from tests.service.conftest import running_api

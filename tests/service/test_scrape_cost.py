@@ -4,7 +4,7 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from jobs.queue import TaskQueue
+from jobs.queue.task_queue import TaskQueue
 from tests.samples import MODEL, sample_tasks
 from tests.service.stand_in_worker import StandInWorker
 

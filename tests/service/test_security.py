@@ -22,9 +22,10 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from jobs import commands
-from jobs.queue import TaskQueue
+from jobs.queue.task_queue import TaskQueue
 from jobs.settings import ApiSettings
-from service import client, request_head
+from service import client
+from service.middleware import request_head
 from tests.samples import MODEL, sample_card, sample_tasks
 from tests.service.conftest import running_api
 from tests.service.stand_in_worker import FAILING_PROMPT, StandInWorker
@@ -227,7 +228,7 @@ def test_an_answer_that_explodes_is_not_read(
     monkeypatch.setattr(client, "MAX_IMAGE_BYTES", 2**20)
     with (
         server_answering(body, headers) as url,
-        pytest.raises(client.GenerationFailed, match=reason),
+        pytest.raises(client.GenerationFailedError, match=reason),
     ):
         client.generate_files(url, {"prompt": "a cat", "format": "png"}, tmp_path / "out", Console(file=io.StringIO()))
     assert not (tmp_path / "out").exists()

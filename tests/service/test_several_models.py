@@ -24,7 +24,7 @@ async def serving(redis: Redis, model: str) -> AsyncIterator[StandInWorker]:
     yield stand_in
     stand_in.stopped = True
     await running
-    await stand_in.queue.retire(f"stand-in-{model}")
+    await stand_in.queue.deregister(f"stand-in-{model}")
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests import tiny_pipelines
-from worker.engine import Engine
+from worker.engine.engine import Engine
 from worker.model_folder import ServedModel, load
 
 

@@ -9,10 +9,10 @@ import threading
 from typing import Any
 
 from worker import process
-from worker.device_thread import DeviceThread
-from worker.engine import Engine
+from worker.engine.device_thread import DeviceThread
+from worker.engine.engine import Engine
+from worker.engine.row import Outcome
 from worker.main import main
-from worker.row import Outcome
 
 IMAGES = 4
 

@@ -9,19 +9,19 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
-from jobs.keys import ModelKeys
 from jobs.metrics import WorkerMetrics
 from jobs.models import ImageTask, JobState, ModelCard
-from jobs.queue import Claim, TaskQueue
+from jobs.queue.keys import ModelKeys
+from jobs.queue.task_queue import Claim, TaskQueue
 from jobs.settings import WorkerSettings
 from tests.waiting import outcome, wait_until
 from tests.worker.step_gate import StepGate
 from tests.worker.tasks import image_task
-from worker.device_thread import DeviceThread
-from worker.engine import Engine
-from worker.intake import Intake
+from worker.consumer import Consumer
+from worker.engine.device_thread import DeviceThread
+from worker.engine.engine import Engine
 from worker.model_folder import ServedModel
-from worker.settlement import Settlement
+from worker.results import ResultWriter
 from worker.startup import model_card
 
 LEASE_S = 0.6
@@ -68,10 +68,12 @@ class RunningWorker:
         if not gated:
             self.gate.open()
         metrics = WorkerMetrics(self.registry)
-        settlement = Settlement(self.queue, self.card, metrics, ttl_s=600, embed_recipe=True)
-        self.intake = Intake(self.queue, worker_id, self.card, self.device, self.engine, settlement, metrics, lease_s)
+        result_writer = ResultWriter(self.queue, self.card, metrics, ttl_s=600, embed_recipe=True)
+        self.consumer = Consumer(
+            self.queue, worker_id, self.card, self.device, self.engine, result_writer, metrics, lease_s
+        )
         self.stop = asyncio.Event()
-        self.done = asyncio.create_task(self.intake.run(self.stop))
+        self.done = asyncio.create_task(self.consumer.run(self.stop))
 
     def count(self, name: str, **labels: str) -> float:
         return self.registry.get_sample_value(name, labels) or 0.0
@@ -84,14 +86,14 @@ class RunningWorker:
         await outcome(self.done)
 
     def _record_what_is_taken_over(self) -> None:
-        take_over = self.queue.take_over
+        reclaim = self.queue.reclaim
 
         async def recorded(worker_id: str, idle_s: float, count: int) -> list[Claim]:
-            claims = await take_over(worker_id, idle_s, count)
+            claims = await reclaim(worker_id, idle_s, count)
             self.taken_over += claims
             return claims
 
-        self.queue.take_over = recorded  # type: ignore[method-assign]
+        self.queue.reclaim = recorded  # type: ignore[method-assign]
 
 
 @asynccontextmanager

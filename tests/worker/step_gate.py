@@ -4,8 +4,8 @@ import math
 import threading
 
 from tests.waiting import wait_until
-from worker.engine import Engine
-from worker.row import Outcome
+from worker.engine.engine import Engine
+from worker.engine.row import Outcome
 
 
 class StepGate:

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from jobs.models import ImageTask
-from worker.engine import Engine
-from worker.row import Failure, Picture
+from worker.engine.engine import Engine
+from worker.engine.row import Failure, Picture
 
 
 def image_task(prompt: str = "a red cat", seed: int = 0, **changes: Any) -> ImageTask:

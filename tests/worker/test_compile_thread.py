@@ -15,11 +15,11 @@ from torch._dynamo.utils import counters
 from tests import tiny_pipelines
 from tests.worker.tasks import image_task, pictures
 from tests.worker.test_step_graphs import RecordedGraphs
-from worker.compile_thread import CompileThread
-from worker.device_thread import DeviceThread
-from worker.engine import Engine
+from worker.engine.compile_thread import CompileThread
+from worker.engine.device_thread import DeviceThread
+from worker.engine.engine import Engine
+from worker.engine.row import Outcome, Picture
 from worker.model_folder import ServedModel, served
-from worker.row import Outcome, Picture
 
 WAIT_S = 500
 

@@ -14,11 +14,11 @@ from jobs.models import DiverseSet, ImageTask
 from tests import tiny_pipelines
 from tests.worker.tasks import image_task, pictures, run
 from tests.worker.test_strict import _random_task
-from worker.batch_stages import Measured
-from worker.diverse_set import farthest_apart
-from worker.engine import Engine
+from worker.engine.diverse_set import farthest_apart
+from worker.engine.engine import Engine
+from worker.engine.model_runner import Measured
+from worker.engine.row import Failure, FinishedSet
 from worker.model_folder import ServedModel, served
-from worker.row import Failure, FinishedSet
 
 
 def set_task(images: int, candidates: int, **changes: object) -> ImageTask:
@@ -77,13 +77,13 @@ def test_all_candidates_take_one_step_and_only_the_chosen_the_rest(tiny_model: S
 def test_the_chosen_are_those_foreseen_farthest_apart(tiny_model: ServedModel) -> None:
     """Worked out again from single rows."""
     engine = Engine(tiny_model, max_batch=1)
-    foreseen = []
+    pred_x0 = []
     for seed in range(8):
         engine.add({"it": image_task(seed=seed)})
         engine.step()
-        foreseen.append(engine._rows["it"].foreseen)
+        pred_x0.append(engine._rows["it"].pred_x0)
         engine.withdraw(["it"])
-    cells = torch.stack(foreseen).unflatten(-2, (8, 2)).unflatten(-1, (8, 2)).mean((-3, -1)).flatten(1)
+    cells = torch.stack(pred_x0).unflatten(-2, (8, 2)).unflatten(-1, (8, 2)).mean((-3, -1)).flatten(1)
     cells = cells - cells.mean(1, keepdim=True)
     expected = farthest_apart(torch.nn.functional.normalize(cells, dim=1), 3)
     made = finished_set(Engine(tiny_model, 4), set_task(3, 8))
@@ -149,7 +149,7 @@ def test_a_set_that_has_begun_is_not_handed_back_and_not_expired(
     engine.step()
     engine.add({"waiting": set_task(2, 6, created=1)})
     assert engine.withdraw_unstarted() == ["waiting"]
-    monkeypatch.setattr("worker.engine.time", SimpleNamespace(time=lambda: deadline + 1))
+    monkeypatch.setattr("worker.engine.engine.time", SimpleNamespace(time=lambda: deadline + 1))
     outcomes = []
     while engine.busy:
         outcomes += engine.step()

@@ -11,13 +11,13 @@ import torch
 
 from tests import tiny_pipelines
 from tests.worker.tasks import image_task, pictures, run
-from worker.batch_stages import Measured
-from worker.engine import Engine
+from worker.engine.engine import Engine
+from worker.engine.model_runner import Measured
+from worker.engine.row import Failure, Picture
+from worker.families.prompt_embeddings import PromptEmbedding
 from worker.generate import generate
 from worker.model_folder import ServedModel, served
-from worker.prompt_embeddings import PromptEmbedding
-from worker.row import Failure, Picture
-from worker.sampler import flow_euler
+from worker.sampling.step_table import flow_euler
 
 PROMPTS = ["a red cat", "sad big dog", "sun", "heart", "small blue face", "", "green", "a smiling sun"]
 
@@ -101,7 +101,7 @@ def test_prompts_are_encoded_along_where_that_costs_little(
         return encode(prompts)
 
     clock = SimpleNamespace(time=time.time, perf_counter=lambda: seconds)
-    monkeypatch.setattr("worker.batch_stages.time", clock)
+    monkeypatch.setattr("worker.engine.model_runner.time", clock)
     monkeypatch.setattr(tiny_model.network, "encode", slow)
     engine = Engine(tiny_model, max_batch=8)
     engine.warm_up()
@@ -165,7 +165,7 @@ def test_a_row_that_has_begun_is_finished_after_its_deadline(engine: Engine, mon
     deadline = time.time() + 3600
     engine.add({"begun": image_task(deadline=deadline)})
     engine.step()
-    monkeypatch.setattr("worker.engine.time", SimpleNamespace(time=lambda: deadline + 1))
+    monkeypatch.setattr("worker.engine.engine.time", SimpleNamespace(time=lambda: deadline + 1))
     outcomes = [outcome for _ in range(3) for outcome in engine.step()]
     assert isinstance(outcomes[0], Picture)
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from tests.worker.tasks import image_task, pictures, run
-from worker.batch_stages import Measured
-from worker.engine import Engine
+from worker.engine.engine import Engine
+from worker.engine.model_runner import Measured
+from worker.engine.row import Failure, Picture
+from worker.families.prompt_embeddings import PromptEmbedding
 from worker.model_folder import ServedModel
-from worker.prompt_embeddings import PromptEmbedding
-from worker.row import Failure, Picture
 
 
 @contextmanager
@@ -167,7 +167,7 @@ def test_warm_up_measures_every_batch_size(tiny_model: ServedModel, monkeypatch:
     """By a clock whose seconds become longer each time it is read."""
     readings = accumulate(count(1))
     monkeypatch.setattr(
-        "worker.batch_stages.time", SimpleNamespace(time=lambda: 0.0, perf_counter=lambda: float(next(readings)))
+        "worker.engine.model_runner.time", SimpleNamespace(time=lambda: 0.0, perf_counter=lambda: float(next(readings)))
     )
     engine = Engine(tiny_model, max_batch=4)
     assert {seconds for times in engine.step_times.values() for seconds in times.values()} == {0.001}

@@ -5,7 +5,7 @@ from diffusers.models.activations import GELU
 from torch.nn import functional as F
 
 from tests import tiny_pipelines
-from worker.fast_gelu import fast_gelu
+from worker.device.fast_gelu import fast_gelu
 from worker.model_folder import served
 
 

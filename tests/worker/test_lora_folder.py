@@ -11,8 +11,8 @@ import torch
 from peft import LoraConfig, get_peft_model_state_dict
 
 from tests import tiny_pipelines, tiny_sdxl_pipelines
-from worker.engine import Engine
-from worker.folder_refused import FolderRefused
+from worker.engine.engine import Engine
+from worker.folder_refused import FolderRefusedError
 from worker.generate import generate
 from worker.model_folder import load, served
 from worker.weights_hash import weights_sha256
@@ -87,12 +87,12 @@ def _edited(**changes: object) -> Any:
 def test_a_lora_without_its_base_is_refused(spoil: Any, field: str, bases: dict[str, Path], tmp_path: Path) -> None:
     folder = _lora_folder("sd3", tmp_path / "lora", bases["sd3"])
     spoil(folder)
-    with pytest.raises(FolderRefused, match=f"^{field}: "):
+    with pytest.raises(FolderRefusedError, match=f"^{field}: "):
         load(str(folder))
 
 
 def test_a_lora_of_another_model_is_refused(bases: dict[str, Path], tmp_path: Path) -> None:
     folder = _lora_folder("sdxl", tmp_path / "lora", bases["sdxl"])
     tiny_pipelines.contract(base=str(bases["sd3"])).save(folder)
-    with pytest.raises(FolderRefused, match=r"^pytorch_lora_weights.safetensors: "):
+    with pytest.raises(FolderRefusedError, match=r"^pytorch_lora_weights.safetensors: "):
         load(str(folder))

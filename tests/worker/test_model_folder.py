@@ -11,7 +11,7 @@ import torch
 
 from jobs.sampling_contract import FILE_NAME
 from tests import tiny_pipelines
-from worker.folder_refused import FolderRefused
+from worker.folder_refused import FolderRefusedError
 from worker.model_folder import device_and_dtype, load
 from worker.weights_hash import weights_sha256
 
@@ -83,17 +83,17 @@ def test_a_folder_that_does_not_fit_is_refused_by_field(
     folder: Path, spoil: Callable[[Path], None], field: str
 ) -> None:
     spoil(folder)
-    with pytest.raises(FolderRefused, match=rf"\b{field}\b"):
+    with pytest.raises(FolderRefusedError, match=rf"\b{field}\b"):
         load(str(folder))
 
 
 def test_several_models_are_several_workers(tiny_folder: Path) -> None:
-    with pytest.raises(FolderRefused, match=r"^model: a worker serves one model"):
+    with pytest.raises(FolderRefusedError, match=r"^model: a worker serves one model"):
         load(f"{tiny_folder},{tiny_folder}")
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FolderRefused, match=r"^model: .*nowhere"):
+    with pytest.raises(FolderRefusedError, match=r"^model: .*nowhere"):
         load(str(tmp_path / "nowhere"))
 
 
@@ -102,7 +102,7 @@ def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     [("cpu", "float16", "dtype"), ("gpu", "auto", "device")],
 )
 def test_a_device_or_dtype_that_is_not_served_is_refused(device: str, dtype: str, field: str) -> None:
-    with pytest.raises(FolderRefused, match=f"^{field}: "):
+    with pytest.raises(FolderRefusedError, match=f"^{field}: "):
         device_and_dtype(device, dtype)
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from worker.plan import PATIENCE_S, Candidate, batch_size, bucket_for, buckets, every_size, plan
+from worker.engine.scheduler import PATIENCE_S, Candidate, batch_size, bucket_for, buckets, every_size, schedule
 
 SIZES = [(64, 64), (64, 96), (96, 64)]
 STEPS = 4
@@ -54,7 +54,7 @@ def row(key: str, job: str | None = None, **changes: object) -> Candidate:
 @of_any_queue
 @given(candidates(), measured())
 def test_a_step_is_one_batch_of_one_size_that_fits_its_bucket(rows: list[Candidate], measured: dict) -> None:
-    keys = plan(rows, measured)
+    keys = schedule(rows, measured)
     chosen = [row for row in rows if row.key in keys]
     assert len(keys) == len(set(keys)) == len(chosen)
     assert bool(keys) == bool(rows)
@@ -67,7 +67,7 @@ def test_a_step_is_one_batch_of_one_size_that_fits_its_bucket(rows: list[Candida
 @of_any_queue
 @given(candidates(), measured())
 def test_no_place_of_a_batch_is_empty_while_a_row_fits(rows: list[Candidate], measured: dict) -> None:
-    keys = plan(rows, measured)
+    keys = schedule(rows, measured)
     chosen = [row for row in rows if row.key in keys]
     if not chosen:
         return
@@ -81,7 +81,7 @@ def test_no_place_of_a_batch_is_empty_while_a_row_fits(rows: list[Candidate], me
 @of_any_queue
 @given(candidates(), measured())
 def test_the_order_in_the_list_does_not_matter(rows: list[Candidate], measured: dict) -> None:
-    assert plan(rows, measured) == plan(rows[::-1], measured)
+    assert schedule(rows, measured) == schedule(rows[::-1], measured)
 
 
 @pytest.mark.slow
@@ -90,7 +90,7 @@ def test_the_order_in_the_list_does_not_matter(rows: list[Candidate], measured: 
 def test_every_row_gets_its_steps_and_none_more(rows: list[Candidate], measured: dict) -> None:
     left = {row.key: row for row in rows}
     for _ in range(sum(row.steps_left for row in rows)):
-        for key in plan(list(left.values()), measured):
+        for key in schedule(list(left.values()), measured):
             left[key] = replace(left[key], steps_left=left[key].steps_left - 1)
             if not left[key].steps_left:
                 del left[key]
@@ -108,7 +108,7 @@ def test_among_equal_jobs_the_earliest_deadline_goes_first(
         patience = row.created + PATIENCE_S
         return patience if row.deadline is None else min(row.deadline, patience)
 
-    chosen = plan(rows, measured)
+    chosen = schedule(rows, measured)
     latest = max(deadline(row) for row in rows if row.key in chosen)
     assert all(deadline(row) >= latest - 1e-6 for row in rows if row.key not in chosen)
 
@@ -124,7 +124,7 @@ def test_nothing_starves_under_a_flood_of_urgent_rows(rows: list[Candidate], mea
     flood = [row(f"late {n}", created=late, deadline=late, size=SIZES[n % 3]) for n in range(rate)]
     left = {row.key: row for row in rows}
     for _ in range(sum(row.steps_left for row in rows)):
-        run = [key for key in plan([*left.values(), *flood], measured) if key in left]
+        run = [key for key in schedule([*left.values(), *flood], measured) if key in left]
         if not left:
             break
         assert run, "only rows that came much later ran"
@@ -141,32 +141,32 @@ def test_a_single_does_not_wait_for_a_large_call(step: dict[int, float], images:
     """It has its four steps among the next few, even when the large call is half done."""
     large = [row(f"{n:02}", "large") for n in range(images)]
     for _ in range(10):
-        done = set(plan(large, step_times(step)))
+        done = set(schedule(large, step_times(step)))
         large = [replace(r, steps_left=r.steps_left - 1) if r.key in done else r for r in large]
         large = [r for r in large if r.steps_left]
     single = row("single", created=1.0)
     for _ in range(STEPS):
-        assert "single" in plan([*large, single], step_times(step))
+        assert "single" in schedule([*large, single], step_times(step))
         single = replace(single, steps_left=single.steps_left - 1)
 
 
 def test_a_large_call_that_waited_for_long_is_not_passed_any_more() -> None:
     large = [row(f"{n:02}", "large") for n in range(8)]
     waited = 8 * STEPS * COMPUTE_BOUND[1] + 1
-    assert plan([*large, row("single", created=1.0)], step_times(COMPUTE_BOUND)) == ["single"]
-    assert plan([*large, row("single", created=waited)], step_times(COMPUTE_BOUND)) == ["00"]
+    assert schedule([*large, row("single", created=1.0)], step_times(COMPUTE_BOUND)) == ["single"]
+    assert schedule([*large, row("single", created=waited)], step_times(COMPUTE_BOUND)) == ["00"]
 
 
 def test_rows_join_at_once_where_a_larger_batch_costs_nothing() -> None:
     rows = [row(str(n), created=n, steps_left=1 + n % 4) for n in range(8)]
     for count in range(1, 9):
-        assert len(plan(rows[:count], step_times(LAUNCH_BOUND))) == count
+        assert len(schedule(rows[:count], step_times(LAUNCH_BOUND))) == count
 
 
 def test_rows_go_one_by_one_where_a_larger_batch_gains_nothing() -> None:
     rows = [row(str(n), created=n) for n in range(40)]
     for count in range(1, 41):
-        assert plan(rows[:count], step_times(COMPUTE_BOUND)) == ["0"]
+        assert schedule(rows[:count], step_times(COMPUTE_BOUND)) == ["0"]
 
 
 def test_a_batch_size_that_is_slow_is_avoided() -> None:
@@ -185,7 +185,7 @@ def test_rows_of_a_call_end_together_when_one_would_trail_behind() -> None:
     rows = {f"{n}": row(f"{n}", "call") for n in range(9)}
     steps = 0
     while rows:
-        for key in plan(list(rows.values()), step_times(LAUNCH_BOUND)):
+        for key in schedule(list(rows.values()), step_times(LAUNCH_BOUND)):
             rows[key] = replace(rows[key], steps_left=rows[key].steps_left - 1)
             if not rows[key].steps_left:
                 del rows[key]
@@ -196,8 +196,8 @@ def test_rows_of_a_call_end_together_when_one_would_trail_behind() -> None:
 def test_strict_rows_wait_for_no_larger_batch_than_their_own_and_share_it() -> None:
     strict = [row(f"strict {n}", created=n, strict=True) for n in range(3)]
     fast = [row(f"fast {n}", created=n + 10) for n in range(9)]
-    assert sorted(plan([*strict, *fast], step_times(COMPUTE_BOUND))) == sorted(r.key for r in [*strict, *fast[:5]])
-    assert plan([replace(fast[0], created=-1), *strict], step_times(COMPUTE_BOUND)) == ["fast 0"]
+    assert sorted(schedule([*strict, *fast], step_times(COMPUTE_BOUND))) == sorted(r.key for r in [*strict, *fast[:5]])
+    assert schedule([replace(fast[0], created=-1), *strict], step_times(COMPUTE_BOUND)) == ["fast 0"]
 
 
 @of_any_queue
@@ -223,15 +223,15 @@ def test_batch_sizes_between_measured_ones_cost_what_lies_between() -> None:
 def test_behind_a_full_window_throughput_counts() -> None:
     """Two jobs are in sight: the smaller goes first alone, unless the queue behind them is long."""
     rows = [row("single"), *(row(f"{n:02}", "large", created=-1) for n in range(16))]
-    assert plan(rows, step_times(MIXED)) == ["single"]
-    assert len(plan(rows, step_times(MIXED), crowded=True)) == 8
+    assert schedule(rows, step_times(MIXED)) == ["single"]
+    assert len(schedule(rows, step_times(MIXED), backlogged=True)) == 8
 
 
 def test_a_backlog_is_worked_off_in_the_batches_that_make_the_most_images() -> None:
     """Four rows cost 3% more each than eight: worth it for those few that wait, but not in a backlog."""
     nearly_flat = {1: 1.0, 2: 1.5, 4: 2.2, 8: 4.27}
     rows = [row(str(n), created=n) for n in range(9)]
-    assert len(plan(rows[:8], step_times(nearly_flat))) == 4
-    assert len(plan(rows, step_times(nearly_flat))) == 8
-    assert len(plan(rows[:8], step_times(nearly_flat), crowded=True)) == 8
-    assert len(plan(rows[:5], step_times({1: 1.0, 2: 1.5, 4: 2.2, 8: 3.6}), crowded=True)) == 4
+    assert len(schedule(rows[:8], step_times(nearly_flat))) == 4
+    assert len(schedule(rows, step_times(nearly_flat))) == 8
+    assert len(schedule(rows[:8], step_times(nearly_flat), backlogged=True)) == 8
+    assert len(schedule(rows[:5], step_times({1: 1.0, 2: 1.5, 4: 2.2, 8: 3.6}), backlogged=True)) == 4

@@ -12,17 +12,17 @@ import torch
 from PIL import Image
 from redis.asyncio import Redis
 
-from jobs.models import Preview, PreviewWish
+from jobs.models import Preview, PreviewSubscription
 from tests.waiting import wait_until
 from tests.worker.running_worker import RunningWorker, job, running, settled
 from tests.worker.tasks import image_task, pictures
 from tests.worker.test_diverse_set import set_task
 from worker import previews
-from worker.engine import Engine
+from worker.engine.engine import Engine
+from worker.engine.preview_images import decode_previews
+from worker.engine.row import FinishedSet, PreviewImage, Row
 from worker.model_folder import ServedModel
 from worker.pixels import to_uint8
-from worker.row import FinishedSet, Row, Sketch
-from worker.sketching import sketches
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def _counted_decodes(model: ServedModel) -> Iterator[list[torch.Size]]:
 
 def test_without_a_listener_nothing_is_decoded_but_the_image(tiny_model: ServedModel) -> None:
     engine = Engine(tiny_model, max_batch=4)
-    shown: list[list[Sketch]] = []
+    shown: list[list[PreviewImage]] = []
     engine.show, engine.watched = shown.append, {"somebody else's": {"channel"}}
     with _counted_decodes(tiny_model) as decoded:
         pictures(engine, [image_task(seed=1), image_task(seed=2)])
@@ -53,7 +53,7 @@ def test_without_a_listener_nothing_is_decoded_but_the_image(tiny_model: ServedM
 
 def test_a_watched_job_is_shown_after_every_step_but_the_last(tiny_model: ServedModel) -> None:
     engine = Engine(tiny_model, max_batch=4)
-    shown: list[Sketch] = []
+    shown: list[PreviewImage] = []
     engine.show, engine.watched = shown.extend, {"watched": {"channel"}}
     engine.add({"it": image_task(seed=3, index=5, job_id="watched"), "other": image_task(seed=4)})
     outcomes = []
@@ -61,9 +61,9 @@ def test_a_watched_job_is_shown_after_every_step_but_the_last(tiny_model: Served
         before = len(shown)
         outcomes += engine.step()
         for sketch in shown[before:]:
-            foreseen = engine._rows["it"].foreseen
-            assert foreseen is not None
-            expected = to_uint8(tiny_model.network.decode(foreseen[None]))[0].numpy()
+            pred_x0 = engine._rows["it"].pred_x0
+            assert pred_x0 is not None
+            expected = to_uint8(tiny_model.network.decode(pred_x0[None]))[0].numpy()
             assert np.abs(sketch.pixels.astype(int) - expected).max() <= 1
     assert [(sketch.job_id, sketch.index, sketch.seed, sketch.step, sketch.steps) for sketch in shown] == [
         ("watched", 5, 3, step, 4) for step in (1, 2, 3)
@@ -75,7 +75,7 @@ def test_a_watched_job_is_shown_after_every_step_but_the_last(tiny_model: Served
 
 def test_a_set_is_shown_once_its_images_are_chosen(tiny_model: ServedModel) -> None:
     engine = Engine(tiny_model, max_batch=4)
-    shown: list[Sketch] = []
+    shown: list[PreviewImage] = []
     engine.show, engine.watched = shown.extend, {"watched"}
     engine.add({"set": set_task(3, 9, job_id="watched")})
     outcomes = []
@@ -91,7 +91,7 @@ def test_a_set_is_shown_once_its_images_are_chosen(tiny_model: ServedModel) -> N
 def test_previews_that_cannot_be_made_harm_no_image(tiny_model: ServedModel) -> None:
     engine = Engine(tiny_model, max_batch=4)
 
-    def broken(shown: list[Sketch]) -> None:
+    def broken(shown: list[PreviewImage]) -> None:
         raise RuntimeError("out of memory, say")
 
     engine.show, engine.watched = broken, {"job"}
@@ -107,8 +107,8 @@ def test_large_images_are_shown_small() -> None:
 
     rows = [Row(str(seed), image_task(seed=seed, height=1024, width=768), step=1) for seed in range(3)]
     for row in rows:
-        row.foreseen = torch.zeros(16, 128, 96)
-    made = sketches(rows, 4, decode, most=2)
+        row.pred_x0 = torch.zeros(16, 128, 96)
+    made = decode_previews(rows, 4, decode, most=2)
     assert shapes == [(2, 16, 32, 24)]
     assert [sketch.pixels.shape for sketch in made] == [(256, 192, 3)] * 2
     assert [row.shown_step for row in rows] == [1, 1, 0]
@@ -119,7 +119,7 @@ async def test_wishes_bring_previews_and_end(
     redis: Redis, tiny_model: ServedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(previews, "WISH_S", 3600.0)
-    wish = PreviewWish(job_id="job", channel="fourstep:previews:me")
+    subscription = PreviewSubscription(job_id="job", channel="fourstep:previews:me")
     heard: list[Preview] = []
 
     async def listen() -> None:
@@ -133,25 +133,25 @@ async def test_wishes_bring_previews_and_end(
     async with running(redis, tiny_model) as worker:
         await worker.queue.admit(job(2, "unwatched"), 100, 600)
         await settled(worker.queue, "unwatched")
-        await _wished(worker, wish)
+        await _wished(worker, subscription)
         await worker.queue.admit(job(2), 100, 600)
         await wait_until(lambda: len(heard) >= 6)
         assert {preview.job_id for preview in heard} == {"job"}
         assert [(preview.index, preview.step) for preview in heard] == [(i, s) for s in (1, 2, 3) for i in (0, 1)]
         await settled(worker.queue, "job")
         monkeypatch.setattr(previews, "WISH_S", 0.01)
-        await worker.queue.wish_previews(wish)
-        await wait_until(lambda: not worker.engine.watched)
+        await worker.queue.subscribe_to_previews(subscription)
+        await wait_until(lambda: not worker.engine.engine.watched)
     listening.cancel()
     picture = Image.open(io.BytesIO(base64.b64decode(heard[0].b64)))
     assert (picture.format, picture.size) == ("JPEG", (64, 64))
 
 
-async def _wished(worker: RunningWorker, wish: PreviewWish) -> None:
-    """Repeat `wish`, as whoever looks does, until the worker heeds it."""
+async def _wished(worker: RunningWorker, subscription: PreviewSubscription) -> None:
+    """Repeat `subscription`, as whoever looks does, until the worker heeds it."""
 
     async def heeded() -> bool:
-        await worker.queue.wish_previews(wish)
-        return bool(worker.engine.watched)
+        await worker.queue.subscribe_to_previews(subscription)
+        return bool(worker.engine.engine.watched)
 
     await wait_until(heeded)

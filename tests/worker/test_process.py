@@ -16,17 +16,17 @@ import pytest
 from PIL import Image
 from redis.asyncio import Redis
 
-from jobs.queue import TaskQueue
+from jobs.queue.task_queue import TaskQueue
 from jobs.settings import WorkerSettings
 from tests import tiny_pipelines, tiny_sdxl_pipelines
 from tests.waiting import outcome, wait_until
 from tests.worker import held_worker
 from tests.worker.tasks import image_task
 from worker import process as worker_process
-from worker.engine import Engine
+from worker.engine.engine import Engine
 from worker.generate import generate
 from worker.model_folder import ServedModel, load
-from worker.start_failed import StartFailed
+from worker.start_failed import StartFailedError
 
 
 async def _start(*module: str, **settings: object) -> Process:
@@ -135,6 +135,6 @@ async def test_what_keeps_a_worker_from_starting_is_one_line(
     if settings.get("model") == "spoilt":
         settings = settings | {"model": str(tiny_pipelines.save(tmp_path, family="sdxl"))}
     monkeypatch.setattr(worker_process, "SWITCH_INTERVAL_S", sys.getswitchinterval())
-    with pytest.raises(StartFailed, match=reason) as caught:
+    with pytest.raises(StartFailedError, match=reason) as caught:
         await worker_process.run(WorkerSettings(metrics_port=0, **settings), "redis://127.0.0.1:1/0")
     assert len(str(caught.value).splitlines()) == 1

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from worker.prompt_embeddings import PromptEmbedding, PromptEmbeddings
+from worker.families.prompt_embeddings import PromptEmbedding, PromptEmbeddings
 
 
 class CountingEncoder:

@@ -7,10 +7,11 @@ import torch
 from diffusers import DDIMScheduler
 
 from tests import tiny_pipelines
-from worker import noise, sampler
+from worker.families.prompt_embeddings import stacked
 from worker.model_folder import ServedModel
-from worker.prompt_embeddings import stacked
-from worker.sampler import StepTable
+from worker.sampling import noise
+from worker.sampling import step_table as sampler
+from worker.sampling.step_table import StepTable
 
 SIGMAS = [1.0, 0.75, 0.5, 0.25, 0.0]
 PROMPTS = ["a red cat", "sad big dog", "sun"]
@@ -84,9 +85,9 @@ def test_ddim_equals_the_diffusers_scheduler(prediction: str, name: str) -> None
         latents, output = torch.randn(2, 3, 4, 8, 8, generator=generator)
         theirs = scheduler.step(output, timestep, latents)
         index = torch.full((3,), step)
-        following, clean = sampler.step(table, lambda x, t, output=output: output, latents, index)
+        following, pred_x0 = sampler.step(table, lambda x, t, output=output: output, latents, index)
         torch.testing.assert_close(following, theirs.prev_sample, atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(clean, theirs.pred_original_sample, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(pred_x0, theirs.pred_original_sample, atol=1e-5, rtol=1e-5)
 
 
 def test_the_network_is_told_each_rows_timestep() -> None:

@@ -14,11 +14,11 @@ from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, LCMSchedul
 from jobs.sampling_contract import FILE_NAME
 from tests import tiny_sdxl_pipelines
 from tests.worker.tasks import image_task, pictures
-from worker.engine import Engine
-from worker.folder_refused import FolderRefused
+from worker.engine.engine import Engine
+from worker.families.stable_diffusion_xl import StableDiffusionXL
+from worker.folder_refused import FolderRefusedError
 from worker.generate import generate
 from worker.model_folder import load, served
-from worker.stable_diffusion_xl import StableDiffusionXL
 
 PROMPTS = ["a red cat", "sad big dog", "sun"]
 SEEDS = [5, 6, 7]
@@ -190,7 +190,7 @@ def test_a_folder_that_does_not_fit_is_refused_by_field(
     folder: Path, spoil: Callable[[Path], None], field: str
 ) -> None:
     spoil(folder)
-    with pytest.raises(FolderRefused, match=rf"^{field}: "):
+    with pytest.raises(FolderRefusedError, match=rf"^{field}: "):
         load(str(folder))
 
 

@@ -11,15 +11,15 @@ import torch
 from jobs.models import ImageTask
 from tests import tiny_pipelines
 from tests.worker.tasks import image_task, pictures
-from worker import noise
-from worker.batch_stages import Measured
-from worker.cuda_graph import CudaGraphs
-from worker.denoising_step import DenoisingStep, StepInputs, StepOutputs
-from worker.engine import Engine
+from worker.engine.cuda_graphs import CudaGraphs
+from worker.engine.denoising_step import DenoisingStep, StepInputs, StepOutputs
+from worker.engine.engine import Engine
+from worker.engine.model_runner import Measured
+from worker.engine.step_graphs import StepGraphs
+from worker.families.prompt_embeddings import PromptEmbedding
 from worker.model_folder import ServedModel, load, served
-from worker.prompt_embeddings import PromptEmbedding
-from worker.sampler import StepTable
-from worker.step_graphs import StepGraphs
+from worker.sampling import noise
+from worker.sampling.step_table import StepTable
 
 
 class RecordedGraphs:
@@ -48,7 +48,7 @@ class RecordedGraph:
     def replay(self) -> None:
         fresh = self._function()
         self._outputs.latents.copy_(fresh.latents)
-        self._outputs.clean.copy_(fresh.clean)
+        self._outputs.pred_x0.copy_(fresh.pred_x0)
         self._graphs.replayed.append(len(fresh.latents))
 
 
@@ -76,7 +76,7 @@ def test_a_replay_reads_fresh_inputs_and_its_result_outlives_the_next(noisy: boo
     results = [graphs(batch) for batch in batches]
     for batch, result in zip(batches, results, strict=True):
         assert torch.equal(result.latents, _step(batch).latents)
-        assert torch.equal(result.clean, _step(batch).clean)
+        assert torch.equal(result.pred_x0, _step(batch).pred_x0)
     assert recorded.replayed == [1, 4, 2, 4, 1]
 
 
@@ -168,10 +168,10 @@ def test_the_whole_step_and_the_decoder_stay_on_their_device(guidance: float) ->
             meta(rows, 4, 16, 16),
         )
         outputs = step(inputs)
-        assert outputs.latents.device.type == outputs.clean.device.type == "meta"
-        assert outputs.latents.shape == outputs.clean.shape == (rows, 4, 16, 16)
+        assert outputs.latents.device.type == outputs.pred_x0.device.type == "meta"
+        assert outputs.latents.shape == outputs.pred_x0.shape == (rows, 4, 16, 16)
         assert outputs.latents.dtype == torch.float32
-        assert model.network.decode(outputs.clean).shape == (rows, 3, 64, 64)
+        assert model.network.decode(outputs.pred_x0).shape == (rows, 3, 64, 64)
 
 
 def test_the_meta_device_catches_a_step_that_waits() -> None:

@@ -8,12 +8,12 @@ import torch
 
 from jobs.models import ImageTask
 from tests.worker.tasks import image_task, pictures
-from worker import noise
-from worker.engine import Engine
+from worker.engine.engine import Engine
+from worker.engine.scheduler import buckets
+from worker.families.prompt_embeddings import PromptEmbeddings, stacked
 from worker.generate import generate
 from worker.model_folder import ServedModel
-from worker.plan import buckets
-from worker.prompt_embeddings import PromptEmbeddings, stacked
+from worker.sampling import noise
 
 MAX_BATCH = 4
 PROMPTS = ["a red cat", "sad big dog", "sun", "heart", "small blue face", ""]

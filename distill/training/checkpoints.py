@@ -1,0 +1,193 @@
+"""Checkpoints of a run: directories that are there whole or not at all, of safetensors and one JSON file.
+
+`checkpoints/step-000050/` holds a safetensors file for each part and `state.json`: how far the run is, its settings,
+and everything in the parts' state that is no tensor. The last two are kept.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import distributed, nn
+
+from distill.training import sharding
+
+KEPT = 2
+FOLDER = "checkpoints"
+STATE = "state.json"
+ONE_FILE = "checkpoint.pt"
+"""What runs were checkpointed to before; still read where there is no directory yet."""
+
+
+class Stateful(Protocol):
+    """Anything whose whole state travels in a `state_dict`: modules, optimisers, schedules."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: Any) -> Any: ...
+
+
+class OtherSettings(ValueError):
+    """The run is to go on with settings it was not begun with."""
+
+
+def steps_of(run: Path) -> list[int]:
+    """The numbers of steps after which `run` has a checkpoint, rising."""
+    found = (path.parent.name for path in (run / FOLDER).glob(f"step-*/{STATE}"))
+    return sorted(int(name.removeprefix("step-")) for name in found)
+
+
+def exists(run: Path) -> bool:
+    return bool(steps_of(run)) or (run / ONE_FILE).is_file()
+
+
+def save(run: Path, stateful: Mapping[str, Stateful], done: int, settings: Mapping[str, Any] | None = None) -> None:
+    """Write everything or nothing: a kill or a full disk leaves the checkpoint before whole.
+
+    Of several ranks, which must all call it, the first one writes, sharded parts gathered one after the other. Raises
+    OSError, on all of them, when the disk is full.
+    """
+    folder = run / FOLDER
+    partial, whole = folder / f"partial-{done:06}", folder / f"step-{done:06}"
+    parts: dict[str, Any] = {}
+
+    def prepare() -> None:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+
+    def write(name: str, tensors: dict[str, torch.Tensor]) -> None:
+        try:
+            save_file(tensors, partial / f"{name}.safetensors")
+        except SafetensorError as error:  # what it makes of every error of the operating system
+            raise OSError(f"checkpoint after step {done}: {name} cannot be written: {error}") from error
+        _flush(partial / f"{name}.safetensors")
+
+    def finish() -> None:
+        (partial / STATE).write_text(json.dumps({"done": done, "settings": settings or {}, "parts": parts}))
+        _flush(partial / STATE)
+        _flush(partial)
+        os.replace(partial, whole)
+        _flush(folder)
+        _rotate(folder, steps_of(run)[:-KEPT])
+
+    try:
+        _on_first_rank(prepare)
+        for name, part in stateful.items():
+            tensors: dict[str, torch.Tensor] = {}
+            parts[name] = _without_tensors(part.state_dict(), tensors)
+            _on_first_rank(lambda name=name, tensors=tensors: write(name, tensors))  # type: ignore[misc]
+        _on_first_rank(finish)
+    except BaseException:
+        if rank() == 0:
+            shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def load(run: Path, stateful: Mapping[str, Stateful], settings: Mapping[str, Any] | None = None) -> int:
+    """Restore `stateful` from the last checkpoint of `run`; returns the number of steps done, 0 without one.
+
+    Raises OtherSettings, naming each of them, when `settings` differ from those it was written with.
+    """
+    steps = steps_of(run)
+    if not steps:
+        return _load_one_file(run / ONE_FILE, stateful)
+    folder = run / FOLDER / f"step-{steps[-1]:06}"
+    state = json.loads((folder / STATE).read_text())
+    _refuse_others(state["settings"], settings or {})
+    for name, part in stateful.items():
+        _restore(part, _with_tensors(state["parts"][name], load_file(folder / f"{name}.safetensors")))
+    return state["done"]
+
+
+def rank() -> int:
+    """This process among those that train together; 0 when it is alone."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def _load_one_file(path: Path, stateful: Mapping[str, Stateful]) -> int:
+    if not path.is_file():
+        return 0
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    for name in stateful.keys() & state.keys():
+        stateful[name].load_state_dict(state[name])
+    return state["done"]
+
+
+def _refuse_others(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    differing = [name for name in sorted(before.keys() & now.keys()) if before[name] != now[name]]
+    if differing:
+        changes = "; ".join(f"{name} was {before[name]} and is {now[name]}" for name in differing)
+        raise OtherSettings(f"this run was begun with other settings: {changes}")
+
+
+def _on_first_rank(work: Callable[[], None]) -> None:
+    """Let the first rank work while the others wait; an OSError there is raised on all ranks."""
+    failed: list[OSError | None] = [None]
+    if rank() == 0:
+        try:
+            work()
+        except OSError as error:
+            failed = [error]
+    if distributed.is_initialized():
+        distributed.broadcast_object_list(failed, src=0)
+    if failed[0] is not None:
+        raise failed[0]
+
+
+def _restore(part: Stateful, state: Any) -> None:
+    if isinstance(part, nn.Module):
+        sharding.load_module(part, state)
+    elif isinstance(part, torch.optim.Optimizer):
+        sharding.load_optimizer(part, state)
+    else:
+        part.load_state_dict(state)
+
+
+def _rotate(folder: Path, old: list[int]) -> None:
+    """Delete checkpoints under another name, so that half of one is never taken for a whole."""
+    for done in old:
+        os.replace(folder / f"step-{done:06}", folder / f"old-{done:06}")
+    for leftover in (*folder.glob("old-*"), *folder.glob("partial-*")):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _without_tensors(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    """`value` as JSON has it, its tensors moved to `tensors`; what JSON lacks becomes {"kind": content}."""
+    if isinstance(value, torch.Tensor):
+        # Cloned, since safetensors refuses tensors that share memory, as tied weights do.
+        number, gathered = str(len(tensors)), sharding.whole(value.detach())
+        tensors[number] = gathered.cpu().contiguous().clone() if rank() == 0 else torch.empty(0)
+        return {"tensor": number}
+    if isinstance(value, Mapping):
+        return {"dict": [[key, _without_tensors(content, tensors)] for key, content in value.items()]}
+    if isinstance(value, tuple):
+        return {"tuple": [_without_tensors(content, tensors) for content in value]}
+    return [_without_tensors(content, tensors) for content in value] if isinstance(value, list) else value
+
+
+def _with_tensors(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_with_tensors(content, tensors) for content in value]
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "tuple":
+        return tuple(_with_tensors(part, tensors) for part in content)
+    return {key: _with_tensors(part, tensors) for key, part in content}
+
+
+def _flush(path: Path) -> None:
+    """Let a file's bytes, or a directory's entries, reach the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,39 @@
+"""What the critic turns of a cycle learn from: fresh samples of the student, or earlier ones once more."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import distributed
+
+from distill.training import checkpoints
+
+Samples = tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]
+"""The student's samples float32 [B, C, H, W], and their prompts' embeddings [B, tokens, width] and [B, width]."""
+
+
+def is_drawing(turn: int, rollouts: int, turns: int) -> bool:
+    """Whether critic turn `turn` of a cycle draws samples, when `turns` of them share `rollouts` draws evenly."""
+    return turn * rollouts // turns > (turn - 1) * rollouts // turns
+
+
+class CriticSamples(dict[int, Samples]):
+    """This rank's last samples, on `device`, by the number of the accumulated batch."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self.device = device
+
+    def state_dict(self) -> dict[str, Any]:
+        """Of all ranks, which must all ask."""
+        own = {number: (x.cpu(), prompt.cpu(), pooled.cpu()) for number, (x, (prompt, pooled)) in self.items()}
+        ranks = [own]
+        if distributed.is_initialized():
+            ranks *= distributed.get_world_size()
+            distributed.all_gather_object(ranks, own)
+        return {"ranks": ranks}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        for number, samples in state_dict["ranks"][checkpoints.rank()].items():
+            x, prompt, pooled = (part.to(self.device) for part in samples)
+            self[number] = x, (prompt, pooled)

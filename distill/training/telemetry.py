@@ -1,0 +1,66 @@
+"""What a training run tells about itself: a line of JSON at a time, and the same for TensorBoard."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from PIL import Image
+from torch.utils.tensorboard import SummaryWriter
+
+LOG = "log.jsonl"
+EVENTS = "tensorboard"
+
+
+class Telemetry:
+    """Writes to `folder`/log.jsonl and `folder`/tensorboard; nothing at all where `writes` is False.
+
+    A run that goes on after step `first` replaces what a killed one had told of later steps.
+    """
+
+    def __init__(self, folder: Path, first: int, *, writes: bool = True) -> None:
+        self.folder = folder
+        self.events: SummaryWriter | None = None
+        if writes:
+            _forget_lines_after(folder / LOG, first)
+            self.events = SummaryWriter(folder / EVENTS, purge_step=first + 1)
+        self.log = open(folder / LOG if writes else os.devnull, "a")  # noqa: SIM115
+
+    def scalars(self, step: int, seconds: float, metrics: Mapping[str, float]) -> None:
+        """Tell `metrics` of `step`, reached `seconds` after the start of this process's share of the run."""
+        self.log.write(json.dumps({"step": step, "seconds": round(seconds, 1), **metrics}) + "\n")
+        self.log.flush()
+        if self.events:
+            for name, value in metrics.items():
+                self.events.add_scalar(name, value, step)
+
+    def grid(self, step: int) -> None:
+        """Show the sample grid of `step`, if the run has drawn one as `grid-STEP.png`."""
+        path = self.folder / f"grid-{step:06}.png"
+        if self.events and path.is_file():
+            with Image.open(path) as image:
+                self.events.add_image("grid", np.asarray(image.convert("RGB")), step, dataformats="HWC")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.log.close()
+        if self.events:
+            self.events.close()
+
+
+def _forget_lines_after(log: Path, done: int) -> None:
+    """Drop what a killed run had logged of steps that are going to be done again."""
+    if log.exists():
+        lines = log.read_text().splitlines(keepends=True)
+        kept = [
+            x0_through for x0_through in lines if x0_through.endswith("\n") and json.loads(x0_through)["step"] <= done
+        ]
+        if kept != lines:
+            log.write_text("".join(kept))

@@ -1,0 +1,146 @@
+"""A resumable training loop: progress bar, telemetry, checkpoints, sample grids."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import distributed
+
+from distill.training import checkpoints
+from distill.training.checkpoints import Stateful as Stateful
+from distill.training.telemetry import Telemetry
+
+
+class RandomStream:
+    """A `torch.Generator` whose position, on every rank, is part of the checkpoint."""
+
+    def __init__(self, seed: int) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def state_dict(self) -> dict[str, Any]:
+        states = [self.generator.get_state()]
+        if distributed.is_initialized():
+            states *= distributed.get_world_size()
+            distributed.all_gather_object(states, self.generator.get_state())
+        return {"states": states}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Raises ValueError when there were more or fewer ranks."""
+        states = state_dict["states"] if "states" in state_dict else [state_dict["state"]]
+        ranks = distributed.get_world_size() if distributed.is_initialized() else 1
+        if len(states) != ranks:
+            raise ValueError(f"this run was begun with {len(states)} processes and cannot go on with {ranks}")
+        self.generator.set_state(states[checkpoints.rank()])
+
+
+class _Means:
+    """Sums of the metrics since the last line of the log; part of the checkpoint, so that a resumed log is whole."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = {}
+
+    def add(self, metrics: Mapping[str, float]) -> None:
+        for name, value in metrics.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def take(self, count: int) -> dict[str, float]:
+        means = {name: round(value / count, 6) for name, value in self.sums.items()}
+        self.sums.clear()
+        return means
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self.sums)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.sums = dict(state_dict)
+
+
+class _GlobalRandomness:
+    """torch's own generator, for whatever draws from it unasked."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"state": torch.get_rng_state()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        torch.set_rng_state(state_dict["state"])
+
+
+def run(
+    folder: Path,
+    stateful: Mapping[str, Stateful],
+    step: Callable[[int], dict[str, float]],
+    steps: int,
+    *,
+    save_every: int = 200,
+    log_every: int = 20,
+    sample: Callable[[int], Mapping[str, float] | None] = lambda done: None,
+    settings: Mapping[str, Any] | None = None,
+) -> None:
+    """Call `step(i)` for every i that the last checkpoint in `folder` has not done yet, up to `steps`.
+
+    `step` returns metrics; `log.jsonl` and TensorBoard get their mean over each `log_every` steps. After
+    every `save_every` steps, and at the end, everything in `stateful` is checkpointed and `sample` draws
+    `grid-STEP.png`; what it measures on it is a line of the log by itself. A killed run goes on from its
+    last checkpoint as if it had never been killed, if its `settings` are the same (else
+    checkpoints.OtherSettings); SIGINT and SIGTERM let the step finish, write a checkpoint and raise
+    KeyboardInterrupt. All ranks that train together call it; the first one writes.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    means = _Means()
+    parts = {**stateful, "means": means, "global_randomness": _GlobalRandomness()}
+    first = checkpoints.load(folder, parts, settings)
+    started = time.monotonic()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    writes = checkpoints.rank() == 0
+    progress = Progress(*columns, disable=not writes)
+    with progress, Telemetry(folder, first, writes=writes) as telemetry, _signals_kept() as stop:
+        bar = progress.add_task(folder.name, total=steps, completed=first)
+        for index in range(first, steps):
+            means.add(step(index))
+            done = index + 1
+            progress.advance(bar)
+            if done % log_every == 0:
+                metrics = means.take(log_every)
+                telemetry.scalars(done, time.monotonic() - started, metrics)
+                shown = " ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+                progress.update(bar, description=f"{folder.name} {shown}")
+            stopped = _anywhere(stop.is_set())
+            if done % save_every == 0 or done == steps or stopped:
+                checkpoints.save(folder, parts, done, settings)
+            if done % save_every == 0 or done == steps:
+                if measured := sample(done):
+                    telemetry.scalars(done, time.monotonic() - started, measured)
+                telemetry.grid(done)
+            if stopped:
+                raise KeyboardInterrupt(f"stopped after step {done}")
+
+
+def _anywhere(flag: bool) -> bool:
+    """Whether it is so on any rank."""
+    if not distributed.is_initialized():
+        return flag
+    flags: list[bool] = [False] * distributed.get_world_size()
+    distributed.all_gather_object(flags, flag)
+    return any(flags)
+
+
+@contextmanager
+def _signals_kept() -> Iterator[threading.Event]:
+    """Within it SIGINT and SIGTERM only set the event; Python allows that on the main thread alone."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: stop.set()) for number in numbers]
+    try:
+        yield stop
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

@@ -1,0 +1,114 @@
+"""How every process connects to Redis: one server, a group watched by Sentinel, or a Cluster; each also over TLS."""
+
+import re
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, Sentinel
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.connection import SSLConnection, parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from jobs.queue.pipelining import PipeliningRedis
+
+# Longer than any blocking read below, short enough to notice a hung server.
+SOCKET_TIMEOUT_S = 5.0
+# Commands beyond these wait for a connection to become free, for as long as for an answer.
+MAX_CONNECTIONS = 64
+# Where redis-py has no pool that waits, and refuses instead.
+MAX_CONNECTIONS_TO_A_NODE = 1024
+
+SINGLE, SENTINEL, CLUSTER = ("redis", "rediss", "unix"), "sentinel", "cluster"
+SCHEMES = (*SINGLE, "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
+DEFAULT_PORTS = {SENTINEL: 26379, CLUSTER: 6379}
+
+
+def open_redis(redis_url: str) -> Redis:
+    """A client that answers in bytes and connects on first use.
+
+    A broken connection is tried three times, then it is redis.exceptions.ConnectionError; a server that does not answer
+    within SOCKET_TIMEOUT_S is a TimeoutError of the same module.
+
+    Addresses (``rediss`` for TLS, its options as query: ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile``, ...):
+
+    - ``redis://[[user]:password@]host[:port][/db]``, ``unix://[[user]:password@]path``
+    - ``redis+sentinel://[[user]:password@]host[:port][,...]/service[/db]``; the credentials are the Redis servers', the
+      Sentinels' own are ``sentinel_username`` and ``sentinel_password`` in the query
+    - ``redis+cluster://[[user]:password@]host[:port][,...]``
+
+    ValueError for anything else; its text quotes no password.
+    """
+    check_address(redis_url)
+    scheme, _, kind = urlsplit(redis_url).scheme.partition("+")
+    common: dict[str, Any] = {
+        "socket_timeout": SOCKET_TIMEOUT_S,
+        "socket_connect_timeout": SOCKET_TIMEOUT_S,
+        "socket_keepalive": True,
+        # A broken connection is worth another try; a server that was silent for so long is not waited for again.
+        "retry": Retry(ExponentialBackoff(cap=0.2, base=0.02), retries=2, supported_errors=(RedisConnectionError,)),
+    }
+    if kind == SENTINEL:
+        return _behind_sentinel(redis_url, scheme, common)
+    if kind == CLUSTER:
+        return _cluster(redis_url, scheme, common)
+    pool = BlockingConnectionPool.from_url(
+        redis_url, max_connections=MAX_CONNECTIONS, timeout=SOCKET_TIMEOUT_S, **common
+    )
+    return PipeliningRedis.from_pool(pool)
+
+
+def check_address(redis_url: str) -> None:
+    """ValueError, quoting no password, when `redis_url` has none of the forms that `open_redis` takes."""
+    parts = urlsplit(redis_url)
+    if parts.scheme not in SCHEMES:
+        raise ValueError(f"the address must begin with one of {', '.join(f'{scheme}://' for scheme in SCHEMES)}")
+    kind = parts.scheme.partition("+")[2]
+    if kind:
+        _hosts(redis_url, kind)
+    if kind == SENTINEL and not re.fullmatch("/[^/]+(/[0-9]*)?", parts.path):
+        raise ValueError("a Sentinel address ends with the name of its service: redis+sentinel://host:port/service")
+
+
+def _behind_sentinel(redis_url: str, scheme: str, common: dict[str, Any]) -> Redis:
+    service, _, database = urlsplit(redis_url).path.strip("/").partition("/")
+    options = _options(redis_url, scheme) | common
+    login = {name: options.pop(f"sentinel_{name}", None) for name in ("username", "password")}
+    shared = {name: value for name, value in options.items() if name.startswith(("socket_", "ssl"))}
+    sentinel = Sentinel(_hosts(redis_url, SENTINEL), sentinel_kwargs=shared | login)
+    options |= {"db": int(database or 0), "max_connections": MAX_CONNECTIONS_TO_A_NODE}
+    return sentinel.master_for(service, redis_class=PipeliningRedis, **options)
+
+
+def _cluster(redis_url: str, scheme: str, common: dict[str, Any]) -> Redis:
+    options = _options(redis_url, scheme) | common
+    nodes = [ClusterNode(host, port) for host, port in _hosts(redis_url, CLUSTER)]
+    # It has the same commands; redis-py just gives both no common type.
+    return cast(Redis, RedisCluster(startup_nodes=nodes, max_connections=MAX_CONNECTIONS_TO_A_NODE, **options))
+
+
+def _hosts(redis_url: str, kind: str) -> list[tuple[str, int]]:
+    """The hosts and ports before the path, after the credentials."""
+    hosts = []
+    for place in urlsplit(redis_url).netloc.rpartition("@")[2].split(","):
+        try:
+            parts = urlsplit(f"//{place}")
+            host, port = parts.hostname, parts.port or DEFAULT_PORTS[kind]
+        except ValueError:
+            host = None
+        if not host:
+            raise ValueError(f"not a host and port: {place!r}")
+        hosts.append((host, port))
+    return hosts
+
+
+def _options(redis_url: str, scheme: str) -> dict[str, Any]:
+    """Credentials and query of the address, read by redis-py as from a plain one; ``ssl`` for `scheme` rediss."""
+    parts = urlsplit(redis_url)
+    credentials = parts.netloc.rpartition("@")[0]
+    options: dict[str, Any] = dict(parse_url(f"{scheme}://{credentials}@host/?{parts.query}"))
+    del options["host"]
+    if options.pop("connection_class", None) is SSLConnection:
+        options["ssl"] = True
+    return options

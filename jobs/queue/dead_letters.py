@@ -1,0 +1,53 @@
+"""Tasks that were given up because no worker survived them."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redis.asyncio import Redis
+
+from jobs.models import LONGEST_WAIT_S, ImageFailure, ImageTask
+from jobs.queue.keys import ModelKeys
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """A task as it was queued, and what its caller was told; `buried` is a Unix time in seconds."""
+
+    id: str
+    buried: float
+    task: ImageTask
+    failure: ImageFailure
+
+    def as_new_job(self, now: float) -> ImageTask:
+        """The task as a job of its own, for which nobody waits; the same letter always makes the same job."""
+        job_id = uuid.uuid5(uuid.NAMESPACE_OID, f"{self.task.job_id}/{self.task.index}/{self.id}").hex
+        deadline = now + LONGEST_WAIT_S
+        return self.task.model_copy(update={"job_id": job_id, "index": 0, "created": now, "deadline": deadline})
+
+
+class DeadLetters:
+    """The dead letters of one model; the oldest are forgotten beyond about a thousand."""
+
+    def __init__(self, redis: Redis, model: str) -> None:
+        self._redis: Any = redis
+        self._key = ModelKeys(model).dead_letters
+
+    async def read(self) -> list[DeadLetter]:
+        """All letters, oldest first."""
+        return [_letter(entry_id, fields) for entry_id, fields in await self._redis.xrange(self._key)]
+
+    async def drop(self, letter_ids: Sequence[str]) -> int:
+        """Forget letters; returns how many there were."""
+        return await self._redis.xdel(self._key, *letter_ids) if letter_ids else 0
+
+
+def _letter(entry_id: bytes, fields: dict[bytes, bytes]) -> DeadLetter:
+    name = entry_id.decode()
+    return DeadLetter(
+        id=name,
+        buried=int(name.partition("-")[0]) / 1000,
+        task=ImageTask.model_validate_json(fields[b"task"]),
+        failure=ImageFailure.model_validate_json(fields[b"failure"]),
+    )

@@ -1,0 +1,44 @@
+"""The names of all Redis keys. ``{model}`` is a hash tag: everything of one model lives in one cluster slot."""
+
+import hashlib
+import json
+
+KNOWN_MODELS = "fourstep:models"
+WORKER_GROUP = "workers"
+
+
+class ModelKeys:
+    """The keys of one model."""
+
+    def __init__(self, model: str) -> None:
+        self._prefix = f"fourstep:{{{model}}}"
+        self.unused = f"{self._prefix}:unused"
+        """Stands where a script takes a key that this call has no use for."""
+        self.tasks = f"{self._prefix}:tasks"
+        self.sets = f"{self._prefix}:sets"
+        self.card = f"{self._prefix}:card"
+        self.workers = f"{self._prefix}:workers"
+        self.throughput = f"{self._prefix}:throughput"
+        self.dead_letters = f"{self._prefix}:dead-letters"
+        self.cancellations = f"{self._prefix}:cancellations"
+        self.preview_subscriptions = f"{self._prefix}:preview-wishes"
+
+    def job(self, job_id: str) -> str:
+        return f"{self._prefix}:job:{job_id}"
+
+    def idempotency(self, client: str, key: str) -> str:
+        return f"{self._prefix}:idempotency:{_digest(client, key)}"
+
+    def rate(self, client: str) -> str:
+        return f"{self._prefix}:rate:{_digest(client)}"
+
+    def image(self, sha256: str, image_format: str) -> str:
+        return f"{self._prefix}:image:{sha256}.{image_format}"
+
+    def worker(self, worker_id: str) -> str:
+        return f"{self._prefix}:worker:{worker_id}"
+
+
+def _digest(*parts: str) -> str:
+    """A short name for what clients choose freely."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]

@@ -1,0 +1,141 @@
+"""OpenAI's streamed images: partial ones from the previews, then each image as it is finished."""
+
+import asyncio
+import base64
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from fastapi import Request
+from fastapi.sse import format_sse_event
+from pydantic_core import to_json
+from redis.exceptions import RedisError
+
+from jobs.models import ImageResult, ImageTask, Preview, PreviewSubscription
+from jobs.queue.admission import IdempotencyKey
+from service.context import ApiContext
+from service.generation import admit, cancel, cancel_in_background, finished_job, raise_failure
+from service.job_stream import SentImages, unfinished
+from service.model_catalogue import ServedModel
+from service.problems import Problem, deadline_expired, job_lost, redis_away
+from service.waiting import POLL_S, next_news
+
+ALWAYS = {"background": "opaque", "quality": "auto"}
+# Nothing is counted in tokens here, and OpenAI's clients expect the numbers.
+NO_USAGE = {
+    "input_tokens": 0,
+    "output_tokens": 0,
+    "total_tokens": 0,
+    "input_tokens_details": {"image_tokens": 0, "text_tokens": 0},
+}
+
+
+def partial_steps(partial_images: int, steps: int) -> list[int]:
+    """After which of `steps` denoising steps an image is shown: evenly spread, none after the last."""
+    shown = min(partial_images, steps - 1)
+    return [round(number * steps / (shown + 1)) for number in range(1, shown + 1)]
+
+
+async def image_stream(
+    context: ApiContext,
+    request: Request,
+    model: ServedModel,
+    tasks: Sequence[ImageTask],
+    partial_images: int,
+    idempotency_key: IdempotencyKey | None,
+) -> AsyncIterator[bytes]:
+    """Server-sent events of one call, beginning with a comment once it is admitted; before, a Problem is raised.
+
+    Later a Problem becomes an ``error`` event. What is left of the job is then given up, and also when the client
+    hangs up, unless the call is idempotent and may come again.
+    """
+    job_id = tasks[0].job_id
+    with context.events.listen(job_id) as listener:
+        stream = _Stream(context, model, job_id, partial_steps(partial_images, model.card.steps))
+        await stream.subscription()
+        admission = await admit(context, request, model, tasks, idempotency_key)
+        yield format_sse_event(comment=f"job {admission.job_id}")
+        try:
+            if admission.outcome == "finished":
+                for result in (await finished_job(request, model, admission.job_id)).results:
+                    yield await stream.completed(result)
+                return
+            assert tasks[0].deadline is not None
+            while True:
+                state = await model.queue.job(job_id)
+                if state is None:
+                    raise job_lost()
+                for result in state.results:
+                    if result.index not in stream.sent:
+                        yield await stream.completed(result)
+                raise_failure(state)
+                if state.settled:
+                    return
+                remaining = tasks[0].deadline - time.time()
+                if remaining <= 0:
+                    raise deadline_expired()
+                for preview in unfinished(await next_news(listener, min(remaining, POLL_S)), stream.sent):
+                    if preview.step in stream.steps:
+                        yield stream.partial(preview)
+                await stream.subscription()
+        except (asyncio.CancelledError, GeneratorExit):
+            request.state.outcome = "cancelled"
+            if idempotency_key is None:
+                cancel_in_background(context, model, job_id)
+            raise
+        except Problem as problem:
+            late = problem.details.status == 504
+            request.state.outcome = "expired" if late else "error"
+            await cancel(context, model, job_id, problem.details.detail, "expired" if late else "cancelled")
+            yield _failed(problem)
+        except RedisError:
+            request.state.outcome = "error"
+            yield _failed(redis_away())
+
+
+class _Stream:
+    """What one call has been told, and how it is told more."""
+
+    def __init__(self, context: ApiContext, model: ServedModel, job_id: str, steps: list[int]) -> None:
+        self.sent = SentImages()
+        self.steps = steps
+        self._metrics = context.metrics
+        self._queue = model.queue
+        self._wish = PreviewSubscription(job_id=job_id, channel=context.events.preview_channel)
+        self._began = time.time()
+        self._previewed = False
+
+    async def subscription(self) -> None:
+        if self.steps:
+            await self._queue.subscribe_to_previews(self._wish)
+
+    def partial(self, preview: Preview) -> bytes:
+        if not self._previewed:
+            self._previewed = True
+            self._metrics.time_to_first_preview.observe(time.time() - self._began)
+        data = _image(preview, preview.b64) | {"partial_image_index": self.steps.index(preview.step)}
+        return _event("image_generation.partial_image", data)
+
+    async def completed(self, result: ImageResult) -> bytes:
+        """Problem 503 when the bytes have been forgotten."""
+        data = await self._queue.image(result.sha256, result.format)
+        if data is None:
+            raise job_lost()
+        self.sent.add(result.index)
+        b64 = base64.b64encode(data).decode()
+        return _event("image_generation.completed", _image(result, b64) | {"usage": NO_USAGE})
+
+
+def _image(about: Preview | ImageResult, b64: str) -> dict[str, Any]:
+    """`index` and `seed` are ours."""
+    size = f"{about.width}x{about.height}"
+    described = {"created_at": int(time.time()), "output_format": about.format, "size": size, **ALWAYS}
+    return described | {"b64_json": b64, "index": about.index, "seed": about.seed}
+
+
+def _failed(problem: Problem) -> bytes:
+    return _event("error", {"error": problem.for_openai().model_dump()})
+
+
+def _event(name: str, data: dict[str, Any]) -> bytes:
+    return format_sse_event(event=name, data_str=to_json({"type": name, **data}).decode())

@@ -1,0 +1,36 @@
+"""How far a job is, as clients see it."""
+
+from typing import Self
+
+from fastapi import Request
+from pydantic import BaseModel, Field
+
+from jobs.models import ImageFailure, JobState, JobStatus
+from service.routes.images import image_url
+from service.schemas.generate_response import Diversity, GeneratedImage
+
+
+class JobResponse(BaseModel):
+    """A job's status, and the images made so far."""
+
+    id: str
+    model: str
+    created: int
+    status: JobStatus
+    total: int
+    images: list[GeneratedImage]
+    diversity: Diversity | None = Field(default=None, description="of several finished images")
+    failures: list[ImageFailure]
+
+    @classmethod
+    def of(cls, state: JobState, request: Request) -> Self:
+        return cls(
+            id=state.id,
+            model=state.model,
+            created=int(state.created),
+            status=state.status,
+            total=state.total,
+            images=[GeneratedImage.linked(result, image_url(request, result)) for result in state.results],
+            diversity=Diversity.of(state.results),
+            failures=state.failures,
+        )

@@ -1,0 +1,1 @@
+"""`fourstep up`: Redis, workers and the API as one process tree."""

@@ -1,0 +1,148 @@
+"""`fourstep up`: Redis, a worker for each model and the API, a process tree that starts, fails and stops as one."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+
+import httpx
+import structlog
+
+from jobs.models import model_name
+from jobs.settings import PREFIX, ApiSettings, WorkerSettings
+from service.up.child_process import start_child, stop_child
+from service.up.embedded_redis import embedded_redis
+
+# The API and the worker stop side by side, then Redis: all within ten seconds.
+CHILD_PATIENCE_S = 7.5
+FIRST_RESTART_PAUSE_S = 1.0
+LONGEST_RESTART_PAUSE_S = 30.0
+STEADY_AFTER_S = 60.0
+WORKER_CANNOT_START = 2
+READY_POLL_S = 0.1
+
+log = structlog.get_logger(__name__)
+
+
+class CannotServeError(Exception):
+    """Why `up` could not start or go on, in one line."""
+
+
+async def up(api: ApiSettings, worker: WorkerSettings, models: Sequence[str]) -> None:
+    """Serve `models` until SIGTERM or SIGINT, then leave no process behind; CannotServe when a part cannot run.
+
+    The first is the default model. Each other one starts when the one before is ready; the worker of model i has
+    ``metrics_port + i`` for its metrics.
+    """
+    names = [model_name(model) for model in models]
+    if len(set(names)) < len(names):
+        raise CannotServeError(f"two models would be served under one name: {', '.join(names)}")
+    if api.default_model not in (None, names[0]):
+        raise CannotServeError(f"{PREFIX}DEFAULT_MODEL is {api.default_model}, but the first model is {names[0]}")
+    metrics_ports = [worker.metrics_port and worker.metrics_port + i for i in range(len(models))]
+    _refuse_taken_port(api.host, api.port, "PORT")
+    for port in filter(None, metrics_ports):
+        _refuse_taken_port(worker.metrics_host, port, "METRICS_PORT")
+    stopping = asyncio.Event()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signal_number, stopping.set)
+    async with AsyncExitStack() as stack:
+        ends: list[asyncio.Task] = [asyncio.create_task(stopping.wait())]
+        redis_url = api.redis_url
+        if redis_url is None:
+            redis = await stack.enter_async_context(embedded_redis())
+            redis_url = redis.url
+            ends.append(asyncio.create_task(_fail_when_gone(redis.process, "Redis")))
+        environment = {**os.environ, f"{PREFIX}REDIS_URL": redis_url}
+        ends.append(asyncio.create_task(_keep_api(environment | {f"{PREFIX}DEFAULT_MODEL": names[0]})))
+        may_start, ready = asyncio.Event(), asyncio.Event()
+        may_start.set()
+        for model, name, port in zip(models, names, metrics_ports, strict=True):
+            own = {f"{PREFIX}MODEL": model, f"{PREFIX}METRICS_PORT": str(port)}
+            ends.append(asyncio.create_task(_keep_worker(api, name, environment | own, may_start, ready)))
+            may_start, ready = ready, asyncio.Event()  # one after the other: each has the machine while it loads
+        await _first_of(ends)
+
+
+def _refuse_taken_port(host: str, port: int, setting: str) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise CannotServeError(
+                f"port {port} of {host} is not free ({error.strerror}); choose another with {PREFIX}{setting}"
+            ) from error
+
+
+@asynccontextmanager
+async def _child(command: str, environment: Mapping[str, str]) -> AsyncIterator[asyncio.subprocess.Process]:
+    # -P: the folder it is started in is not searched for modules, else a worker.py of the user would be run there.
+    process = await start_child([sys.executable, "-P", "-m", "fourstep", command], environment)
+    try:
+        yield process
+    finally:
+        await stop_child(process, CHILD_PATIENCE_S)
+
+
+async def _fail_when_gone(process: asyncio.subprocess.Process, name: str) -> None:
+    raise CannotServeError(f"{name} stopped by itself with code {await process.wait()}")
+
+
+async def _keep_api(environment: Mapping[str, str]) -> None:
+    async with _child("api", environment) as process:
+        await _fail_when_gone(process, "the API")
+
+
+async def _keep_worker(
+    api: ApiSettings, name: str, environment: Mapping[str, str], may_start: asyncio.Event, ready: asyncio.Event
+) -> None:
+    """Run the worker of model `name`; once it has been ready, start it again whenever it dies, ever more slowly."""
+    await may_start.wait()
+    pause_s = FIRST_RESTART_PAUSE_S
+    while True:
+        began = asyncio.get_running_loop().time()
+        async with _child("worker", environment) as process:
+            gone = asyncio.create_task(process.wait())
+            if not ready.is_set() and await _wait_until_ready(api, name, gone):
+                print(f"fourstep is ready at {_url(api)} with {name}", flush=True)
+                ready.set()
+            code = await gone
+        if code == WORKER_CANNOT_START or not ready.is_set():
+            raise CannotServeError(f"the worker of {name} could not start (code {code}); its last line above says why")
+        if asyncio.get_running_loop().time() - began > STEADY_AFTER_S:
+            pause_s = FIRST_RESTART_PAUSE_S
+        log.error("the worker died and is started again", model=name, code=code, pause_s=pause_s)
+        await asyncio.sleep(pause_s)
+        pause_s = min(2 * pause_s, LONGEST_RESTART_PAUSE_S)
+
+
+async def _wait_until_ready(api: ApiSettings, name: str, worker_gone: asyncio.Task[int]) -> bool:
+    """Whether the API had a ready worker of model `name` before the worker was gone."""
+    async with httpx.AsyncClient(trust_env=False) as client:
+        while not worker_gone.done():
+            with suppress(httpx.TransportError):  # the API is still starting
+                answer = await client.get(f"{_url(api)}/readyz")
+                if answer.is_success and name in answer.json()["models"]:
+                    return True
+            await asyncio.sleep(READY_POLL_S)
+    return False
+
+
+def _url(api: ApiSettings) -> str:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(api.host, api.host)
+    return f"http://[{host}]:{api.port}" if ":" in host else f"http://{host}:{api.port}"
+
+
+async def _first_of(ends: list[asyncio.Task]) -> None:
+    """Wait until one of `ends` is done, stop the others, and raise what it raised."""
+    done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    for end in ends:
+        end.cancel()
+    await asyncio.gather(*ends, return_exceptions=True)
+    for end in done:
+        end.result()

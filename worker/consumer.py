@@ -1,0 +1,218 @@
+"""From the queue to the engine and back: claims, leases, take-overs, and a clean end."""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from functools import partial
+
+from redis.exceptions import RedisError
+
+from jobs.metrics import WorkerMetrics
+from jobs.models import ImageTask, ModelCard
+from jobs.queue.task_queue import Claim, TaskQueue
+from worker.engine.device_thread import DeviceThread
+from worker.engine.engine import Engine
+from worker.engine.row import Failure, Outcome, PreviewImage
+from worker.previews import Previews
+from worker.redis_retry import until_redis_answers
+from worker.results import ResultWriter
+
+log = logging.getLogger(__name__)
+
+BLOCK_S = 1.0
+"""The longest wait for a task in one read, and so the longest time that a shutdown waits for the reader."""
+
+RESUBSCRIBE_PAUSE_S = 0.5
+
+MOST_HELD = 6
+"""Claims stop at so many times the engine's capacity: what is held then waits for a Redis without memory.
+
+The only worker of a model claims so much at once, so that the plan sees the small call behind a call of 64. Among
+several, images that one holds are images that another cannot take.
+"""
+
+MAX_DELIVERIES = 3
+"""A task that took this many workers down with it is given up."""
+
+
+class Consumer:
+    """One worker's dealings with the queue; lives in the event loop, while the engine lives on `device`."""
+
+    def __init__(
+        self,
+        queue: TaskQueue,
+        worker_id: str,
+        card: ModelCard,
+        device: DeviceThread,
+        engine: Engine,
+        result_writer: ResultWriter,
+        metrics: WorkerMetrics,
+        lease_s: float,
+    ) -> None:
+        self._queue = queue
+        self._worker_id = worker_id
+        self._card = card
+        self._device = device
+        self._engine = engine
+        self._settlement = result_writer
+        self._metrics = metrics
+        self._lease_s = lease_s
+        self._previews = Previews(queue)
+        # A few more than a step holds, so that the next batch is at hand when one ends.
+        self._capacity = engine.max_batch + max(1, engine.max_batch // 2)
+        self._held: dict[str, Claim] = {}
+        self._in_engine = 0
+        self._alone = False
+        self._changed = asyncio.Event()
+        self._stopping = False
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set, then finish what has begun and hand the rest back.
+
+        Raises an ExceptionGroup when the device thread or one of the loops fails.
+        """
+        async with asyncio.TaskGroup() as group:
+            self._serve_engine(group)
+            lasting = [
+                group.create_task(self._keep_leases()),
+                group.create_task(self._take_over_forever(group)),
+                group.create_task(self._watch_device()),
+                group.create_task(self._heed_cancellations()),
+                group.create_task(self._previews.listen_for_subscriptions()),
+                group.create_task(self._previews.publish_forever()),
+            ]
+            claiming = group.create_task(self._claim_forever(group))
+            await stop.wait()
+            self._stopping = True
+            self._changed.set()
+            await claiming
+            await self._hand_back_unstarted()
+            while self._held:
+                await self._change()
+            for task in lasting:
+                task.cancel()
+            await until_redis_answers(partial(self._queue.deregister, self._worker_id))
+
+    def _serve_engine(self, group: asyncio.TaskGroup) -> None:
+        loop = asyncio.get_running_loop()
+
+        def deliver(outcomes: list[Outcome]) -> None:
+            loop.call_soon_threadsafe(self._receive, group, outcomes)
+
+        def show(decode_previews: list[PreviewImage]) -> None:
+            loop.call_soon_threadsafe(self._previews.show, decode_previews)
+
+        self._engine.watched, self._engine.show = self._previews.watched, show
+
+        self._device.serve(self._engine, deliver)
+
+    async def _keep_leases(self) -> None:
+        while True:
+            await until_redis_answers(partial(self._queue.announce, self._worker_id, self._card, self._lease_s))
+            settled = await until_redis_answers(lambda: self._queue.renew(self._worker_id, list(self._held.values())))
+            await self._withdraw([claim.entry_id for claim in settled])
+            self._alone = await until_redis_answers(self._queue.known_workers) == 1
+            await asyncio.sleep(self._lease_s / 3)
+
+    async def _heed_cancellations(self) -> None:
+        while True:
+            with suppress(RedisError, OSError):
+                async for job_id in self._queue.cancelled_jobs():
+                    await self._withdraw([key for key, held in self._held.items() if held.task.job_id == job_id])
+            await asyncio.sleep(RESUBSCRIBE_PAUSE_S)
+
+    async def _withdraw(self, keys: Sequence[str]) -> None:
+        """Take images that are settled already, by a cancellation, out of the engine at the next step boundary."""
+        if not keys:
+            return
+        withdrawn = await asyncio.wrap_future(self._device.call(self._engine.withdraw, keys))
+        claims = [self._held.pop(key) for key in withdrawn]
+        self._in_engine -= _rows(claims)
+        self._metrics.images.labels("cancelled").inc(sum(len(claim.task.indices) for claim in claims))
+        self._changed.set()
+
+    async def _claim_forever(self, group: asyncio.TaskGroup) -> None:
+        while not self._stopping:
+            room = self._room if self._alone else self._free
+            if room <= 0:
+                await self._change()
+                continue
+            claims = await until_redis_answers(partial(self._queue.claim, self._worker_id, room, BLOCK_S))
+            self._engine.backlogged = len(claims) == room
+            self._admit(group, claims)
+
+    async def _take_over_forever(self, group: asyncio.TaskGroup) -> None:
+        while not self._stopping:
+            await asyncio.sleep(self._lease_s / 2)
+            if self._free <= 0:
+                continue
+            reclaim = partial(self._queue.reclaim, self._worker_id, self._lease_s, self._free)
+            claims = await until_redis_answers(reclaim)
+            self._metrics.redeliveries.inc(len(claims))
+            self._admit(group, claims)
+
+    async def _watch_device(self) -> None:
+        await asyncio.wrap_future(self._device.stopped)
+
+    async def _hand_back_unstarted(self) -> None:
+        keys = await asyncio.wrap_future(self._device.call(self._engine.withdraw_unstarted))
+        claims = [self._held.pop(key) for key in keys]
+        self._in_engine -= _rows(claims)
+        await until_redis_answers(partial(self._queue.requeue, claims))
+        log.info("stopping: %d images handed back, %d to finish", len(keys), len(self._held))
+
+    @property
+    def _free(self) -> int:
+        return min(self._capacity - self._in_engine, self._room)
+
+    @property
+    def _room(self) -> int:
+        return MOST_HELD * self._capacity - len(self._held)
+
+    async def _change(self) -> None:
+        """Until an image leaves the engine or is settled, or the end begins."""
+        self._changed.clear()
+        await self._changed.wait()
+
+    def _admit(self, group: asyncio.TaskGroup, claims: Sequence[Claim]) -> None:
+        # After an absence of Redis a worker may be given what it still holds.
+        fresh = {claim.entry_id: claim for claim in claims if claim.entry_id not in self._held}
+        self._held.update(fresh)
+        for claim in list(fresh.values()):
+            if claim.deliveries > MAX_DELIVERIES:
+                del fresh[claim.entry_id]
+                group.create_task(self._bury(claim))
+            elif fault := self._fault(claim.task):
+                del fresh[claim.entry_id]
+                group.create_task(self._settle(Failure(claim.entry_id, "error", fault)))
+        self._in_engine += _rows(fresh.values())
+        if fresh:
+            self._device.call(self._engine.add, {key: claim.task for key, claim in fresh.items()})
+
+    def _fault(self, task: ImageTask) -> str | None:
+        size = (task.height, task.width)
+        return None if size in self._card.sizes else f"size: {size} is not one of {self._card.sizes}"
+
+    def _receive(self, group: asyncio.TaskGroup, outcomes: list[Outcome]) -> None:
+        self._in_engine -= _rows(self._held[outcome.key] for outcome in outcomes)
+        self._changed.set()
+        for outcome in outcomes:
+            group.create_task(self._settle(outcome))
+
+    async def _settle(self, outcome: Outcome) -> None:
+        await self._settlement.settle(self._held[outcome.key], outcome)
+        self._release(outcome.key)
+
+    async def _bury(self, claim: Claim) -> None:
+        await self._settlement.bury(claim, f"given up after {claim.deliveries} deliveries")
+        self._release(claim.entry_id)
+
+    def _release(self, key: str) -> None:
+        del self._held[key]
+        self._changed.set()
+
+
+def _rows(claims: Iterable[Claim]) -> int:
+    """How much of the engine the tasks take: a diverse set begins with a row for each candidate."""
+    return sum(claim.task.select.candidates if claim.task.select else 1 for claim in claims)

@@ -1,0 +1,50 @@
+"""One CUDA graph: a function's kernels, recorded once and launched together."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from worker.engine.denoising_step import StepOutputs
+
+FIRST_RUNS = 3
+"""Runs before a capture, which must not meet what happens only once: cuBLAS handles, kernel choices, compilers."""
+
+
+class CudaGraphs:
+    """Makes graphs that take their memory from one pool.
+
+    What a graph needs only while it runs is free for the others, since no two run at the same time.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self) -> "CudaGraph":
+        return CudaGraph(self._device, self._pool)
+
+
+class CudaGraph:
+    """See worker.engine.step_graphs.Graph. The tensors that the function reads and returns must live as long as the graph."""
+
+    def __init__(self, device: torch.device, pool: Any) -> None:
+        self._device = device
+        self._pool = pool
+        self._graph = torch.cuda.CUDAGraph()
+
+    def capture(self, function: Callable[[], StepOutputs]) -> StepOutputs:
+        """Run and record `function`. Raises RuntimeError when it does what a graph cannot hold."""
+        stream = torch.cuda.Stream(self._device)
+        stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(stream):
+            for _ in range(FIRST_RUNS):
+                function()
+        torch.cuda.current_stream(self._device).wait_stream(stream)
+        # Only this thread's calls are held to the rules of a capture: others may copy or allocate meanwhile.
+        with torch.cuda.graph(self._graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"):
+            return function()
+
+    def replay(self) -> None:
+        """Launch the graph on the current stream."""
+        self._graph.replay()

@@ -1,0 +1,64 @@
+"""A diverse set in the engine: all its candidates take the first step, and those foreseen farthest apart go on."""
+
+import torch
+
+from jobs.models import ImageTask
+from worker.engine.latent_descriptor import latent_descriptors
+from worker.engine.row import FinishedSet, Picture, Row
+
+CHOICE_GRID = 8
+
+
+class CandidateSet:
+    """The rows of one set: one for each candidate until the choice, then one for each image of the answer."""
+
+    def __init__(self, key: str, task: ImageTask) -> None:
+        assert task.select is not None
+        self._key = key
+        self._images = task.select.images
+        self._chosen = False
+        self._pictures: list[Picture] = []
+        self.rows = [
+            Row(f"{key}/{number}", task.model_copy(update={"seed": task.seed + number, "select": None}), key)
+            for number in range(task.select.candidates)
+        ]
+
+    def holds(self, row: Row) -> bool:
+        """Whether `row` has to wait for the choice."""
+        return not self._chosen and row.step > 0
+
+    def choose(self) -> list[Row]:
+        """As soon as every candidate has taken its first step, choose; returns the rows that drop out."""
+        if self._chosen or any(row.step == 0 for row in self.rows):
+            return []
+        pred_x0 = torch.stack([row.pred_x0 for row in self.rows if row.pred_x0 is not None])
+        kept = sorted(farthest_apart(latent_descriptors(pred_x0, CHOICE_GRID), self._images))
+        dropped = [row for number, row in enumerate(self.rows) if number not in kept]
+        self.rows = [self.rows[number] for number in kept]
+        for index, row in enumerate(self.rows):
+            row.task = row.task.model_copy(update={"index": row.task.index + index})
+        self._chosen = True
+        return dropped
+
+    def collect(self, picture: Picture) -> FinishedSet | None:
+        """Take one picture of the chosen; returns the set, in the order of its seeds, once it is whole."""
+        self._pictures.append(picture)
+        if len(self._pictures) < self._images:
+            return None
+        return FinishedSet(self._key, sorted(self._pictures, key=lambda picture: picture.seed))
+
+
+def farthest_apart(vectors: torch.Tensor, count: int) -> list[int]:
+    """Positions of `count` of the unit `vectors` [N, D], chosen greedily for the largest mean cosine distance.
+
+    The two farthest apart come first, then always the one with the largest sum of distances to those chosen. Equal
+    vectors give equal choices, whatever device they come from. What is not finite is chosen last.
+    """
+    unit = vectors.double().cpu()
+    distance = (1 - unit @ unit.T).nan_to_num(-2.0)
+    chosen = [int(distance.max(1).values.argmax())]
+    while len(chosen) < count:
+        total = distance[chosen].sum(0)
+        total[chosen] = -torch.inf
+        chosen.append(int(total.argmax()))
+    return chosen

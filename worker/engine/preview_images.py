@@ -1,0 +1,28 @@
+"""Small pictures of what unfinished rows foresee."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch.nn import functional as F
+
+from worker.engine.row import PreviewImage, Row
+from worker.pixels import to_uint8
+
+LONGEST_SIDE = 256
+"""In pixels: a preview of a large image is decoded from latents that are averaged down first."""
+
+
+def decode_previews(
+    rows: Sequence[Row], steps: int, decode: Callable[[torch.Tensor], torch.Tensor], most: int
+) -> list[PreviewImage]:
+    """One for each of the first `most` of `rows` that have the size of the first; marks them as shown."""
+    shown = [row for row in rows if row.size == rows[0].size][:most]
+    pred_x0 = torch.stack([row.pred_x0 for row in shown if row.pred_x0 is not None])
+    shrink = max(1, -(-max(rows[0].size) // LONGEST_SIDE))
+    pixels = to_uint8(decode(F.avg_pool2d(pred_x0, shrink))).cpu().numpy()
+    for row in shown:
+        row.shown_step = row.step
+    return [
+        PreviewImage(row.task.job_id, row.task.index, row.task.seed, row.step, steps, image)
+        for row, image in zip(shown, pixels, strict=True)
+    ]

@@ -1,0 +1,125 @@
+"""One image on its way through the engine, and what becomes of it."""
+
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from jobs.models import FailureReason, ImageTask
+from worker.engine.scheduler import Candidate, Size
+from worker.families.prompt_embeddings import PromptEmbedding
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a row needs from its first step on; tensors are on the device.
+
+    `step_noise` fp32 [draws − 1, C, h, w]: one draw for each step of a stochastic sampler, else empty.
+    """
+
+    embedding: PromptEmbedding
+    step_noise: torch.Tensor
+
+
+@dataclass(eq=False)
+class Row:
+    """An image that waits (`latents` is None) or has done `step` steps; `latents` fp32 [C, h, w] on the device.
+
+    It is of the set `owner`, if of any. `pred_x0` is the clean latents that its latest step predicted, `shown_step`
+    the latest step of which there was a preview. `bucket` is the batch size of its latest step; `seconds` is the time
+    it spent in each stage so far, `began` the Unix time at which it first came to it.
+    """
+
+    key: str
+    task: ImageTask
+    owner: str | None = None
+    start: Start | None = None
+    latents: torch.Tensor | None = None
+    pred_x0: torch.Tensor | None = None
+    step: int = 0
+    shown_step: int = 0
+    bucket: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    began: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def task_key(self) -> str:
+        """What its task is called by whoever gave it to the engine."""
+        return self.owner or self.key
+
+    @property
+    def strict(self) -> bool:
+        return self.task.mode == "strict"
+
+    @property
+    def size(self) -> Size:
+        return self.task.height, self.task.width
+
+    def candidate(self, steps: int) -> Candidate:
+        """What the plan is told of this row, of whose `steps` some are done."""
+        task = self.task
+        left = steps - self.step
+        return Candidate(self.key, task.job_id, self.size, task.created, task.deadline, left, self.strict)
+
+    def spend(self, stage: str, seconds: float) -> None:
+        self.began.setdefault(stage, time.time() - seconds)
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+
+
+@dataclass(frozen=True)
+class PreviewImage:
+    """What an image would be if it ended after `step` of `steps`: `pixels` uint8 [h, w, 3], at most 256 a side."""
+
+    job_id: str
+    index: int
+    seed: int
+    step: int
+    steps: int
+    pixels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A finished image: `pixels` uint8 [height, width, 3].
+
+    `layout` is its place in the diversity score, see worker.engine.latent_descriptor and jobs.diversity. `seconds` by stage (queue,
+    encode, denoise_step, decode), and the Unix time at which each `began`.
+    """
+
+    key: str
+    seed: int
+    pixels: np.ndarray
+    layout: list[float]
+    bucket: int
+    seconds: dict[str, float]
+    began: dict[str, float]
+
+    @property
+    def stages(self) -> dict[str, tuple[float, float]]:
+        """Begin and end of each stage, Unix seconds; a stage that came in several steps ends where the next begins."""
+        following = [*list(self.began.values())[1:], None]
+        return {
+            stage: (begin, begin + self.seconds[stage] if end is None else end)
+            for (stage, begin), end in zip(self.began.items(), following, strict=True)
+        }
+
+
+@dataclass(frozen=True)
+class FinishedSet:
+    """The images of a diverse set, in the order of the answer."""
+
+    key: str
+    pictures: list[Picture]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A task whose images will not be made, and why."""
+
+    key: str
+    reason: FailureReason
+    detail: str
+
+
+Outcome = Picture | FinishedSet | Failure

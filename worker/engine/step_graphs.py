@@ -1,0 +1,95 @@
+"""Denoising steps replayed from CUDA graphs: one graph of the whole step for each batch size and image size."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from worker.engine.denoising_step import StepInputs, StepOutputs
+from worker.families.prompt_embeddings import PromptEmbedding
+
+log = logging.getLogger(__name__)
+
+Step = Callable[[StepInputs], StepOutputs]
+
+
+class Graph(Protocol):
+    """What a recorded function can do; see worker.engine.cuda_graphs."""
+
+    def capture(self, function: Callable[[], StepOutputs]) -> StepOutputs:
+        """Record `function`; every replay writes its outputs into the tensors returned here."""
+
+    def replay(self) -> None:
+        """Run what was recorded again, on what its input tensors hold by now."""
+
+
+@dataclass(frozen=True)
+class _Captured:
+    graph: Graph
+    inputs: StepInputs
+    outputs: StepOutputs
+
+
+class StepGraphs:
+    """Runs `step`, from a graph where one was captured for the shape of the batch, else as it is.
+
+    All graphs read the same input buffers, of which a smaller batch uses the first rows: capture the largest first.
+    """
+
+    def __init__(self, step: Step, new_graph: Callable[[], Graph]) -> None:
+        self._step = step
+        self._new_graph = new_graph
+        self._captured: dict[torch.Size, _Captured] = {}
+        self._failed: set[torch.Size] = set()
+        self._buffers: dict[tuple[str, torch.Size], torch.Tensor] = {}
+
+    def capture(self, example: StepInputs) -> None:
+        """Record the step at the shapes of `example`. When that fails, such batches run without a graph."""
+        shape = example.latents.shape
+        try:
+            graph, inputs = self._new_graph(), self._static(example)
+            self._captured[shape] = _Captured(graph, inputs, graph.capture(lambda: self._step(inputs)))
+        except RuntimeError:  # also out of memory
+            log.exception("no CUDA graph for latents of %s: these steps run without", tuple(shape))
+            self._failed.add(shape)
+
+    def miss(self, inputs: StepInputs) -> str | None:
+        """Why a batch has no graph: `capture_failed`, `batch` (never captured) or `embedding` (of another length)."""
+        shape = inputs.latents.shape
+        if shape in self._failed:
+            return "capture_failed"
+        if shape not in self._captured:
+            return "batch"
+        static = self._captured[shape].inputs
+        same = [a.shape == b.shape for a, b in zip(static.tensors, inputs.tensors, strict=False)]
+        return None if all(same) and len(static.tensors) == len(inputs.tensors) else "embedding"
+
+    def __call__(self, inputs: StepInputs) -> StepOutputs:
+        if self.miss(inputs) is not None:
+            return self._step(inputs)
+        captured = self._captured[inputs.latents.shape]
+        for static, fresh in zip(captured.inputs.tensors, inputs.tensors, strict=True):
+            static.copy_(fresh, non_blocking=True)
+        captured.graph.replay()
+        # Cloned: the next replay writes into the same tensors.
+        return StepOutputs(captured.outputs.latents.clone(), captured.outputs.pred_x0.clone())
+
+    def _static(self, example: StepInputs) -> StepInputs:
+        return StepInputs(
+            self._buffer("latents", example.latents),
+            self._buffer("index", example.index),
+            PromptEmbedding(
+                self._buffer("tokens", example.embeddings.tokens), self._buffer("pooled", example.embeddings.pooled)
+            ),
+            None if example.noise is None else self._buffer("noise", example.noise),
+        )
+
+    def _buffer(self, name: str, example: torch.Tensor) -> torch.Tensor:
+        """The first rows of the buffer for tensors like `example`, holding its values."""
+        rows = len(example)
+        whole = self._buffers.get((name, example.shape[1:]))
+        if whole is None or len(whole) < rows:
+            whole = self._buffers[name, example.shape[1:]] = example.clone()
+        return whole[:rows].copy_(example)

@@ -1,0 +1,1 @@
+"""Model families: how each encodes prompts, denoises and decodes."""

@@ -1,0 +1,137 @@
+"""What became of an image, brought to Redis: encoded, hashed and committed once."""
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+from jobs.diversity import diversity_score, pack_layout
+from jobs.metrics import WorkerMetrics
+from jobs.models import Determinism, ImageResult, ImageTask, ModelCard, Timings
+from jobs.queue.task_queue import Claim, TaskQueue
+from jobs.tracing import record_image
+from worker.engine.row import Failure, FinishedSet, Outcome, Picture
+from worker.image_bytes import encode_image, recipe
+from worker.redis_retry import until_redis_answers
+
+log = logging.getLogger(__name__)
+
+ENCODER_THREADS = 2
+
+
+class ResultWriter:
+    """Settles outcomes while the device runs on; image bytes are made in threads of their own.
+
+    Results are kept in Redis for `ttl_s` seconds.
+    """
+
+    def __init__(
+        self, queue: TaskQueue, card: ModelCard, metrics: WorkerMetrics, *, ttl_s: float, embed_recipe: bool
+    ) -> None:
+        self._queue = queue
+        self._card = card
+        self._metrics = metrics
+        self._ttl_s = ttl_s
+        self._embed_recipe = embed_recipe
+        self._threads = ThreadPoolExecutor(ENCODER_THREADS, thread_name_prefix="image-bytes")
+
+    async def settle(self, claim: Claim, outcome: Outcome) -> None:
+        """Commit the pictures, or report the failure; waits for as long as Redis is away."""
+        if isinstance(outcome, Failure):
+            settled = await self._fail(claim, outcome)
+        else:
+            settled = await self._commit(claim, outcome.pictures if isinstance(outcome, FinishedSet) else [outcome])
+        self._metrics.images.labels(settled).inc(len(claim.task.indices))
+        about = {"job_id": claim.task.job_id, "index": claim.task.index, "entry": claim.entry_id, "outcome": settled}
+        log.info("image", extra=about)
+
+    async def _commit(self, claim: Claim, pictures: Sequence[Picture]) -> str:
+        for picture in pictures:
+            self._metrics.queue_time.observe(picture.seconds["queue"])
+        images = [
+            (claim.task.model_copy(update={"index": index, "seed": picture.seed}), picture)
+            for index, picture in zip(claim.task.indices, pictures, strict=True)
+        ]
+        loop = asyncio.get_running_loop()
+        try:
+            encoded = await asyncio.gather(
+                *(loop.run_in_executor(self._threads, self._encode, task, picture) for task, picture in images)
+            )
+        except Exception as error:
+            about = {"job_id": claim.task.job_id}
+            log.exception("the pixels of image %s could not be encoded", claim.entry_id, extra=about)
+            return await self._fail(claim, Failure(claim.entry_id, "error", f"{type(error).__name__}: {error}"))
+        results = [
+            self._result(task, picture, hashlib.sha256(data).hexdigest(), seconds)
+            for (task, picture), (data, seconds) in zip(images, encoded, strict=True)
+        ]
+        files = [data for data, _ in encoded]
+        started = time.time()
+        settled = await until_redis_answers(lambda: self._queue.commit_all(claim, results, files, self._ttl_s))
+        stored = time.time()
+        self._metrics.stage_duration.labels("store").observe(stored - started)
+        for (task, picture), (_, seconds) in zip(images, encoded, strict=True):
+            stages = picture.stages | {"encode_image": (started - seconds, started), "store": (started, stored)}
+            record_image(task.traceparent, stages, {"job_id": task.job_id, "seed": task.seed})
+        if settled.completed > 1:
+            await self._score(claim.task.job_id)
+        return "ok" if settled.images else "duplicate"
+
+    async def _score(self, job_id: str) -> None:
+        """Count the diversity of a job that was just completed; its images may come from several workers."""
+        state = await until_redis_answers(lambda: self._queue.job(job_id))
+        if state and state.status == "completed":
+            self._metrics.diversity_score.observe(diversity_score([result.layout for result in state.results]))
+
+    async def _fail(self, claim: Claim, failure: Failure) -> str:
+        first = await until_redis_answers(lambda: self._queue.fail(claim, failure.reason, failure.detail, self._ttl_s))
+        return failure.reason if first else "duplicate"
+
+    async def bury(self, claim: Claim, detail: str) -> None:
+        """Fail a task that nobody survives, and keep it for a person to look at."""
+        first = await until_redis_answers(lambda: self._queue.bury(claim, detail, self._ttl_s))
+        self._metrics.images.labels("error" if first else "duplicate").inc(len(claim.task.indices))
+        self._metrics.dead_letters.inc(first)
+
+    def close(self) -> None:
+        self._threads.shutdown()
+
+    def _encode(self, task: ImageTask, picture: Picture) -> tuple[bytes, float]:
+        started = time.perf_counter()
+        about = recipe(task, self._card.sha256, self._card.steps, self._card.version) if self._embed_recipe else None
+        data = encode_image(picture.pixels, task.format, task.quality, about)
+        seconds = time.perf_counter() - started
+        self._metrics.stage_duration.labels("encode_image").observe(seconds)
+        return data, seconds
+
+    def _result(self, task: ImageTask, picture: Picture, sha256: str, encode_seconds: float) -> ImageResult:
+        spent = picture.seconds
+        return ImageResult(
+            index=task.index,
+            seed=task.seed,
+            width=task.width,
+            height=task.height,
+            format=task.format,
+            sha256=sha256,
+            layout=pack_layout(picture.layout),
+            timings=Timings(
+                queue=spent["queue"],
+                encode=spent["encode"],
+                denoise=spent["denoise_step"],
+                decode=spent["decode"],
+                encode_image=encode_seconds,
+                total=time.time() - task.created,
+            ),
+            determinism=Determinism(
+                mode=task.mode,
+                bucket=picture.bucket,
+                device=self._card.settings["device"],
+                dtype=self._card.settings["dtype"],
+                torch=torch.__version__,
+                model_sha=self._card.sha256,
+            ),
+        )

@@ -1,0 +1,1 @@
+"""Noise levels, the sampler's table of coefficients, and starting noise."""
