@@ -22,7 +22,7 @@ def check(
     """
     try:
         from worker import model_folder, startup
-        from worker.folder_refused import FolderRefusedError
+        from worker.errors import FolderRefusedError
     except ModuleNotFoundError as error:
         typer.echo(f"fourstep models: {error}; install the extra: pip install '.[worker]' in a checkout", err=True)
         raise typer.Exit(2) from error

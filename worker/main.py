@@ -8,9 +8,8 @@ from pydantic import ValidationError
 from jobs.settings import WorkerSettings, explain
 from jobs.structured_logging import configure_logging
 from jobs.tracing import configure_tracing
-from worker.folder_refused import FolderRefusedError
+from worker.errors import FolderRefusedError, StartFailedError
 from worker.model_source import check_source
-from worker.start_failed import StartFailedError
 
 
 def main() -> int:

@@ -14,9 +14,9 @@ from pydantic import ValidationError
 from jobs.models import model_name
 from jobs.sampling_contract import FILE_NAME, SamplingContract
 from worker.device.bfloat16 import has_native_bfloat16
+from worker.errors import FolderRefusedError
 from worker.families import pipeline_contract
 from worker.families.pipeline_contract import Network
-from worker.folder_refused import FolderRefusedError
 from worker.model_source import check_source
 from worker.sampling.step_table import StepTable
 from worker.weights_hash import weights_sha256

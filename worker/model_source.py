@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from worker.folder_refused import FolderRefusedError
+from worker.errors import FolderRefusedError
 
 
 def check_source(model: str) -> None:

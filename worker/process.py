@@ -21,9 +21,8 @@ from worker.consumer import Consumer
 from worker.engine.compile_thread import CompileThread
 from worker.engine.device_thread import DeviceThread
 from worker.engine.engine import Engine
-from worker.folder_refused import FolderRefusedError
+from worker.errors import FolderRefusedError, StartFailedError
 from worker.results import ResultWriter
-from worker.start_failed import StartFailedError
 from worker.startup import compiles, model_card, start_engine
 
 log = logging.getLogger(__name__)

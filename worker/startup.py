@@ -15,8 +15,8 @@ from jobs.version import fourstep_version
 from worker.engine.cuda_graphs import CudaGraphs
 from worker.engine.engine import Engine
 from worker.engine.model_runner import Measured
+from worker.errors import StartFailedError
 from worker.model_folder import load
-from worker.start_failed import StartFailedError
 
 log = logging.getLogger(__name__)
 

@@ -83,7 +83,8 @@ class TaskQueue:
         """Queue the images of one job, all or none, if no more than `max_queued_images` then wait unclaimed.
 
         The job is forgotten `ttl_s` seconds after its end, and `idempotency_key` with it; its events go to the pub/sub
-        `channel`. `idempotency_key` and `rate` are checked in the same atomic step; what is refused does not count for the rate.
+        `channel`. `idempotency_key` and `rate` are checked in the same atomic step; what is refused does not count for
+        the rate.
         """
         job_id, created = tasks[0].job_id, tasks[0].created
         outcome, queued, named_job, remaining, wait_ms = await self._admit(

@@ -128,7 +128,7 @@ def test_a_summary_pools_the_rounds() -> None:
 def test_a_profile_counts_the_stages_of_the_drawing_thread() -> None:
     drawing = "run (worker/engine/device_thread.py:60);step (worker/engine/engine.py:150)"
     stacks = [
-        f"{drawing};denoise (worker/engine/model_runner.py:9);__call__ (worker/engine/denoising_step.py:60);linear (nn.py:1) 6",
+        f"{drawing};denoise (model_runner.py:9);__call__ (worker/engine/denoising_step.py:60);linear (nn.py:1) 6",
         f"{drawing};plan (worker/engine/scheduler.py:70) 1",
         f"{drawing} 1",
         "main (worker/process.py:1);_claim (worker/consumer.py:9) 2",

@@ -12,7 +12,7 @@ from peft import LoraConfig, get_peft_model_state_dict
 
 from tests import tiny_pipelines, tiny_sdxl_pipelines
 from worker.engine.engine import Engine
-from worker.folder_refused import FolderRefusedError
+from worker.errors import FolderRefusedError
 from worker.generate import generate
 from worker.model_folder import load, served
 from worker.weights_hash import weights_sha256

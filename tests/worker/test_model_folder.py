@@ -11,7 +11,7 @@ import torch
 
 from jobs.sampling_contract import FILE_NAME
 from tests import tiny_pipelines
-from worker.folder_refused import FolderRefusedError
+from worker.errors import FolderRefusedError
 from worker.model_folder import device_and_dtype, load
 from worker.weights_hash import weights_sha256
 

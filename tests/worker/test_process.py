@@ -24,9 +24,9 @@ from tests.worker import held_worker
 from tests.worker.tasks import image_task
 from worker import process as worker_process
 from worker.engine.engine import Engine
+from worker.errors import StartFailedError
 from worker.generate import generate
 from worker.model_folder import ServedModel, load
-from worker.start_failed import StartFailedError
 
 
 async def _start(*module: str, **settings: object) -> Process:

@@ -15,8 +15,8 @@ from jobs.sampling_contract import FILE_NAME
 from tests import tiny_sdxl_pipelines
 from tests.worker.tasks import image_task, pictures
 from worker.engine.engine import Engine
+from worker.errors import FolderRefusedError
 from worker.families.stable_diffusion_xl import StableDiffusionXL
-from worker.folder_refused import FolderRefusedError
 from worker.generate import generate
 from worker.model_folder import load, served
 

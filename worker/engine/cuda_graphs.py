@@ -26,7 +26,7 @@ class CudaGraphs:
 
 
 class CudaGraph:
-    """See worker.engine.step_graphs.Graph. The tensors that the function reads and returns must live as long as the graph."""
+    """A `Graph` on a CUDA device. The tensors that the function reads and returns must live as long as the graph."""
 
     def __init__(self, device: torch.device, pool: Any) -> None:
         self._device = device

@@ -83,8 +83,8 @@ class PreviewImage:
 class Picture:
     """A finished image: `pixels` uint8 [height, width, 3].
 
-    `layout` is its place in the diversity score, see worker.engine.latent_descriptor and jobs.diversity. `seconds` by stage (queue,
-    encode, denoise_step, decode), and the Unix time at which each `began`.
+    `layout` is its place in the diversity score, see worker.engine.latent_descriptor and jobs.diversity. `seconds` by
+    stage (queue, encode, denoise_step, decode), and the Unix time at which each `began`.
     """
 
     key: str

@@ -7,9 +7,9 @@ from diffusers import FlowMatchLCMScheduler, LCMScheduler
 from pydantic import ValidationError
 
 from jobs.sampling_contract import SamplingContract
+from worker.errors import FolderRefusedError
 from worker.families.stable_diffusion_3 import StableDiffusion3
 from worker.families.stable_diffusion_xl import StableDiffusionXL
-from worker.folder_refused import FolderRefusedError
 from worker.sampling import step_table as sampler
 from worker.sampling.step_table import StepTable
 

@@ -1,0 +1,9 @@
+"""Why a model is not served, or a worker does not start: each in one line."""
+
+
+class FolderRefusedError(ValueError):
+    """A model that cannot be served; the message begins with the name of the field that does not fit."""
+
+
+class StartFailedError(Exception):
+    """The worker cannot start; the message is for the operator."""
