@@ -1,11 +1,15 @@
 """`fourstep distill …`: the command line of the distillation package."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+
+from jobs.cli import errors_as_lines
+
+# What the caller can mend is one line and exit code 2.
+_one_line = partial(errors_as_lines, ValueError, OSError, extra="distill", code=2, command="fourstep distill")
 
 app = typer.Typer(help="Distil a teacher into a few-step student by DP-DMD.", no_args_is_help=True)
 
@@ -21,7 +25,7 @@ def cache(
     negative_prompt: Annotated[str, typer.Option(help="Of classifier-free guidance.")] = "",
 ) -> None:
     """Encode every prompt once, for all runs whose configuration names the folder as `embeddings`."""
-    with _errors_as_lines():
+    with _one_line():
         from distill import config, embedding_cache
 
         texts = [*config.read_prompts(prompts), negative_prompt]
@@ -36,7 +40,7 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Where to export the student when training is done.")] = None,
 ) -> None:
     """Train a student. An interrupted run goes on with `fourstep distill resume`."""
-    with _errors_as_lines():
+    with _one_line():
         from distill import runs
 
         runs.start(config, run, out)
@@ -47,7 +51,7 @@ def resume(
     run: RunFolder, out: Annotated[Path | None, typer.Option(help="Where to export the student when done.")] = None
 ) -> None:
     """Go on with a run from its last checkpoint, with the configuration it was started with."""
-    with _errors_as_lines():
+    with _one_line():
         from distill import runs
 
         runs.resume(run, out)
@@ -61,7 +65,7 @@ def export(
     lora: Annotated[bool, typer.Option("--lora", help="Only the adapter, as a LoRA file for the teacher.")] = False,
 ) -> None:
     """Write the student of a run's last checkpoint as a diffusers folder with `sampling.json`."""
-    with _errors_as_lines():
+    with _one_line():
         from distill import runs
 
         runs.export(run, out, dtype, lora)
@@ -75,7 +79,7 @@ def memory(
     ] = None,
 ) -> None:
     """Say how much memory the run will need on each process, from shapes alone."""
-    with _errors_as_lines():
+    with _one_line():
         from distill import config as configuration
         from distill import memory as estimate
 
@@ -97,7 +101,7 @@ def replicate(
     quick: Annotated[bool, typer.Option("--quick", help="The whole way in seconds; its figures mean nothing.")] = False,
 ) -> None:
     """The paper's comparison in small. What is in the folder already is not run again."""
-    with _errors_as_lines():
+    with _one_line():
         from distill.replicate.beds import run_bed
 
         folder = out or Path("build/replicate") / (f"{bed}-quick" if quick else bed)
@@ -110,14 +114,15 @@ def replicate(
     typer.echo(f"\n→ {folder}")
 
 
-@contextmanager
-def _errors_as_lines() -> Iterator[None]:
-    """What the caller can mend becomes one line and exit code 2 instead of a stack trace."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        typer.echo(f"fourstep distill: {error}; install the extra: pip install '.[distill]' in a checkout", err=True)
-        raise typer.Exit(2) from error
-    except (ValueError, OSError) as error:
-        typer.echo(f"fourstep distill: {error}", err=True)
-        raise typer.Exit(2) from error
+def import_dpdmd(
+    file: Annotated[Path, typer.Argument(metavar="FILE.pt", help="the authors' checkpoint, a transformer's weights")],
+    base: Annotated[str, typer.Option(metavar="ID_OR_DIR", help="the Stable Diffusion 3 pipeline it was made from")],
+    out: Annotated[Path, typer.Option(help="the servable folder to write")],
+) -> None:
+    """Make a servable folder of the authors' released DP-DMD checkpoint, sampled as they sample it."""
+    with errors_as_lines(ValueError, OSError, extra="distill"):
+        from distill.import_dpdmd import import_checkpoint
+
+        contract = import_checkpoint(file, base, out)
+    levels = ", ".join(f"{sigma:.4g}" for sigma in contract.sigmas or ())
+    typer.echo(f"{file} on {base} → {out}, sampled at noise levels {levels}")

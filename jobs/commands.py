@@ -4,17 +4,17 @@ import asyncio
 import time
 from collections.abc import Coroutine
 from datetime import UTC, datetime
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from jobs.cli import fail, read_settings
 from jobs.queue.connection import open_redis
 from jobs.queue.dead_letters import DeadLetter, DeadLetters
 from jobs.queue.task_queue import TaskQueue, known_models
-from jobs.settings import ApiSettings, explain
+from jobs.settings import ApiSettings
 
 app = typer.Typer(no_args_is_help=True, help="Tasks given up because no worker survived them.")
 
@@ -50,7 +50,7 @@ async def _list(model: str | None) -> None:
 
 
 async def _replay(ids: list[str] | None, model: str | None) -> None:
-    settings = _settings()
+    settings = read_settings(ApiSettings)
     async with _redis() as redis:
         name = await _only_model(redis, model)
         letters, queue = DeadLetters(redis, name), TaskQueue(redis, name)
@@ -58,7 +58,7 @@ async def _replay(ids: list[str] | None, model: str | None) -> None:
             task = letter.as_new_job(time.time())
             admission = await queue.admit([task], settings.max_queued_images, settings.result_ttl_s)
             if not admission.ok:
-                _leave(f"the queue is full: {letter.id} and what follows stay dead letters")
+                fail(f"the queue is full: {letter.id} and what follows stay dead letters")
             await letters.drop([letter.id])
             typer.echo(f"{letter.id}  job {task.job_id}")
 
@@ -74,7 +74,7 @@ def _chosen(letters: list[DeadLetter], ids: list[str] | None) -> list[DeadLetter
     if ids is None:
         return letters
     if unknown := set(ids) - {letter.id for letter in letters}:
-        _leave(f"no such dead letter: {', '.join(sorted(unknown))}")
+        fail(f"no such dead letter: {', '.join(sorted(unknown))}")
     return [letter for letter in letters if letter.id in ids]
 
 
@@ -83,32 +83,20 @@ async def _only_model(redis: Redis, model: str | None) -> str:
     if model is None and len(names) == 1:
         return names[0]
     if model not in names:
-        _leave(f"--model must be one of: {', '.join(names) or 'none has been announced on this Redis'}")
+        fail(f"--model must be one of: {', '.join(names) or 'none has been announced on this Redis'}")
     assert model is not None
     return model
 
 
 def _redis() -> Redis:
-    redis_url = _settings().redis_url
+    redis_url = read_settings(ApiSettings).redis_url
     if redis_url is None:
-        _leave("FOURSTEP_REDIS_URL must name the Redis to look at")
+        fail("FOURSTEP_REDIS_URL must name the Redis to look at")
     return open_redis(redis_url)
-
-
-def _settings() -> ApiSettings:
-    try:
-        return ApiSettings()
-    except ValidationError as error:
-        _leave(explain(error))
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
     try:
         asyncio.run(work)
     except RedisError as error:
-        _leave(f"Redis does not answer: {error}")
-
-
-def _leave(reason: str) -> NoReturn:
-    typer.echo(f"fourstep: {reason}", err=True)
-    raise typer.Exit(1)
+        fail(f"Redis does not answer: {error}")

@@ -1,8 +1,11 @@
-"""`fourstep models …`: model folders, looked at without serving them."""
+"""`fourstep worker`, and `fourstep models …`: model folders, looked at without serving them."""
 
+import sys
 from typing import Annotated
 
 import typer
+
+from jobs.cli import errors_as_lines
 
 app = typer.Typer(help="Model folders.", no_args_is_help=True)
 
@@ -20,12 +23,9 @@ def check(
 
     The exit code is 0 for a model that can be served, 1 for one that cannot.
     """
-    try:
+    with errors_as_lines(extra="worker", code=2, command="fourstep models"):
         from worker import model_folder, startup
         from worker.errors import FolderRefusedError
-    except ModuleNotFoundError as error:
-        typer.echo(f"fourstep models: {error}; install the extra: pip install '.[worker]' in a checkout", err=True)
-        raise typer.Exit(2) from error
     startup.quiet_libraries()
     try:
         served = model_folder.load(model, device="cpu")
@@ -39,3 +39,10 @@ def check(
     typer.echo(f"  {contract.family}, {contract.method}, predicts {contract.prediction}; weights {served.sha256[:12]}")
     typer.echo(f"  {contract.steps} steps ({contract.sampler}), {contract.evaluations} evaluations a picture; {sizes}")
     typer.echo(f"  grid: {', '.join(f'{level:g}' for level in grid)}")
+
+
+def worker() -> None:
+    """Run one worker alone, on the Redis of FOURSTEP_REDIS_URL."""
+    from worker.main import main
+
+    sys.exit(main())

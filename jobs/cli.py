@@ -1,0 +1,37 @@
+"""What all commands share: their settings, and errors that end them in one line."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn, TypeVar
+
+import typer
+from pydantic import ValidationError
+
+from jobs.settings import Settings, explain
+
+AnySettings = TypeVar("AnySettings", bound=Settings)
+
+
+def read_settings(kind: type[AnySettings]) -> AnySettings:
+    """The settings of the environment; ends the command when they are wrong."""
+    try:
+        return kind()
+    except ValidationError as error:
+        fail(explain(error))
+
+
+def fail(reason: str, code: int = 1, command: str = "fourstep") -> NoReturn:
+    """End `command` with one line on standard error."""
+    typer.echo(f"{command}: {reason}", err=True)
+    raise typer.Exit(code)
+
+
+@contextmanager
+def errors_as_lines(*kinds: type[Exception], extra: str, code: int = 1, command: str = "fourstep") -> Iterator[None]:
+    """End `command` in one line for errors of `kinds`, and for a module that comes with the extra `extra`."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        fail(f"{error}; install the extra: pip install '.[{extra}]' in a checkout", code, command)
+    except kinds as error:
+        fail(str(error), code, command)
