@@ -13,8 +13,8 @@ from distill import families, prompt_embeddings, runs
 from distill.method.guidance import conditional, guided
 from distill.noise_schedule import trailing_grid
 from jobs.sampling_contract import SamplingContract
-from tests import tiny_sdxl_pipelines
-from tests.distill.test_run import losses_told
+from tests.distill.training.test_run import losses_told
+from worker.testing import tiny_sdxl_pipelines
 
 SETTINGS: dict[str, Any] = {
     "family": "sdxl",
@@ -125,7 +125,7 @@ def test_guided_teacher_samples_what_plain_diffusers_samples(student):
     [
         ("dp-dmd-nodetach", {}),
         ("dmd", {}),
-        ("dmd-perceptual", {"perceptual": {"network": "tests.distill.test_baselines:two_maps"}}),
+        ("dmd-perceptual", {"perceptual": {"network": "tests.distill.method.test_baselines:two_maps"}}),
         ("dmd-gan", {}),
         ("step1-regression", {"critic_updates": 0}),
     ],

@@ -14,10 +14,10 @@ import uvicorn
 from redis.asyncio import Redis
 
 from jobs.settings import ApiSettings
+from jobs.testing.waiting import SAFETY_NET_S, wait_until
 from service import waiting
 from service.server import configured
 from tests.service.stand_in_worker import StandInWorker
-from tests.waiting import SAFETY_NET_S, wait_until
 
 
 class PromptServer(uvicorn.Server):

@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 
 from jobs.models import ImageTask
 from jobs.queue.task_queue import Claim, TaskQueue
-from tests.samples import MODEL, sample_card, sample_result
+from jobs.testing.samples import MODEL, sample_card, sample_result
 
 FAILING_PROMPT = "please fail"
 

@@ -18,16 +18,16 @@ from jobs.queue import job_events
 from jobs.queue.connection import open_redis
 from jobs.queue.task_queue import TaskQueue
 from jobs.settings import ApiSettings
+from jobs.testing.samples import MODEL, sample_card
+from jobs.testing.waiting import SAFETY_NET_S, outcome, wait_until
 from service import model_catalogue
 from service.model_catalogue import ModelCatalogue, ServedModel
 from service.server import GRACEFUL_SHUTDOWN_S
-from tests.samples import MODEL, sample_card
 from tests.service.conftest import running_api
+from tests.service.routes.test_jobs import ASYNC, held, start
 from tests.service.stand_in_worker import StandInWorker
 from tests.service.test_job_stream import read_events
-from tests.service.test_jobs import ASYNC, held, start
 from tests.service.test_problems import is_problem
-from tests.waiting import SAFETY_NET_S, outcome, wait_until
 
 CAT = {"prompt": "a cat"}
 NOTHING_KEPT = {"save": "", "appendonly": "no"}

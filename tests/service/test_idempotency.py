@@ -5,11 +5,11 @@ import asyncio
 import httpx
 import pytest
 
+from jobs.testing.waiting import wait_until
 from tests.service.conftest import Clock
+from tests.service.routes.test_jobs import ASYNC, held, noticed, queued
 from tests.service.stand_in_worker import FAILING_PROMPT, StandInWorker
-from tests.service.test_jobs import ASYNC, held, noticed, queued
 from tests.service.test_problems import is_problem
-from tests.waiting import wait_until
 
 KEY = {"Idempotency-Key": "order 7"}
 

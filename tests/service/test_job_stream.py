@@ -9,12 +9,12 @@ import httpx
 import pytest
 
 from jobs.settings import ApiSettings
+from jobs.testing.waiting import outcome, wait_until
 from service import waiting
 from tests.service.conftest import running_api
+from tests.service.routes.test_jobs import held, start
 from tests.service.stand_in_worker import StandInWorker
-from tests.service.test_jobs import held, start
 from tests.service.test_problems import is_problem
-from tests.waiting import outcome, wait_until
 
 
 @dataclass

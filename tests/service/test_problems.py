@@ -8,10 +8,10 @@ from redis.asyncio import Redis
 
 from jobs.queue.task_queue import Claim, TaskQueue
 from jobs.settings import ApiSettings
-from tests.samples import MODEL, sample_card
+from jobs.testing.samples import MODEL, sample_card
+from jobs.testing.waiting import wait_until
 from tests.service.conftest import running_api
 from tests.service.stand_in_worker import FAILING_PROMPT, StandInWorker
-from tests.waiting import wait_until
 
 INVALID_FIELDS = [
     ({"prompt": ""}, "prompt", 1),

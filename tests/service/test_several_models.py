@@ -9,9 +9,9 @@ import pytest
 from redis.asyncio import Redis
 
 from jobs.settings import ApiSettings
+from jobs.testing.waiting import wait_until
 from tests.service.conftest import running_api
 from tests.service.stand_in_worker import StandInWorker
-from tests.waiting import wait_until
 
 REQUEST = {"prompt": "a cat", "seed": 1}
 
