@@ -14,10 +14,10 @@ from jobs.settings import ApiSettings
 from jobs.testing import redis_servers
 from jobs.testing.waiting import outcome, wait_until
 from tests.programs import skip_for_lack_of
-from tests.service.conftest import running_api
-from tests.service.routes.test_jobs import ASYNC
+from tests.service.calls import ASYNC
+from tests.service.event_stream import all_events
+from tests.service.running_api import running_api
 from tests.service.stand_in_worker import StandInWorker
-from tests.service.test_job_stream import all_events
 
 
 @asynccontextmanager

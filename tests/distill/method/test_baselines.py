@@ -11,29 +11,13 @@ from distill.method import dp_dmd, perceptual
 from distill.method.adversary import Adversary, Head, discriminator_loss, generator_loss
 from distill.noise_schedule import shifted_grid
 from distill.training.trainer import Trainer
-from tests.distill.method.test_dp_dmd import METHOD, PerStepStudent, student_losses
-from tests.distill.training.test_run import SETTINGS
+from tests.distill.method.per_step_student import METHOD, PerStepStudent, student_losses
+from tests.distill.tiny_runs import SETTINGS
 from worker.testing import tiny_pipelines
 
 
-def two_maps() -> nn.Module:
-    """A factory as a configuration names it."""
-
-    class TwoMaps(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            torch.manual_seed(0)
-            self.first, self.second = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 8, 3)
-
-        def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
-            early = self.first(images)
-            return [early, self.second(early.relu())]
-
-    return TwoMaps()
-
-
 def test_perceptual_distance_is_zero_for_equals_and_pulls_images_only():
-    network = perceptual.feature_network("tests.distill.method.test_baselines:two_maps")
+    network = perceptual.feature_network("tests.distill.feature_network:two_maps")
     images = torch.randn(2, 3, 8, 8, requires_grad=True)
     other = torch.randn(2, 3, 8, 8, requires_grad=True)
     assert perceptual.distance(network, images, images).item() == 0.0
@@ -152,7 +136,7 @@ ROUTES = {
 def test_every_method_by_its_name_teaches_only_the_steps_it_may(method):
     settings = {name: value for name, value in SETTINGS.items() if name != "critic_updates"}
     if method == "dmd-perceptual":
-        settings["perceptual"] = {"network": "tests.distill.method.test_baselines:two_maps"}
+        settings["perceptual"] = {"network": "tests.distill.feature_network:two_maps"}
     config = DistillConfig.model_validate(settings | {"teacher": "teacher", "prompts": "prompts", "method": method})
     terms: dict[str, dp_dmd.Term] = {
         name: (0.5, lambda x: x.square().mean()) for name in ROUTES[method] if name in ("perceptual", "adversarial")

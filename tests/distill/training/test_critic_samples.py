@@ -10,7 +10,7 @@ from distill.config import DistillConfig
 from distill.method import dp_dmd
 from distill.training.critic_samples import is_drawing
 from distill.training.trainer import Trainer
-from tests.distill.training.test_run import SETTINGS
+from tests.distill.tiny_runs import SETTINGS
 from worker.testing import tiny_pipelines
 
 TURNS = 4

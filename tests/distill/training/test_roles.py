@@ -12,8 +12,7 @@ from typer.testing import CliRunner
 from distill import families, runs
 from distill.commands import app
 from distill.training import roles
-from tests.distill import test_sdxl
-from tests.distill.training import test_run
+from tests.distill.tiny_runs import SDXL_SETTINGS, SETTINGS
 from worker import model_folder
 from worker.testing import tiny_pipelines, tiny_sdxl_pipelines
 
@@ -83,7 +82,7 @@ def test_adapters_train_and_export_merged_or_as_a_file(family, method, tmp_path)
     pipelines, plain = FAMILIES[family]
     folder = pipelines.save(tmp_path / "teacher")
     (tmp_path / "prompts.txt").write_text("\n".join(f"prompt {word}" for word in "abcdefghijklmnopqrst"))
-    settings = {"sd3": test_run.SETTINGS, "sdxl": test_sdxl.SETTINGS}[family]
+    settings = {"sd3": SETTINGS, "sdxl": SDXL_SETTINGS}[family]
     changes = {"teacher": str(folder), "prompts": str(tmp_path / "prompts.txt"), "lora_rank": 4, "method": method}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings | changes | {"steps": 1}))
     run, merged = tmp_path / "run", tmp_path / "merged"
@@ -114,7 +113,7 @@ def weights(network: nn.Module) -> dict[str, torch.Tensor]:
 
 @pytest.mark.slow
 def test_whole_networks_have_no_lora_file(tmp_path: Path):
-    config = test_run.SETTINGS | {"teacher": str(tiny_pipelines.save(tmp_path / "teacher")), "steps": 1}
+    config = SETTINGS | {"teacher": str(tiny_pipelines.save(tmp_path / "teacher")), "steps": 1}
     (tmp_path / "prompts.txt").write_text("a\nb\n")
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config | {"prompts": str(tmp_path / "prompts.txt")}))
     runs.start(tmp_path / "config.yaml", tmp_path / "run", None)

@@ -1,7 +1,6 @@
 """A whole run on a tiny teacher: train, stop, resume, export, load with plain diffusers and with the worker."""
 
 import functools
-import json
 import signal
 from pathlib import Path
 
@@ -17,24 +16,9 @@ from distill.commands import app
 from distill.training import checkpoints
 from distill.training.trainer import Trainer
 from jobs.sampling_contract import SamplingContract
+from tests.distill.tiny_runs import SETTINGS, losses_told
 from worker import model_folder
 from worker.testing import tiny_pipelines
-
-SETTINGS = {
-    "steps": 4,
-    "batch": 2,
-    "student_grid": {"steps": 4, "shift": 3.0},
-    "teacher_grid": {"steps": 6, "shift": 3.0},
-    "anchor_k": 2,
-    "max_sequence_length": tiny_pipelines.TOKENS,
-    "critic_updates": 2,
-    "student_learning_rate": 1e-3,
-    "critic_learning_rate": 1e-3,
-    "precision": "no",
-    "compile": False,
-    "save_every": 2,
-    "log_every": 1,
-}
 
 
 @pytest.fixture(scope="module")
@@ -61,12 +45,6 @@ def write_config(write_config_in, tmp_path):
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return StableDiffusion3Pipeline.from_pretrained(folder).transformer.state_dict()
-
-
-def losses_told(run: Path) -> list[dict[str, float]]:
-    """The lines of the log that are about updates; others are about sample grids."""
-    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    return [line for line in lines if "total" in line]
 
 
 @pytest.mark.slow
@@ -165,7 +143,7 @@ METHODS = {
     "step1-regression": {"diversity"},
 }
 OF_ONE_METHOD = {
-    "dmd-perceptual": {"perceptual": {"network": "tests.distill.method.test_baselines:two_maps"}},
+    "dmd-perceptual": {"perceptual": {"network": "tests.distill.feature_network:two_maps"}},
     "dmd-gan": {"gan": {"loss": "hinge", "r1": 0.1}},
 }
 

@@ -16,7 +16,7 @@ from distill.method import dp_dmd
 from distill.noise_schedule import NoiseSchedule
 from distill.training import checkpoints, processes
 from distill.training.trainer import Trainer
-from tests.distill.training.test_run import SETTINGS
+from tests.distill.tiny_runs import SETTINGS
 from worker.testing import tiny_pipelines
 
 SEED = 5

@@ -16,8 +16,8 @@ from distill.evaluation.metrics import pairwise_diversity
 from distill.method import dp_dmd
 from distill.training import training_loop
 from distill.training.trainer import GRID_PROMPTS, GRID_SAMPLES, Trainer
-from tests.distill.method.test_dp_dmd import METHOD
-from tests.distill.training.test_run import SETTINGS
+from tests.distill.method.per_step_student import METHOD
+from tests.distill.tiny_runs import SETTINGS
 from worker.testing import tiny_pipelines
 
 

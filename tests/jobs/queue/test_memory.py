@@ -58,7 +58,7 @@ async def claimed(queue: TaskQueue, count: int = 3) -> list[Claim]:
     return await queue.claim("w1", count, block_s=0)
 
 
-ADMISSIONS: dict[str, dict] = {"plain": {}, "idempotent": {"once": ONCE}, "rated": {"rate": RATE}}
+ADMISSIONS: dict[str, dict] = {"plain": {}, "idempotent": {"idempotency_key": ONCE}, "rated": {"rate": RATE}}
 
 
 @pytest.mark.parametrize("conditions", ADMISSIONS.values(), ids=ADMISSIONS)

@@ -14,9 +14,9 @@ from rich.console import Console
 from jobs.settings import ApiSettings
 from jobs.testing.redis_servers import seconds
 from service.client import GenerationFailedError, generate_files
-from tests.service.conftest import running_api
+from tests.service.calls import is_problem
+from tests.service.running_api import running_api
 from tests.service.stand_in_worker import StandInWorker
-from tests.service.test_problems import is_problem
 
 GOOD = {"Authorization": "Bearer first-key"}
 OTHER = {"Authorization": "bearer second-key"}

@@ -13,7 +13,7 @@ from PIL import Image
 
 from jobs.settings import ApiSettings
 from jobs.testing.samples import MODEL
-from tests.service.conftest import running_api
+from tests.service.running_api import running_api
 from tests.service.stand_in_worker import FAILING_PROMPT, StandInWorker
 
 

@@ -14,9 +14,9 @@ from PIL import Image
 from jobs.models import Preview, PreviewSubscription
 from jobs.testing.waiting import outcome, wait_until
 from service.openai.stream import partial_steps
-from tests.service.routes.test_jobs import start
-from tests.service.stand_in_worker import FAILING_PROMPT, StandInWorker
-from tests.service.test_job_stream import collect, paused, read_events
+from tests.service.calls import start
+from tests.service.event_stream import collect, read_events
+from tests.service.stand_in_worker import FAILING_PROMPT, StandInWorker, paused
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from service.accept import accepted_image
+from tests.service.calls import is_problem
 from tests.service.stand_in_worker import StandInWorker
-from tests.service.test_problems import is_problem
 
 
 @pytest.mark.parametrize(

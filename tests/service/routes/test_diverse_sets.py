@@ -8,9 +8,9 @@ import pytest
 
 from jobs.diversity import METRIC
 from jobs.testing.waiting import wait_until
-from tests.service.routes.test_generate import generate
+from tests.service.calls import generate
+from tests.service.event_stream import all_events
 from tests.service.stand_in_worker import StandInWorker
-from tests.service.test_job_stream import all_events
 
 DIVERSE = {"diverse": True, "candidates": 10}
 

@@ -8,15 +8,10 @@ import pytest
 from PIL import Image
 
 from jobs.testing.samples import MODEL
+from tests.service.calls import generate
 from tests.service.stand_in_worker import StandInWorker
 
 pytestmark = pytest.mark.usefixtures("worker")
-
-
-async def generate(api: httpx.AsyncClient, **body: object) -> dict:
-    answer = await api.post("/generate", json={"prompt": "a smiling cat face", **body})
-    assert answer.status_code == 200, answer.text
-    return answer.json()
 
 
 def pixels(image: dict) -> bytes:

@@ -8,47 +8,14 @@ import httpx
 from jobs.models import LONGEST_WAIT_S
 from jobs.settings import ApiSettings
 from jobs.testing.waiting import outcome, wait_until
-from tests.service.conftest import Clock, running_api
-from tests.service.stand_in_worker import StandInWorker
-
-ASYNC = {"Prefer": "wait=5, Respond-Async"}
-
-
-async def start(api: httpx.AsyncClient, num_images: int = 1) -> str:
-    answer = await api.post("/generate", json={"prompt": "a cat", "num_images": num_images}, headers=ASYNC)
-    assert answer.status_code == 202, answer.text
-    return answer.headers["location"]
+from tests.service.calls import ASYNC, noticed, start
+from tests.service.clock import Clock
+from tests.service.running_api import running_api
+from tests.service.stand_in_worker import StandInWorker, held
 
 
 async def status(api: httpx.AsyncClient, location: str) -> str:
     return (await api.get(location)).json()["status"]
-
-
-async def held(worker: StandInWorker, count: int) -> None:
-    """Wait until the worker holds `count` images, and none waits."""
-
-    async def reached() -> bool:
-        return await worker.queue.depth() == (0, count)
-
-    await wait_until(reached)
-
-
-async def queued(worker: StandInWorker, count: int) -> None:
-    """Wait until `count` images wait, and the worker holds none."""
-
-    async def reached() -> bool:
-        return await worker.queue.depth() == (count, 0)
-
-    await wait_until(reached)
-
-
-async def noticed(api: httpx.AsyncClient, ended: str) -> None:
-    """Wait until the API has counted one call that ended so."""
-
-    async def counted() -> bool:
-        return f'{{endpoint="/generate",outcome="{ended}"}} 1.0' in (await api.get("/metrics")).text
-
-    await wait_until(counted)
 
 
 async def test_a_call_may_be_answered_before_it_is_done(api: httpx.AsyncClient, worker: StandInWorker) -> None:

@@ -13,7 +13,7 @@ from jobs.testing.samples import MODEL, sample_card, sample_tasks
 from jobs.testing.waiting import wait_until
 from service.app import create_app
 from service.routes.pages import STATIC_DIR
-from tests.service.conftest import running_api
+from tests.service.running_api import running_api
 from tests.service.stand_in_worker import StandInWorker
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from tests.worker.engine.test_step_graphs import RecordedGraphs
+from tests.worker.engine.recorded_graphs import RecordedGraphs
 from tests.worker.tasks import image_task, pictures
 from worker.engine.compile_thread import CompileThread
 from worker.engine.device_thread import DeviceThread

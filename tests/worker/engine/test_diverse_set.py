@@ -10,19 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from jobs.models import DiverseSet, ImageTask
-from tests.worker.engine.test_strict import _random_task
-from tests.worker.tasks import image_task, pictures, run
+from jobs.models import ImageTask
+from tests.worker.tasks import image_task, pictures, random_task, run, set_task
 from worker.engine.diverse_set import farthest_apart
 from worker.engine.engine import Engine
 from worker.engine.model_runner import Measured
 from worker.engine.row import Failure, FinishedSet
 from worker.model_folder import ServedModel, served
 from worker.testing import tiny_pipelines
-
-
-def set_task(images: int, candidates: int, **changes: object) -> ImageTask:
-    return image_task(**changes, select=DiverseSet(images=images, candidates=candidates))  # type: ignore[arg-type]
 
 
 def finished_set(engine: Engine, task: ImageTask) -> FinishedSet:
@@ -111,7 +106,7 @@ def test_strict_sets_do_not_depend_on_the_company(tiny_model: ServedModel) -> No
     dice = random.Random(0)
     for _ in range(6):
         engine = Engine(tiny_model, 4)
-        tasks = {str(number): _random_task(dice) for number in range(8)} | {"it": task, "other": set_task(2, 5)}
+        tasks = {str(number): random_task(dice) for number in range(8)} | {"it": task, "other": set_task(2, 5)}
         keys = list(tasks)
         dice.shuffle(keys)
         outcomes = {}

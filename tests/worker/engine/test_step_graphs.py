@@ -1,7 +1,6 @@
 """Steps replayed from graphs: the right one, fresh inputs, results that stay; no step that a graph cannot hold."""
 
 import copy
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -9,6 +8,7 @@ import pytest
 import torch
 
 from jobs.models import ImageTask
+from tests.worker.engine.recorded_graphs import RecordedGraphs
 from tests.worker.tasks import image_task, pictures
 from worker.engine.cuda_graphs import CudaGraphs
 from worker.engine.denoising_step import DenoisingStep, StepInputs, StepOutputs
@@ -20,36 +20,6 @@ from worker.model_folder import ServedModel, load, served
 from worker.sampling import noise
 from worker.sampling.step_table import StepTable
 from worker.testing import tiny_pipelines
-
-
-class RecordedGraphs:
-    """Graphs in Python: a replay calls the function again and writes into the outputs of the capture.
-
-    As on a device with one memory pool, a replay leaves nothing but its own outputs in the memory of the others'.
-    """
-
-    def __init__(self) -> None:
-        self.captured: list[tuple[int, ...]] = []
-        self.replayed: list[int] = []
-
-    def __call__(self) -> "RecordedGraph":
-        return RecordedGraph(self)
-
-
-class RecordedGraph:
-    def __init__(self, graphs: RecordedGraphs) -> None:
-        self._graphs = graphs
-
-    def capture(self, function: Callable[[], StepOutputs]) -> StepOutputs:
-        self._function, self._outputs = function, function()
-        self._graphs.captured.append(tuple(self._outputs.latents.shape))
-        return self._outputs
-
-    def replay(self) -> None:
-        fresh = self._function()
-        self._outputs.latents.copy_(fresh.latents)
-        self._outputs.pred_x0.copy_(fresh.pred_x0)
-        self._graphs.replayed.append(len(fresh.latents))
 
 
 def _inputs(rows: int, fill: float = 1.0, tokens: int = 3, noisy: bool = False) -> StepInputs:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from jobs.models import ImageTask
-from tests.worker.tasks import image_task, pictures
+from tests.worker.tasks import PROMPTS, image_task, pictures, random_task
 from worker.engine.engine import Engine
 from worker.engine.scheduler import buckets
 from worker.families.prompt_embeddings import PromptEmbeddings, stacked
@@ -16,23 +16,11 @@ from worker.model_folder import ServedModel
 from worker.sampling import noise
 
 MAX_BATCH = 4
-PROMPTS = ["a red cat", "sad big dog", "sun", "heart", "small blue face", ""]
-
-
-def _random_task(dice: random.Random) -> ImageTask:
-    return image_task(
-        dice.choice(PROMPTS),
-        dice.randrange(1000),
-        height=dice.choice([64, 64, 32]),
-        mode=dice.choice(["fast", "strict"]),
-        created=dice.random(),
-        deadline=dice.choice([None, 4e9]),
-    )
 
 
 def _among_neighbours(engine: Engine, task: ImageTask, dice: random.Random) -> np.ndarray:
     """Run `task` beside neighbours that arrive before it, with it and after it."""
-    tasks = {str(number): _random_task(dice) for number in range(dice.randrange(1, 10))} | {"it": task}
+    tasks = {str(number): random_task(dice) for number in range(dice.randrange(1, 10))} | {"it": task}
     keys = list(tasks)
     dice.shuffle(keys)
     while True:

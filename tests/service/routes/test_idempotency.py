@@ -6,10 +6,9 @@ import httpx
 import pytest
 
 from jobs.testing.waiting import wait_until
-from tests.service.conftest import Clock
-from tests.service.routes.test_jobs import ASYNC, held, noticed, queued
-from tests.service.stand_in_worker import FAILING_PROMPT, StandInWorker
-from tests.service.test_problems import is_problem
+from tests.service.calls import ASYNC, is_problem, noticed
+from tests.service.clock import Clock
+from tests.service.stand_in_worker import FAILING_PROMPT, StandInWorker, held, queued
 
 KEY = {"Idempotency-Key": "order 7"}
 

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from jobs.settings import ApiSettings
 from jobs.testing.waiting import wait_until
-from tests.service.conftest import running_api
+from tests.service.running_api import running_api
 from tests.service.stand_in_worker import StandInWorker
 
 REQUEST = {"prompt": "a cat", "seed": 1}

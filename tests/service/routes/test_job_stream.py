@@ -1,9 +1,7 @@
 """A job's events as a browser would read them."""
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import httpx
 import pytest
@@ -11,46 +9,10 @@ import pytest
 from jobs.settings import ApiSettings
 from jobs.testing.waiting import outcome, wait_until
 from service import waiting
-from tests.service.conftest import running_api
-from tests.service.routes.test_jobs import held, start
-from tests.service.stand_in_worker import StandInWorker
-from tests.service.test_problems import is_problem
-
-
-@dataclass
-class Event:
-    name: str
-    id: str
-    data: dict
-
-
-async def read_events(api: httpx.AsyncClient, location: str, last_id: str | None = None) -> AsyncIterator[Event]:
-    headers = {"Last-Event-ID": last_id} if last_id else {}
-    async with api.stream("GET", f"{location}/events", headers=headers) as answer:
-        assert answer.status_code == 200
-        assert answer.headers["content-type"].startswith("text/event-stream")
-        fields: dict[str, str] = {}
-        async for line in answer.aiter_lines():
-            if line:
-                name, _, value = line.partition(": ")
-                fields[name] = value
-            elif "event" in fields:
-                yield Event(fields["event"], fields.get("id", ""), json.loads(fields["data"]))
-                fields = {}
-
-
-async def all_events(api: httpx.AsyncClient, location: str, last_id: str | None = None) -> list[Event]:
-    return [event async for event in read_events(api, location, last_id)]
-
-
-async def collect(stream: AsyncIterator[Event], events: list[Event]) -> None:
-    async for event in stream:
-        events.append(event)
-
-
-async def paused(worker: StandInWorker) -> None:
-    worker.paused = True
-    await wait_until(lambda: worker.resting)
+from tests.service.calls import is_problem, start
+from tests.service.event_stream import Event, all_events, collect, read_events
+from tests.service.running_api import running_api
+from tests.service.stand_in_worker import StandInWorker, held, paused
 
 
 async def test_a_job_is_told_from_the_queue_to_its_end(api: httpx.AsyncClient, worker: StandInWorker) -> None:
