@@ -1,4 +1,4 @@
-"""`fourstep api` as a process of its own."""
+"""The API as a process of its own."""
 
 import asyncio
 import os
@@ -16,16 +16,13 @@ from service.server import GRACEFUL_SHUTDOWN_S
 async def api_process(
     redis_url: str, port: int, graceful_shutdown_s: int = GRACEFUL_SHUTDOWN_S, **variables: str
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, httpx.AsyncClient]]:
-    """``fourstep api`` and a client of it; its log is the process's standard error.
+    """Start the API and yield its process and a client; its log is the process's standard error.
 
     It gives calls `graceful_shutdown_s` seconds to finish when it is told to stop.
     """
     environment = os.environ | {"FOURSTEP_REDIS_URL": redis_url, "FOURSTEP_PORT": str(port)} | variables
-    code = f"""
-import fourstep, service.server
-service.server.configured.__defaults__ = ({graceful_shutdown_s},)
-fourstep.app(["api"])
-"""
+    code = "from jobs.settings import ApiSettings; from service.server import serve; "
+    code += f"serve(ApiSettings(), {graceful_shutdown_s})"
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", code, env=environment, stderr=asyncio.subprocess.PIPE
     )

@@ -8,7 +8,7 @@ import pytest
 
 from jobs.settings import ApiSettings
 from jobs.testing.waiting import outcome, wait_until
-from service import waiting
+from service import job_stream
 from tests.service.calls import is_problem, start
 from tests.service.event_stream import Event, all_events, collect, read_events
 from tests.service.running_api import running_api
@@ -64,7 +64,7 @@ async def test_another_copy_of_the_api_tells_at_once(
     free_port: Callable[[], int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(waiting.next_news, "__defaults__", (3600.0,))  # nobody looks by the clock
+    monkeypatch.setattr(job_stream, "POLL_S", 3600.0)  # nobody looks by the clock
     await paused(worker)
     location = await start(api)
     async with running_api(ApiSettings(redis_url=redis_url, port=free_port())) as other:
