@@ -92,7 +92,7 @@ $(PEERS)/stamp: pyproject.toml  # in an environment of its own: BentoML pins oth
 check-compose: $(VENV)/test.stamp  ## The compose stack, built and started for real; needs a Docker engine
 	$(COMPOSE) build
 	$(COMPOSE) up --detach --wait redis service worker prometheus
-	COMPOSE="$(COMPOSE)" PYTHONPATH=. $(BIN)/python docker/check_stack.py; status=$$?; $(COMPOSE) down --volumes; exit $$status
+	COMPOSE="$(COMPOSE)" $(BIN)/python -m tests.operations.check_stack; status=$$?; $(COMPOSE) down --volumes; exit $$status
 
 clean:
 	rm -rf $(VENV) $(PEERS) build

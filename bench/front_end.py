@@ -22,7 +22,7 @@ from typing import Any
 import httpx
 
 from bench import http_load
-from tests import redis_servers
+from jobs.testing import redis_servers
 
 RESULTS = Path(__file__).parent / "results"
 TTL_S = 5.0

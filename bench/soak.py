@@ -28,13 +28,13 @@ from jobs.models import ImageTask, JobState
 from jobs.queue.connection import open_redis
 from jobs.queue.task_queue import Claim, TaskQueue
 from jobs.settings import WorkerSettings
-from tests import tiny_pipelines
 from worker.consumer import Consumer
 from worker.engine.device_thread import DeviceThread
 from worker.engine.engine import Engine
 from worker.model_folder import served
 from worker.results import ResultWriter
 from worker.startup import model_card
+from worker.testing import tiny_pipelines
 
 SIZES = [(64, 64), (32, 64), (64, 32), (32, 32)]
 PROMPTS = ["a red cat", "sad big dog", "sun", "heart", "small blue face", "a smiling sun", "green", ""]

@@ -13,7 +13,7 @@ from service.context import ApiContext
 from service.routes.images import image_url
 from service.schemas.generate_response import GeneratedImage
 from service.schemas.job_response import JobResponse
-from service.waiting import next_news
+from service.waiting import POLL_S, next_news
 
 
 class SentImages:
@@ -53,7 +53,7 @@ async def job_stream(
                 yield ServerSentEvent(event=status, id=str(sent), data=_json(JobResponse.of(state, request)))
             if state.settled:
                 return
-            for preview in unfinished(await next_news(listener), sent):
+            for preview in unfinished(await next_news(listener, POLL_S), sent):
                 if not previewed:
                     previewed = True
                     context.metrics.time_to_first_preview.observe(time.time() - state.created)

@@ -14,11 +14,11 @@ from service.middleware.request_head import BoundedHeadProtocol
 GRACEFUL_SHUTDOWN_S = 5
 
 
-def serve(settings: ApiSettings) -> None:
+def serve(settings: ApiSettings, graceful_shutdown_s: int = GRACEFUL_SHUTDOWN_S) -> None:
     """Answer until SIGTERM or SIGINT; ValueError without a Redis address."""
     configure_logging(settings.log_level)
     configure_tracing(settings.traces_url, "fourstep-service")
-    config = configured(settings)
+    config = configured(settings, graceful_shutdown_s)
     config.load()
     # What has been imported stays: the collector need not walk it again and again, which holds up every call.
     gc.collect()

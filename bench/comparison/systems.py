@@ -12,7 +12,7 @@ from typing import Any, Literal
 from bench import http_load
 from bench.comparison.trace import Call
 from bench.peers.latency_engine import FIXED_S, PER_ROW_S
-from tests import redis_servers
+from jobs.testing import redis_servers
 
 Engine = Literal["sampler", "diffusers", "latency-model"]
 Commands = list[list[str]]

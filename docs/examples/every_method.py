@@ -23,13 +23,13 @@ from PIL import Image
 from torch import nn
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))  # for the tiny pipelines, which are the tests'
+sys.path.insert(0, str(ROOT))  # METHODS names this file from there
 
 from fourstep import app  # noqa: E402
-from tests import tiny_pipelines, tiny_sdxl_pipelines  # noqa: E402
 from worker import model_folder  # noqa: E402
 from worker.engine.engine import Engine  # noqa: E402
 from worker.generate import generate  # noqa: E402
+from worker.testing import tiny_pipelines, tiny_sdxl_pipelines  # noqa: E402
 
 TEACHERS: dict[str, Any] = {"sd3": tiny_pipelines, "sdxl": tiny_sdxl_pipelines}
 METHODS: dict[str, dict[str, Any]] = {

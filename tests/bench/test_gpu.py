@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bench import gpu, results_file
-from tests.worker.test_step_graphs import RecordedGraphs
+from tests.worker.engine.recorded_graphs import RecordedGraphs
 
 TINY = gpu.Architecture(
     transformer={

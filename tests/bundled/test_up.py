@@ -13,8 +13,8 @@ import openai
 import pytest
 from PIL import Image
 
+from jobs.testing.waiting import SAFETY_NET_S
 from tests.running import REQUEST, Running, pictures
-from tests.waiting import SAFETY_NET_S
 
 pytestmark = pytest.mark.slow
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from jobs.testing.waiting import SAFETY_NET_S
 from tests.running import REQUEST, leaves_nothing_behind, pictures, wait_until_ready
-from tests.waiting import SAFETY_NET_S
 
 pytestmark = pytest.mark.slow
 

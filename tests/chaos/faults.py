@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 from redis.exceptions import RedisError
 
+from jobs.testing.waiting import wait_until
 from tests.chaos.processes import AppendOnlyRedis, Lives
 from tests.chaos.proxy import Proxy
-from tests.waiting import wait_until
 
 EVERY_FAULT = (
     *("cut", "stop_api", "restart_redis", "slow", "kill_api", "pause_redis", "cut", "fill_redis"),

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import httpx
 
-from tests import redis_servers, tiny_pipelines
+from jobs.testing import redis_servers
+from jobs.testing.waiting import SAFETY_NET_S, wait_until
 from tests.chaos.calls import Client, Ledger
 from tests.chaos.faults import Faults
 from tests.chaos.processes import AppendOnlyRedis, Lives
 from tests.chaos.proxy import Proxy
-from tests.waiting import SAFETY_NET_S, wait_until
+from worker.testing import tiny_pipelines
 
 LEASE_S = 2.0
 SETTLE_S = 240.0

@@ -6,7 +6,7 @@ import pytest
 from accelerate.state import AcceleratorState
 
 from distill.training import trainer
-from tests.distill.forked import SMALL_GRID, Forked
+from tests.distill.training.forked import SMALL_GRID, Forked
 
 
 @pytest.fixture(autouse=True)

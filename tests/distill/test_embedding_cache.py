@@ -11,8 +11,8 @@ import yaml
 from distill import config as configuration
 from distill import embedding_cache, prompt_embeddings, teacher_pipeline
 from distill.training.trainer import Trainer
-from tests import tiny_pipelines
-from tests.distill.test_run import SETTINGS
+from tests.distill.tiny_runs import SETTINGS
+from worker.testing import tiny_pipelines
 
 TOKENS = tiny_pipelines.TOKENS
 

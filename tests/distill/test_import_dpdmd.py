@@ -9,10 +9,10 @@ from diffusers import StableDiffusion3Pipeline
 from typer.testing import CliRunner, Result
 
 from fourstep import app
-from tests import tiny_pipelines, tiny_sdxl_pipelines
 from worker import model_folder
 from worker.sampling import noise
 from worker.sampling import step_table as sampler
+from worker.testing import tiny_pipelines, tiny_sdxl_pipelines
 
 State = dict[str, torch.Tensor]
 

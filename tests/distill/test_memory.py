@@ -10,10 +10,10 @@ from distill import config as configuration
 from distill import memory
 from distill.commands import app
 from distill.training.trainer import Trainer
-from tests import tiny_pipelines, tiny_sdxl_pipelines
-from tests.distill import test_run, test_sdxl
+from tests.distill.tiny_runs import SDXL_SETTINGS, SETTINGS
+from worker.testing import tiny_pipelines, tiny_sdxl_pipelines
 
-FAMILIES = {"sd3": (tiny_pipelines, test_run.SETTINGS), "sdxl": (tiny_sdxl_pipelines, test_sdxl.SETTINGS)}
+FAMILIES = {"sd3": (tiny_pipelines, SETTINGS), "sdxl": (tiny_sdxl_pipelines, SDXL_SETTINGS)}
 
 
 @pytest.fixture(params=FAMILIES)

@@ -1,7 +1,6 @@
 """Appendix C of the paper as a whole run: a tiny SDXL teacher, its student, and plain diffusers."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -13,40 +12,20 @@ from distill import families, prompt_embeddings, runs
 from distill.method.guidance import conditional, guided
 from distill.noise_schedule import trailing_grid
 from jobs.sampling_contract import SamplingContract
-from tests import tiny_sdxl_pipelines
-from tests.distill.test_run import losses_told
-
-SETTINGS: dict[str, Any] = {
-    "family": "sdxl",
-    "steps": 2,
-    "batch": 2,
-    "student_grid": {"steps": 4},
-    "teacher_grid": {"steps": 10},
-    "anchor_k": 2,
-    "anchor_target": "x0",
-    "norm": "x0",
-    "noise_shift": 1.0,
-    "noise_range": [0.02, 0.98],
-    "guidance_scale": 8.0,
-    "critic_updates": 1,
-    "student_learning_rate": 1e-3,
-    "precision": "no",
-    "compile": False,
-    "save_every": 2,
-    "log_every": 1,
-}
+from tests.distill.tiny_runs import SDXL_SETTINGS, losses_told
+from worker.testing import tiny_sdxl_pipelines
 
 
 @pytest.fixture(scope="module")
 def student_of(tmp_path_factory):
-    """A finished run for settings that differ from SETTINGS: (teacher folder, run folder, student folder)."""
+    """A finished run for settings that differ from SDXL_SETTINGS: (teacher folder, run folder, student folder)."""
 
     def train(prediction_type: str = "epsilon", **changes) -> tuple[Path, Path, Path]:
         folder = tmp_path_factory.mktemp("sdxl")
         teacher = tiny_sdxl_pipelines.save(folder / "teacher", prediction_type)
         (folder / "prompts.txt").write_text("\n".join(f"prompt {word}" for word in "abcdefghijklmnopqrst"))
         paths = {"teacher": str(teacher), "prompts": str(folder / "prompts.txt")}
-        (folder / "config.yaml").write_text(yaml.safe_dump(paths | SETTINGS | changes))
+        (folder / "config.yaml").write_text(yaml.safe_dump(paths | SDXL_SETTINGS | changes))
         runs.start(folder / "config.yaml", folder / "run", folder / "student")
         return teacher, folder / "run", folder / "student"
 
@@ -125,7 +104,7 @@ def test_guided_teacher_samples_what_plain_diffusers_samples(student):
     [
         ("dp-dmd-nodetach", {}),
         ("dmd", {}),
-        ("dmd-perceptual", {"perceptual": {"network": "tests.distill.test_baselines:two_maps"}}),
+        ("dmd-perceptual", {"perceptual": {"network": "tests.distill.feature_network:two_maps"}}),
         ("dmd-gan", {}),
         ("step1-regression", {"critic_updates": 0}),
     ],

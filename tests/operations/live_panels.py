@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 from PIL import Image
 
+from jobs.testing.waiting import block_until
 from tests.operations import expressions
-from tests.waiting import block_until
 
 NEEDS_A_FAULT_OR_A_GPU = ("graph_replays", "graph_misses", 'outcome="shed"')
 """Panels of these stay empty while all is well on a CPU."""

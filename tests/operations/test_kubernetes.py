@@ -11,8 +11,8 @@ from redis.asyncio import Redis
 
 from jobs.queue.keys import ModelKeys
 from jobs.queue.task_queue import TaskQueue
+from jobs.testing.samples import MODEL, sample_tasks
 from tests.operations.expressions import ROOT
-from tests.samples import MODEL, sample_tasks
 
 BASE, GPU = ROOT / "deploy/base", ROOT / "deploy/gpu"
 OF_OPERATORS = ("keda.sh/", "monitoring.coreos.com/")

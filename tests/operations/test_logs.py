@@ -6,8 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
+from jobs.testing.waiting import SAFETY_NET_S, block_until
 from tests.running import Running
-from tests.waiting import SAFETY_NET_S, block_until
 
 PROMPT = "a prompt that nobody may see"
 

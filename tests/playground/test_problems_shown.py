@@ -4,8 +4,8 @@ import re
 
 from playwright.sync_api import Page, expect
 
-from tests.playground.conftest import KEY
 from tests.playground.pictures import generate
+from tests.playground.served import KEY
 
 
 def test_a_key_is_asked_for_kept_in_the_tab_only_and_a_used_up_rate_says_when(page: Page, guarded_server: str) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import Page, Request, Route, expect
 
-from tests.playground.conftest import STUDENT
 from tests.playground.pictures import finished
+from tests.playground.served import STUDENT
 
 
 def red_dot() -> str:

@@ -8,9 +8,9 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.playground.conftest import OTHER_KEY
+from jobs.testing.waiting import SAFETY_NET_S
 from tests.playground.pictures import addresses, finished, generate
-from tests.waiting import SAFETY_NET_S
+from tests.playground.served import OTHER_KEY
 
 PROMPT = """a cat's "smile" & $HOME"""
 

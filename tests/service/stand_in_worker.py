@@ -11,7 +11,8 @@ from redis.exceptions import RedisError
 
 from jobs.models import ImageTask
 from jobs.queue.task_queue import Claim, TaskQueue
-from tests.samples import MODEL, sample_card, sample_result
+from jobs.testing.samples import MODEL, sample_card, sample_result
+from jobs.testing.waiting import wait_until
 
 FAILING_PROMPT = "please fail"
 
@@ -66,6 +67,29 @@ class StandInWorker:
             self.made += images
             results = [sample_result(image, data) for image, data in zip(images, files, strict=True)]
             await self.queue.commit_all(claim, results, files, ttl_s=600)
+
+
+async def paused(worker: StandInWorker) -> None:
+    worker.paused = True
+    await wait_until(lambda: worker.resting)
+
+
+async def held(worker: StandInWorker, count: int) -> None:
+    """Wait until the worker holds `count` images, and none waits."""
+
+    async def reached() -> bool:
+        return await worker.queue.depth() == (0, count)
+
+    await wait_until(reached)
+
+
+async def queued(worker: StandInWorker, count: int) -> None:
+    """Wait until `count` images wait, and the worker holds none."""
+
+    async def reached() -> bool:
+        return await worker.queue.depth() == (count, 0)
+
+    await wait_until(reached)
 
 
 def _images(task: ImageTask) -> list[ImageTask]:

@@ -4,7 +4,6 @@ import asyncio
 import base64
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,16 +17,15 @@ from jobs.queue import job_events
 from jobs.queue.connection import open_redis
 from jobs.queue.task_queue import TaskQueue
 from jobs.settings import ApiSettings
+from jobs.testing.samples import MODEL, sample_card
+from jobs.testing.waiting import SAFETY_NET_S, outcome, wait_until
 from service import model_catalogue
 from service.model_catalogue import ModelCatalogue, ServedModel
-from service.server import GRACEFUL_SHUTDOWN_S
-from tests.samples import MODEL, sample_card
-from tests.service.conftest import running_api
-from tests.service.stand_in_worker import StandInWorker
-from tests.service.test_job_stream import read_events
-from tests.service.test_jobs import ASYNC, held, start
-from tests.service.test_problems import is_problem
-from tests.waiting import SAFETY_NET_S, outcome, wait_until
+from tests.service.api_process import api_process
+from tests.service.calls import ASYNC, is_problem, start
+from tests.service.event_stream import read_events
+from tests.service.running_api import running_api
+from tests.service.stand_in_worker import StandInWorker, held
 
 CAT = {"prompt": "a cat"}
 NOTHING_KEPT = {"save": "", "appendonly": "no"}
@@ -190,41 +188,6 @@ async def _silent_redis(port: int) -> AsyncIterator[Callable[[], None]]:
             yield lambda: os.kill(pid, signal.SIGSTOP)
         finally:
             os.kill(pid, signal.SIGCONT)
-
-
-@asynccontextmanager
-async def api_process(
-    redis_url: str, port: int, graceful_shutdown_s: int = GRACEFUL_SHUTDOWN_S, **variables: str
-) -> AsyncIterator[tuple[asyncio.subprocess.Process, httpx.AsyncClient]]:
-    """``fourstep api`` and a client of it; its log is the process's standard error.
-
-    It gives calls `graceful_shutdown_s` seconds to finish when it is told to stop.
-    """
-    environment = os.environ | {"FOURSTEP_REDIS_URL": redis_url, "FOURSTEP_PORT": str(port)} | variables
-    code = f"""
-import fourstep, service.server
-service.server.configured.__defaults__ = ({graceful_shutdown_s},)
-fourstep.app(["api"])
-"""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", code, env=environment, stderr=asyncio.subprocess.PIPE
-    )
-    try:
-        base_url = f"http://127.0.0.1:{port}"
-        async with httpx.AsyncClient(base_url=base_url, timeout=SAFETY_NET_S, trust_env=False) as client:
-            await wait_until(lambda: _alive(client))
-            yield process, client
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-
-
-async def _alive(client: httpx.AsyncClient) -> bool:
-    try:
-        return (await client.get("/healthz")).status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 @pytest.mark.slow

@@ -8,10 +8,11 @@ from redis.asyncio import Redis
 
 from jobs.queue.task_queue import Claim, TaskQueue
 from jobs.settings import ApiSettings
-from tests.samples import MODEL, sample_card
-from tests.service.conftest import running_api
+from jobs.testing.samples import MODEL, sample_card
+from jobs.testing.waiting import wait_until
+from tests.service.calls import is_problem
+from tests.service.running_api import running_api
 from tests.service.stand_in_worker import FAILING_PROMPT, StandInWorker
-from tests.waiting import wait_until
 
 INVALID_FIELDS = [
     ({"prompt": ""}, "prompt", 1),
@@ -47,15 +48,6 @@ INVALID_FIELDS = [
     ({"select": {"diverse": True, "candidates": 9}, "seed": 2**63 - 8}, "seed", 2**63 - 9),
     ({"num_image": 2}, "num_image", None),
 ]
-
-
-def is_problem(answer: httpx.Response, status: int, name: str) -> bool:
-    assert answer.headers["content-type"] == "application/problem+json"
-    body = answer.json()
-    assert {"type", "title", "status", "detail"} <= set(body)
-    found = (answer.status_code, body["status"], body["type"])
-    assert found == (status, status, f"urn:fourstep:problem:{name}"), answer.text
-    return True
 
 
 @pytest.mark.usefixtures("worker")

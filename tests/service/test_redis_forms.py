@@ -11,12 +11,13 @@ import pytest
 
 from jobs.queue.connection import open_redis
 from jobs.settings import ApiSettings
-from tests import redis_servers
-from tests.service.conftest import running_api
+from jobs.testing import redis_servers
+from jobs.testing.waiting import outcome, wait_until
+from tests.programs import skip_for_lack_of
+from tests.service.calls import ASYNC
+from tests.service.event_stream import all_events
+from tests.service.running_api import running_api
 from tests.service.stand_in_worker import StandInWorker
-from tests.service.test_job_stream import all_events
-from tests.service.test_jobs import ASYNC
-from tests.waiting import outcome, wait_until
 
 
 @asynccontextmanager
@@ -58,8 +59,10 @@ async def test_cluster(tmp_path: Path, free_port: Callable[[], int]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.needs("openssl")
 async def test_tls(tmp_path: Path, free_port: Callable[[], int]) -> None:
-    with redis_servers.tls(tmp_path) as redis_url:
+    binary = redis_servers.binary_with_tls() or skip_for_lack_of("redis-server", " built with TLS")
+    with redis_servers.tls(tmp_path, binary) as redis_url:
         async with serving(redis_url, free_port()) as api:
             await round_trip(api)
         untrusted = ApiSettings(redis_url=redis_url.partition("?")[0], port=free_port())

@@ -8,9 +8,9 @@ import httpx
 import pytest
 
 from jobs.settings import ApiSettings
+from jobs.testing.waiting import SAFETY_NET_S, wait_until
 from tests.service.stand_in_worker import StandInWorker
 from tests.span_collector import Collector
-from tests.waiting import SAFETY_NET_S, wait_until
 
 TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import tiny_pipelines
 from worker.engine.engine import Engine
 from worker.model_folder import ServedModel, load
+from worker.testing import tiny_pipelines
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from jobs.models import ImageTask, JobState, ModelCard
 from jobs.queue.keys import ModelKeys
 from jobs.queue.task_queue import Claim, TaskQueue
 from jobs.settings import WorkerSettings
-from tests.waiting import outcome, wait_until
+from jobs.testing.waiting import outcome, wait_until
 from tests.worker.step_gate import StepGate
 from tests.worker.tasks import image_task
 from worker.consumer import Consumer

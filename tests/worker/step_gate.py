@@ -3,7 +3,7 @@
 import math
 import threading
 
-from tests.waiting import wait_until
+from jobs.testing.waiting import wait_until
 from worker.engine.engine import Engine
 from worker.engine.row import Outcome
 

@@ -1,17 +1,35 @@
 """Tasks for the engine, and running it until it is idle."""
 
+import random
 import time
 from collections.abc import Iterable
 from typing import Any
 
-from jobs.models import ImageTask
+from jobs.models import DiverseSet, ImageTask
 from worker.engine.engine import Engine
 from worker.engine.row import Failure, Picture
+
+PROMPTS = ["a red cat", "sad big dog", "sun", "heart", "small blue face", ""]
 
 
 def image_task(prompt: str = "a red cat", seed: int = 0, **changes: Any) -> ImageTask:
     fields = {"job_id": "job", "index": 0, "width": 64, "height": 64, "created": time.time()}
     return ImageTask.model_validate(fields | {"prompt": prompt, "seed": seed} | changes)
+
+
+def set_task(images: int, candidates: int, **changes: object) -> ImageTask:
+    return image_task(**changes, select=DiverseSet(images=images, candidates=candidates))  # type: ignore[arg-type]
+
+
+def random_task(dice: random.Random) -> ImageTask:
+    return image_task(
+        dice.choice(PROMPTS),
+        dice.randrange(1000),
+        height=dice.choice([64, 64, 32]),
+        mode=dice.choice(["fast", "strict"]),
+        created=dice.random(),
+        deadline=dice.choice([None, 4e9]),
+    )
 
 
 def run(engine: Engine, tasks: Iterable[ImageTask]) -> dict[str, Picture | Failure]:

@@ -10,11 +10,11 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model_state_dict
 
-from tests import tiny_pipelines, tiny_sdxl_pipelines
 from worker.engine.engine import Engine
 from worker.errors import FolderRefusedError
 from worker.generate import generate
 from worker.model_folder import load, served
+from worker.testing import tiny_pipelines, tiny_sdxl_pipelines
 from worker.weights_hash import weights_sha256
 
 TINY: dict[str, Any] = {"sd3": tiny_pipelines, "sdxl": tiny_sdxl_pipelines}

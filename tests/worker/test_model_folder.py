@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from jobs.sampling_contract import FILE_NAME
-from tests import tiny_pipelines
 from worker.errors import FolderRefusedError
 from worker.model_folder import device_and_dtype, load
+from worker.testing import tiny_pipelines
 from worker.weights_hash import weights_sha256
 
 

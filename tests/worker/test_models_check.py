@@ -5,7 +5,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from fourstep import app
-from tests import tiny_sdxl_pipelines
+from worker.testing import tiny_sdxl_pipelines
 
 
 def test_a_servable_folder_says_what_it_is_served_on(tiny_folder: Path) -> None:

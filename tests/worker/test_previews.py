@@ -13,10 +13,9 @@ from PIL import Image
 from redis.asyncio import Redis
 
 from jobs.models import Preview, PreviewSubscription
-from tests.waiting import wait_until
+from jobs.testing.waiting import wait_until
 from tests.worker.running_worker import RunningWorker, job, running, settled
-from tests.worker.tasks import image_task, pictures
-from tests.worker.test_diverse_set import set_task
+from tests.worker.tasks import image_task, pictures, set_task
 from worker import previews
 from worker.engine.engine import Engine
 from worker.engine.preview_images import decode_previews

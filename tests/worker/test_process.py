@@ -18,8 +18,7 @@ from redis.asyncio import Redis
 
 from jobs.queue.task_queue import TaskQueue
 from jobs.settings import WorkerSettings
-from tests import tiny_pipelines, tiny_sdxl_pipelines
-from tests.waiting import outcome, wait_until
+from jobs.testing.waiting import outcome, wait_until
 from tests.worker import held_worker
 from tests.worker.tasks import image_task
 from worker import process as worker_process
@@ -27,6 +26,7 @@ from worker.engine.engine import Engine
 from worker.errors import StartFailedError
 from worker.generate import generate
 from worker.model_folder import ServedModel, load
+from worker.testing import tiny_pipelines, tiny_sdxl_pipelines
 
 
 async def _start(*module: str, **settings: object) -> Process:

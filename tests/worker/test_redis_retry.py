@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from tests.waiting import outcome
+from jobs.testing.waiting import outcome
 from worker.redis_retry import until_redis_answers
 
 

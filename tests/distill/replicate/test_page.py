@@ -1,0 +1,77 @@
+"""docs/replication.md says what the committed results say."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from distill.replicate import emoji_beds, emoji_tables, gates
+from distill.replicate import experiments as table
+from distill.replicate import report_tables as tables
+
+DOCS = Path(__file__).parents[3] / "docs"
+DATA = DOCS / "data" / "replication"
+RESULTS = json.loads((DATA / "mixture.json").read_text())
+PAGE = (DOCS / "replication.md").read_text()
+TABLES = tables.every(RESULTS)
+# "auto" in the recipe, which each machine resolves for itself.
+ANY_PRECISION = {"precision": None}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_table_of_the_page_is_that_of_the_committed_results(name: str) -> None:
+    start, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
+    assert PAGE.count(start) == 1
+    assert PAGE.split(start)[1].split(end)[0] == TABLES[name]
+
+
+@pytest.mark.parametrize("bed", ["emoji-small", "emoji"])
+def test_tables_of_the_emoji_beds_are_those_of_the_committed_results(bed: str) -> None:
+    results = json.loads((DATA / f"{bed}.json").read_text())
+    for name, text in zip((bed, f"gates-{bed}"), emoji_tables.every(results), strict=True):
+        assert f"<!-- {name} -->\n{text}\n<!-- end of {name} -->" in PAGE
+    plan = emoji_beds.SMALL if bed == "emoji-small" else emoji_beds.PAIR
+    for name, result in results.items():
+        method, _, seed = name.rpartition("-")
+        settings = emoji_beds.configured(plan, method, int(seed)).model_dump(mode="json", by_alias=True)
+        assert result["config"] | ANY_PRECISION == tables.rounded(settings) | ANY_PRECISION
+
+
+def test_committed_cells_were_made_with_the_settings_of_the_code() -> None:
+    cells = {cell.name: cell for cell in (*table.every(), *table.CONFIRMED)}
+    assert RESULTS.keys() <= cells.keys()
+    for name, result in RESULTS.items():
+        assert result["cell"] == json.loads(json.dumps(tables.rounded(cells[name].settings())))
+
+
+def result(**final: list[float]) -> dict:
+    seeds = [dict(zip(final, row, strict=True)) for row in zip(*final.values(), strict=True)]
+    teacher = {"diversity": 0.8, "match": 1.0, "sharp": 1.0}
+    return {"curve": [{"updates": 1, "seeds": seeds}], "teacher": {"30": teacher}}
+
+
+def verdicts(dmd: float, ours: float, sharp: float = 1.0) -> list[bool | None]:
+    results = {
+        "dmd": result(diversity=[dmd, dmd + 0.01], match=[1.0, 1.0], sharp=[1.0, 1.0]),
+        "ours": result(diversity=[ours, ours + 0.01], match=[sharp, sharp], sharp=[sharp, sharp]),
+    }
+    return [gate.passed for gate in gates.judged(results, "ours")]
+
+
+def test_each_gate_can_fail() -> None:
+    assert verdicts(0.5, 0.75) == [True, True, True, True, True]
+    assert verdicts(0.7, 0.75) == [False, False, True, True, True]
+    assert verdicts(0.5, 0.9) == [True, True, False, True, True]
+    assert verdicts(0.5, 0.75, sharp=0.9) == [True, True, True, False, False]
+    assert [gate.passed for gate in gates.judged({}, "ours")] == [None] * 5
+
+
+def test_an_order_holds_or_not() -> None:
+    names = ("k1", "k3", "dp-dmd", "k10", "k30")
+
+    def order(values: list[float]) -> bool | None:
+        results = {name: result(diversity=[value]) for name, value in zip(names, values, strict=True)}
+        return next(gate.passed for gate in gates.paper_signature(results) if gate.name == "order of the K rows")
+
+    assert order([0.5, 0.6, 0.7, 0.7, 0.695])
+    assert not order([0.5, 0.6, 0.7, 0.6, 0.7])

@@ -1,0 +1,54 @@
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+
+from jobs.models import JobEvent
+from jobs.queue.job_events import JobEvents
+from jobs.queue.task_queue import TaskQueue
+from jobs.testing.samples import MODEL, sample_result, sample_tasks
+from jobs.testing.waiting import outcome
+
+
+@pytest.fixture
+async def events(redis: Redis) -> AsyncIterator[JobEvents]:
+    receiver = JobEvents(redis)
+    await receiver.start()
+    yield receiver
+    await receiver.aclose()
+
+
+async def next_event(listener: asyncio.Queue[JobEvent | None]) -> JobEvent | None:
+    return await outcome(listener.get())
+
+
+async def test_each_settled_image_of_the_job_is_told(redis: Redis, events: JobEvents) -> None:
+    queue, tasks = TaskQueue(redis, MODEL), sample_tasks(2)
+    with events.listen(tasks[0].job_id) as listener:
+        assert await next_event(listener) is None  # subscribed: what came before may have been missed
+        await queue.admit(tasks, 10, 60, events.channel)
+        made, broken = await queue.claim("w1", 2, block_s=0)
+        await queue.commit(made, sample_result(made.task, b"x"), b"x", 60)
+        await queue.fail(broken, "error", "broken")
+        told = [await next_event(listener), await next_event(listener)]
+    job_id = tasks[0].job_id
+    assert told == [
+        JobEvent(job_id=job_id, index=0, done=1, failed=0, total=2),
+        JobEvent(job_id=job_id, index=1, done=2, failed=1, total=2),
+    ]
+
+
+async def test_a_broken_connection_is_told_and_mended(redis: Redis, events: JobEvents) -> None:
+    queue, tasks = TaskQueue(redis, MODEL), sample_tasks(1)
+    with events.listen(tasks[0].job_id) as listener:
+        assert await next_event(listener) is None
+        for client in await redis.client_list(_type="pubsub"):
+            await redis.client_kill(client["addr"])
+        assert await next_event(listener) is None
+        await queue.admit(tasks, 10, 60, events.channel)
+        (claim,) = await queue.claim("w1", 1, block_s=0)
+        await queue.commit(claim, sample_result(claim.task, b"x"), b"x", 60)
+        event = await next_event(listener)
+    assert event is not None
+    assert event.done == 1

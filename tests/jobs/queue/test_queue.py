@@ -1,0 +1,315 @@
+import asyncio
+import time
+
+import pytest
+from redis.asyncio import Redis
+
+from jobs.models import ImageTask
+from jobs.queue.admission import IdempotencyKey
+from jobs.queue.keys import WORKER_GROUP, ModelKeys
+from jobs.queue.task_queue import Claim, TaskQueue, known_models
+from jobs.testing.samples import MODEL, sample_card, sample_result, sample_tasks
+from jobs.testing.waiting import outcome, wait_until
+
+TTL_S = 600.0
+IDLE_S = 300.0
+
+
+@pytest.fixture
+def queue(redis: Redis) -> TaskQueue:
+    return TaskQueue(redis, MODEL)
+
+
+async def admit_and_claim(queue: TaskQueue, count: int, worker: str = "w1") -> list[Claim]:
+    assert (await queue.admit(sample_tasks(count), 100, TTL_S)).ok
+    return await queue.claim(worker, count, block_s=0)
+
+
+async def test_admission_counts_images_and_takes_a_job_whole_or_not_at_all(queue: TaskQueue) -> None:
+    first = await queue.admit(sample_tasks(3), max_queued_images=5, ttl_s=TTL_S)
+    refused = await queue.admit(sample_tasks(3), max_queued_images=5, ttl_s=TTL_S)
+    fitting = await queue.admit(sample_tasks(2), max_queued_images=5, ttl_s=TTL_S)
+    assert (first.ok, refused.ok, fitting.ok) == (True, False, True)
+    assert (refused.queued_images, fitting.queued_images) == (3, 5)
+    assert await queue.depth() == (5, 0)
+
+
+async def test_claimed_images_make_room_in_the_queue(queue: TaskQueue) -> None:
+    await admit_and_claim(queue, 4)
+    assert await queue.depth() == (0, 4)
+    assert (await queue.admit(sample_tasks(5), max_queued_images=5, ttl_s=TTL_S)).ok
+
+
+async def test_concurrent_admissions_never_exceed_the_bound(queue: TaskQueue) -> None:
+    admissions = await asyncio.gather(*(queue.admit(sample_tasks(3), 20, TTL_S) for _ in range(30)))
+    assert sum(admission.ok for admission in admissions) == 6
+    assert await queue.depth() == (18, 0)
+
+
+async def test_admitting_the_same_job_again_does_not_double_it(queue: TaskQueue) -> None:
+    tasks = sample_tasks(2)
+    assert (await queue.admit(tasks, 10, TTL_S)).ok
+    assert (await queue.admit(tasks, 10, TTL_S)).ok
+    assert await queue.depth() == (2, 0)
+
+
+async def test_a_job_is_kept_whole_until_it_ends_and_then_for_its_ttl(queue: TaskQueue, redis: Redis) -> None:
+    deadline = time.time() + 10 * TTL_S
+    tasks = [task.model_copy(update={"deadline": deadline}) for task in sample_tasks(2)]
+    keys = ModelKeys(MODEL)
+    await queue.admit(tasks, 10, TTL_S, idempotency_key=IdempotencyKey("someone", "key", "ab"))
+    left = [keys.job(tasks[0].job_id), keys.idempotency("someone", "key")]
+    results = []
+    for claim, data in zip(await queue.claim("w1", 2, block_s=0), (b"first", b"second"), strict=True):
+        assert min([await redis.pttl(name) for name in left]) > 2000 * TTL_S
+        results.append(sample_result(claim.task, data))
+        await queue.commit(claim, results[-1], data, TTL_S)
+        left.append(keys.image(results[-1].sha256, results[-1].format))
+    assert all([0 < await redis.pttl(name) <= 1000 * TTL_S for name in left])
+    assert await queue.images(results) == [b"first", b"second"]
+
+
+async def test_a_cancelled_job_is_kept_for_its_ttl(queue: TaskQueue, redis: Redis) -> None:
+    tasks = [task.model_copy(update={"deadline": time.time() + 10 * TTL_S}) for task in sample_tasks(2)]
+    await queue.admit(tasks, 10, TTL_S)
+    claim, _ = await queue.claim("w1", 2, block_s=0)
+    result = sample_result(claim.task, b"first")
+    await queue.commit(claim, result, b"first", TTL_S)
+    await queue.cancel(tasks[0].job_id, "enough", ttl_s=TTL_S)
+    for name in (ModelKeys(MODEL).job(tasks[0].job_id), ModelKeys(MODEL).image(result.sha256, result.format)):
+        assert 0 < await redis.pttl(name) <= 1000 * TTL_S
+
+
+async def test_claims_carry_the_tasks_in_order(queue: TaskQueue) -> None:
+    tasks = sample_tasks(3, prompt="héart ❤ \x00 \n")
+    await queue.admit(tasks, 10, TTL_S)
+    assert [claim.task for claim in await queue.claim("w1", 2, block_s=0)] == tasks[:2]
+    assert [claim.task for claim in await queue.claim("w2", 2, block_s=0)] == tasks[2:]
+    assert await queue.claim("w1", 2, block_s=0) == []
+
+
+async def test_a_waiting_claim_wakes_when_a_job_arrives(patient_redis: Redis) -> None:
+    queue = TaskQueue(patient_redis, MODEL)
+    waiting = asyncio.create_task(queue.claim("w1", 4, block_s=1000))
+
+    async def blocked() -> bool:
+        return (await patient_redis.info("clients"))["blocked_clients"] == 1
+
+    await wait_until(blocked)
+    await queue.admit(sample_tasks(1), 10, TTL_S)
+    assert len(await outcome(waiting)) == 1
+
+
+async def test_claim_refuses_to_block_longer_than_the_socket_waits(queue: TaskQueue) -> None:
+    with pytest.raises(ValueError, match="block_s"):
+        await queue.claim("w1", 1, block_s=30)
+
+
+async def test_a_committed_image_is_stored_once_acknowledged_and_readable(queue: TaskQueue, redis: Redis) -> None:
+    (claim,) = await admit_and_claim(queue, 1)
+    result = sample_result(claim.task, b"pixels")
+    assert await queue.commit(claim, result, b"pixels", TTL_S)
+    state = await queue.job(claim.task.job_id)
+    assert state is not None
+    assert (state.status, state.results) == ("completed", [result])
+    assert await queue.images(state.results) == [b"pixels"]
+    assert await queue.depth() == (0, 0)
+    assert await redis.xlen(ModelKeys(MODEL).tasks) == 0
+
+
+async def test_double_delivery_commits_once(queue: TaskQueue) -> None:
+    (claim,) = await admit_and_claim(queue, 1)
+    await _leave_idle(queue, [claim])
+    (again,) = await queue.reclaim("w2", idle_s=IDLE_S, count=1)
+    assert again.deliveries == 2
+    first, second = sample_result(claim.task, b"first"), sample_result(claim.task, b"second")
+    outcomes = await asyncio.gather(
+        queue.commit(claim, first, b"first", TTL_S), queue.commit(again, second, b"second", TTL_S)
+    )
+    assert sorted(outcomes) == [False, True]
+    state = await queue.job(claim.task.job_id)
+    assert state is not None
+    assert state.results == [first if outcomes[0] else second]
+    assert await queue.depth() == (0, 0)
+
+
+async def test_a_result_for_a_forgotten_job_is_dropped_and_leaves_nothing(queue: TaskQueue, redis: Redis) -> None:
+    (claim,) = await admit_and_claim(queue, 1)
+    await redis.delete(ModelKeys(MODEL).job(claim.task.job_id))
+    assert not await queue.commit(claim, sample_result(claim.task, b"late"), b"late", TTL_S)
+    assert await queue.job(claim.task.job_id) is None
+    assert await redis.keys("*:image:*") == []
+    assert await queue.depth() == (0, 0)
+
+
+async def test_only_lost_leases_are_taken_over(queue: TaskQueue) -> None:
+    kept, lost = claims = await admit_and_claim(queue, 2)
+    await _leave_idle(queue, claims)
+    await queue.renew("w1", [kept])
+    taken = await queue.reclaim("w2", idle_s=IDLE_S, count=8)
+    assert [(claim.entry_id, claim.task, claim.deliveries) for claim in taken] == [(lost.entry_id, lost.task, 2)]
+
+
+async def test_take_over_finds_lost_leases_behind_many_kept_ones(queue: TaskQueue) -> None:
+    claims = await admit_and_claim(queue, 60)
+    await _leave_idle(queue, claims)
+    await queue.renew("w1", claims[:-1])
+    taken = await queue.reclaim("w2", idle_s=IDLE_S, count=1)
+    assert [claim.entry_id for claim in taken] == [claims[-1].entry_id]
+
+
+async def _leave_idle(queue: TaskQueue, claims: list[Claim]) -> None:
+    """As if nobody had renewed the leases for IDLE_S."""
+    entries, idle_ms = [claim.entry_id for claim in claims], int(1000 * IDLE_S)
+    tasks = ModelKeys(MODEL).tasks
+    await queue._redis.xclaim(tasks, WORKER_GROUP, "w1", 0, entries, idle=idle_ms, justid=True)
+
+
+async def test_handed_back_tasks_are_claimable_at_once_with_a_clean_record(queue: TaskQueue) -> None:
+    claims = await admit_and_claim(queue, 3)
+    await queue.commit(claims[0], sample_result(claims[0].task, b"done"), b"done", TTL_S)
+    await queue.requeue(claims)
+    assert await queue.depth() == (2, 0)
+    again = await queue.claim("w2", 8, block_s=0)
+    assert [(claim.task, claim.deliveries) for claim in again] == [(claim.task, 1) for claim in claims[1:]]
+
+
+async def test_a_failed_image_settles_its_job(queue: TaskQueue) -> None:
+    made, broken = await admit_and_claim(queue, 2)
+    await queue.commit(made, sample_result(made.task, b"ok"), b"ok", TTL_S)
+    assert await queue.fail(broken, "error", "out of memory")
+    assert not await queue.fail(broken, "error", "said twice")
+    assert not await queue.commit(broken, sample_result(broken.task, b"late"), b"late", TTL_S)
+    state = await queue.job(made.task.job_id)
+    assert state is not None
+    assert (state.status, len(state.results)) == ("failed", 1)
+    assert [(failure.index, failure.detail) for failure in state.failures] == [(1, "out of memory")]
+
+
+@pytest.mark.parametrize("reason", ["expired", "cancelled"])
+async def test_a_job_takes_the_status_of_its_failures(queue: TaskQueue, reason: str) -> None:
+    (claim,) = await admit_and_claim(queue, 1)
+    await queue.fail(claim, reason, "too late")
+    state = await queue.job(claim.task.job_id)
+    assert state is not None
+    assert state.status == reason
+
+
+async def test_a_job_runs_once_its_first_image_is_claimed(queue: TaskQueue) -> None:
+    tasks = sample_tasks(2)
+    await queue.admit(tasks, 10, TTL_S)
+    assert await _status(queue, tasks) == "queued"
+    await queue.claim("w1", 1, block_s=0)
+    assert await _status(queue, tasks) == "running"
+
+
+async def _status(queue: TaskQueue, tasks: list[ImageTask]) -> str:
+    state = await queue.job(tasks[0].job_id)
+    assert state is not None
+    return state.status
+
+
+async def test_everything_but_the_stream_and_the_lists_expires(queue: TaskQueue, redis: Redis) -> None:
+    claims = await admit_and_claim(queue, 2)
+    await queue.announce("w1", sample_card(), ttl_s=TTL_S)
+    await queue.commit(claims[0], sample_result(claims[0].task, b"x"), b"x", TTL_S)
+    await queue.fail(claims[1], "error", "broken")
+    lasting = [key for key in await redis.keys("*") if await redis.ttl(key) == -1]
+    keys = ModelKeys(MODEL)
+    assert {key.decode() for key in lasting} == {keys.tasks, keys.workers, "fourstep:models"}
+
+
+async def test_results_vanish_after_their_time(queue: TaskQueue) -> None:
+    (claim,) = await admit_and_claim(queue, 1)
+    result = sample_result(claim.task, b"brief")
+    await queue.commit(claim, result, b"brief", ttl_s=0.05)
+
+    async def gone() -> bool:
+        return await queue.job(claim.task.job_id) is None and await queue.image(result.sha256, "png") is None
+
+    await wait_until(gone)
+
+
+async def test_a_worker_is_seen_while_its_lease_lasts_and_its_card_longer(queue: TaskQueue, redis: Redis) -> None:
+    await queue.announce("w1", sample_card(), ttl_s=TTL_S)
+    await queue.announce("w2", sample_card(), ttl_s=TTL_S)
+    assert [lease.worker_id for lease in await queue.workers()] == ["w1", "w2"]
+    assert 0 < await redis.pttl(ModelKeys(MODEL).worker("w1")) <= 1000 * TTL_S
+    await redis.pexpire(ModelKeys(MODEL).worker("w1"), 1)
+
+    async def only_w2() -> bool:
+        return [lease.worker_id for lease in await queue.workers()] == ["w2"]
+
+    await wait_until(only_w2)
+    await queue.deregister("w2")
+    assert await queue.workers() == []
+    assert await queue.card() == sample_card()
+    assert await known_models(redis) == [MODEL]
+
+
+async def test_an_empty_redis_has_no_depth_no_card_and_no_lost_leases(queue: TaskQueue) -> None:
+    assert await queue.depth() == (0, 0)
+    assert await queue.card() is None
+    assert await queue.reclaim("w1", idle_s=1, count=1) == []
+
+
+async def test_claims_survive_a_redis_that_comes_back_empty(queue: TaskQueue, redis: Redis) -> None:
+    await admit_and_claim(queue, 1)
+    await redis.flushall()
+    assert await queue.claim("w1", 1, block_s=0) == []
+    assert len(await admit_and_claim(queue, 1)) == 1
+
+
+async def test_models_do_not_share_anything(redis: Redis) -> None:
+    one, other = TaskQueue(redis, "one"), TaskQueue(redis, "stabilityai/other-1.5")
+    await one.admit(sample_tasks(2), 10, TTL_S)
+    assert await other.depth() == (0, 0)
+    assert await other.claim("w1", 5, block_s=0) == []
+
+
+async def test_cancelling_settles_what_waits_and_what_runs_and_keeps_what_is_made(queue: TaskQueue) -> None:
+    tasks = sample_tasks(4)
+    await queue.admit(tasks, 10, TTL_S)
+    made, running = await queue.claim("w1", 2, block_s=0)
+    await queue.commit(made, sample_result(made.task, b"made"), b"made", TTL_S)
+    assert await queue.cancel(tasks[0].job_id, "no longer wanted") == 3
+    assert await queue.depth() == (0, 0)
+    assert not await queue.commit(running, sample_result(running.task, b"late"), b"late", TTL_S)
+    assert await queue.renew("w1", [made, running]) == [made, running]
+    state = await queue.job(tasks[0].job_id)
+    assert state is not None
+    assert (state.status, [result.index for result in state.results]) == ("cancelled", [0])
+    assert [failure.detail for failure in state.failures] == ["no longer wanted"] * 3
+    assert await queue.cancel(tasks[0].job_id, "again") == 0
+    assert await queue.cancel("0" * 32, "unknown") is None
+
+
+async def test_cancelling_reaches_images_that_were_handed_back(queue: TaskQueue) -> None:
+    claims = await admit_and_claim(queue, 2)
+    await queue.requeue(claims)
+    assert await queue.cancel(claims[0].task.job_id, "no longer wanted") == 2
+    assert await queue.depth() == (0, 0)
+    assert await queue.claim("w1", 2, block_s=0) == []
+
+
+async def test_a_commit_and_a_cancellation_at_once_settle_each_image_once(queue: TaskQueue) -> None:
+    claims = await admit_and_claim(queue, 20)
+    commits = [queue.commit(claim, sample_result(claim.task, b"x"), b"x", TTL_S) for claim in claims]
+    job_id = claims[0].task.job_id
+    given_up, *made = await asyncio.gather(queue.cancel(job_id, "not wanted"), *commits)
+    state = await queue.job(job_id)
+    assert state is not None
+    assert (len(state.results), len(state.failures)) == (sum(made), given_up)
+    assert sum(made) + (given_up or 0) == 20
+    assert await queue.depth() == (0, 0)
+
+
+async def test_cancelling_works_while_redis_has_no_memory_left(queue: TaskQueue, redis: Redis) -> None:
+    tasks = sample_tasks(3)
+    await queue.admit(tasks, 10, TTL_S)
+    await redis.config_set("maxmemory", 1)
+    try:
+        assert await queue.cancel(tasks[0].job_id, "no longer wanted") == 3
+    finally:
+        await redis.config_set("maxmemory", 0)
+    assert await queue.depth() == (0, 0)

@@ -1,0 +1,53 @@
+"""What a scrape of the API costs Redis does not grow with the queue, nor the answer with what clients send."""
+
+import httpx
+import pytest
+from redis.asyncio import Redis
+
+from jobs.queue.task_queue import TaskQueue
+from jobs.testing.samples import MODEL, sample_tasks
+from tests.service.stand_in_worker import StandInWorker
+
+
+async def test_a_scrape_takes_as_many_commands_for_a_long_queue_as_for_a_short_one(
+    api: httpx.AsyncClient, redis: Redis, worker: StandInWorker
+) -> None:
+    worker.busy = True
+    queue = TaskQueue(redis, MODEL)
+    await queue.admit(sample_tasks(1), 1000, 60)
+    short = await _commands_of_a_scrape(api, redis)
+    for number in range(20):
+        tasks = [task.model_copy(update={"job_id": f"{number:032x}"}) for task in sample_tasks(20)]
+        await queue.admit(tasks, 1000, 60)
+    assert sum(await queue.depth()) == 401
+    assert await _commands_of_a_scrape(api, redis) == short
+    assert sum(short.values()) == 9
+
+
+@pytest.mark.slow
+async def test_the_answer_has_as_many_series_after_odd_calls_as_before(
+    api: httpx.AsyncClient, worker: StandInWorker
+) -> None:
+    async def call(number: int) -> None:
+        await api.get(f"/{number}")
+        await api.get(f"/jobs/{number:032x}")
+        await api.post("/generate", json={"prompt": f"a cat {number}", "seed": number})
+        await api.post("/generate", json={"prompt": "a cat", "model": f"model {number}"})
+
+    await call(0)
+    before = len((await api.get("/metrics")).text.splitlines())
+    before = len((await api.get("/metrics")).text.splitlines())  # the scrape itself is counted from the second on
+    for number in range(1, 30):
+        await call(number)
+    assert len((await api.get("/metrics")).text.splitlines()) == before
+
+
+async def _commands_of_a_scrape(api: httpx.AsyncClient, redis: Redis) -> dict[str, int]:
+    """What one scrape reads, once it has been made before: the second finds its connections and scripts there."""
+    await api.get("/metrics")
+    await redis.config_resetstat()
+    assert (await api.get("/metrics")).is_success
+    commands = await redis.info("commandstats")
+    of_the_worker = {"config|resetstat", "evalsha", "set", "sadd", "xreadgroup"}
+    counts = {name.removeprefix("cmdstat_"): stat["calls"] for name, stat in commands.items()}
+    return {name: calls for name, calls in counts.items() if name not in of_the_worker}

@@ -1,0 +1,86 @@
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from jobs.testing.waiting import SAFETY_NET_S
+
+pytestmark = pytest.mark.slow
+
+
+def fourstep(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "fourstep", *arguments],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=SAFETY_NET_S,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("setting", ["FOURSTEP_PORT", "FOURSTEP_METRICS_PORT"])
+def test_a_taken_port_is_refused_in_one_line_before_anything_starts(free_port: Callable[[], int], setting: str) -> None:
+    ports = {"FOURSTEP_PORT": str(free_port()), "FOURSTEP_METRICS_PORT": str(free_port())}
+    with socket.create_server(("127.0.0.1", int(ports[setting]))):
+        result = fourstep("up", **ports)
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert ports[setting] in line
+    assert setting in line
+    assert result.stdout == ""
+
+
+def test_the_port_of_a_second_workers_metrics_must_be_free_too(free_port: Callable[[], int]) -> None:
+    first = _free_port_below_a_free_one(free_port)
+    with socket.create_server(("127.0.0.1", first + 1)):
+        result = fourstep("up", "one", "two", FOURSTEP_PORT=str(free_port()), FOURSTEP_METRICS_PORT=str(first))
+    assert result.returncode == 1
+    assert f"port {first + 1} of" in result.stderr
+
+
+def _free_port_below_a_free_one(free_port: Callable[[], int]) -> int:
+    while True:
+        first = free_port()
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", first + 1)):
+            return first
+
+
+@pytest.mark.parametrize(
+    ("models", "default", "reason"),
+    [
+        (["mine/emoji", "mine/emoji"], "", "two models would be served under one name"),
+        (["student", "teacher"], "teacher", "FOURSTEP_DEFAULT_MODEL is teacher, but the first model is student"),
+    ],
+)
+def test_models_that_cannot_stand_side_by_side_are_refused(models: list[str], default: str, reason: str) -> None:
+    result = fourstep("up", *models, FOURSTEP_DEFAULT_MODEL=default)
+    assert result.returncode == 1
+    assert reason in result.stderr
+
+
+def test_a_misspelt_setting_is_refused_with_a_suggestion() -> None:
+    result = fourstep("up", FOURSTEP_PROT="9000")
+    assert result.returncode == 1
+    assert result.stderr.splitlines() == ["fourstep: unknown variable FOURSTEP_PROT: did you mean FOURSTEP_PORT?"]
+
+
+def test_help_imports_no_torch() -> None:
+    code = (
+        "import sys, fourstep; from typer.testing import CliRunner; "
+        "result = CliRunner().invoke(fourstep.app, ['--help']); assert result.exit_code == 0, result.output; "
+        "print('torch' in sys.modules, all(name in result.output for name in ('up', 'api', 'worker', 'generate')))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["False", "True"]
+
+
+def test_generate_without_a_server_fails_in_one_line(free_port: Callable[[], int]) -> None:
+    result = fourstep("generate", "a cat", "--server", f"http://127.0.0.1:{free_port()}")
+    assert result.returncode == 1
+    assert "no answer from" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,1 @@
+"""Tiny pipelines of random weights, for tests, benchmarks and docs."""
