@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 # Seconds: far longer than anything takes on a busy machine, so that no outcome depends on it.
-SAFETY_NET_S = 120.0
+SAFETY_NET_S = 300.0
 
 Result = TypeVar("Result")
 
