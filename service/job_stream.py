@@ -7,8 +7,8 @@ from fastapi import Request
 from fastapi.sse import ServerSentEvent
 
 from jobs.models import JobState, Preview, PreviewSubscription
+from jobs.queue.job_client import JobClient
 from jobs.queue.job_events import News
-from jobs.queue.task_queue import TaskQueue
 from service.context import ApiContext
 from service.routes.images import image_url
 from service.schemas.generate_response import GeneratedImage
@@ -34,7 +34,7 @@ class SentImages:
 
 
 async def job_stream(
-    context: ApiContext, queue: TaskQueue, request: Request, job_id: str, sent: SentImages
+    context: ApiContext, queue: JobClient, request: Request, job_id: str, sent: SentImages
 ) -> AsyncIterator[ServerSentEvent]:
     """``queued``, ``running``, ``preview`` and ``image`` as they come, then the final status.
 

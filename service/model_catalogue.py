@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from redis.asyncio import Redis
 
 from jobs.models import ModelCard, WorkerLease
-from jobs.queue.task_queue import TaskQueue, known_models
+from jobs.queue.job_client import JobClient
+from jobs.queue.model_registry import ModelRegistry, known_models
 from service.problems import FieldError, Problem, invalid_fields
 
 # A burst of calls asks Redis once; a model that appears or leaves is noticed within a second.
@@ -20,7 +21,7 @@ class ServedModel:
 
     card: ModelCard
     workers: list[WorkerLease]
-    queue: TaskQueue
+    queue: JobClient
 
 
 class ModelCatalogue:
@@ -30,7 +31,7 @@ class ModelCatalogue:
         """`default_model` is what calls that name no model get; None for the first with a worker."""
         self._redis = redis
         self._default_model = default_model
-        self._queues: dict[str, TaskQueue] = {}
+        self._queues: dict[str, JobClient] = {}
         self._recent: list[ServedModel] = []
         self._read_at = float("-inf")
         self._reading: asyncio.Task[list[ServedModel]] | None = None
@@ -39,9 +40,9 @@ class ModelCatalogue:
         """All announced models as they are now: the default one, those with live workers, then by name."""
         served = []
         for name in await known_models(self._redis):
-            queue = self._queues.get(name) or self._queues.setdefault(name, TaskQueue(self._redis, name))
-            if card := await queue.card():
-                served.append(ServedModel(card, await queue.workers(), queue))
+            registry = ModelRegistry(self._redis, name)
+            if card := await registry.card():
+                served.append(ServedModel(card, await registry.workers(), self._queue(name)))
         self._recent = sorted(served, key=self._rank)
         self._read_at = time.monotonic()
         return self._recent
@@ -53,6 +54,9 @@ class ModelCatalogue:
             self._reading = asyncio.create_task(self.read())
         # Of a burst of calls one reads, and all share its answer, or its error: not one error after the other.
         return await asyncio.shield(self._reading)
+
+    def _queue(self, name: str) -> JobClient:
+        return self._queues.get(name) or self._queues.setdefault(name, JobClient(self._redis, name))
 
     def _rank(self, model: ServedModel) -> tuple[bool, bool, str]:
         return model.card.name != self._default_model, not model.workers, model.card.name

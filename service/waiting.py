@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 from fastapi import Request
 
 from jobs.models import JobState, Preview
+from jobs.queue.job_client import JobClient
 from jobs.queue.job_events import News
-from jobs.queue.task_queue import TaskQueue
 from service.problems import ClientGoneError, deadline_expired, job_lost
 
 # Events may be lost with a broken connection; then the state is read this often (seconds).
@@ -19,7 +19,7 @@ POLL_S = 2.0
 Result = TypeVar("Result")
 
 
-async def wait_until_settled(queue: TaskQueue, listener: asyncio.Queue[News], job_id: str, deadline: float) -> JobState:
+async def wait_until_settled(queue: JobClient, listener: asyncio.Queue[News], job_id: str, deadline: float) -> JobState:
     """The job once all its images are made or one has failed; Problem 504 after `deadline` (Unix seconds)."""
     while True:
         remaining = deadline - time.time()

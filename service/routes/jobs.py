@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Header, Path, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from jobs.models import JobState
-from jobs.queue.task_queue import TaskQueue
+from jobs.queue.job_client import JobClient
 from service.context import Context
 from service.job_stream import SentImages, job_stream
 from service.problems import Problem, problem_responses
@@ -19,7 +19,7 @@ router = APIRouter(tags=["jobs"], responses=problem_responses(404, 422, 503))
 
 @dataclass(frozen=True)
 class FoundJob:
-    queue: TaskQueue
+    queue: JobClient
     state: JobState
 
 

@@ -7,9 +7,9 @@ from redis.asyncio import Redis
 
 from jobs.queue.admission import Admission, IdempotencyKey, RateLimit
 from jobs.queue.keys import ModelKeys
-from jobs.queue.task_queue import TaskQueue
 from tests.redis_servers import seconds
 from tests.samples import MODEL, sample_result, sample_tasks
+from tests.task_queue import TaskQueue
 from tests.waiting import wait_until
 
 TTL_S = 600.0

@@ -6,8 +6,8 @@ from redis.asyncio import Redis
 
 from jobs.models import JobEvent
 from jobs.queue.job_events import JobEvents
-from jobs.queue.task_queue import TaskQueue
 from tests.samples import MODEL, sample_result, sample_tasks
+from tests.task_queue import TaskQueue
 from tests.waiting import outcome
 
 

@@ -8,8 +8,9 @@ from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError
 
 from jobs.queue.admission import IdempotencyKey, RateLimit
-from jobs.queue.task_queue import Claim, TaskQueue
+from jobs.queue.worker_queue import Claim
 from tests.samples import MODEL, sample_card, sample_result, sample_tasks
+from tests.task_queue import TaskQueue
 from tests.waiting import wait_until
 
 TTL_S = 60.0
@@ -58,7 +59,7 @@ async def claimed(queue: TaskQueue, count: int = 3) -> list[Claim]:
     return await queue.claim("w1", count, block_s=0)
 
 
-ADMISSIONS: dict[str, dict] = {"plain": {}, "idempotent": {"once": ONCE}, "rated": {"rate": RATE}}
+ADMISSIONS: dict[str, dict] = {"plain": {}, "idempotent": {"idempotency_key": ONCE}, "rated": {"rate": RATE}}
 
 
 @pytest.mark.parametrize("conditions", ADMISSIONS.values(), ids=ADMISSIONS)

@@ -7,8 +7,10 @@ from redis.asyncio import Redis
 from jobs.models import ImageTask
 from jobs.queue.admission import IdempotencyKey
 from jobs.queue.keys import WORKER_GROUP, ModelKeys
-from jobs.queue.task_queue import Claim, TaskQueue, known_models
+from jobs.queue.model_registry import known_models
+from jobs.queue.worker_queue import Claim
 from tests.samples import MODEL, sample_card, sample_result, sample_tasks
+from tests.task_queue import TaskQueue
 from tests.waiting import outcome, wait_until
 
 TTL_S = 600.0

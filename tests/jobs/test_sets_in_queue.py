@@ -5,8 +5,9 @@ from redis.asyncio import Redis
 
 from jobs.models import ImageTask, JobState
 from jobs.queue.dead_letters import DeadLetters
-from jobs.queue.task_queue import Claim, Settled, TaskQueue
+from jobs.queue.worker_queue import Claim, Settled
 from tests.samples import MODEL, sample_results, sample_set, sample_tasks
+from tests.task_queue import TaskQueue
 from tests.waiting import wait_until
 
 TTL_S = 60.0

@@ -10,8 +10,9 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from jobs.models import ImageTask
-from jobs.queue.task_queue import Claim, TaskQueue
+from jobs.queue.worker_queue import Claim
 from tests.samples import MODEL, sample_card, sample_result
+from tests.task_queue import TaskQueue
 
 FAILING_PROMPT = "please fail"
 

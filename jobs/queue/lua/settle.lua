@@ -12,18 +12,6 @@ local images = (#ARGV - first_image + 1) / 3
 
 local dead_letters_kept = 1000
 
--- Images of late, the older ones counting for ever less: after `memory` seconds for 1/e. See admit.lua.
-local function count_throughput(made)
-  local memory = 30
-  local clock = redis.call('TIME')
-  local now = clock[1] + clock[2] / 1e6
-  local record = redis.call('HMGET', throughput, 'images', 'at', 'since')
-  local recent = (record[1] or 0) * math.exp(((record[2] or now) - now) / memory)
-  local since = recent > 0.1 and record[3] or now
-  redis.call('HSET', throughput, 'images', recent + made, 'at', string.format('%.3f', now), 'since', since)
-  redis.call('EXPIRE', throughput, 20 * memory)
-end
-
 local settled = 0
 if redis.call('EXISTS', job) == 1 then
   local about = redis.call('HMGET', job, 'channel', 'total')
@@ -57,7 +45,7 @@ if settled > 0 then
     redis.call('PEXPIRE', job, longest)
   end
   if kind == 'result' then
-    count_throughput(settled)
+    count_throughput(throughput, settled)
   elseif KEYS[first_store] then
     local failure = ARGV[first_image + 1]
     redis.call('XADD', KEYS[first_store], 'MAXLEN', '~', dead_letters_kept, '*', 'task', task, 'failure', failure)
