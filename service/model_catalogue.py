@@ -47,6 +47,14 @@ class ModelCatalogue:
         self._read_at = time.monotonic()
         return self._recent
 
+    async def queues(self) -> list[JobClient]:
+        """The queues of all models ever announced, without their cards and workers; the default model's comes first.
+
+        For looking up a job or an image, whose model its address does not tell.
+        """
+        names = await known_models(self._redis)
+        return [self._queue(name) for name in sorted(names, key=lambda name: (name != self._default_model, name))]
+
     async def _at_most_a_second_old(self) -> list[ServedModel]:
         if self._recent and time.monotonic() - self._read_at <= MAX_AGE_S:
             return self._recent

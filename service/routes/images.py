@@ -32,8 +32,8 @@ async def get_image(
     headers = {"ETag": etag, "Cache-Control": "public, max-age=31536000, immutable"}
     if if_none_match is not None and etag in if_none_match:
         return Response(status_code=304, headers=headers)
-    for model in await context.catalogue.read():
-        if data := await model.queue.image(sha256, image_format):
+    for queue in await context.catalogue.queues():
+        if data := await queue.image(sha256, image_format):
             return Response(data, media_type=f"image/{image_format}", headers=headers)
     raise Problem(404, "image-not-found", "No such image", "The image is unknown, or has expired.")
 

@@ -25,9 +25,9 @@ class FoundJob:
 
 async def _find(job_id: Annotated[str, Path(pattern="^[0-9a-f]{32}$")], request: Request, context: Context) -> FoundJob:
     request.state.job_id = job_id
-    for model in await context.catalogue.read():
-        if state := await model.queue.job(job_id):
-            return FoundJob(model.queue, state)
+    for queue in await context.catalogue.queues():
+        if state := await queue.job(job_id):
+            return FoundJob(queue, state)
     raise _not_found()
 
 
