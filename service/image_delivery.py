@@ -8,7 +8,6 @@ from fastapi import Request
 from jobs.models import ImageResult
 from service.model_catalogue import ServedModel
 from service.problems import job_lost
-from service.routes.images import image_url
 from service.schemas.generate_response import GeneratedImage
 
 
@@ -17,7 +16,7 @@ async def deliver(
 ) -> list[GeneratedImage]:
     """The images of `results`; Problem 503 when their bytes have been forgotten."""
     if form == "url":
-        return [GeneratedImage.linked(result, image_url(request, result)) for result in results]
+        return [GeneratedImage.linked(result, request) for result in results]
     images = []
     for result, data in zip(results, await model.queue.images(results), strict=True):
         if data is None:

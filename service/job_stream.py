@@ -10,7 +10,6 @@ from jobs.models import JobState, Preview, PreviewSubscription
 from jobs.queue.job_client import JobClient
 from jobs.queue.job_events import News
 from service.context import ApiContext
-from service.routes.images import image_url
 from service.schemas.generate_response import GeneratedImage
 from service.schemas.job_response import JobResponse
 from service.waiting import next_news
@@ -71,7 +70,7 @@ def _image_events(state: JobState, request: Request, sent: SentImages) -> list[S
     for result in state.results:
         if result.index not in sent:
             sent.add(result.index)
-            image = GeneratedImage.linked(result, image_url(request, result))
+            image = GeneratedImage.linked(result, request)
             events.append(ServerSentEvent(event="image", id=str(sent), data=_json(image)))
     return events
 

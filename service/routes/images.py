@@ -2,10 +2,10 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Path, Request
+from fastapi import APIRouter, Header, Path
 from fastapi.responses import Response
 
-from jobs.models import ImageFormat, ImageResult
+from jobs.models import ImageFormat
 from service.context import Context
 from service.problems import Problem, problem_responses
 
@@ -36,8 +36,3 @@ async def get_image(
         if data := await queue.image(sha256, image_format):
             return Response(data, media_type=f"image/{image_format}", headers=headers)
     raise Problem(404, "image-not-found", "No such image", "The image is unknown, or has expired.")
-
-
-def image_url(request: Request, result: ImageResult) -> str:
-    """The absolute address of an image, as the client of `request` sees this server."""
-    return str(request.url_for("get_image", sha256=result.sha256, image_format=result.format))

@@ -4,6 +4,7 @@ import base64
 from collections.abc import Callable, Sequence
 from typing import Self
 
+from fastapi import Request
 from pydantic import BaseModel, Field
 
 from jobs.diversity import METRIC, diversity_score
@@ -27,8 +28,10 @@ class GeneratedImage(BaseModel):
         return cls(**_common(result), b64=base64.b64encode(data).decode())
 
     @classmethod
-    def linked(cls, result: ImageResult, url: str) -> Self:
-        return cls(**_common(result), url=url)
+    def linked(cls, result: ImageResult, request: Request) -> Self:
+        """The image by its absolute address, as the client of `request` sees this server."""
+        url = request.url_for("get_image", sha256=result.sha256, image_format=result.format)
+        return cls(**_common(result), url=str(url))
 
 
 class Diversity(BaseModel):
