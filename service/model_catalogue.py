@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from jobs.models import ModelCard, WorkerLease
 from jobs.queue.job_client import JobClient
 from jobs.queue.model_registry import ModelRegistry, known_models
-from service.problems import FieldError, Problem, invalid_fields
+from service.problems import FieldError, InvalidFieldsError, Problem
 
 # A burst of calls asks Redis once; a model that appears or leaves is noticed within a second.
 MAX_AGE_S = 1.0
@@ -86,4 +86,4 @@ class ModelCatalogue:
         if not served or name is None:
             raise Problem(503, "no-model", "No model yet", "No worker has announced a model; it may still be starting.")
         names = [model.card.name for model in served]
-        raise invalid_fields([FieldError(field="model", message=f"must be one of {', '.join(names)}", limit=names)])
+        raise InvalidFieldsError([FieldError(field="model", message=f"must be one of {', '.join(names)}", limit=names)])

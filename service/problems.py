@@ -92,21 +92,27 @@ class Problem(Exception):
         )
 
 
-def invalid_fields(errors: list[FieldError]) -> Problem:
-    detail = "; ".join(f"{error.field}: {error.message}" for error in errors)
-    return Problem(422, "invalid-request", "The request does not fit the contract", detail, errors)
+class InvalidFieldsError(Problem):
+    """422: fields of the request are wrong, each as one of `errors` says."""
+
+    def __init__(self, errors: list[FieldError]) -> None:
+        detail = "; ".join(f"{error.field}: {error.message}" for error in errors)
+        super().__init__(422, "invalid-request", "The request does not fit the contract", detail, errors)
+        self.errors = errors
+
+
+class DeadlineExpiredError(Problem):
+    """504: the call's timeout passed before its images were ready."""
+
+    def __init__(self) -> None:
+        detail = "The images were not ready within the call's timeout; try again."
+        super().__init__(504, "deadline-expired", "Not ready in time", detail)
 
 
 def overloaded(name: str, detail: str, wait_s: float = 0.0) -> Problem:
     """429 problem; room is expected in `wait_s` seconds."""
     retry_after_s = min(max(math.ceil(wait_s), SHORTEST_RETRY_S), LONGEST_RETRY_S)
     return Problem(429, name, "Too busy", detail, headers={"Retry-After": str(retry_after_s)})
-
-
-def deadline_expired() -> Problem:
-    return Problem(
-        504, "deadline-expired", "Not ready in time", "The images were not ready within the call's timeout; try again."
-    )
 
 
 def job_lost() -> Problem:
@@ -167,7 +173,7 @@ async def _answer_validation_error(request: Request, error: Exception) -> JSONRe
     if found[0]["type"] == "model_attributes_type" and "json" not in content_type:
         detail = f"Send Content-Type: application/json, not {content_type or 'none'}."
         return Problem(415, "unsupported-media-type", "The body must be JSON", detail).response(request.url.path)
-    return invalid_fields([_field_error(one) for one in found]).response(request.url.path)
+    return InvalidFieldsError([_field_error(one) for one in found]).response(request.url.path)
 
 
 def _malformed_json(reason: str) -> Problem:

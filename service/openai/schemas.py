@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from jobs.models import ImageFormat, ImageResult
-from service.problems import Problem, invalid_fields
+from service.problems import InvalidFieldsError
 from service.schemas.generate_request import GenerateRequest, Seed
 from service.schemas.generate_response import Diversity, GeneratedImage
 
@@ -75,15 +75,16 @@ class ImagesRequest(BaseModel):
 
 @contextmanager
 def openai_field_names() -> Iterator[None]:
-    """Let a Problem with our fields that is raised inside name OpenAI's fields instead."""
+    """Rename the fields of an InvalidFieldsError that is raised inside to those of OpenAI's request."""
     try:
         yield
-    except Problem as problem:
-        errors = problem.details.errors or []
-        renamed = {
-            error.message: error.model_copy(update={"field": FIELDS.get(error.field, error.field)}) for error in errors
-        }
-        raise (invalid_fields(list(renamed.values())) if errors else problem) from None
+    except InvalidFieldsError as invalid:
+        errors = []
+        for error in invalid.errors:
+            renamed = error.model_copy(update={"field": FIELDS.get(error.field, error.field)})
+            if renamed not in errors:  # width and height are one field there
+                errors.append(renamed)
+        raise InvalidFieldsError(errors) from None
 
 
 class OpenAIImage(BaseModel):

@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 from jobs.models import LONGEST_WAIT_S, MAX_SEED, DiverseSet, ImageFormat, ImageTask, Mode, ModelCard
 from jobs.settings import ApiSettings
 from jobs.tracing import current_traceparent
-from service.problems import FieldError, invalid_fields
+from service.problems import FieldError, InvalidFieldsError
 
 # Drawn seeds stay short enough to be typed, and exact in JavaScript.
 RANDOM_SEEDS = 2**32
@@ -110,7 +110,7 @@ def image_tasks(
         *_seed_errors(seeds, f"{len(seeds)} {'candidates' if select else 'images'}"),
     ]
     if errors:
-        raise invalid_fields(errors)
+        raise InvalidFieldsError(errors)
     job_id, created = uuid.uuid4().hex, time.time()
     timeout_s = request.timeout or (LONGEST_WAIT_S if asynchronous else settings.timeout_s)
     return [
