@@ -9,7 +9,7 @@ import time
 import uvloop
 
 from jobs.diversity import pack_layout
-from jobs.models import Determinism, ImageResult, ImageTask, ModelCard, Timings
+from jobs.models import Determinism, EffectiveSettings, ImageResult, ImageTask, ModelCard, Timings
 from jobs.queue.connection import open_redis
 from jobs.queue.worker_queue import Claim, WorkerQueue
 
@@ -32,7 +32,7 @@ CARD = ModelCard(
     sizes=[(64, 64)],
     max_sequence_length=16,
     version="0",
-    settings={},
+    settings=EffectiveSettings(device="none", dtype="none"),
 )
 
 

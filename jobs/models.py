@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -114,8 +114,27 @@ class ImageFailure(WireModel):
     detail: str
 
 
+class EffectiveSettings(WireModel):
+    """A worker's settings as they took effect: ``auto`` is resolved; ``threads`` are those of one network evaluation.
+
+    Fields that a worker of another version adds are kept, those that it does not know are None.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    device: str
+    dtype: str
+    max_batch: int | None = None
+    compile: bool | None = None
+    cuda_graphs: bool | None = None
+    threads: int | None = None
+    lease_s: float | None = None
+    result_ttl_s: float | None = None
+    embed_recipe: bool | None = None
+
+
 class ModelCard(WireModel):
-    """What a worker serves. ``sizes`` are (height, width) in pixels, the native one first.
+    """The model that a worker serves. ``sizes`` are (height, width) in pixels, the native one first.
 
     ``evaluations`` (NFE) counts how often the network runs for one image: twice a step under guidance.
     """
@@ -129,7 +148,7 @@ class ModelCard(WireModel):
     sizes: list[tuple[int, int]] = Field(min_length=1)
     max_sequence_length: int | None
     version: str
-    settings: dict[str, Any]
+    settings: EffectiveSettings
 
 
 class WorkerLease(WireModel):

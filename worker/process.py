@@ -101,7 +101,7 @@ async def _serve(
     result_writer = ResultWriter(queue, card, metrics, ttl_s=settings.result_ttl_s, embed_recipe=settings.embed_recipe)
     worker_id = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
     consumer = Consumer(queue, worker_id, card, device, engine, result_writer, metrics, settings.lease_s)
-    log.info("serving %s (%s) as %s on %s", card.name, card.sha256[:12], worker_id, card.settings["device"])
+    log.info("serving %s (%s) as %s on %s", card.name, card.sha256[:12], worker_id, card.settings.device)
     try:
         return await _until_stopped(consumer, stop)
     finally:
@@ -146,5 +146,5 @@ def _build_info(card: ModelCard) -> dict[str, str]:
         "model": card.name,
         "model_sha": card.sha256,
         "torch": torch.__version__,
-        "device": card.settings["device"],
+        "device": card.settings.device,
     }

@@ -129,8 +129,8 @@ class ResultWriter:
             determinism=Determinism(
                 mode=task.mode,
                 bucket=picture.bucket,
-                device=self._card.settings["device"],
-                dtype=self._card.settings["dtype"],
+                device=self._card.settings.device,
+                dtype=self._card.settings.dtype,
                 torch=torch.__version__,
                 model_sha=self._card.sha256,
             ),

@@ -33,7 +33,7 @@ async def test_not_ready_without_a_worker(api: httpx.AsyncClient) -> None:
 async def test_models_are_listed_with_effective_settings(api: httpx.AsyncClient, worker: StandInWorker) -> None:
     (model,) = (await api.get("/models")).json()["models"]
     assert model["name"] == MODEL
-    assert model["settings"] == sample_card().settings
+    assert model["settings"] == sample_card().settings.model_dump()
     assert model["sizes"] == [[64, 64], [64, 96]]
     assert [lease["worker_id"] for lease in model["workers"]] == [f"stand-in-{MODEL}"]
 
