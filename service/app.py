@@ -1,11 +1,11 @@
 """The FastAPI application."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import structlog
 from fastapi import FastAPI, Security
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.security import HTTPBearer
@@ -29,7 +29,7 @@ from service.openai import routes as openai
 from service.problems import install_problem_handlers, problem_responses
 from service.routes import generate, health, images, jobs, metrics, models, pages
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 
 def create_app(settings: ApiSettings) -> FastAPI:
@@ -105,7 +105,9 @@ async def _report_redis(redis: Redis) -> None:
     try:
         policy = (await redis.info("memory")).get("maxmemory_policy", "noeviction")
     except RedisError as error:
-        log.error("redis does not answer; calls get 503 until it does (see FOURSTEP_REDIS_URL)", error=str(error))
+        about = {"error": str(error)}
+        log.error("redis does not answer; calls get 503 until it does (see FOURSTEP_REDIS_URL)", extra=about)
         return
     if policy != "noeviction":
-        log.error("this redis drops jobs when its memory is full; set maxmemory-policy noeviction", policy=policy)
+        about = {"policy": policy}
+        log.error("this redis drops jobs when its memory is full; set maxmemory-policy noeviction", extra=about)

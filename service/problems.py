@@ -1,11 +1,11 @@
 """Errors as RFC 9457 ``application/problem+json``, each with a stable ``type``."""
 
+import logging
 import math
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
@@ -20,7 +20,7 @@ SHORTEST_RETRY_S, LONGEST_RETRY_S = 1, 60
 # Room for the longest prompt with every character escaped, and 64 seeds.
 MAX_BODY_BYTES = 64 * 1024
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 
 class FieldError(BaseModel):
@@ -218,7 +218,7 @@ def body_too_large() -> Problem:
 async def _answer_redis_error(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, OutOfMemoryError):
         return store_full().response(request.url.path)
-    log.error("redis does not answer", error=str(error))
+    log.error("redis does not answer", extra={"error": str(error)})
     return redis_away().response(request.url.path)
 
 

@@ -1,13 +1,13 @@
 """News of jobs over pub/sub: one connection and one channel per process, however many calls wait."""
 
 import asyncio
+import logging
 import uuid
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import chain
 
-import structlog
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
@@ -19,7 +19,7 @@ RECONNECT_PAUSE_S = 0.5
 # A connection may die without a word; this long after its last one it is asked, and given as long again.
 SILENCE_S = 5.0
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 News = JobEvent | Preview | None
 """An event, a preview that was wished for, or None when some may have been missed."""
@@ -69,7 +69,7 @@ class JobEvents:
                 async with self._redis.pubsub() as pubsub:
                     await self._read(pubsub)
             except (RedisError, OSError) as error:
-                log.warning("job events interrupted", error=str(error))
+                log.warning("job events interrupted", extra={"error": str(error)})
                 await asyncio.sleep(RECONNECT_PAUSE_S)
 
     async def _read(self, pubsub: PubSub) -> None:

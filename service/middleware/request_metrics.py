@@ -1,8 +1,8 @@
 """Counts, times and logs every request, and marks answers as not to be sniffed."""
 
+import logging
 import time
 
-import structlog
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -12,7 +12,7 @@ from jobs.metrics import ApiMetrics
 PROBES = ("/healthz", "/readyz", "/metrics")
 OUTCOMES = {401: "unauthorized", 403: "unauthorized", 429: "shed", 499: "cancelled", 504: "expired"}
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 
 class RequestMetrics:
@@ -51,9 +51,9 @@ class RequestMetrics:
         outcome = state.get("outcome") or _outcome(status)
         self._metrics.requests.labels(endpoint=endpoint, outcome=outcome).inc()
         self._metrics.request_duration.labels(endpoint=endpoint).observe(duration_s)
-        write = log.debug if endpoint in PROBES else log.info
         about = {"method": scope["method"], "endpoint": endpoint, "status": status, "seconds": round(duration_s, 4)}
-        write("request", **about, **({"job_id": state["job_id"]} if "job_id" in state else {}))
+        job = {"job_id": state["job_id"]} if "job_id" in state else {}
+        log.log(logging.DEBUG if endpoint in PROBES else logging.INFO, "request", extra=about | job)
 
 
 def _outcome(status: int) -> str:

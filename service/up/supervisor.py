@@ -1,6 +1,7 @@
 """`fourstep up`: Redis, a worker for each model and the API, a process tree that starts, fails and stops as one."""
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -9,7 +10,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import httpx
-import structlog
 
 from jobs.models import model_name
 from jobs.settings import PREFIX, ApiSettings, WorkerSettings
@@ -24,7 +24,7 @@ STEADY_AFTER_S = 60.0
 WORKER_CANNOT_START = 2
 READY_POLL_S = 0.1
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 
 class CannotServeError(Exception):
@@ -116,7 +116,8 @@ async def _keep_worker(
             raise CannotServeError(f"the worker of {name} could not start (code {code}); its last line above says why")
         if asyncio.get_running_loop().time() - began > STEADY_AFTER_S:
             pause_s = FIRST_RESTART_PAUSE_S
-        log.error("the worker died and is started again", model=name, code=code, pause_s=pause_s)
+        about = {"model": name, "code": code, "pause_s": pause_s}
+        log.error("the worker died and is started again", extra=about)
         await asyncio.sleep(pause_s)
         pause_s = min(2 * pause_s, LONGEST_RESTART_PAUSE_S)
 

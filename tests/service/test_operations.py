@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 import httpx
 import pytest
-import structlog
 from redis.asyncio import Redis
 
 from jobs.settings import ApiSettings
@@ -109,13 +108,13 @@ def test_no_torch_is_imported(module: str) -> None:
 
 @pytest.mark.parametrize(("policy", "warned"), [("allkeys-lru", True), ("volatile-ttl", True), ("noeviction", False)])
 async def test_a_redis_that_would_drop_jobs_is_named_at_the_start(
-    settings: ApiSettings, redis: Redis, policy: str, warned: bool
+    settings: ApiSettings, redis: Redis, caplog: pytest.LogCaptureFixture, policy: str, warned: bool
 ) -> None:
     await redis.config_set("maxmemory-policy", policy)
     try:
-        with structlog.testing.capture_logs() as logs:
-            async with running_api(settings):
-                pass
+        async with running_api(settings):
+            pass
     finally:
         await redis.config_set("maxmemory-policy", "noeviction")
-    assert [line["policy"] for line in logs if "drops jobs" in line["event"]] == ([policy] if warned else [])
+    logs = [vars(record) for record in caplog.records]
+    assert [line["policy"] for line in logs if "drops jobs" in line["msg"]] == ([policy] if warned else [])
