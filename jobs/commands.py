@@ -1,4 +1,4 @@
-"""`fourstep dead-letters`: tasks that no worker survived, listed, replayed and dropped."""
+"""`fourstep dead-letters`: list, replay and drop tasks that were given up after too many deliveries."""
 
 import asyncio
 import time
@@ -25,7 +25,7 @@ Model = Annotated[str | None, typer.Option(help="the model's name; needed only w
 
 @app.command("list")
 def list_letters(model: Model = None) -> None:
-    """Show every dead letter: id, time, job, image, seed, size, what was said of it, and the prompt."""
+    """Show every dead letter: id, time, job, image, seed, size, the reason, and the prompt."""
     _run(_list(model))
 
 

@@ -1,4 +1,4 @@
-"""Format of every process's log lines: JSON, or coloured text when a person watches. Prompts and keys are never logged.
+"""Log lines of every process: JSON, or coloured text on a terminal. Prompts and keys are never logged.
 
 Every module logs by ``logging.getLogger(__name__)``; fields beside the message are passed as ``extra``.
 """

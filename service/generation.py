@@ -1,4 +1,4 @@
-"""A call's images: admitted, waited for, and given up when nobody wants them any more."""
+"""The course of a call: admit its images, wait for them, and cancel them when the call ends early."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -10,7 +10,7 @@ from jobs.models import GivenUpReason, ImageTask, JobState
 from jobs.queue.admission import Admission, IdempotencyKey, RateLimit
 from service.context import ApiContext
 from service.idempotency import still_running, used_for_another_body
-from service.model_catalogue import ServedModel
+from service.model_catalogue import AnnouncedModel
 from service.problems import ClientGoneError, DeadlineExpiredError, Problem, overloaded, store_full
 from service.rate_limit import over_the_rate
 from service.waiting import cancel_on_disconnect, stored_job, wait_until_settled
@@ -19,11 +19,11 @@ from service.waiting import cancel_on_disconnect, stored_job, wait_until_settled
 async def admit(
     context: ApiContext,
     request: Request,
-    model: ServedModel,
+    model: AnnouncedModel,
     tasks: Sequence[ImageTask],
     idempotency_key: IdempotencyKey | None,
 ) -> Admission:
-    """Queue one job's tasks, or find that its key names a finished job; a Problem for everything else."""
+    """Queue one job's tasks, or find the finished job that `idempotency_key` names; any other outcome is a Problem."""
     settings = context.settings
     request.state.job_id = tasks[0].job_id
     rate = RateLimit(request.state.caller, settings.rate_limit) if settings.rate_limit else None
@@ -52,7 +52,7 @@ async def admit(
 async def generate_while_connected(
     context: ApiContext,
     request: Request,
-    model: ServedModel,
+    model: AnnouncedModel,
     tasks: Sequence[ImageTask],
     idempotency_key: IdempotencyKey | None = None,
 ) -> JobState:
@@ -75,7 +75,7 @@ async def generate_while_connected(
 
 @asynccontextmanager
 async def cancelled_on_error(
-    context: ApiContext, model: ServedModel, job_id: str, idempotency_key: IdempotencyKey | None
+    context: ApiContext, model: AnnouncedModel, job_id: str, idempotency_key: IdempotencyKey | None
 ) -> AsyncIterator[None]:
     """Cancel what is left of the job when the block raises, and raise the same.
 
@@ -95,7 +95,7 @@ async def cancelled_on_error(
         raise
 
 
-async def finished_job(request: Request, model: ServedModel, job_id: str) -> JobState:
+async def finished_job(request: Request, model: AnnouncedModel, job_id: str) -> JobState:
     """The job of an earlier call, whose images answer this one; metrics count the request as ``cached``."""
     state = await stored_job(model.queue, job_id)
     request.state.outcome, request.state.job_id = "cached", job_id
@@ -103,7 +103,7 @@ async def finished_job(request: Request, model: ServedModel, job_id: str) -> Job
 
 
 def raise_failure(state: JobState) -> None:
-    """Problem for the first failed image of `state`, if there is one."""
+    """Raise a Problem for the first failed image of `state`, if there is one."""
     for failure in state.failures:
         if failure.reason == "expired":
             raise DeadlineExpiredError
@@ -113,15 +113,15 @@ def raise_failure(state: JobState) -> None:
         raise Problem(500, "generation-error", "An image could not be made", detail)
 
 
-def cancel_in_background(context: ApiContext, model: ServedModel, job_id: str) -> None:
-    """Give up a job whose client is gone, by a task of its own: the caller's may be cancelled at every await."""
+def cancel_in_background(context: ApiContext, model: AnnouncedModel, job_id: str) -> None:
+    """Cancel a job whose client is gone, in a task of its own, since the caller's task may itself be cancelled."""
     cancelling = asyncio.create_task(cancel(context, model, job_id, "the client's connection was closed"))
     context.cancelling.add(cancelling)
     cancelling.add_done_callback(context.cancelling.discard)
 
 
 async def cancel(
-    context: ApiContext, model: ServedModel, job_id: str, detail: str, reason: GivenUpReason = "cancelled"
+    context: ApiContext, model: AnnouncedModel, job_id: str, detail: str, reason: GivenUpReason = "cancelled"
 ) -> None:
     """Cancel what is left of a job."""
     await model.queue.cancel(job_id, detail, reason, context.settings.result_ttl_s)

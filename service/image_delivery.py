@@ -7,13 +7,13 @@ from fastapi import Request
 
 from jobs.models import ImageResult
 from jobs.queue.job_client import JobClient
-from service.model_catalogue import ServedModel
+from service.model_catalogue import AnnouncedModel
 from service.problems import job_lost
 from service.schemas.generate_response import GeneratedImage
 
 
 async def deliver(
-    form: Literal["b64", "url"], request: Request, model: ServedModel, results: Sequence[ImageResult]
+    form: Literal["b64", "url"], request: Request, model: AnnouncedModel, results: Sequence[ImageResult]
 ) -> list[GeneratedImage]:
     """The images of `results`, inline or by address; Problem 503 when their bytes have expired."""
     if form == "url":

@@ -1,4 +1,4 @@
-"""A job's course as server-sent events, told from its state: a listener may come late, leave, and come back."""
+"""A job's progress as server-sent events, derived from its state: a client may join late, and reconnect."""
 
 import time
 from collections.abc import AsyncIterator, Iterable
@@ -16,10 +16,10 @@ from service.waiting import next_news
 
 
 class SentImages:
-    """Which images a client has been told of, as the id of its last event: a set of indices in hexadecimal bits."""
+    """The images that a client has been sent. As a string it is the id of an event: indices as bits, in hexadecimal."""
 
     def __init__(self, event_id: str = "0") -> None:
-        """ValueError when `event_id` is none of ours."""
+        """Read the id of the client's last event; ValueError when it is not hexadecimal."""
         self._bits = int(event_id, 16)
 
     def __str__(self) -> str:
@@ -35,9 +35,9 @@ class SentImages:
 async def job_stream(
     context: ApiContext, queue: JobClient, request: Request, job_id: str, sent: SentImages
 ) -> AsyncIterator[ServerSentEvent]:
-    """``queued``, ``running``, ``preview`` and ``image`` as they come, then the final status.
+    """Events ``queued``, ``running``, ``preview`` and ``image`` as they occur, then one named by the final status.
 
-    An ``image`` comes for each one finished and not yet `sent`; previews have no id and are not told again.
+    An ``image`` is sent for each finished image that is not in `sent`. Previews have no id and are sent once.
     """
     status, previewed = None, False
     subscription = PreviewSubscription(job_id=job_id, channel=context.events.preview_channel)
@@ -61,7 +61,7 @@ async def job_stream(
 
 
 def unfinished(news: Iterable[News], sent: SentImages) -> list[Preview]:
-    """The previews among `news` of images that are not told yet."""
+    """The previews among `news` whose finished images are not in `sent`."""
     return [one for one in news if isinstance(one, Preview) and one.index not in sent]
 
 

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 MEDIA_TYPE = "application/problem+json"
-# Bounds of Retry-After, in seconds: an estimate is worth little beyond a minute.
+# Bounds of Retry-After in seconds; estimates beyond a minute are unreliable.
 SHORTEST_RETRY_S, LONGEST_RETRY_S = 1, 60
 # Room for the longest prompt with every character escaped, and 64 seeds.
 MAX_BODY_BYTES = 64 * 1024
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class FieldError(BaseModel):
-    """What is wrong with one field; ``limit`` is the bound or the allowed values, where there is one."""
+    """The error of one field; ``limit`` is its bound or its allowed values, if there are any."""
 
     field: str
     message: str
@@ -32,7 +32,7 @@ class FieldError(BaseModel):
 
 
 class OpenAIError(BaseModel):
-    """What OpenAI's clients read of an error."""
+    """The part of an error that OpenAI's clients read."""
 
     message: str
     type: str
@@ -41,7 +41,7 @@ class OpenAIError(BaseModel):
 
 
 class ProblemDetails(BaseModel):
-    """The body of every error; ``error`` stands there under ``/v1``."""
+    """The body of every error; ``error`` is set under ``/v1`` only."""
 
     type: str
     title: str
@@ -81,7 +81,7 @@ class Problem(Exception):
         return JSONResponse(body, self.details.status, headers=self.headers, media_type=MEDIA_TYPE)
 
     def for_openai(self) -> OpenAIError:
-        """The same in OpenAI's words."""
+        """The same error in OpenAI's form."""
         details = self.details
         kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
         return OpenAIError(
@@ -93,7 +93,7 @@ class Problem(Exception):
 
 
 class InvalidFieldsError(Problem):
-    """422: fields of the request are wrong, each as one of `errors` says."""
+    """422 problem: `errors` has one entry for each wrong field of the request."""
 
     def __init__(self, errors: list[FieldError]) -> None:
         detail = "; ".join(f"{error.field}: {error.message}" for error in errors)
@@ -102,7 +102,7 @@ class InvalidFieldsError(Problem):
 
 
 class DeadlineExpiredError(Problem):
-    """504: the call's timeout passed before its images were ready."""
+    """504 problem: the call's timeout passed before its images were ready."""
 
     def __init__(self) -> None:
         detail = "The images were not ready within the call's timeout; try again."
@@ -204,7 +204,7 @@ async def _answer_http_exception(request: Request, error: Exception) -> JSONResp
 
 
 def _allowed_methods(request: Request) -> list[str]:
-    """The framework names only those of the first route that has the path."""
+    """All methods of the path; the framework's own answer names only those of the first route that matches."""
     routes = request.app.router.routes
     scopes = [{**request.scope, "method": method} for method in ("DELETE", "GET", "HEAD", "POST")]
     return [scope["method"] for scope in scopes if any(route.matches(scope)[0] is Match.FULL for route in routes)]
@@ -223,7 +223,7 @@ async def _answer_redis_error(request: Request, error: Exception) -> JSONRespons
 
 
 async def _answer_nobody(request: Request, error: Exception) -> Response:
-    # Nobody reads it: the status, nginx's own for this, is for the metrics and the log.
+    # The client is gone: the status, which nginx uses for this too, is for the metrics and the log.
     return Response(status_code=499)
 
 

@@ -1,4 +1,4 @@
-"""Waiting until a job is settled, or its client is gone."""
+"""Waits until a job is settled, or its client is gone."""
 
 import asyncio
 import time
@@ -13,14 +13,14 @@ from jobs.queue.job_client import JobClient
 from jobs.queue.job_events import News
 from service.problems import ClientGoneError, DeadlineExpiredError, job_lost
 
-# Events may be lost with a broken connection; then the state is read this often (seconds).
+# Events may be lost when a connection breaks: without any, the job is read again after this many seconds.
 POLL_S = 2.0
 
 Result = TypeVar("Result")
 
 
 async def wait_until_settled(queue: JobClient, listener: asyncio.Queue[News], job_id: str, deadline: float) -> JobState:
-    """The job once all its images are made or one has failed; raises as `news_before` and `stored_job` do."""
+    """Wait until all images of the job are made or one has failed; raises as `news_before` and `stored_job` do."""
     while True:
         news = await news_before(listener, deadline)
         if news and not any(_may_end(one) for one in news):
@@ -38,7 +38,7 @@ def _may_end(news: News) -> bool:
 
 
 async def news_before(listener: asyncio.Queue[News], deadline: float) -> list[News]:
-    """The news that come next, empty when none come for a while; DeadlineExpiredError after `deadline` (Unix time)."""
+    """The next news, empty after POLL_S seconds without any; DeadlineExpiredError after `deadline` (Unix seconds)."""
     remaining = deadline - time.time()
     if remaining <= 0:
         raise DeadlineExpiredError
@@ -54,7 +54,7 @@ async def stored_job(queue: JobClient, job_id: str) -> JobState:
 
 
 async def next_news(listener: asyncio.Queue[News], timeout_s: float = POLL_S) -> list[News]:
-    """What has come since the last call, or comes first within `timeout_s` seconds; empty when nothing does."""
+    """The news since the last call; if there are none, wait up to `timeout_s` seconds for some. Empty without any."""
     news = []
     with suppress(TimeoutError):
         news.append(await asyncio.wait_for(listener.get(), timeout_s))
@@ -64,7 +64,7 @@ async def next_news(listener: asyncio.Queue[News], timeout_s: float = POLL_S) ->
 
 
 async def cancel_on_disconnect(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
-    """What `work` returns; ClientGone, and `work` cancelled, as soon as the client of `request` disconnects."""
+    """Await `work`; when the client of `request` disconnects first, cancel it and raise ClientGoneError."""
     working, gone = asyncio.create_task(work), asyncio.create_task(_disconnection(request))
     try:
         await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)

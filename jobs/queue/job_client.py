@@ -37,7 +37,7 @@ class JobClient:
     ) -> Admission:
         """Queue the images of one job, all or none, if no more than `max_queued_images` then wait unclaimed.
 
-        The job is forgotten `ttl_s` seconds after its end, and `idempotency_key` with it; its events go to the pub/sub
+        The job expires `ttl_s` seconds after its end, and `idempotency_key` with it; its events go to the pub/sub
         `channel`. `idempotency_key` and `rate` are checked in the same atomic step; a refused call does not count for
         the rate.
         """
@@ -75,16 +75,15 @@ class JobClient:
     async def cancel(
         self, job_id: str, detail: str, reason: GivenUpReason = "cancelled", ttl_s: float = 3600.0
     ) -> int | None:
-        """Give up every unsettled image of the job at once, waiting or running.
+        """Cancel every image of the job that is not settled, waiting or running, in one step.
 
-        Returns how many images were given up, None for an unknown job. What is left of the job is kept for `ttl_s`
-        seconds.
+        Returns how many images were cancelled, None for an unknown job. The job expires after `ttl_s` seconds.
         """
-        given_up = await self._cancel(
+        cancelled = await self._cancel(
             keys=[self._keys.tasks, self._keys.sets, self._keys.job(job_id)],
             args=[WORKER_GROUP, job_id, reason, detail, milliseconds(ttl_s), self._keys.cancellations],
         )
-        return None if given_up < 0 else int(given_up)
+        return None if cancelled < 0 else int(cancelled)
 
     async def watch(self, job_id: str, channel: str) -> None:
         """Have the job's events sent to the pub/sub `channel` too."""

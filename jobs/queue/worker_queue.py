@@ -37,7 +37,7 @@ class Settled:
 
 
 class WorkerQueue:
-    """A worker's end of one model's queue; its `registry` is where the worker announces itself.
+    """Client of one model's queue for a worker, which announces itself in the `registry`.
 
     All methods raise redis.exceptions.RedisError when Redis is away.
     """
@@ -115,12 +115,12 @@ class WorkerQueue:
         return await self._settle_task(claim, "result", outcomes, ttl_s, image_keys)
 
     async def fail(self, claim: Claim, reason: FailureReason, detail: str, ttl_s: float = 3600.0) -> bool:
-        """Give the task's images up for good; clients are shown `detail`. False as for `commit`."""
+        """Settle the task's images as failed; clients are shown `detail`. Returns False as `commit` does."""
         failures = _failures(claim.task, reason, detail)
         return (await self._settle_task(claim, "failure", failures, ttl_s)).images > 0
 
     async def bury(self, claim: Claim, detail: str, ttl_s: float) -> bool:
-        """Fail the task's images, and keep it as a dead letter; False as for `commit`."""
+        """Settle the task's images as failed, and keep it as a dead letter. Returns False as `commit` does."""
         failures = _failures(claim.task, "error", detail)
         settled = await self._settle_task(claim, "failure", failures, ttl_s, [self._keys.dead_letters])
         return settled.images > 0
@@ -139,14 +139,14 @@ class WorkerQueue:
         return await read_job(self._redis, self.model, job_id)
 
     async def cancelled_jobs(self) -> AsyncIterator[str]:
-        """Ids of jobs as they are cancelled from now on. Some may be missed: `renew` tells of their images later."""
+        """Ids of jobs as they are cancelled from now on. Some may be missed: `renew` finds their images later."""
         async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
             await pubsub.subscribe(self._keys.cancellations)
             async for message in pubsub.listen():
                 yield message["data"].decode()
 
     async def preview_subscriptions(self) -> AsyncIterator[PreviewSubscription]:
-        """Subscriptions as they come from now on; clients repeat theirs for as long as they look."""
+        """Subscriptions to previews from now on; clients repeat theirs every few seconds."""
         async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
             await pubsub.subscribe(self._keys.preview_subscriptions)
             async for message in pubsub.listen():

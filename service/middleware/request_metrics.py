@@ -1,4 +1,4 @@
-"""Counts, times and logs every request, and marks answers as not to be sniffed."""
+"""Counts, times and logs every request, and sets ``X-Content-Type-Options: nosniff``."""
 
 import logging
 import time
@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jobs.metrics import ApiMetrics
 
-# Asked every few seconds by machines: logged only at debug level.
+# Requested by machines every few seconds: logged only at debug level.
 PROBES = ("/healthz", "/readyz", "/metrics")
 OUTCOMES = {401: "unauthorized", 403: "unauthorized", 429: "shed", 499: "cancelled", 504: "expired"}
 
@@ -16,10 +16,10 @@ log = logging.getLogger(__name__)
 
 
 class RequestMetrics:
-    """ASGI middleware. The endpoint is the route's template, so that the label stays small.
+    """ASGI middleware. The endpoint is the route's template, so that the label has few values.
 
-    A route may set ``request.state.outcome`` where the status does not tell it, and ``request.state.job_id``, which is
-    logged.
+    A route may set ``request.state.outcome`` where it does not follow from the status, and ``request.state.job_id`` for
+    the log.
     """
 
     def __init__(self, app: ASGIApp, metrics: ApiMetrics) -> None:

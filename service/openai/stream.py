@@ -1,4 +1,4 @@
-"""OpenAI's streamed images: partial ones from the previews, then each image as it is finished."""
+"""OpenAI's streamed images: partial images from the previews, then each image when it is finished."""
 
 import asyncio
 import base64
@@ -17,12 +17,12 @@ from service.context import ApiContext
 from service.generation import admit, cancelled_on_error, finished_job, raise_failure
 from service.image_delivery import read_images
 from service.job_stream import SentImages, unfinished
-from service.model_catalogue import ServedModel
+from service.model_catalogue import AnnouncedModel
 from service.problems import DeadlineExpiredError, Problem, redis_away
 from service.waiting import news_before, stored_job
 
 ALWAYS = {"background": "opaque", "quality": "auto"}
-# Nothing is counted in tokens here, and OpenAI's clients expect the numbers.
+# OpenAI's clients expect these numbers, though tokens are not counted here.
 NO_USAGE = {
     "input_tokens": 0,
     "output_tokens": 0,
@@ -32,7 +32,7 @@ NO_USAGE = {
 
 
 def partial_steps(partial_images: int, steps: int) -> list[int]:
-    """After which of `steps` denoising steps an image is shown: evenly spread, none after the last."""
+    """The denoising steps (of `steps`) after which a partial image is sent: evenly spread, without the last one."""
     shown = min(partial_images, steps - 1)
     return [round(number * steps / (shown + 1)) for number in range(1, shown + 1)]
 
@@ -40,14 +40,14 @@ def partial_steps(partial_images: int, steps: int) -> list[int]:
 async def image_stream(
     context: ApiContext,
     request: Request,
-    model: ServedModel,
+    model: AnnouncedModel,
     tasks: Sequence[ImageTask],
     partial_images: int,
     idempotency_key: IdempotencyKey | None,
 ) -> AsyncIterator[bytes]:
-    """Server-sent events of one call, beginning with a comment once it is admitted; before, a Problem is raised.
+    """Server-sent events of one call. The first is a comment, when the call is admitted; a refusal raises a Problem.
 
-    Later a Problem becomes an ``error`` event. What is left of the job is then cancelled, see `cancelled_on_error`.
+    A later Problem becomes an ``error`` event, and the rest of the job is cancelled, see `cancelled_on_error`.
     """
     job_id, deadline = tasks[0].job_id, tasks[0].deadline
     assert deadline is not None
@@ -86,9 +86,9 @@ async def image_stream(
 
 
 class _Stream:
-    """The events of one call; `sent` are its images that the client has, `steps` those after which it sees previews."""
+    """The events of one call: `sent` are the images that the client has, `steps` those after which it gets previews."""
 
-    def __init__(self, context: ApiContext, model: ServedModel, job_id: str, steps: list[int]) -> None:
+    def __init__(self, context: ApiContext, model: AnnouncedModel, job_id: str, steps: list[int]) -> None:
         self.sent = SentImages()
         self.steps = steps
         self._metrics = context.metrics
@@ -110,7 +110,7 @@ class _Stream:
         return _event("image_generation.partial_image", data)
 
     async def completed(self, result: ImageResult) -> bytes:
-        """Problem 503 when the image's bytes have expired."""
+        """The event of a finished image; Problem 503 when its bytes have expired."""
         (data,) = await read_images(self._queue, [result])
         self.sent.add(result.index)
         b64 = base64.b64encode(data).decode()
@@ -118,7 +118,7 @@ class _Stream:
 
 
 def _image(about: Preview | ImageResult, b64: str) -> dict[str, Any]:
-    """`index` and `seed` are ours."""
+    """The fields of an image event; `index` and `seed` are additions to OpenAI's."""
     size = f"{about.width}x{about.height}"
     described = {"created_at": int(time.time()), "output_format": about.format, "size": size, **ALWAYS}
     return described | {"b64_json": b64, "index": about.index, "seed": about.seed}

@@ -14,7 +14,7 @@ from service.generation import admit, finished_job, generate_while_connected
 from service.idempotency import IdempotencyHeader, read_idempotency_key
 from service.image_delivery import deliver, read_images
 from service.middleware.api_keys import Caller
-from service.model_catalogue import ServedModel
+from service.model_catalogue import AnnouncedModel
 from service.problems import FieldError, InvalidFieldsError, Problem, problem_responses
 from service.schemas.generate_request import GenerateRequest, image_tasks
 from service.schemas.generate_response import Diversity, GenerateResponse, call_timings
@@ -97,7 +97,7 @@ def _respond_async(prefer: str) -> bool:
 async def _admit_only(
     context: ApiContext,
     request: Request,
-    model: ServedModel,
+    model: AnnouncedModel,
     tasks: Sequence[ImageTask],
     idempotency_key: IdempotencyKey | None,
 ) -> JobState:
@@ -122,7 +122,7 @@ def _accepted(queued: JobState, request: Request) -> Response:
     return JSONResponse(content, status_code=202, headers=headers)
 
 
-async def _image_alone(model: ServedModel, state: JobState) -> Response:
+async def _image_alone(model: AnnouncedModel, state: JobState) -> Response:
     (result,), (data,) = state.results, await read_images(model.queue, state.results)
     headers = {"Fourstep-Id": state.id, "Fourstep-Seed": str(result.seed), "ETag": f'"{result.sha256}"'}
     return Response(data, media_type=f"image/{result.format}", headers=headers)

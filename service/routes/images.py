@@ -1,4 +1,4 @@
-"""``GET /images/{sha256}.{format}``: finished images by content; an address never changes its meaning."""
+"""``GET /images/{sha256}.{format}``: finished images by the hash of their bytes, so that an address is immutable."""
 
 from typing import Annotated
 

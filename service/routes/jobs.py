@@ -1,4 +1,4 @@
-"""``/jobs/{id}``: how far a job is, its events, and its cancellation."""
+"""``/jobs/{id}``: a job's status, its events, and its cancellation."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ async def get_job(job: Job, request: Request) -> JobResponse:
 
 @router.delete("/jobs/{job_id}", response_model_exclude_none=True)
 async def cancel_job(job: Job, request: Request, context: Context) -> JobResponse:
-    """Cancel what is not finished, waiting or running; images made before stay. The answer is the job's final state."""
+    """Cancel the images that are not finished, waiting or running; finished ones stay. Returns the final state."""
     await job.queue.cancel(job.state.id, "cancelled by the client", ttl_s=context.settings.result_ttl_s)
     state = await job.queue.job(job.state.id)
     if state is None:
@@ -57,7 +57,11 @@ async def job_events(
     context: Context,
     last_event_id: Annotated[
         str,
-        Header(alias="Last-Event-ID", pattern="^[0-9a-f]{1,16}$", description="images told before are not told again"),
+        Header(
+            alias="Last-Event-ID",
+            pattern="^[0-9a-f]{1,16}$",
+            description="id of the last event received: images sent before are not sent again",
+        ),
     ] = "0",
 ) -> AsyncIterator[ServerSentEvent]:
     """`queued`, `running`, `image` for each finished image, then `completed`, `failed`, `cancelled` or `expired`."""

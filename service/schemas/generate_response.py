@@ -1,4 +1,4 @@
-"""What a finished call is answered with."""
+"""The response of ``POST /generate``."""
 
 import base64
 from collections.abc import Callable, Sequence
@@ -35,21 +35,21 @@ class GeneratedImage(BaseModel):
 
 
 class Diversity(BaseModel):
-    """How different the images of one call are: 0 when all are the same; see docs/diversity.md."""
+    """Diversity of the images of one call: 0 when all are the same; see docs/diversity.md."""
 
     score: float
     metric: str
 
     @classmethod
     def of(cls, results: Sequence[ImageResult]) -> Self | None:
-        """None for a single image."""
+        """The diversity of `results`, None for a single image."""
         if len(results) < 2:
             return None
         return cls(score=round(diversity_score([result.layout for result in results]), 4), metric=METRIC)
 
 
 class GenerateResponse(BaseModel):
-    """The answer to ``POST /generate``; times in seconds, ``created`` as Unix time."""
+    """The body of the response; times are in seconds, ``created`` is a Unix time."""
 
     id: str
     model: str
@@ -61,7 +61,7 @@ class GenerateResponse(BaseModel):
 
 
 def call_timings(results: Sequence[ImageResult]) -> Timings:
-    """The slowest image's time in each stage (images of one call share their batches), and until its commit."""
+    """The longest time of any image in each stage, and in total; images of one call share their batches."""
 
     def slowest(stage: Callable[[Timings], float]) -> float:
         return max(stage(result.timings) for result in results)

@@ -1,4 +1,4 @@
-"""How far a job is, as clients see it."""
+"""The response of ``/jobs/{id}``."""
 
 from typing import Self
 

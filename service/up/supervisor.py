@@ -1,4 +1,4 @@
-"""`fourstep up`: Redis, a worker for each model and the API, a process tree that starts, fails and stops as one."""
+"""`fourstep up`: Redis, a worker for each model and the API, as a process tree that starts, fails and stops as one."""
 
 import asyncio
 import logging
@@ -28,14 +28,14 @@ log = logging.getLogger(__name__)
 
 
 class CannotServeError(Exception):
-    """Why `up` could not start or go on, in one line."""
+    """The reason why `up` could not start or go on, in one line."""
 
 
 async def up(api: ApiSettings, worker: WorkerSettings, models: Sequence[str]) -> None:
-    """Serve `models` until SIGTERM or SIGINT, then leave no process behind; CannotServe when a part cannot run.
+    """Serve `models` until SIGTERM or SIGINT, then stop all processes; CannotServeError when one cannot run.
 
-    The first is the default model. Each other one starts when the one before is ready; the worker of model i has
-    ``metrics_port + i`` for its metrics.
+    The first model is the default one. Each further worker starts when the one before it is ready; the worker of model
+    i serves its metrics on ``metrics_port + i``.
     """
     names = [model_name(model) for model in models]
     if len(set(names)) < len(names):
@@ -63,7 +63,7 @@ async def up(api: ApiSettings, worker: WorkerSettings, models: Sequence[str]) ->
         for model, name, port in zip(models, names, metrics_ports, strict=True):
             own = {f"{PREFIX}MODEL": model, f"{PREFIX}METRICS_PORT": str(port)}
             ends.append(asyncio.create_task(_keep_worker(api, name, environment | own, may_start, ready)))
-            may_start, ready = ready, asyncio.Event()  # one after the other: each has the machine while it loads
+            may_start, ready = ready, asyncio.Event()  # one after the other: loading takes the whole machine
         await _first_of(ends)
 
 
@@ -81,7 +81,7 @@ def _refuse_taken_port(host: str, port: int, setting: str) -> None:
 
 @asynccontextmanager
 async def _child(command: str, environment: Mapping[str, str]) -> AsyncIterator[asyncio.subprocess.Process]:
-    # -P: the folder it is started in is not searched for modules, else a worker.py of the user would be run there.
+    # -P: do not import from the current folder, where the user may have a worker.py.
     process = await start_child([sys.executable, "-P", "-m", "fourstep", command], environment)
     try:
         yield process
@@ -101,7 +101,7 @@ async def _keep_api(environment: Mapping[str, str]) -> None:
 async def _keep_worker(
     api: ApiSettings, name: str, environment: Mapping[str, str], may_start: asyncio.Event, ready: asyncio.Event
 ) -> None:
-    """Run the worker of model `name`; once it has been ready, start it again whenever it dies, ever more slowly."""
+    """Run the worker of model `name`; after it was ready, restart it whenever it dies, after ever longer pauses."""
     await may_start.wait()
     pause_s = FIRST_RESTART_PAUSE_S
     while True:

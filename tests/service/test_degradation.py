@@ -18,7 +18,7 @@ from jobs.queue import job_events
 from jobs.queue.connection import open_redis
 from jobs.settings import ApiSettings
 from service import model_catalogue
-from service.model_catalogue import ModelCatalogue, ServedModel
+from service.model_catalogue import AnnouncedModel, ModelCatalogue
 from service.server import GRACEFUL_SHUTDOWN_S
 from tests.samples import MODEL, sample_card
 from tests.service.conftest import running_api
@@ -142,11 +142,11 @@ async def test_many_calls_at_once_learn_together_that_redis_does_not_answer(
         Connection.send_packed_command,
     )
 
-    async def read_for_all(catalogue: ModelCatalogue) -> list[ServedModel]:
+    async def read_for_all(catalogue: ModelCatalogue) -> list[AnnouncedModel]:
         await wait_until(lambda: calls == 20)
         return await read(catalogue)
 
-    async def choose_counted(catalogue: ModelCatalogue, name: str | None) -> ServedModel:
+    async def choose_counted(catalogue: ModelCatalogue, name: str | None) -> AnnouncedModel:
         nonlocal calls
         calls += 1
         return await choose(catalogue, name)

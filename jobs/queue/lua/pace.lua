@@ -1,6 +1,6 @@
--- Put before the scripts that measure the workers' pace or reckon with it.
--- `throughput` (hash): `images` made of late, the older ones counting for ever less (after `pace_memory` seconds for
--- 1/e), as of the time `at`; `since` is when counting began. Times are Unix seconds.
+-- Prelude of the scripts that measure or use the pace of the workers, as an exponentially decaying count of images.
+-- `throughput` (hash): `images` is that count at the time `at`, and `since` the time when counting began (Unix seconds).
+-- After `pace_memory` seconds an image counts for 1/e.
 local pace_memory = 30
 
 local function count_throughput(throughput, made)
@@ -13,7 +13,7 @@ local function count_throughput(throughput, made)
   redis.call('EXPIRE', throughput, 20 * pace_memory)
 end
 
--- Milliseconds that the workers need for `excess` images at their pace of late; 0 when it is not known.
+-- Milliseconds that the workers need for `excess` images at their recent pace; 0 when it is unknown. `now`: seconds.
 local function time_for(throughput, excess, now)
   local pace = redis.call('HMGET', throughput, 'images', 'at', 'since')
   if not pace[1] then

@@ -1,4 +1,4 @@
--- Settles the images of one task, once: results or failures, bytes, the acknowledgement and the news, in one step.
+-- Settles the images of one task, once: results or failures, bytes, acknowledgement and events, in one step.
 -- KEYS: task stream, sets, job hash, throughput record, then for results the key of each image, for a dead letter
 --       their stream
 -- ARGV: group, entry id, 'result'|'failure', ttl of an ended job (ms), of one that goes on (ms),
@@ -19,7 +19,7 @@ if redis.call('EXISTS', job) == 1 then
   for i = 0, images - 1 do
     local index, outcome, bytes = unpack(ARGV, first_image + 3 * i, first_image + 3 * i + 2)
     if redis.call('HEXISTS', job, 'image:' .. index) == 0 then
-      -- First write of the script, and one that Redis refuses a result when memory is full: then nothing has happened.
+      -- First write of the script. When memory is full, Redis refuses it for a result: then nothing has changed.
       redis.call('HSET', job, 'image:' .. index, kind .. ' ' .. outcome)
       settled = settled + 1
       if kind == 'result' then
@@ -57,7 +57,7 @@ local function remove(id)
   redis.call('HDEL', sets, id)
 end
 remove(entry)
--- Handed back in the meantime by another worker, the task has a new entry, which nobody needs any more.
+-- If another worker requeued the task in the meantime, it has a new entry, which is not needed any more.
 local current = settled > 0 and redis.call('HGET', job, 'entry:' .. ARGV[first_image])
 if current and current ~= entry then
   remove(current)
