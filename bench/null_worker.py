@@ -9,9 +9,9 @@ import time
 import uvloop
 
 from jobs.diversity import pack_layout
-from jobs.models import Determinism, ImageResult, ImageTask, ModelCard, Timings
+from jobs.models import Determinism, EffectiveSettings, ImageResult, ImageTask, ModelCard, Timings
 from jobs.queue.connection import open_redis
-from jobs.queue.task_queue import Claim, TaskQueue
+from jobs.queue.worker_queue import Claim, WorkerQueue
 
 MODEL = "null"
 # A PNG of one pixel.
@@ -32,14 +32,14 @@ CARD = ModelCard(
     sizes=[(64, 64)],
     max_sequence_length=16,
     version="0",
-    settings={},
+    settings=EffectiveSettings(device="none", dtype="none"),
 )
 
 
 class NullWorker:
     """Settles at most `rate` images a second, 0 for as fast as it can; claims ahead, as a real worker does."""
 
-    def __init__(self, queue: TaskQueue, rate: float) -> None:
+    def __init__(self, queue: WorkerQueue, rate: float) -> None:
         self._queue = queue
         self._rate = rate
         self._claimed: asyncio.Queue[Claim] = asyncio.Queue(AHEAD)
@@ -55,7 +55,7 @@ class NullWorker:
 
     async def _announce(self) -> None:
         while True:
-            await self._queue.announce("null", CARD, ttl_s=30)
+            await self._queue.registry.announce("null", CARD, ttl_s=30)
             await asyncio.sleep(10)
 
     async def _work(self) -> None:
@@ -99,7 +99,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     async def serve() -> None:
-        await NullWorker(TaskQueue(open_redis(os.environ["FOURSTEP_REDIS_URL"]), MODEL), arguments.rate).run()
+        await NullWorker(WorkerQueue(open_redis(os.environ["FOURSTEP_REDIS_URL"]), MODEL), arguments.rate).run()
 
     uvloop.run(serve())
 

@@ -26,7 +26,8 @@ from bench import results_file
 from jobs.metrics import WorkerMetrics
 from jobs.models import ImageTask, JobState
 from jobs.queue.connection import open_redis
-from jobs.queue.task_queue import Claim, TaskQueue
+from jobs.queue.job_client import JobClient
+from jobs.queue.worker_queue import Claim, WorkerQueue
 from jobs.settings import WorkerSettings
 from worker.consumer import Consumer
 from worker.engine.device_thread import DeviceThread
@@ -43,7 +44,7 @@ MAX_BATCH = 8
 TTL_S = 3600.0
 
 
-class CountingQueue(TaskQueue):
+class CountingQueue(WorkerQueue):
     """Counts the images that it hands to the worker."""
 
     claimed = 0
@@ -65,6 +66,7 @@ class Soak:
         self.engine.warm_up()
         self.card = model_card(self.engine, WorkerSettings(max_batch=MAX_BATCH))
         self.queue = CountingQueue(redis, self.card.name)
+        self.client = JobClient(redis, self.card.name)
         self.registry = CollectorRegistry()
         self.images = images
         self.admitted = 0
@@ -99,11 +101,11 @@ class Soak:
         while self.admitted < self.images:
             tasks = self._job()
             self.admitted += len(tasks)
-            admission = await self.queue.admit(tasks, 10 * self.images, ttl_s=TTL_S)
+            admission = await self.client.admit(tasks, 10 * self.images, ttl_s=TTL_S)
             assert admission.ok, admission
             if self._dice.random() < 0.15:
                 await asyncio.sleep(self._dice.expovariate(5))
-                await self.queue.cancel(tasks[0].job_id, "no longer wanted", ttl_s=TTL_S)
+                await self.client.cancel(tasks[0].job_id, "no longer wanted", ttl_s=TTL_S)
             state = await self._until_settled(tasks[0].job_id)
             self.settled.update(done=len(state.results))
             self.settled.update(failure.reason for failure in state.failures)
@@ -130,7 +132,7 @@ class Soak:
 
     async def _until_settled(self, job_id: str) -> JobState:
         while True:
-            state = await self.queue.job(job_id)
+            state = await self.client.job(job_id)
             assert state is not None, f"job {job_id} is lost"
             if state.settled:
                 return state
@@ -184,7 +186,7 @@ async def main() -> None:
         redis = open_redis(f"redis://127.0.0.1:{port}/0")
         soak, started = Soak(redis, asked.images, asked.seed), time.monotonic()
         await soak.run()
-        left = await soak.queue.depth()
+        left = await soak.client.depth()
         await redis.aclose()
     figures, faults = _report(soak, time.monotonic() - started)
     if left != (0, 0):

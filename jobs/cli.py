@@ -1,4 +1,4 @@
-"""What all commands share: their settings, and errors that end them in one line."""
+"""Shared by all commands: reading the settings, and errors that end a command in one line."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ AnySettings = TypeVar("AnySettings", bound=Settings)
 
 
 def read_settings(kind: type[AnySettings]) -> AnySettings:
-    """The settings of the environment; ends the command when they are wrong."""
+    """Read the settings from the environment; end the command when they are wrong."""
     try:
         return kind()
     except ValidationError as error:
@@ -28,7 +28,7 @@ def fail(reason: str, code: int = 1, command: str = "fourstep") -> NoReturn:
 
 @contextmanager
 def errors_as_lines(*kinds: type[Exception], extra: str, code: int = 1, command: str = "fourstep") -> Iterator[None]:
-    """End `command` in one line for errors of `kinds`, and for a module that comes with the extra `extra`."""
+    """End `command` in one line for errors of `kinds`, and for a missing module, which the extra `extra` installs."""
     try:
         yield
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""`fourstep dead-letters`: tasks that no worker survived, listed, replayed and dropped."""
+"""`fourstep dead-letters`: list, replay and drop tasks that were given up after too many deliveries."""
 
 import asyncio
 import time
@@ -13,7 +13,8 @@ from redis.exceptions import RedisError
 from jobs.cli import fail, read_settings
 from jobs.queue.connection import open_redis
 from jobs.queue.dead_letters import DeadLetter, DeadLetters
-from jobs.queue.task_queue import TaskQueue, known_models
+from jobs.queue.job_client import JobClient
+from jobs.queue.model_registry import known_models
 from jobs.settings import ApiSettings
 
 app = typer.Typer(no_args_is_help=True, help="Tasks given up because no worker survived them.")
@@ -24,7 +25,7 @@ Model = Annotated[str | None, typer.Option(help="the model's name; needed only w
 
 @app.command("list")
 def list_letters(model: Model = None) -> None:
-    """Show every dead letter: id, time, job, image, seed, size, what was said of it, and the prompt."""
+    """Show every dead letter: id, time, job, image, seed, size, the reason, and the prompt."""
     _run(_list(model))
 
 
@@ -53,7 +54,7 @@ async def _replay(ids: list[str] | None, model: str | None) -> None:
     settings = read_settings(ApiSettings)
     async with _redis() as redis:
         name = await _only_model(redis, model)
-        letters, queue = DeadLetters(redis, name), TaskQueue(redis, name)
+        letters, queue = DeadLetters(redis, name), JobClient(redis, name)
         for letter in _chosen(await letters.read(), ids):
             task = letter.as_new_job(time.time())
             admission = await queue.admit([task], settings.max_queued_images, settings.result_ttl_s)

@@ -1,4 +1,4 @@
-"""How different the images of one call are, from a short vector that is kept with each of them."""
+"""Diversity of the images of one call, measured on a short vector that is stored with each of them."""
 
 import base64
 import math
@@ -10,7 +10,7 @@ LAYOUT_GRID = 4
 
 
 def pack_layout(values: Sequence[float]) -> str:
-    """An image's layout, of any length above 0, as text: one signed byte a value, whose common scale is lost."""
+    """Encode an image's layout (at least 1 value) as base64 of one signed byte a value; the common scale is lost."""
     scale = 127 / (max(abs(value) for value in values) or 1.0)
     return base64.b64encode(struct.pack(f"{len(values)}b", *(round(scale * value) for value in values))).decode()
 

@@ -82,10 +82,10 @@ class WorkerMetrics:
             registry=registry,
         )
         self.prompt_cache_hits = Counter(
-            "fourstep_prompt_cache_hits_total", "Prompts whose embedding was at hand.", registry=registry
+            "fourstep_prompt_cache_hits_total", "Prompts whose embedding was cached.", registry=registry
         )
         self.redeliveries = Counter(
-            "fourstep_redeliveries_total", "Tasks taken over from a worker that lost its lease.", registry=registry
+            "fourstep_redeliveries_total", "Tasks reclaimed from a worker that lost its lease.", registry=registry
         )
         self.dead_letters = Counter(
             "fourstep_dead_letters_total", "Tasks given up after too many deliveries.", registry=registry
@@ -94,5 +94,5 @@ class WorkerMetrics:
             "fourstep_diversity_score", "Diversity of the answered sets.", buckets=SCORE_BUCKETS, registry=registry
         )
         self.build = Info(
-            "fourstep_build", "What runs here: version, model, model_sha, torch and device.", registry=registry
+            "fourstep_build", "Build of this worker: version, model, model_sha, torch and device.", registry=registry
         )

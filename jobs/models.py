@@ -1,8 +1,8 @@
-"""What crosses Redis: tasks, results, model cards, leases and the state of a job."""
+"""The records stored in Redis or sent over it: tasks, results, model cards, leases and the state of a job."""
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,7 +14,7 @@ JobStatus = Literal["queued", "running", "completed", "failed", "cancelled", "ex
 
 MAX_SEED = 2**63 - 1
 
-# Seconds that a job for which nobody waits may wait for a worker.
+# Seconds that an asynchronous job may wait for a worker.
 LONGEST_WAIT_S = 7 * 24 * 3600.0
 
 # A model's name becomes the hash tag of its Redis keys: no braces, no spaces.
@@ -22,29 +22,29 @@ ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")
 
 
 def model_name(model: str) -> str:
-    """A folder is served under its own name, a hub model under its id, as far as Redis keys can hold them."""
+    """The name to serve `model` under: a folder's own name, or the id of a hub model, in characters that keys allow."""
     name = Path(model).resolve().name if Path(model).is_dir() else model
     return re.sub(r"[^A-Za-z0-9._/-]", "-", name).lstrip("-._/")[:128] or "model"
 
 
 class WireModel(BaseModel):
-    """Base of everything stored in Redis; fields beginning with ``model_`` are ours, not pydantic's."""
+    """Base of all records; its fields may begin with ``model_``, which pydantic reserves by default."""
 
     model_config = ConfigDict(protected_namespaces=())
 
 
 class DiverseSet(WireModel):
-    """``images`` to be chosen, for being far apart, among ``candidates`` with consecutive seeds."""
+    """Choose the ``images`` that are farthest apart among ``candidates`` with consecutive seeds."""
 
     images: int = Field(ge=1)
     candidates: int = Field(ge=1)
 
 
 class ImageTask(WireModel):
-    """One image to make, or with ``select`` one diverse set of them: ``seed`` and ``index`` are then its first.
+    """One image to make, or with ``select`` one diverse set, whose first seed and index are ``seed`` and ``index``.
 
-    ``created`` and ``deadline`` are Unix times in seconds, sizes are pixels;
-    ``traceparent`` (W3C Trace Context) names the call's trace.
+    ``created`` and ``deadline`` are Unix times in seconds, ``width`` and ``height`` pixels; ``traceparent`` (W3C Trace
+    Context) names the call's trace.
     """
 
     job_id: str
@@ -63,7 +63,7 @@ class ImageTask(WireModel):
 
     @property
     def indices(self) -> range:
-        """Where its images stand among those of the job."""
+        """The indices of its images among those of the job."""
         return range(self.index, self.index + (self.select.images if self.select else 1))
 
 
@@ -79,7 +79,7 @@ class Timings(WireModel):
 
 
 class Determinism(WireModel):
-    """What the pixels depend on beside model, prompt, seed and size. ``bucket`` is the batch size stepped in (rows)."""
+    """Conditions that the pixels depend on beside prompt, seed and size; ``bucket`` is the batch size in rows."""
 
     mode: Mode
     bucket: int
@@ -92,7 +92,7 @@ class Determinism(WireModel):
 class ImageResult(WireModel):
     """A finished image; its bytes are stored beside it under their SHA-256 (hex).
 
-    ``layout`` is what the diversity of a job's images is measured on, see jobs.diversity.
+    ``layout`` is the vector on which jobs.diversity measures the diversity of a job's images.
     """
 
     index: int
@@ -107,15 +107,34 @@ class ImageResult(WireModel):
 
 
 class ImageFailure(WireModel):
-    """Why an image was not made; as final as a result."""
+    """The reason why an image was not made; as final as a result."""
 
     index: int
     reason: FailureReason
     detail: str
 
 
+class EffectiveSettings(WireModel):
+    """A worker's settings as they took effect: ``auto`` is resolved; ``threads`` are those of one network evaluation.
+
+    Fields that a worker of another version adds are kept, those that it does not know are None.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    device: str
+    dtype: str
+    max_batch: int | None = None
+    compile: bool | None = None
+    cuda_graphs: bool | None = None
+    threads: int | None = None
+    lease_s: float | None = None
+    result_ttl_s: float | None = None
+    embed_recipe: bool | None = None
+
+
 class ModelCard(WireModel):
-    """What a worker serves. ``sizes`` are (height, width) in pixels, the native one first.
+    """The model that a worker serves. ``sizes`` are (height, width) in pixels, the native one first.
 
     ``evaluations`` (NFE) counts how often the network runs for one image: twice a step under guidance.
     """
@@ -129,7 +148,7 @@ class ModelCard(WireModel):
     sizes: list[tuple[int, int]] = Field(min_length=1)
     max_sequence_length: int | None
     version: str
-    settings: dict[str, Any]
+    settings: EffectiveSettings
 
 
 class WorkerLease(WireModel):
@@ -153,7 +172,7 @@ class JobState(WireModel):
 
     @property
     def settled(self) -> bool:
-        """Every image is made or has failed for good."""
+        """Whether every image is made or has failed for good."""
         return len(self.results) + len(self.failures) == self.total
 
     @property
@@ -169,7 +188,7 @@ class JobState(WireModel):
 
 
 class JobEvent(WireModel):
-    """Published when an image of a job is settled; ``done`` counts results and failures."""
+    """Message published when an image of a job is settled; ``done`` counts results and failures."""
 
     job_id: str
     index: int
@@ -179,7 +198,7 @@ class JobEvent(WireModel):
 
 
 class Preview(WireModel):
-    """What an unfinished image looks like after ``step`` of ``steps`` denoising steps: a small file, as base64."""
+    """An unfinished image after ``step`` of ``steps`` denoising steps: a small image file, as base64."""
 
     job_id: str
     index: int
@@ -193,7 +212,7 @@ class Preview(WireModel):
 
 
 class PreviewSubscription(WireModel):
-    """Somebody would like to see the previews of a job, told on ``channel``, for the next few seconds."""
+    """Request for the previews of a job, to be published on ``channel`` for the next few seconds."""
 
     job_id: str
     channel: str

@@ -1,4 +1,4 @@
-"""``sampling.json``: the grid a distilled model was trained for, and on which alone it is served."""
+"""``sampling.json``: the timesteps or sigmas that a distilled model was trained for, the only ones it is served on."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -21,15 +21,15 @@ class Teacher(BaseModel):
 
 
 class SamplingContract(BaseModel):
-    """How a servable folder is sampled.
+    """The sampling parameters of a servable folder.
 
     Either ``sigmas`` (noise levels from at most 1 down to 0.0, one more than ``steps``) or ``timesteps`` (training
     timesteps, strictly falling, one per step) is the grid. ``sampler`` says how a step leads to the next level: along
-    the ODE (Euler, DDIM), or by fresh noise on the clean image foreseen (LCM, multistep consistency). ``sizes`` are
-    (height, width) in pixels, the native first.
+    the ODE (Euler, DDIM), or by adding fresh noise to pred_x0 (LCM, multistep consistency). ``sizes`` are (height,
+    width) in pixels, the native one first.
 
-    A LoRA file's folder names as ``base`` the hub id, or the path relative to itself, of the model that the file is
-    made for; ``base_sha256``, otherwise the hash of the folder's own weights, is that model's then.
+    ``base`` is set for a LoRA file: the hub id of the model that the file is made for, or that model's path relative
+    to the folder. ``base_sha256`` is then the hash of that model's weights, otherwise of the folder's own.
     """
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
@@ -78,15 +78,15 @@ class SamplingContract(BaseModel):
 
     @property
     def evaluations(self) -> int:
-        """Network evaluations (NFE) an image takes: one a step, or two under guidance (with and without the prompt)."""
+        """Network evaluations (NFE) per image: one a step, or two with guidance (with and without the prompt)."""
         return self.steps * (2 if self.guidance_scale > 1 else 1)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read ``folder/sampling.json``; FileNotFoundError when absent, pydantic.ValidationError when unsound."""
+        """Read ``folder/sampling.json``; FileNotFoundError when absent, pydantic.ValidationError when invalid."""
         return cls.model_validate_json((folder / FILE_NAME).read_bytes())
 
     def save(self, folder: Path) -> None:
-        """Write ``folder/sampling.json``, leaving out what is unset."""
+        """Write ``folder/sampling.json`` without the fields that are None."""
         text = self.model_dump_json(by_alias=True, exclude_none=True, indent=2)
         (folder / FILE_NAME).write_text(text + "\n")

@@ -17,7 +17,7 @@ BUNDLED_MODEL = Path(__file__).resolve().parent.parent / "models" / "emoji-stude
 
 
 class Settings(BaseSettings):
-    """What every process is told. Raises pydantic.ValidationError, also for FOURSTEP_* variables nobody reads."""
+    """Settings of every process. Raises pydantic.ValidationError, also for unknown FOURSTEP_* variables."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, protected_namespaces=())
 
@@ -64,14 +64,14 @@ class ApiSettings(Settings):
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=8000, ge=1, le=65535, description="port to listen on")
     default_model: str | None = Field(
-        default=None, description="name of the model of calls that name none; unset for the first by name with a worker"
+        default=None, description="model for calls that name none; unset: the first by name that has a worker"
     )
     max_queued_images: int = Field(default=512, ge=1, description="images that may wait for a worker, over all calls")
     timeout_s: float = Field(
         default=60.0,
         gt=0,
         le=600,
-        description="seconds a call waits when it does not say; an asynchronous job has a week",
+        description="timeout of calls without `timeout`, in seconds; asynchronous jobs have a week",
     )
     max_images: int = Field(default=64, ge=1, le=64, description="images in one call")
     max_prompt_chars: int = Field(default=2000, ge=1, le=2000, description="characters in a prompt")
@@ -124,14 +124,16 @@ class WorkerSettings(Settings):
     )
     metrics_host: str = Field(default="127.0.0.1", description="address of the worker's /metrics")
     metrics_port: int = Field(default=8001, ge=0, le=65535, description="port of the worker's /metrics; 0 for none")
-    lease_s: float = Field(default=15.0, gt=0, description="seconds after which a silent worker's tasks are taken over")
+    lease_s: float = Field(
+        default=15.0, gt=0, description="seconds after which other workers reclaim a silent worker's tasks"
+    )
     steps: int = Field(default=4, ge=1, description="denoising steps, only for models without sampling.json")
     guidance_scale: float = Field(default=1.0, ge=1, description="guidance, only for models without sampling.json")
     embed_recipe: bool = Field(default=True, description="write model, prompt and seed into the image's metadata")
 
 
 def explain(error: ValidationError) -> str:
-    """The error in one line, naming environment variables."""
+    """Format the error as one line that names environment variables."""
     return "; ".join(
         f"{PREFIX}{str(part['loc'][0]).upper()}: {part['msg']}" if part["loc"] else part["msg"].split(", ", 1)[-1]
         for part in error.errors()

@@ -1,40 +1,38 @@
-"""Log lines of every process: JSON, or coloured text when a person watches. Prompts and keys are never logged."""
+"""Log lines of every process: JSON, or coloured text on a terminal. Prompts and keys are never logged.
+
+Every module logs by ``logging.getLogger(__name__)``; fields beside the message are passed as ``extra``.
+"""
 
 import logging
 import sys
 
-import structlog
+from structlog import dev, processors
+from structlog.stdlib import ExtraAdder, ProcessorFormatter, add_log_level, add_logger_name
 from structlog.typing import Processor
 
-LOGGED_EXTRAS = {"job_id", "index", "entry", "outcome"}
-"""What a logger of the standard library may add to a line by its `extra`."""
+# Other fields of `extra` are left out, since libraries may pass anything.
+CALL_FIELDS = {"method", "endpoint", "status", "seconds", "job_id"}
+IMAGE_FIELDS = {"job_id", "index", "entry", "outcome"}
+FAULT_FIELDS = {"error", "policy", "model", "code", "pause_s"}
 
 
 def configure_logging(level: str) -> None:
-    """Send structlog and the standard library's loggers to stderr in one format, from `level` ("info", ...) upwards."""
-    shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.StackInfoRenderer(),
-    ]
+    """Send all log records from `level` ("info", ...) upwards to stderr, each as one line."""
     if sys.stderr.isatty():
-        renderers: list[Processor] = [structlog.dev.ConsoleRenderer()]
+        renderers: list[Processor] = [dev.ConsoleRenderer()]
     else:
-        renderers = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    structlog.configure(
-        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
+        renderers = [processors.format_exc_info, processors.JSONRenderer()]
+    formatter = ProcessorFormatter(
+        foreign_pre_chain=[
+            add_log_level,
+            add_logger_name,
+            processors.TimeStamper(fmt="iso", utc=True),
+            processors.StackInfoRenderer(),
+            ExtraAdder(allow=CALL_FIELDS | IMAGE_FIELDS | FAULT_FIELDS),
+        ],
+        processors=[ProcessorFormatter.remove_processors_meta, *renderers],
     )
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder(allow=LOGGED_EXTRAS)],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
-        )
-    )
+    handler.setFormatter(formatter)
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it reports every request it makes

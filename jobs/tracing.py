@@ -1,7 +1,6 @@
 """OpenTelemetry traces: W3C trace context from the HTTP call through the queue to each stage of the worker.
 
-FastAPI makes the spans of requests itself; everything stays without effect until `configure_tracing` is told where to
-send spans.
+FastAPI makes the spans of requests itself. No span is recorded before `configure_tracing` is given a collector.
 """
 
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ def configure_tracing(url: str | None, process: str) -> None:
     """Send this process's spans, under the name `process`, to an OTLP/HTTP collector at `url`, if there is one."""
     if url is None:
         return
-    # Packages of the extra `tracing`, which the settings have seen to be there.
+    # Packages of the extra `tracing`; the settings have checked that they are installed.
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
@@ -30,14 +29,14 @@ def configure_tracing(url: str | None, process: str) -> None:
 
 
 def send_last_spans() -> None:
-    """Send what is still held back, for at most `LAST_SPANS_MS`: a process that a signal ends does it first."""
+    """Send the spans that are still buffered, for at most `LAST_SPANS_MS`; to be called before a process ends."""
     provider = trace.get_tracer_provider()
     if flush := getattr(provider, "force_flush", None):
         flush(LAST_SPANS_MS)
 
 
 def current_traceparent() -> str | None:
-    """The ``traceparent`` header (W3C Trace Context) of the span that runs now, to be carried by a task."""
+    """The ``traceparent`` header (W3C Trace Context) of the current span, for a task to carry."""
     carrier: dict[str, str] = {}
     propagate.inject(carrier)
     return carrier.get("traceparent")
@@ -46,7 +45,7 @@ def current_traceparent() -> str | None:
 def record_image(
     traceparent: str | None, stages: Mapping[str, tuple[float, float]], attributes: Mapping[str, str | int]
 ) -> None:
-    """Spans of one image, after the fact: `stages` maps each to its begin and end, in Unix seconds, in their order."""
+    """Record the spans of a finished image: `stages` maps each stage, in order, to its begin and end (Unix seconds)."""
     if traceparent is None or not stages:
         return
     tracer = trace.get_tracer("fourstep")

@@ -1,4 +1,4 @@
-"""Whether a client wants JSON or the image itself, by its ``Accept`` header (RFC 9110, 12.5.1)."""
+"""Content negotiation: JSON or the bytes of an image, by the ``Accept`` header (RFC 9110, 12.5.1)."""
 
 from typing import get_args
 
@@ -6,7 +6,7 @@ from jobs.models import ImageFormat
 
 
 def accepted_image(accept: str) -> ImageFormat | None:
-    """The image format that `accept` names and prefers to JSON, if any. Wildcards alone mean JSON."""
+    """The image format that `accept` names and prefers to JSON, else None: also for wildcards alone."""
     qualities = dict(_range_and_quality(item) for item in accept.split(","))
     named: list[ImageFormat] = [name for name in get_args(ImageFormat) if f"image/{name}" in qualities]
     best = max(named, key=lambda name: qualities[f"image/{name}"], default=None)

@@ -1,11 +1,11 @@
 """The FastAPI application."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import structlog
 from fastapi import FastAPI, Security
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.security import HTTPBearer
@@ -29,11 +29,11 @@ from service.openai import routes as openai
 from service.problems import install_problem_handlers, problem_responses
 from service.routes import generate, health, images, jobs, metrics, models, pages
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 
 def create_app(settings: ApiSettings) -> FastAPI:
-    """The API on the Redis of ``settings.redis_url``; ValueError when that is unset."""
+    """Build the API on the Redis of ``settings.redis_url``; ValueError when that is unset."""
     if settings.redis_url is None:
         raise ValueError("FOURSTEP_REDIS_URL must name the Redis to use, for example redis://127.0.0.1:6379/0")
     redis = open_redis(settings.redis_url)
@@ -71,7 +71,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
 
 
 def _documented_security(settings: ApiSettings) -> dict[str, Any]:
-    """What the OpenAPI says of keys; the middleware is what checks them."""
+    """Describe API keys in the OpenAPI document; the middleware ApiKeys checks them."""
     if not settings.api_keys:
         return {}
     bearer = HTTPBearer(auto_error=False, description="an API key of this server")
@@ -94,7 +94,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await _report_redis(context.redis)
     await context.events.start()
     yield
-    await asyncio.sleep(0)  # calls that were just cancelled say what they leave behind
+    await asyncio.sleep(0)  # lets calls that were just cancelled add to `cancelling`
     await asyncio.gather(*context.cancelling, return_exceptions=True)
     await context.events.aclose()
     await context.redis.aclose()
@@ -105,7 +105,9 @@ async def _report_redis(redis: Redis) -> None:
     try:
         policy = (await redis.info("memory")).get("maxmemory_policy", "noeviction")
     except RedisError as error:
-        log.error("redis does not answer; calls get 503 until it does (see FOURSTEP_REDIS_URL)", error=str(error))
+        about = {"error": str(error)}
+        log.error("redis does not answer; calls get 503 until it does (see FOURSTEP_REDIS_URL)", extra=about)
         return
     if policy != "noeviction":
-        log.error("this redis drops jobs when its memory is full; set maxmemory-policy noeviction", policy=policy)
+        about = {"policy": policy}
+        log.error("this redis drops jobs when its memory is full; set maxmemory-policy noeviction", extra=about)

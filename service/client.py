@@ -1,4 +1,4 @@
-"""`fourstep generate`: asks a running server for images and writes them to files."""
+"""`fourstep generate`: request images from a running server and write them to files."""
 
 import base64
 import json
@@ -8,14 +8,14 @@ from typing import Any
 import httpx
 from rich.console import Console
 
-# The server answers by itself when its deadline passes; this only guards against a dead one.
+# Longer than any timeout of a call: only a server that died does not answer before.
 ANSWER_TIMEOUT_S = 630.0
-# Of base64, for each image asked for; what comes beyond that is not read.
+# Limit of the answer for each image, as base64; a longer answer is refused.
 MAX_IMAGE_BYTES = 32 * 2**20
 
 
 class GenerationFailedError(Exception):
-    """Why no images came back, in one line."""
+    """The reason why no images came back, in one line."""
 
 
 def generate_files(
@@ -38,7 +38,7 @@ def generate_files(
 
 
 def _post(url: str, request: dict[str, Any], api_key: str | None) -> dict[str, Any]:
-    # Nothing is decompressed: a few bytes could become gigabytes.
+    # No compressed answers: a few bytes could become gigabytes.
     headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
     most = MAX_IMAGE_BYTES * request.get("num_images", 1)
     try:

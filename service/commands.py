@@ -1,4 +1,4 @@
-"""`fourstep up`, `api` and `generate`: serve, and ask a server."""
+"""`fourstep up`, `api` and `generate`: run servers, and request images from one."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the routes share: one of each per API process."""
+"""Objects that all routes share, one of each per API process."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from service.model_catalogue import ModelCatalogue
 
 @dataclass(frozen=True)
 class ApiContext:
-    """`cancelling` are the cancellations under way for clients that are gone; Redis stays open until they are done."""
+    """`cancelling` holds the cancellations under way for clients that are gone; Redis stays open until they end."""
 
     settings: ApiSettings
     redis: Redis

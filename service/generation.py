@@ -1,7 +1,8 @@
-"""A call's images: admitted, waited for, and given up when nobody wants them any more."""
+"""The course of a call: admit its images, wait for them, and cancel them when the call ends early."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 from fastapi import Request
 
@@ -9,20 +10,20 @@ from jobs.models import GivenUpReason, ImageTask, JobState
 from jobs.queue.admission import Admission, IdempotencyKey, RateLimit
 from service.context import ApiContext
 from service.idempotency import still_running, used_for_another_body
-from service.model_catalogue import ServedModel
-from service.problems import ClientGoneError, Problem, deadline_expired, job_lost, overloaded, store_full
+from service.model_catalogue import AnnouncedModel
+from service.problems import ClientGoneError, DeadlineExpiredError, Problem, overloaded, store_full
 from service.rate_limit import over_the_rate
-from service.waiting import cancel_on_disconnect, wait_until_settled
+from service.waiting import cancel_on_disconnect, stored_job, wait_until_settled
 
 
 async def admit(
     context: ApiContext,
     request: Request,
-    model: ServedModel,
+    model: AnnouncedModel,
     tasks: Sequence[ImageTask],
     idempotency_key: IdempotencyKey | None,
 ) -> Admission:
-    """Queue one job's tasks, or find that its key names a finished job; a Problem for everything else."""
+    """Queue one job's tasks, or find the finished job that `idempotency_key` names; any other outcome is a Problem."""
     settings = context.settings
     request.state.job_id = tasks[0].job_id
     rate = RateLimit(request.state.caller, settings.rate_limit) if settings.rate_limit else None
@@ -51,14 +52,14 @@ async def admit(
 async def generate_while_connected(
     context: ApiContext,
     request: Request,
-    model: ServedModel,
+    model: AnnouncedModel,
     tasks: Sequence[ImageTask],
     idempotency_key: IdempotencyKey | None = None,
 ) -> JobState:
-    """The completed job of `tasks`, or the one that `idempotency_key` names.
+    """Queue `tasks` and wait: the completed job, or the earlier one that `idempotency_key` names.
 
-    A Problem when the job fails or is late: then what is left of it is given up. ClientGone when the client hangs up:
-    then too, unless the call is idempotent and may come again for its images.
+    Raises a Problem when the job fails or its deadline passes, ClientGoneError when the client hangs up; see
+    `cancelled_on_error`.
     """
     job_id, deadline = tasks[0].job_id, tasks[0].deadline
     assert deadline is not None
@@ -66,49 +67,61 @@ async def generate_while_connected(
         admission = await admit(context, request, model, tasks, idempotency_key)
         if admission.outcome == "finished":
             return await finished_job(request, model, admission.job_id)
-        try:
+        async with cancelled_on_error(context, model, job_id, idempotency_key):
             state = await cancel_on_disconnect(request, wait_until_settled(model.queue, listener, job_id, deadline))
             raise_failure(state)
-        except (ClientGoneError, asyncio.CancelledError):  # it hung up, or this process stops and hangs up on it
-            if idempotency_key is None:
-                cancel_in_background(context, model, job_id)
-            raise
-        except Problem as problem:
-            late = problem.details.status == 504
-            await cancel(context, model, job_id, problem.details.detail, "expired" if late else "cancelled")
-            raise
     return state
 
 
-async def finished_job(request: Request, model: ServedModel, job_id: str) -> JobState:
-    """A job made for an earlier call; the request counts as answered from there."""
-    state = await model.queue.job(job_id)
-    if state is None:
-        raise job_lost()
+@asynccontextmanager
+async def cancelled_on_error(
+    context: ApiContext, model: AnnouncedModel, job_id: str, idempotency_key: IdempotencyKey | None
+) -> AsyncIterator[None]:
+    """Cancel what is left of the job when the block raises, and raise the same.
+
+    A Problem cancels it at once: with the reason ``expired`` after the deadline. When the client hangs up, or this
+    process stops and hangs up on it, the job is cancelled in the background; not if the call has an `idempotency_key`,
+    since the client may send it again for its images.
+    """
+    try:
+        yield
+    except (ClientGoneError, asyncio.CancelledError, GeneratorExit):
+        if idempotency_key is None:
+            cancel_in_background(context, model, job_id)
+        raise
+    except Problem as problem:
+        late = isinstance(problem, DeadlineExpiredError)
+        await cancel(context, model, job_id, problem.details.detail, "expired" if late else "cancelled")
+        raise
+
+
+async def finished_job(request: Request, model: AnnouncedModel, job_id: str) -> JobState:
+    """The job of an earlier call, whose images answer this one; metrics count the request as ``cached``."""
+    state = await stored_job(model.queue, job_id)
     request.state.outcome, request.state.job_id = "cached", job_id
     return state
 
 
 def raise_failure(state: JobState) -> None:
-    """Problem for the first failed image of `state`, if there is one."""
+    """Raise a Problem for the first failed image of `state`, if there is one."""
     for failure in state.failures:
         if failure.reason == "expired":
-            raise deadline_expired()
+            raise DeadlineExpiredError
         if failure.reason == "cancelled":
             raise Problem(409, "job-cancelled", "The job was cancelled", f"Image {failure.index}: {failure.detail}")
         detail = f"Image {failure.index}: {failure.detail}"
         raise Problem(500, "generation-error", "An image could not be made", detail)
 
 
-def cancel_in_background(context: ApiContext, model: ServedModel, job_id: str) -> None:
-    """Give up a job whose client is gone, by a task of its own: the caller's may be cancelled at every await."""
+def cancel_in_background(context: ApiContext, model: AnnouncedModel, job_id: str) -> None:
+    """Cancel a job whose client is gone, in a task of its own, since the caller's task may itself be cancelled."""
     cancelling = asyncio.create_task(cancel(context, model, job_id, "the client's connection was closed"))
     context.cancelling.add(cancelling)
     cancelling.add_done_callback(context.cancelling.discard)
 
 
 async def cancel(
-    context: ApiContext, model: ServedModel, job_id: str, detail: str, reason: GivenUpReason = "cancelled"
+    context: ApiContext, model: AnnouncedModel, job_id: str, detail: str, reason: GivenUpReason = "cancelled"
 ) -> None:
     """Cancel what is left of a job."""
     await model.queue.cancel(job_id, detail, reason, context.settings.result_ttl_s)

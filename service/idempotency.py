@@ -1,4 +1,4 @@
-"""The ``Idempotency-Key`` header: a call that may be sent again and is carried out once."""
+"""The ``Idempotency-Key`` header, by which a call that is sent again is carried out once."""
 
 import hashlib
 from typing import Annotated
@@ -15,13 +15,13 @@ IdempotencyHeader = Annotated[
         alias="Idempotency-Key",
         min_length=1,
         max_length=255,
-        description="names the call: sent again, it is answered with the first call's images",
+        description="name of the call; sent again, it is answered with the first call's images",
     ),
 ]
 
 
 def read_idempotency_key(key: str | None, client: str, body: BaseModel) -> IdempotencyKey | None:
-    """The call's name in the queue; bodies that mean the same have the same fingerprint."""
+    """The key for the queue, None without the header; bodies of equal fields have the same fingerprint."""
     if key is None:
         return None
     return IdempotencyKey(client, key, hashlib.sha256(body.model_dump_json().encode()).hexdigest())

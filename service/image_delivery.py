@@ -1,4 +1,4 @@
-"""Finished images as a call asked for them: inline or by address."""
+"""Finished images in the form that a call asked for: inline or by address."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -6,21 +6,25 @@ from typing import Literal
 from fastapi import Request
 
 from jobs.models import ImageResult
-from service.model_catalogue import ServedModel
+from jobs.queue.job_client import JobClient
+from service.model_catalogue import AnnouncedModel
 from service.problems import job_lost
-from service.routes.images import image_url
 from service.schemas.generate_response import GeneratedImage
 
 
 async def deliver(
-    form: Literal["b64", "url"], request: Request, model: ServedModel, results: Sequence[ImageResult]
+    form: Literal["b64", "url"], request: Request, model: AnnouncedModel, results: Sequence[ImageResult]
 ) -> list[GeneratedImage]:
-    """The images of `results`; Problem 503 when their bytes have been forgotten."""
+    """The images of `results`, inline or by address; Problem 503 when their bytes have expired."""
     if form == "url":
-        return [GeneratedImage.linked(result, image_url(request, result)) for result in results]
-    images = []
-    for result, data in zip(results, await model.queue.images(results), strict=True):
-        if data is None:
-            raise job_lost()
-        images.append(GeneratedImage.inline(result, data))
+        return [GeneratedImage.linked(result, request) for result in results]
+    images = await read_images(model.queue, results)
+    return [GeneratedImage.inline(result, data) for result, data in zip(results, images, strict=True)]
+
+
+async def read_images(queue: JobClient, results: Sequence[ImageResult]) -> list[bytes]:
+    """The bytes of the images of `results`; Problem 503 when some have expired."""
+    images = [data for data in await queue.images(results) if data is not None]
+    if len(images) < len(results):
+        raise job_lost()
     return images

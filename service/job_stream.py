@@ -1,4 +1,4 @@
-"""A job's course as server-sent events, told from its state: a listener may come late, leave, and come back."""
+"""A job's progress as server-sent events, derived from its state: a client may join late, and reconnect."""
 
 import time
 from collections.abc import AsyncIterator, Iterable
@@ -7,20 +7,19 @@ from fastapi import Request
 from fastapi.sse import ServerSentEvent
 
 from jobs.models import JobState, Preview, PreviewSubscription
+from jobs.queue.job_client import JobClient
 from jobs.queue.job_events import News
-from jobs.queue.task_queue import TaskQueue
 from service.context import ApiContext
-from service.routes.images import image_url
 from service.schemas.generate_response import GeneratedImage
 from service.schemas.job_response import JobResponse
 from service.waiting import POLL_S, next_news
 
 
 class SentImages:
-    """Which images a client has been told of, as the id of its last event: a set of indices in hexadecimal bits."""
+    """The images that a client has been sent. As a string it is the id of an event: indices as bits, in hexadecimal."""
 
     def __init__(self, event_id: str = "0") -> None:
-        """ValueError when `event_id` is none of ours."""
+        """Read the id of the client's last event; ValueError when it is not hexadecimal."""
         self._bits = int(event_id, 16)
 
     def __str__(self) -> str:
@@ -34,11 +33,11 @@ class SentImages:
 
 
 async def job_stream(
-    context: ApiContext, queue: TaskQueue, request: Request, job_id: str, sent: SentImages
+    context: ApiContext, queue: JobClient, request: Request, job_id: str, sent: SentImages
 ) -> AsyncIterator[ServerSentEvent]:
-    """``queued``, ``running``, ``preview`` and ``image`` as they come, then the final status.
+    """Events ``queued``, ``running``, ``preview`` and ``image`` as they occur, then one named by the final status.
 
-    An ``image`` comes for each one finished and not yet `sent`; previews have no id and are not told again.
+    An ``image`` is sent for each finished image that is not in `sent`. Previews have no id and are sent once.
     """
     status, previewed = None, False
     subscription = PreviewSubscription(job_id=job_id, channel=context.events.preview_channel)
@@ -62,7 +61,7 @@ async def job_stream(
 
 
 def unfinished(news: Iterable[News], sent: SentImages) -> list[Preview]:
-    """The previews among `news` of images that are not told yet."""
+    """The previews among `news` whose finished images are not in `sent`."""
     return [one for one in news if isinstance(one, Preview) and one.index not in sent]
 
 
@@ -71,7 +70,7 @@ def _image_events(state: JobState, request: Request, sent: SentImages) -> list[S
     for result in state.results:
         if result.index not in sent:
             sent.add(result.index)
-            image = GeneratedImage.linked(result, image_url(request, result))
+            image = GeneratedImage.linked(result, request)
             events.append(ServerSentEvent(event="image", id=str(sent), data=_json(image)))
     return events
 

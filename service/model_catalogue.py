@@ -7,65 +7,77 @@ from dataclasses import dataclass
 from redis.asyncio import Redis
 
 from jobs.models import ModelCard, WorkerLease
-from jobs.queue.task_queue import TaskQueue, known_models
-from service.problems import FieldError, Problem, invalid_fields
+from jobs.queue.job_client import JobClient
+from jobs.queue.model_registry import ModelRegistry, known_models
+from service.problems import FieldError, InvalidFieldsError, Problem
 
-# A burst of calls asks Redis once; a model that appears or leaves is noticed within a second.
+# Age in seconds up to which calls share one reading. A new or lost model is noticed within this time.
 MAX_AGE_S = 1.0
 
 
 @dataclass(frozen=True)
-class ServedModel:
-    """An announced model, its live workers and its queue."""
+class AnnouncedModel:
+    """A model that workers have announced: its card, its live workers and the client of its queue."""
 
     card: ModelCard
     workers: list[WorkerLease]
-    queue: TaskQueue
+    queue: JobClient
 
 
 class ModelCatalogue:
-    """Looks models up in Redis; methods raise redis.exceptions.RedisError when it is away."""
+    """Reads the announced models from Redis; methods raise redis.exceptions.RedisError when it is away."""
 
     def __init__(self, redis: Redis, default_model: str | None = None) -> None:
-        """`default_model` is what calls that name no model get; None for the first with a worker."""
+        """`default_model` is for calls that name none; None for the first by name that has a worker."""
         self._redis = redis
         self._default_model = default_model
-        self._queues: dict[str, TaskQueue] = {}
-        self._recent: list[ServedModel] = []
+        self._queues: dict[str, JobClient] = {}
+        self._recent: list[AnnouncedModel] = []
         self._read_at = float("-inf")
-        self._reading: asyncio.Task[list[ServedModel]] | None = None
+        self._reading: asyncio.Task[list[AnnouncedModel]] | None = None
 
-    async def read(self) -> list[ServedModel]:
-        """All announced models as they are now: the default one, those with live workers, then by name."""
+    async def read(self) -> list[AnnouncedModel]:
+        """All announced models: the default one, those with live workers, then the others; each group by name."""
         served = []
         for name in await known_models(self._redis):
-            queue = self._queues.get(name) or self._queues.setdefault(name, TaskQueue(self._redis, name))
-            if card := await queue.card():
-                served.append(ServedModel(card, await queue.workers(), queue))
+            registry = ModelRegistry(self._redis, name)
+            if card := await registry.card():
+                served.append(AnnouncedModel(card, await registry.workers(), self._queue(name)))
         self._recent = sorted(served, key=self._rank)
         self._read_at = time.monotonic()
         return self._recent
 
-    async def _at_most_a_second_old(self) -> list[ServedModel]:
+    async def queues(self) -> list[JobClient]:
+        """The queues of all models ever announced, the default model's first; cards and workers are not read.
+
+        To look up a job or an image, whose address does not name its model.
+        """
+        names = await known_models(self._redis)
+        return [self._queue(name) for name in sorted(names, key=lambda name: (name != self._default_model, name))]
+
+    async def _at_most_a_second_old(self) -> list[AnnouncedModel]:
         if self._recent and time.monotonic() - self._read_at <= MAX_AGE_S:
             return self._recent
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self.read())
-        # Of a burst of calls one reads, and all share its answer, or its error: not one error after the other.
+        # One call of a burst reads, and all share its result, or its error, so that errors do not queue up.
         return await asyncio.shield(self._reading)
 
-    def _rank(self, model: ServedModel) -> tuple[bool, bool, str]:
+    def _queue(self, name: str) -> JobClient:
+        return self._queues.get(name) or self._queues.setdefault(name, JobClient(self._redis, name))
+
+    def _rank(self, model: AnnouncedModel) -> tuple[bool, bool, str]:
         return model.card.name != self._default_model, not model.workers, model.card.name
 
-    async def ready(self) -> list[ServedModel]:
-        """The models with a live worker; none while the default model has none, since most calls would wait for it."""
+    async def ready(self) -> list[AnnouncedModel]:
+        """The models with a live worker; empty while the default model has none, since most calls would wait."""
         served = await self.read()
         default = self._default_model or (served[0].card.name if served else None)
         ready = [model for model in served if model.workers]
         return ready if any(model.card.name == default for model in ready) else []
 
-    async def choose(self, name: str | None) -> ServedModel:
-        """The model called `name`, or the default one; Problem 503 when it is not there yet, 422 for another name."""
+    async def choose(self, name: str | None) -> AnnouncedModel:
+        """The model called `name`, or the default one; Problem 503 before it is announced, 422 for an unknown name."""
         served = await self._at_most_a_second_old()
         wanted = self._default_model if name is None else name
         for model in served:
@@ -74,4 +86,4 @@ class ModelCatalogue:
         if not served or name is None:
             raise Problem(503, "no-model", "No model yet", "No worker has announced a model; it may still be starting.")
         names = [model.card.name for model in served]
-        raise invalid_fields([FieldError(field="model", message=f"must be one of {', '.join(names)}", limit=names)])
+        raise InvalidFieldsError([FieldError(field="model", message=f"must be one of {', '.join(names)}", limit=names)])

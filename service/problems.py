@@ -1,11 +1,11 @@
 """Errors as RFC 9457 ``application/problem+json``, each with a stable ``type``."""
 
+import logging
 import math
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
@@ -15,16 +15,16 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 MEDIA_TYPE = "application/problem+json"
-# Bounds of Retry-After, in seconds: an estimate is worth little beyond a minute.
+# Bounds of Retry-After in seconds; estimates beyond a minute are unreliable.
 SHORTEST_RETRY_S, LONGEST_RETRY_S = 1, 60
 # Room for the longest prompt with every character escaped, and 64 seeds.
 MAX_BODY_BYTES = 64 * 1024
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 
 class FieldError(BaseModel):
-    """What is wrong with one field; ``limit`` is the bound or the allowed values, where there is one."""
+    """The error of one field; ``limit`` is its bound or its allowed values, if there are any."""
 
     field: str
     message: str
@@ -32,7 +32,7 @@ class FieldError(BaseModel):
 
 
 class OpenAIError(BaseModel):
-    """What OpenAI's clients read of an error."""
+    """The part of an error that OpenAI's clients read."""
 
     message: str
     type: str
@@ -41,7 +41,7 @@ class OpenAIError(BaseModel):
 
 
 class ProblemDetails(BaseModel):
-    """The body of every error; ``error`` stands there under ``/v1``."""
+    """The body of every error; ``error`` is set under ``/v1`` only."""
 
     type: str
     title: str
@@ -81,7 +81,7 @@ class Problem(Exception):
         return JSONResponse(body, self.details.status, headers=self.headers, media_type=MEDIA_TYPE)
 
     def for_openai(self) -> OpenAIError:
-        """The same in OpenAI's words."""
+        """The same error in OpenAI's form."""
         details = self.details
         kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
         return OpenAIError(
@@ -92,21 +92,27 @@ class Problem(Exception):
         )
 
 
-def invalid_fields(errors: list[FieldError]) -> Problem:
-    detail = "; ".join(f"{error.field}: {error.message}" for error in errors)
-    return Problem(422, "invalid-request", "The request does not fit the contract", detail, errors)
+class InvalidFieldsError(Problem):
+    """422 problem: `errors` has one entry for each wrong field of the request."""
+
+    def __init__(self, errors: list[FieldError]) -> None:
+        detail = "; ".join(f"{error.field}: {error.message}" for error in errors)
+        super().__init__(422, "invalid-request", "The request does not fit the contract", detail, errors)
+        self.errors = errors
+
+
+class DeadlineExpiredError(Problem):
+    """504 problem: the call's timeout passed before its images were ready."""
+
+    def __init__(self) -> None:
+        detail = "The images were not ready within the call's timeout; try again."
+        super().__init__(504, "deadline-expired", "Not ready in time", detail)
 
 
 def overloaded(name: str, detail: str, wait_s: float = 0.0) -> Problem:
     """429 problem; room is expected in `wait_s` seconds."""
     retry_after_s = min(max(math.ceil(wait_s), SHORTEST_RETRY_S), LONGEST_RETRY_S)
     return Problem(429, name, "Too busy", detail, headers={"Retry-After": str(retry_after_s)})
-
-
-def deadline_expired() -> Problem:
-    return Problem(
-        504, "deadline-expired", "Not ready in time", "The images were not ready within the call's timeout; try again."
-    )
 
 
 def job_lost() -> Problem:
@@ -167,7 +173,7 @@ async def _answer_validation_error(request: Request, error: Exception) -> JSONRe
     if found[0]["type"] == "model_attributes_type" and "json" not in content_type:
         detail = f"Send Content-Type: application/json, not {content_type or 'none'}."
         return Problem(415, "unsupported-media-type", "The body must be JSON", detail).response(request.url.path)
-    return invalid_fields([_field_error(one) for one in found]).response(request.url.path)
+    return InvalidFieldsError([_field_error(one) for one in found]).response(request.url.path)
 
 
 def _malformed_json(reason: str) -> Problem:
@@ -198,7 +204,7 @@ async def _answer_http_exception(request: Request, error: Exception) -> JSONResp
 
 
 def _allowed_methods(request: Request) -> list[str]:
-    """The framework names only those of the first route that has the path."""
+    """All methods of the path; the framework's own answer names only those of the first route that matches."""
     routes = request.app.router.routes
     scopes = [{**request.scope, "method": method} for method in ("DELETE", "GET", "HEAD", "POST")]
     return [scope["method"] for scope in scopes if any(route.matches(scope)[0] is Match.FULL for route in routes)]
@@ -212,12 +218,12 @@ def body_too_large() -> Problem:
 async def _answer_redis_error(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, OutOfMemoryError):
         return store_full().response(request.url.path)
-    log.error("redis does not answer", error=str(error))
+    log.error("redis does not answer", extra={"error": str(error)})
     return redis_away().response(request.url.path)
 
 
 async def _answer_nobody(request: Request, error: Exception) -> Response:
-    # Nobody reads it: the status, nginx's own for this, is for the metrics and the log.
+    # The client is gone: the status, which nginx uses for this too, is for the metrics and the log.
     return Response(status_code=499)
 
 

@@ -1,4 +1,4 @@
-"""The rate of each API key, as told to clients (draft-ietf-httpapi-ratelimit-headers)."""
+"""The rate limit of an API key, in the headers of draft-ietf-httpapi-ratelimit-headers."""
 
 import math
 
@@ -7,7 +7,7 @@ from service.problems import Problem
 
 
 def over_the_rate(admission: Admission, limit: RateLimit) -> Problem:
-    """429 problem saying when the call would fit."""
+    """429 problem, with the time after which the call would fit."""
     wait_s = max(1, math.ceil(admission.wait_s))
     headers = {
         "Retry-After": str(wait_s),

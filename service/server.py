@@ -1,4 +1,4 @@
-"""Runs the API: one process, one port."""
+"""Runs the API as one process on one port."""
 
 import gc
 
@@ -15,19 +15,19 @@ GRACEFUL_SHUTDOWN_S = 5
 
 
 def serve(settings: ApiSettings, graceful_shutdown_s: int = GRACEFUL_SHUTDOWN_S) -> None:
-    """Answer until SIGTERM or SIGINT; ValueError without a Redis address."""
+    """Serve until SIGTERM or SIGINT; ValueError without a Redis address."""
     configure_logging(settings.log_level)
     configure_tracing(settings.traces_url, "fourstep-service")
     config = configured(settings, graceful_shutdown_s)
     config.load()
-    # What has been imported stays: the collector need not walk it again and again, which holds up every call.
+    # Imported objects live as long as the process: the collector skips them, as each pass would delay every call.
     gc.collect()
     gc.freeze()
     uvicorn.Server(config).run()
 
 
 def configured(settings: ApiSettings, graceful_shutdown_s: int = GRACEFUL_SHUTDOWN_S) -> uvicorn.Config:
-    """The API with its server's options; ValueError without a Redis address."""
+    """uvicorn's configuration for the API; ValueError without a Redis address."""
     return uvicorn.Config(
         create_app(settings),
         host=settings.host,

@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 
 from jobs.metrics import WorkerMetrics
 from jobs.models import ImageTask, ModelCard
-from jobs.queue.task_queue import Claim, TaskQueue
+from jobs.queue.worker_queue import Claim, WorkerQueue
 from worker.engine.device_thread import DeviceThread
 from worker.engine.engine import Engine
 from worker.engine.row import Failure, Outcome, PreviewImage
@@ -41,7 +41,7 @@ class Consumer:
 
     def __init__(
         self,
-        queue: TaskQueue,
+        queue: WorkerQueue,
         worker_id: str,
         card: ModelCard,
         device: DeviceThread,
@@ -92,7 +92,7 @@ class Consumer:
                 await self._change()
             for task in lasting:
                 task.cancel()
-            await until_redis_answers(partial(self._queue.deregister, self._worker_id))
+            await until_redis_answers(partial(self._queue.registry.deregister, self._worker_id))
 
     def _serve_engine(self, group: asyncio.TaskGroup) -> None:
         loop = asyncio.get_running_loop()
@@ -108,11 +108,12 @@ class Consumer:
         self._device.serve(self._engine, deliver)
 
     async def _keep_leases(self) -> None:
+        registry = self._queue.registry
         while True:
-            await until_redis_answers(partial(self._queue.announce, self._worker_id, self._card, self._lease_s))
+            await until_redis_answers(partial(registry.announce, self._worker_id, self._card, self._lease_s))
             settled = await until_redis_answers(lambda: self._queue.renew(self._worker_id, list(self._held.values())))
             await self._withdraw([claim.entry_id for claim in settled])
-            self._alone = await until_redis_answers(self._queue.known_workers) == 1
+            self._alone = await until_redis_answers(registry.known_workers) == 1
             await asyncio.sleep(self._lease_s / 3)
 
     async def _heed_cancellations(self) -> None:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from redis.exceptions import RedisError
 
 from jobs.models import ImageFormat, Preview, PreviewSubscription
-from jobs.queue.task_queue import TaskQueue
+from jobs.queue.worker_queue import WorkerQueue
 from worker.engine.row import PreviewImage
 from worker.image_bytes import encode_image
 
@@ -26,7 +26,7 @@ QUALITY = 80
 class Previews:
     """Lives in the event loop; `watched` is read by the device thread too."""
 
-    def __init__(self, queue: TaskQueue) -> None:
+    def __init__(self, queue: WorkerQueue) -> None:
         self.watched: dict[str, set[str]] = {}
         """The channels to tell, by job: empty when nobody looks at anything."""
         self._queue = queue

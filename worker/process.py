@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, start_http_se
 from jobs.metrics import WorkerMetrics
 from jobs.models import ModelCard
 from jobs.queue.connection import open_redis
-from jobs.queue.task_queue import TaskQueue
+from jobs.queue.worker_queue import WorkerQueue
 from jobs.settings import WorkerSettings
 from jobs.tracing import send_last_spans
 from worker.consumer import Consumer
@@ -97,11 +97,11 @@ async def _serve(
     card = model_card(engine, settings)
     metrics.build.info(_build_info(card))
     redis = open_redis(redis_url)
-    queue = TaskQueue(redis, card.name)
+    queue = WorkerQueue(redis, card.name)
     result_writer = ResultWriter(queue, card, metrics, ttl_s=settings.result_ttl_s, embed_recipe=settings.embed_recipe)
     worker_id = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
     consumer = Consumer(queue, worker_id, card, device, engine, result_writer, metrics, settings.lease_s)
-    log.info("serving %s (%s) as %s on %s", card.name, card.sha256[:12], worker_id, card.settings["device"])
+    log.info("serving %s (%s) as %s on %s", card.name, card.sha256[:12], worker_id, card.settings.device)
     try:
         return await _until_stopped(consumer, stop)
     finally:
@@ -146,5 +146,5 @@ def _build_info(card: ModelCard) -> dict[str, str]:
         "model": card.name,
         "model_sha": card.sha256,
         "torch": torch.__version__,
-        "device": card.settings["device"],
+        "device": card.settings.device,
     }

@@ -12,7 +12,7 @@ import torch
 from jobs.diversity import diversity_score, pack_layout
 from jobs.metrics import WorkerMetrics
 from jobs.models import Determinism, ImageResult, ImageTask, ModelCard, Timings
-from jobs.queue.task_queue import Claim, TaskQueue
+from jobs.queue.worker_queue import Claim, WorkerQueue
 from jobs.tracing import record_image
 from worker.engine.row import Failure, FinishedSet, Outcome, Picture
 from worker.image_bytes import encode_image, recipe
@@ -30,7 +30,7 @@ class ResultWriter:
     """
 
     def __init__(
-        self, queue: TaskQueue, card: ModelCard, metrics: WorkerMetrics, *, ttl_s: float, embed_recipe: bool
+        self, queue: WorkerQueue, card: ModelCard, metrics: WorkerMetrics, *, ttl_s: float, embed_recipe: bool
     ) -> None:
         self._queue = queue
         self._card = card
@@ -129,8 +129,8 @@ class ResultWriter:
             determinism=Determinism(
                 mode=task.mode,
                 bucket=picture.bucket,
-                device=self._card.settings["device"],
-                dtype=self._card.settings["dtype"],
+                device=self._card.settings.device,
+                dtype=self._card.settings.dtype,
                 torch=torch.__version__,
                 model_sha=self._card.sha256,
             ),

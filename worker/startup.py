@@ -9,7 +9,7 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from jobs.metrics import WorkerMetrics
-from jobs.models import ModelCard
+from jobs.models import EffectiveSettings, ModelCard
 from jobs.settings import WorkerSettings
 from jobs.version import fourstep_version
 from worker.engine.cuda_graphs import CudaGraphs
@@ -48,17 +48,17 @@ def model_card(engine: Engine, settings: WorkerSettings) -> ModelCard:
         sizes=model.contract.sizes,
         max_sequence_length=model.contract.max_sequence_length,
         version=fourstep_version(),
-        settings={
-            "device": str(model.network.device),
-            "dtype": str(model.network.dtype).removeprefix("torch."),
-            "max_batch": settings.max_batch,
-            "compile": compiles(settings, model.network.device),
-            "cuda_graphs": engine.replays_graphs,
-            "threads": torch.get_num_threads(),
-            "lease_s": settings.lease_s,
-            "result_ttl_s": settings.result_ttl_s,
-            "embed_recipe": settings.embed_recipe,
-        },
+        settings=EffectiveSettings(
+            device=str(model.network.device),
+            dtype=str(model.network.dtype).removeprefix("torch."),
+            max_batch=settings.max_batch,
+            compile=compiles(settings, model.network.device),
+            cuda_graphs=engine.replays_graphs,
+            threads=torch.get_num_threads(),
+            lease_s=settings.lease_s,
+            result_ttl_s=settings.result_ttl_s,
+            embed_recipe=settings.embed_recipe,
+        ),
     )
 
 

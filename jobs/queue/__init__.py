@@ -1,1 +1,1 @@
-"""The queue of one model on Redis, and everything that reads or writes it."""
+"""The queue of a model on Redis: its keys and Lua scripts, and the clients that read and write it."""

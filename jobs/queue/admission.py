@@ -1,4 +1,4 @@
-"""What may be asked of an admission beside the tasks, and what it answers."""
+"""Conditions of an admission beside the tasks, and its outcome."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,7 +8,7 @@ AdmissionOutcome = Literal["admitted", "full", "store-full", "limited", "running
 
 @dataclass(frozen=True)
 class IdempotencyKey:
-    """A call's name: with the same `fingerprint` (of its body) it is admitted once per `client`."""
+    """The name that a `client` gives a call, which is then admitted once; `fingerprint` is the hash of its body."""
 
     client: str
     key: str
@@ -25,16 +25,16 @@ class RateLimit:
 
 @dataclass(frozen=True)
 class Admission:
-    """What became of the job.
+    """The outcome of an admission.
 
     - ``admitted``: it is queued as `job_id`
-    - ``full``: `queued_images` already wait; at the workers' pace it would fit in `wait_s` seconds (0: not known)
-    - ``store-full``: Redis has used nine tenths of its ``maxmemory``; the rest is for what was admitted before
+    - ``full``: `queued_images` already wait; at the workers' pace it would fit in `wait_s` seconds (0 when unknown)
+    - ``store-full``: Redis has used nine tenths of its ``maxmemory``; the rest is for the jobs admitted before
     - ``limited``: over the client's rate; it would fit in `wait_s` seconds
     - ``running``, ``finished``: its idempotency key names the earlier job `job_id`
     - ``mismatch``: its idempotency key was used with another body
 
-    `remaining_images` is what the client's rate still allows, where there is a limit.
+    `remaining_images` is the number that the client's rate still allows, None without a limit.
     """
 
     outcome: AdmissionOutcome

@@ -1,4 +1,4 @@
-"""How every process connects to Redis: one server, a group watched by Sentinel, or a Cluster; each also over TLS."""
+"""Connects to Redis: one server, a group watched by Sentinel, or a Cluster; each also over TLS."""
 
 import re
 from typing import Any, cast
@@ -15,9 +15,9 @@ from jobs.queue.pipelining import PipeliningRedis
 
 # Longer than any blocking read below, short enough to notice a hung server.
 SOCKET_TIMEOUT_S = 5.0
-# Commands beyond these wait for a connection to become free, for as long as for an answer.
+# Further commands wait for a free connection, for at most SOCKET_TIMEOUT_S.
 MAX_CONNECTIONS = 64
-# Where redis-py has no pool that waits, and refuses instead.
+# For Sentinel and Cluster, where redis-py's pools do not wait but refuse further connections.
 MAX_CONNECTIONS_TO_A_NODE = 1024
 
 SINGLE, SENTINEL, CLUSTER = ("redis", "rediss", "unix"), "sentinel", "cluster"
@@ -28,8 +28,8 @@ DEFAULT_PORTS = {SENTINEL: 26379, CLUSTER: 6379}
 def open_redis(redis_url: str) -> Redis:
     """A client that answers in bytes and connects on first use.
 
-    A broken connection is tried three times, then it is redis.exceptions.ConnectionError; a server that does not answer
-    within SOCKET_TIMEOUT_S is a TimeoutError of the same module.
+    Its commands raise redis.exceptions.ConnectionError when the connection breaks three times, and TimeoutError of the
+    same module when the server does not answer within SOCKET_TIMEOUT_S.
 
     Addresses (``rediss`` for TLS, its options as query: ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile``, ...):
 
@@ -38,7 +38,7 @@ def open_redis(redis_url: str) -> Redis:
       Sentinels' own are ``sentinel_username`` and ``sentinel_password`` in the query
     - ``redis+cluster://[[user]:password@]host[:port][,...]``
 
-    ValueError for anything else; its text quotes no password.
+    Raises ValueError for any other address; its text quotes no password.
     """
     check_address(redis_url)
     scheme, _, kind = urlsplit(redis_url).scheme.partition("+")
@@ -46,7 +46,7 @@ def open_redis(redis_url: str) -> Redis:
         "socket_timeout": SOCKET_TIMEOUT_S,
         "socket_connect_timeout": SOCKET_TIMEOUT_S,
         "socket_keepalive": True,
-        # A broken connection is worth another try; a server that was silent for so long is not waited for again.
+        # A broken connection is tried again. A timeout is not: the server has been silent for SOCKET_TIMEOUT_S.
         "retry": Retry(ExponentialBackoff(cap=0.2, base=0.02), retries=2, supported_errors=(RedisConnectionError,)),
     }
     if kind == SENTINEL:
@@ -60,7 +60,7 @@ def open_redis(redis_url: str) -> Redis:
 
 
 def check_address(redis_url: str) -> None:
-    """ValueError, quoting no password, when `redis_url` has none of the forms that `open_redis` takes."""
+    """Raise ValueError, quoting no password, when `redis_url` has none of the forms that `open_redis` takes."""
     parts = urlsplit(redis_url)
     if parts.scheme not in SCHEMES:
         raise ValueError(f"the address must begin with one of {', '.join(f'{scheme}://' for scheme in SCHEMES)}")
@@ -84,12 +84,12 @@ def _behind_sentinel(redis_url: str, scheme: str, common: dict[str, Any]) -> Red
 def _cluster(redis_url: str, scheme: str, common: dict[str, Any]) -> Redis:
     options = _options(redis_url, scheme) | common
     nodes = [ClusterNode(host, port) for host, port in _hosts(redis_url, CLUSTER)]
-    # It has the same commands; redis-py just gives both no common type.
+    # It has the same commands, though redis-py gives the two no common type.
     return cast(Redis, RedisCluster(startup_nodes=nodes, max_connections=MAX_CONNECTIONS_TO_A_NODE, **options))
 
 
 def _hosts(redis_url: str, kind: str) -> list[tuple[str, int]]:
-    """The hosts and ports before the path, after the credentials."""
+    """The hosts and ports of the address, which stand between its credentials and its path."""
     hosts = []
     for place in urlsplit(redis_url).netloc.rpartition("@")[2].split(","):
         try:
@@ -104,7 +104,7 @@ def _hosts(redis_url: str, kind: str) -> list[tuple[str, int]]:
 
 
 def _options(redis_url: str, scheme: str) -> dict[str, Any]:
-    """Credentials and query of the address, read by redis-py as from a plain one; ``ssl`` for `scheme` rediss."""
+    """Options in the address's credentials and query, parsed by redis-py; ``ssl`` is set for the `scheme` rediss."""
     parts = urlsplit(redis_url)
     credentials = parts.netloc.rpartition("@")[0]
     options: dict[str, Any] = dict(parse_url(f"{scheme}://{credentials}@host/?{parts.query}"))

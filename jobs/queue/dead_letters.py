@@ -1,4 +1,4 @@
-"""Tasks that were given up because no worker survived them."""
+"""Tasks that were given up because every worker that took them failed."""
 
 import uuid
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from jobs.queue.keys import ModelKeys
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A task as it was queued, and what its caller was told; `buried` is a Unix time in seconds."""
+    """A task as it was queued, and the failure that its caller got; `buried` is a Unix time in seconds."""
 
     id: str
     buried: float
@@ -21,14 +21,14 @@ class DeadLetter:
     failure: ImageFailure
 
     def as_new_job(self, now: float) -> ImageTask:
-        """The task as a job of its own, for which nobody waits; the same letter always makes the same job."""
+        """The task as an asynchronous job of its own; the same letter always makes the same job id."""
         job_id = uuid.uuid5(uuid.NAMESPACE_OID, f"{self.task.job_id}/{self.task.index}/{self.id}").hex
         deadline = now + LONGEST_WAIT_S
         return self.task.model_copy(update={"job_id": job_id, "index": 0, "created": now, "deadline": deadline})
 
 
 class DeadLetters:
-    """The dead letters of one model; the oldest are forgotten beyond about a thousand."""
+    """The dead letters of one model; Redis keeps about the latest thousand."""
 
     def __init__(self, redis: Redis, model: str) -> None:
         self._redis: Any = redis
@@ -39,7 +39,7 @@ class DeadLetters:
         return [_letter(entry_id, fields) for entry_id, fields in await self._redis.xrange(self._key)]
 
     async def drop(self, letter_ids: Sequence[str]) -> int:
-        """Forget letters; returns how many there were."""
+        """Delete letters; returns how many of them existed."""
         return await self._redis.xdel(self._key, *letter_ids) if letter_ids else 0
 
 

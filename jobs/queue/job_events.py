@@ -1,13 +1,13 @@
-"""News of jobs over pub/sub: one connection and one channel per process, however many calls wait."""
+"""Events of jobs over pub/sub: one connection per process, however many calls wait."""
 
 import asyncio
+import logging
 import uuid
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import chain
 
-import structlog
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
@@ -16,20 +16,20 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from jobs.models import JobEvent, Preview
 
 RECONNECT_PAUSE_S = 0.5
-# A connection may die without a word; this long after its last one it is asked, and given as long again.
+# A connection that was silent for this long is sent a PING; silent for as long again, it is opened anew.
 SILENCE_S = 5.0
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 News = JobEvent | Preview | None
-"""An event, a preview that was wished for, or None when some may have been missed."""
+"""An event, a preview, or None when some of them may have been missed."""
 
 
 class JobEvents:
-    """Receives the events of all jobs admitted with ``channel`` and hands each to whoever listens for its job.
+    """Receives the events of all jobs admitted with ``channel``, and passes each to the listeners of its job.
 
-    Pub/sub may lose messages when the connection breaks, so an event is a hint to look, never the only copy of a
-    result: listeners are sent None after every (re)connection.
+    Pub/sub may lose messages when the connection breaks, so an event is a hint to read the job, never the only copy of
+    a result: listeners get None after every (re)connection.
     """
 
     def __init__(self, redis: Redis) -> None:
@@ -41,7 +41,7 @@ class JobEvents:
         self._reader: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin to receive, now or as soon as Redis answers."""
+        """Begin to receive as soon as Redis answers."""
         self._reader = asyncio.create_task(self._read_forever())
 
     async def aclose(self) -> None:
@@ -69,23 +69,23 @@ class JobEvents:
                 async with self._redis.pubsub() as pubsub:
                     await self._read(pubsub)
             except (RedisError, OSError) as error:
-                log.warning("job events interrupted", error=str(error))
+                log.warning("job events interrupted", extra={"error": str(error)})
                 await asyncio.sleep(RECONNECT_PAUSE_S)
 
     async def _read(self, pubsub: PubSub) -> None:
-        """Dispatch what comes; a connection that is silent although it was asked for an answer is given up."""
+        """Dispatch messages; TimeoutError of redis.exceptions when the connection does not answer a PING."""
         await pubsub.subscribe(self.preview_channel, self.channel)
-        asked = False
+        pinged = False
         while True:
             message = await pubsub.get_message(timeout=SILENCE_S)
             if message is not None:
-                asked = False
+                pinged = False
                 self._dispatch(message)
-            elif asked:
-                raise RedisTimeoutError(f"no answer on the channel of events for {SILENCE_S} s")
+            elif pinged:
+                raise RedisTimeoutError(f"no answer to a PING for {SILENCE_S} s")
             else:
                 await pubsub.ping()
-                asked = True
+                pinged = True
 
     def _dispatch(self, message: dict[str, bytes]) -> None:
         if message["type"] == "message":
@@ -94,6 +94,6 @@ class JobEvents:
             for listener in self._listeners.get(event.job_id, ()):
                 listener.put_nowait(event)
         elif message["type"] == "subscribe" and message["channel"].decode() == self.channel:
-            # Anew: what was told meanwhile is lost.
+            # After a reconnection, messages sent in between are lost.
             for listener in chain(*self._listeners.values()):
                 listener.put_nowait(None)

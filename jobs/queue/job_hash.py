@@ -1,17 +1,27 @@
-"""A job's hash in Redis, read."""
+"""Reads the Redis hash of a job, which holds its counts and the outcome of each of its images."""
+
+from typing import Any
+
+from redis.asyncio import Redis
 
 from jobs.models import ImageFailure, ImageResult, JobState
+from jobs.queue.keys import ModelKeys
 
 
-def read_job(job_id: str, model: str, fields: dict[bytes, bytes], delivered: bool) -> JobState:
-    """The state that the hash's `fields` tell; `delivered` says whether a worker has been given the first image."""
+async def read_job(redis: Redis, model: str, job_id: str) -> JobState | None:
+    """The job's state and results, or None when it is unknown or has expired."""
+    client: Any = redis  # redis-py types every answer as bytes | str; ours are bytes
+    keys = ModelKeys(model)
+    fields = await client.hgetall(keys.job(job_id))
+    if not fields:
+        return None
     results, failures = _outcomes(fields)
     return JobState(
         id=job_id,
         model=model,
         created=float(fields[b"created"]),
         total=int(fields[b"total"]),
-        started=bool(results or failures) or delivered,
+        started=bool(results or failures) or await _delivered(client, keys.tasks, fields[b"entry:0"]),
         results=results,
         failures=failures,
     )
@@ -27,3 +37,14 @@ def _outcomes(fields: dict[bytes, bytes]) -> tuple[list[ImageResult], list[Image
             else:
                 failures.append(ImageFailure.model_validate_json(outcome))
     return sorted(results, key=lambda result: result.index), sorted(failures, key=lambda failure: failure.index)
+
+
+async def _delivered(client: Any, tasks: str, entry_id: bytes) -> bool:
+    """Whether a worker has been given the stream entry, by the group's last delivered one."""
+    groups = await client.xinfo_groups(tasks)
+    return any(_stream_position(entry_id) <= _stream_position(group["last-delivered-id"]) for group in groups)
+
+
+def _stream_position(entry_id: bytes) -> tuple[int, int]:
+    milliseconds, _, sequence = entry_id.partition(b"-")
+    return int(milliseconds), int(sequence)

@@ -1,4 +1,4 @@
-"""The names of all Redis keys. ``{model}`` is a hash tag: everything of one model lives in one cluster slot."""
+"""The names of all Redis keys. ``{model}`` is a hash tag: all keys of one model lie in one slot of a Cluster."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ class ModelKeys:
     def __init__(self, model: str) -> None:
         self._prefix = f"fourstep:{{{model}}}"
         self.unused = f"{self._prefix}:unused"
-        """Stands where a script takes a key that this call has no use for."""
+        """Takes the place of a key that a script's call does not need."""
         self.tasks = f"{self._prefix}:tasks"
         self.sets = f"{self._prefix}:sets"
         self.card = f"{self._prefix}:card"
@@ -40,5 +40,5 @@ class ModelKeys:
 
 
 def _digest(*parts: str) -> str:
-    """A short name for what clients choose freely."""
+    """A short hash of names that clients choose freely."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]

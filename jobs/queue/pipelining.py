@@ -1,4 +1,4 @@
-"""A Redis client that sends together what many callers ask at about the same time."""
+"""A Redis client that sends the commands of concurrent callers together."""
 
 import asyncio
 from dataclasses import dataclass
@@ -6,8 +6,8 @@ from typing import Any, cast
 
 from redis.asyncio import Redis
 
-# While so many pipelines are under way, commands gather for the next one. More than one, so that a large answer does
-# not hold up the others.
+# Pipelines under way at once; further commands are gathered for the next one. More than one, so that a large answer
+# does not hold up the others.
 PIPELINES = 2
 LARGEST_PIPELINE = 64
 
@@ -20,10 +20,10 @@ class _Command:
 
 
 class PipeliningRedis(Redis):
-    """Every command but the blocking ones travels in a pipeline; nobody waits for company.
+    """Sends every command but the blocking ones in a pipeline, at once: a command alone is a pipeline of one.
 
-    Each caller gets its own answer or error. A broken connection fails, or repeats, the commands of one pipeline as it
-    would a single one.
+    Each caller gets its own answer or error. When the connection breaks, the commands of a pipeline fail, or are tried
+    again, as a single command would.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -48,7 +48,7 @@ class PipeliningRedis(Redis):
                 if commands:
                     await self._send_together(commands)
         finally:
-            # At once, not when the loop comes round to it: a command that gathers in between would wait for nobody.
+            # Not by a done callback, which the loop calls later: a command gathered in between would never be sent.
             self._senders.discard(cast(asyncio.Task[None], asyncio.current_task()))
 
     async def _send_together(self, commands: list[_Command]) -> None:
@@ -64,7 +64,7 @@ class PipeliningRedis(Redis):
 
 
 def _settle(future: asyncio.Future[Any], answer: Any) -> None:
-    if future.done():  # its caller has given up
+    if future.done():  # its caller was cancelled
         return
     if isinstance(answer, Exception):
         future.set_exception(answer)

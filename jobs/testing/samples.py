@@ -5,7 +5,7 @@ import time
 import uuid
 
 from jobs.diversity import pack_layout
-from jobs.models import Determinism, DiverseSet, ImageResult, ImageTask, ModelCard, Timings
+from jobs.models import Determinism, DiverseSet, EffectiveSettings, ImageResult, ImageTask, ModelCard, Timings
 
 MODEL = "emoji-test"
 
@@ -21,7 +21,7 @@ def sample_card(name: str = MODEL) -> ModelCard:
         sizes=[(64, 64), (64, 96)],
         max_sequence_length=16,
         version="0.1.0",
-        settings={"device": "cpu", "dtype": "float32", "max_batch": 8},
+        settings=EffectiveSettings(device="cpu", dtype="float32", max_batch=8),
     )
 
 

@@ -1,1 +1,1 @@
-"""What every request passes before its route."""
+"""ASGI middleware and the HTTP protocol, which every request passes before its route."""

@@ -1,4 +1,4 @@
-"""API keys: who may call, by ``Authorization: Bearer``."""
+"""API keys, sent as ``Authorization: Bearer``."""
 
 import hashlib
 import hmac
@@ -12,16 +12,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.problems import Problem
 
-# What holds no secret, and probes. An image's address is a secret of its own, the hash of its content, told only to
-# who asked for it; open, it can be shown by a browser and fetched by any OpenAI client.
+# Pages without secrets, and probes. An image's address holds the hash of its content, which only its requester gets:
+# without a key, a browser can show the image and any OpenAI client can fetch it.
 OPEN_PATHS = ("/", "/healthz", "/readyz", "/docs", "/openapi.json")
 OPEN_FOLDERS = ("/static/", "/images/")
 
 
 class ApiKeys:
-    """ASGI middleware: 401 problem without a key, 403 with an unknown one; nothing of the request is read before.
+    """ASGI middleware: 401 problem without a key, 403 with an unknown one, before the request's body is read.
 
-    Without `keys` every call may pass. The caller's name is the key's hash: it stands in Redis, the key nowhere.
+    Without `keys` every call may pass. ``request.state.caller`` is the hash of the key, and the only form of it in
+    Redis.
     """
 
     def __init__(self, app: ASGIApp, keys: Sequence[SecretStr]) -> None:
@@ -43,7 +44,7 @@ class ApiKeys:
         if scheme.lower() != "bearer":
             return None
         digest = _digest(key.strip())
-        # All are compared, and hashes of one length: the time tells nothing about any key.
+        # All hashes are compared, and in constant time: the duration reveals nothing about any key.
         matches = [hmac.compare_digest(digest, known) for known in self._digests]
         return digest if any(matches) else None
 

@@ -1,6 +1,6 @@
 """Refuses bodies that are too large, by their declared length or as soon as too much has arrived.
 
-The framework's own `max_body_size` answers plain text where the length is declared, hence this.
+The framework's own `max_body_size` answers with plain text, not problem details, when the length is declared.
 """
 
 from starlette.datastructures import Headers

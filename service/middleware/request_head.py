@@ -1,10 +1,10 @@
-"""Bounds on the head of a request, which the HTTP parser itself takes at any length and any pace."""
+"""Bounds on size and time of a request's head; the HTTP parser itself has none."""
 
 import asyncio
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-# Give or take one read from the socket.
+# Checked after each read from the socket, so a head may exceed it by one read.
 MAX_HEAD_BYTES = 64 * 1024
 HEAD_TIMEOUT_S = 15.0
 TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
@@ -12,7 +12,7 @@ TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: cl
 
 
 class BoundedHeadProtocol(HttpToolsProtocol):
-    """uvicorn's protocol; a head of more than MAX_HEAD_BYTES or HEAD_TIMEOUT_S seconds ends the connection."""
+    """uvicorn's protocol, which closes connections whose head takes more than MAX_HEAD_BYTES or HEAD_TIMEOUT_S."""
 
     _in_head = False
     _head_bytes = 0
@@ -20,7 +20,7 @@ class BoundedHeadProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._in_head = True  # a client that sends nothing is as slow as one that sends little
+        self._in_head = True  # the time limit holds for clients that send nothing, too
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:

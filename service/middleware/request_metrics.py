@@ -1,25 +1,25 @@
-"""Counts, times and logs every request, and marks answers as not to be sniffed."""
+"""Counts, times and logs every request, and sets ``X-Content-Type-Options: nosniff``."""
 
+import logging
 import time
 
-import structlog
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jobs.metrics import ApiMetrics
 
-# Asked every few seconds by machines: logged only at debug level.
+# Requested by machines every few seconds: logged only at debug level.
 PROBES = ("/healthz", "/readyz", "/metrics")
 OUTCOMES = {401: "unauthorized", 403: "unauthorized", 429: "shed", 499: "cancelled", 504: "expired"}
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 
 class RequestMetrics:
-    """ASGI middleware. The endpoint is the route's template, so that the label stays small.
+    """ASGI middleware. The endpoint is the route's template, so that the label has few values.
 
-    A route may set ``request.state.outcome`` where the status does not tell it, and ``request.state.job_id``, which is
-    logged.
+    A route may set ``request.state.outcome`` where it does not follow from the status, and ``request.state.job_id`` for
+    the log.
     """
 
     def __init__(self, app: ASGIApp, metrics: ApiMetrics) -> None:
@@ -51,9 +51,9 @@ class RequestMetrics:
         outcome = state.get("outcome") or _outcome(status)
         self._metrics.requests.labels(endpoint=endpoint, outcome=outcome).inc()
         self._metrics.request_duration.labels(endpoint=endpoint).observe(duration_s)
-        write = log.debug if endpoint in PROBES else log.info
         about = {"method": scope["method"], "endpoint": endpoint, "status": status, "seconds": round(duration_s, 4)}
-        write("request", **about, **({"job_id": state["job_id"]} if "job_id" in state else {}))
+        job = {"job_id": state["job_id"]} if "job_id" in state else {}
+        log.log(logging.DEBUG if endpoint in PROBES else logging.INFO, "request", extra=about | job)
 
 
 def _outcome(status: int) -> str:

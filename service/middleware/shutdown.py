@@ -1,4 +1,4 @@
-"""What a server that stops tells the calls that still wait when its grace is over."""
+"""The answer to calls that still wait when a stopping server's grace period is over."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ from service.problems import server_stopping
 
 
 class AnswerWhenStopping:
-    """ASGI middleware: a request that the server cancels is answered 503, not by uvicorn's own bare 500."""
+    """ASGI middleware: a request that the server cancels is answered with a 503 problem, not uvicorn's own 500."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""``/v1``: what OpenAI's own clients call. Errors carry OpenAI's ``error`` beside the problem's own members."""
+"""``/v1``: the endpoints that OpenAI's clients call. Errors have OpenAI's ``error`` beside the problem's members."""
 
 from collections.abc import AsyncIterator, Sequence
 
@@ -13,7 +13,7 @@ from service.generation import generate_while_connected
 from service.idempotency import IdempotencyHeader, read_idempotency_key
 from service.image_delivery import deliver
 from service.middleware.api_keys import Caller
-from service.model_catalogue import ServedModel
+from service.model_catalogue import AnnouncedModel
 from service.openai.schemas import ImagesRequest, ImagesResponse, OpenAIModel, OpenAIModels, openai_field_names
 from service.openai.stream import image_stream
 from service.problems import Problem, problem_responses
@@ -53,13 +53,13 @@ async def create_images(
 async def _streamed(
     context: ApiContext,
     request: Request,
-    model: ServedModel,
+    model: AnnouncedModel,
     tasks: Sequence[ImageTask],
     partial_images: int,
     idempotency_key: IdempotencyKey | None,
 ) -> Response:
     events = image_stream(context, request, model, tasks, partial_images, idempotency_key)
-    admitted = await anext(events)  # what refuses the call is raised here, and answered with its own status
+    admitted = await anext(events)  # a refusal is raised here, and answered with its own status
 
     async def from_admission() -> AsyncIterator[bytes]:
         yield admitted

@@ -1,4 +1,4 @@
-"""OpenAI's image request and answer, in terms of ours."""
+"""OpenAI's image request and response, and their conversion to and from those of ``/generate``."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,17 +8,17 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from jobs.models import ImageFormat, ImageResult
-from service.problems import Problem, invalid_fields
+from service.problems import InvalidFieldsError
 from service.schemas.generate_request import GenerateRequest, Seed
 from service.schemas.generate_response import Diversity, GeneratedImage
 
 FIELDS = {"num_images": "n", "width": "size", "height": "size"}
-# Values that ask for what every model here does anyway; others are refused rather than ignored.
+# The values of OpenAI's options that hold for every model here; others are refused rather than ignored.
 AsIs = Literal["auto", "standard"]
 
 
 class ImagesRequest(BaseModel):
-    """The body of ``POST /v1/images/generations``; ``seed`` is ours."""
+    """The body of ``POST /v1/images/generations``; ``seed`` is an addition to OpenAI's fields."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -56,7 +56,7 @@ class ImagesRequest(BaseModel):
         return self
 
     def as_generate(self) -> GenerateRequest:
-        """The same request in our own form."""
+        """The same request as one for ``/generate``."""
         width, height = None, None
         if self.size not in (None, "auto"):
             width, height = (int(side) for side in self.size.split("x"))
@@ -75,19 +75,20 @@ class ImagesRequest(BaseModel):
 
 @contextmanager
 def openai_field_names() -> Iterator[None]:
-    """Let a Problem with our fields that is raised inside name OpenAI's fields instead."""
+    """Rename the fields of an InvalidFieldsError that is raised inside to those of OpenAI's request."""
     try:
         yield
-    except Problem as problem:
-        errors = problem.details.errors or []
-        renamed = {
-            error.message: error.model_copy(update={"field": FIELDS.get(error.field, error.field)}) for error in errors
-        }
-        raise (invalid_fields(list(renamed.values())) if errors else problem) from None
+    except InvalidFieldsError as invalid:
+        errors = []
+        for error in invalid.errors:
+            renamed = error.model_copy(update={"field": FIELDS.get(error.field, error.field)})
+            if renamed not in errors:  # width and height are one field there
+                errors.append(renamed)
+        raise InvalidFieldsError(errors) from None
 
 
 class OpenAIImage(BaseModel):
-    """One image; ``seed`` is ours."""
+    """One image; ``seed`` is an addition to OpenAI's fields."""
 
     b64_json: str | None = None
     url: str | None = None
@@ -95,7 +96,7 @@ class OpenAIImage(BaseModel):
 
 
 class ImagesResponse(BaseModel):
-    """OpenAI's answer; ``created`` as Unix time, ``diversity`` is ours."""
+    """OpenAI's response; ``created`` is a Unix time, ``diversity`` an addition to OpenAI's fields."""
 
     created: int
     data: list[OpenAIImage]
@@ -116,7 +117,7 @@ class ImagesResponse(BaseModel):
 
 
 class OpenAIModel(BaseModel):
-    """One model in OpenAI's list. ``created`` is 0: a model folder does not tell its age."""
+    """One model in OpenAI's list. ``created`` is 0: a model folder has no date."""
 
     id: str
     object: Literal["model"] = "model"

@@ -1,4 +1,4 @@
-"""OpenAI's streamed images: partial ones from the previews, then each image as it is finished."""
+"""OpenAI's streamed images: partial images from the previews, then each image when it is finished."""
 
 import asyncio
 import base64
@@ -14,14 +14,15 @@ from redis.exceptions import RedisError
 from jobs.models import ImageResult, ImageTask, Preview, PreviewSubscription
 from jobs.queue.admission import IdempotencyKey
 from service.context import ApiContext
-from service.generation import admit, cancel, cancel_in_background, finished_job, raise_failure
+from service.generation import admit, cancelled_on_error, finished_job, raise_failure
+from service.image_delivery import read_images
 from service.job_stream import SentImages, unfinished
-from service.model_catalogue import ServedModel
-from service.problems import Problem, deadline_expired, job_lost, redis_away
-from service.waiting import POLL_S, next_news
+from service.model_catalogue import AnnouncedModel
+from service.problems import DeadlineExpiredError, Problem, redis_away
+from service.waiting import news_before, stored_job
 
 ALWAYS = {"background": "opaque", "quality": "auto"}
-# Nothing is counted in tokens here, and OpenAI's clients expect the numbers.
+# OpenAI's clients expect these numbers, though tokens are not counted here.
 NO_USAGE = {
     "input_tokens": 0,
     "output_tokens": 0,
@@ -31,7 +32,7 @@ NO_USAGE = {
 
 
 def partial_steps(partial_images: int, steps: int) -> list[int]:
-    """After which of `steps` denoising steps an image is shown: evenly spread, none after the last."""
+    """The denoising steps (of `steps`) after which a partial image is sent: evenly spread, without the last one."""
     shown = min(partial_images, steps - 1)
     return [round(number * steps / (shown + 1)) for number in range(1, shown + 1)]
 
@@ -39,20 +40,20 @@ def partial_steps(partial_images: int, steps: int) -> list[int]:
 async def image_stream(
     context: ApiContext,
     request: Request,
-    model: ServedModel,
+    model: AnnouncedModel,
     tasks: Sequence[ImageTask],
     partial_images: int,
     idempotency_key: IdempotencyKey | None,
 ) -> AsyncIterator[bytes]:
-    """Server-sent events of one call, beginning with a comment once it is admitted; before, a Problem is raised.
+    """Server-sent events of one call. The first is a comment, when the call is admitted; a refusal raises a Problem.
 
-    Later a Problem becomes an ``error`` event. What is left of the job is then given up, and also when the client
-    hangs up, unless the call is idempotent and may come again.
+    A later Problem becomes an ``error`` event, and the rest of the job is cancelled, see `cancelled_on_error`.
     """
-    job_id = tasks[0].job_id
+    job_id, deadline = tasks[0].job_id, tasks[0].deadline
+    assert deadline is not None
+    stream = _Stream(context, model, job_id, partial_steps(partial_images, model.card.steps))
     with context.events.listen(job_id) as listener:
-        stream = _Stream(context, model, job_id, partial_steps(partial_images, model.card.steps))
-        await stream.subscription()
+        await stream.subscribe()
         admission = await admit(context, request, model, tasks, idempotency_key)
         yield format_sse_event(comment=f"job {admission.job_id}")
         try:
@@ -60,33 +61,24 @@ async def image_stream(
                 for result in (await finished_job(request, model, admission.job_id)).results:
                     yield await stream.completed(result)
                 return
-            assert tasks[0].deadline is not None
-            while True:
-                state = await model.queue.job(job_id)
-                if state is None:
-                    raise job_lost()
-                for result in state.results:
-                    if result.index not in stream.sent:
-                        yield await stream.completed(result)
-                raise_failure(state)
-                if state.settled:
-                    return
-                remaining = tasks[0].deadline - time.time()
-                if remaining <= 0:
-                    raise deadline_expired()
-                for preview in unfinished(await next_news(listener, min(remaining, POLL_S)), stream.sent):
-                    if preview.step in stream.steps:
-                        yield stream.partial(preview)
-                await stream.subscription()
+            async with cancelled_on_error(context, model, job_id, idempotency_key):
+                while True:
+                    state = await stored_job(model.queue, job_id)
+                    for result in state.results:
+                        if result.index not in stream.sent:
+                            yield await stream.completed(result)
+                    raise_failure(state)
+                    if state.settled:
+                        return
+                    for preview in unfinished(await news_before(listener, deadline), stream.sent):
+                        if preview.step in stream.steps:
+                            yield stream.partial(preview)
+                    await stream.subscribe()
         except (asyncio.CancelledError, GeneratorExit):
             request.state.outcome = "cancelled"
-            if idempotency_key is None:
-                cancel_in_background(context, model, job_id)
             raise
         except Problem as problem:
-            late = problem.details.status == 504
-            request.state.outcome = "expired" if late else "error"
-            await cancel(context, model, job_id, problem.details.detail, "expired" if late else "cancelled")
+            request.state.outcome = "expired" if isinstance(problem, DeadlineExpiredError) else "error"
             yield _failed(problem)
         except RedisError:
             request.state.outcome = "error"
@@ -94,20 +86,21 @@ async def image_stream(
 
 
 class _Stream:
-    """What one call has been told, and how it is told more."""
+    """The events of one call: `sent` are the images that the client has, `steps` those after which it gets previews."""
 
-    def __init__(self, context: ApiContext, model: ServedModel, job_id: str, steps: list[int]) -> None:
+    def __init__(self, context: ApiContext, model: AnnouncedModel, job_id: str, steps: list[int]) -> None:
         self.sent = SentImages()
         self.steps = steps
         self._metrics = context.metrics
         self._queue = model.queue
-        self._wish = PreviewSubscription(job_id=job_id, channel=context.events.preview_channel)
+        self._subscription = PreviewSubscription(job_id=job_id, channel=context.events.preview_channel)
         self._began = time.time()
         self._previewed = False
 
-    async def subscription(self) -> None:
+    async def subscribe(self) -> None:
+        """Ask the workers for previews of the next few seconds, if the client wants any."""
         if self.steps:
-            await self._queue.subscribe_to_previews(self._wish)
+            await self._queue.subscribe_to_previews(self._subscription)
 
     def partial(self, preview: Preview) -> bytes:
         if not self._previewed:
@@ -117,17 +110,15 @@ class _Stream:
         return _event("image_generation.partial_image", data)
 
     async def completed(self, result: ImageResult) -> bytes:
-        """Problem 503 when the bytes have been forgotten."""
-        data = await self._queue.image(result.sha256, result.format)
-        if data is None:
-            raise job_lost()
+        """The event of a finished image; Problem 503 when its bytes have expired."""
+        (data,) = await read_images(self._queue, [result])
         self.sent.add(result.index)
         b64 = base64.b64encode(data).decode()
         return _event("image_generation.completed", _image(result, b64) | {"usage": NO_USAGE})
 
 
 def _image(about: Preview | ImageResult, b64: str) -> dict[str, Any]:
-    """`index` and `seed` are ours."""
+    """The fields of an image event; `index` and `seed` are additions to OpenAI's."""
     size = f"{about.width}x{about.height}"
     described = {"created_at": int(time.time()), "output_format": about.format, "size": size, **ALWAYS}
     return described | {"b64_json": b64, "index": about.index, "seed": about.seed}

@@ -1,1 +1,1 @@
-"""HTTP routes, one module per noun."""
+"""HTTP routes, one module per resource."""

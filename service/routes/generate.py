@@ -12,10 +12,10 @@ from service.accept import accepted_image
 from service.context import ApiContext, Context
 from service.generation import admit, finished_job, generate_while_connected
 from service.idempotency import IdempotencyHeader, read_idempotency_key
-from service.image_delivery import deliver
+from service.image_delivery import deliver, read_images
 from service.middleware.api_keys import Caller
-from service.model_catalogue import ServedModel
-from service.problems import FieldError, Problem, invalid_fields, job_lost, problem_responses
+from service.model_catalogue import AnnouncedModel
+from service.problems import FieldError, InvalidFieldsError, Problem, problem_responses
 from service.schemas.generate_request import GenerateRequest, image_tasks
 from service.schemas.generate_response import Diversity, GenerateResponse, call_timings
 from service.schemas.job_response import JobResponse
@@ -85,7 +85,7 @@ def _as_raw(body: GenerateRequest, raw: ImageFormat) -> GenerateRequest:
         raise Problem(406, "not-acceptable", "Two formats", f"Accept asks for image/{raw}, the body for {body.format}.")
     if body.num_images > 1 or len(body.seeds or [1]) > 1:
         field = "num_images" if body.seeds is None else "seeds"
-        raise invalid_fields([FieldError(field=field, message=f"one image when Accept is image/{raw}", limit=1)])
+        raise InvalidFieldsError([FieldError(field=field, message=f"one image when Accept is image/{raw}", limit=1)])
     return body.model_copy(update={"format": raw})
 
 
@@ -97,7 +97,7 @@ def _respond_async(prefer: str) -> bool:
 async def _admit_only(
     context: ApiContext,
     request: Request,
-    model: ServedModel,
+    model: AnnouncedModel,
     tasks: Sequence[ImageTask],
     idempotency_key: IdempotencyKey | None,
 ) -> JobState:
@@ -122,9 +122,7 @@ def _accepted(queued: JobState, request: Request) -> Response:
     return JSONResponse(content, status_code=202, headers=headers)
 
 
-async def _image_alone(model: ServedModel, state: JobState) -> Response:
-    (result,), (data,) = state.results, await model.queue.images(state.results)
-    if data is None:
-        raise job_lost()
+async def _image_alone(model: AnnouncedModel, state: JobState) -> Response:
+    (result,), (data,) = state.results, await read_images(model.queue, state.results)
     headers = {"Fourstep-Id": state.id, "Fourstep-Seed": str(result.seed), "ETag": f'"{result.sha256}"'}
     return Response(data, media_type=f"image/{result.format}", headers=headers)

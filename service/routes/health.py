@@ -1,4 +1,4 @@
-"""``/healthz``: the process is alive. ``/readyz``: a call would be served now."""
+"""``/healthz``: whether the process is alive. ``/readyz``: whether a call would be served now."""
 
 from fastapi import APIRouter
 from pydantic import BaseModel

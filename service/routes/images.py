@@ -1,11 +1,11 @@
-"""``GET /images/{sha256}.{format}``: finished images by content; an address never changes its meaning."""
+"""``GET /images/{sha256}.{format}``: finished images by the hash of their bytes, so that an address is immutable."""
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Path, Request
+from fastapi import APIRouter, Header, Path
 from fastapi.responses import Response
 
-from jobs.models import ImageFormat, ImageResult
+from jobs.models import ImageFormat
 from service.context import Context
 from service.problems import Problem, problem_responses
 
@@ -32,12 +32,7 @@ async def get_image(
     headers = {"ETag": etag, "Cache-Control": "public, max-age=31536000, immutable"}
     if if_none_match is not None and etag in if_none_match:
         return Response(status_code=304, headers=headers)
-    for model in await context.catalogue.read():
-        if data := await model.queue.image(sha256, image_format):
+    for queue in await context.catalogue.queues():
+        if data := await queue.image(sha256, image_format):
             return Response(data, media_type=f"image/{image_format}", headers=headers)
     raise Problem(404, "image-not-found", "No such image", "The image is unknown, or has expired.")
-
-
-def image_url(request: Request, result: ImageResult) -> str:
-    """The absolute address of an image, as the client of `request` sees this server."""
-    return str(request.url_for("get_image", sha256=result.sha256, image_format=result.format))

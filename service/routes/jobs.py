@@ -1,4 +1,4 @@
-"""``/jobs/{id}``: how far a job is, its events, and its cancellation."""
+"""``/jobs/{id}``: a job's status, its events, and its cancellation."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Header, Path, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from jobs.models import JobState
-from jobs.queue.task_queue import TaskQueue
+from jobs.queue.job_client import JobClient
 from service.context import Context
 from service.job_stream import SentImages, job_stream
 from service.problems import Problem, problem_responses
@@ -19,15 +19,15 @@ router = APIRouter(tags=["jobs"], responses=problem_responses(404, 422, 503))
 
 @dataclass(frozen=True)
 class FoundJob:
-    queue: TaskQueue
+    queue: JobClient
     state: JobState
 
 
 async def _find(job_id: Annotated[str, Path(pattern="^[0-9a-f]{32}$")], request: Request, context: Context) -> FoundJob:
     request.state.job_id = job_id
-    for model in await context.catalogue.read():
-        if state := await model.queue.job(job_id):
-            return FoundJob(model.queue, state)
+    for queue in await context.catalogue.queues():
+        if state := await queue.job(job_id):
+            return FoundJob(queue, state)
     raise _not_found()
 
 
@@ -42,7 +42,7 @@ async def get_job(job: Job, request: Request) -> JobResponse:
 
 @router.delete("/jobs/{job_id}", response_model_exclude_none=True)
 async def cancel_job(job: Job, request: Request, context: Context) -> JobResponse:
-    """Cancel what is not finished, waiting or running; images made before stay. The answer is the job's final state."""
+    """Cancel the images that are not finished, waiting or running; finished ones stay. Returns the final state."""
     await job.queue.cancel(job.state.id, "cancelled by the client", ttl_s=context.settings.result_ttl_s)
     state = await job.queue.job(job.state.id)
     if state is None:
@@ -57,7 +57,11 @@ async def job_events(
     context: Context,
     last_event_id: Annotated[
         str,
-        Header(alias="Last-Event-ID", pattern="^[0-9a-f]{1,16}$", description="images told before are not told again"),
+        Header(
+            alias="Last-Event-ID",
+            pattern="^[0-9a-f]{1,16}$",
+            description="id of the last event received: images sent before are not sent again",
+        ),
     ] = "0",
 ) -> AsyncIterator[ServerSentEvent]:
     """`queued`, `running`, `image` for each finished image, then `completed`, `failed`, `cancelled` or `expired`."""

@@ -1,4 +1,4 @@
-"""``GET /metrics``: the API's metrics, and the queue's as Redis has them at this moment."""
+"""``GET /metrics``: the metrics of the API process, and those of the queue, read from Redis at this moment."""
 
 from fastapi import APIRouter
 from fastapi.responses import Response
@@ -32,4 +32,4 @@ async def _read_queue_gauges(context: ApiContext) -> None:
             for gauge, value in zip(gauges, (queued, inflight, len(model.workers)), strict=True):
                 gauge.labels(model=model.card.name).set(value)
     except RedisError:
-        return  # without Redis the gauges are absent, which alerts can see; the rest still counts
+        return  # without Redis the queue's gauges are absent, which alerts can detect; the other metrics are valid

@@ -1,4 +1,4 @@
-"""``GET /models``: what is served, with the settings in effect."""
+"""``GET /models``: the announced models, with the settings in effect."""
 
 from fastapi import APIRouter
 from pydantic import BaseModel

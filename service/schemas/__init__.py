@@ -1,1 +1,1 @@
-"""The JSON bodies of requests and answers."""
+"""The JSON bodies of requests and responses."""

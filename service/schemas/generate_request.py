@@ -1,4 +1,4 @@
-"""What a client may ask for, and its translation into image tasks."""
+"""The request of ``POST /generate``, and its translation into image tasks."""
 
 import secrets
 import time
@@ -12,9 +12,9 @@ from pydantic_core import PydanticCustomError
 from jobs.models import LONGEST_WAIT_S, MAX_SEED, DiverseSet, ImageFormat, ImageTask, Mode, ModelCard
 from jobs.settings import ApiSettings
 from jobs.tracing import current_traceparent
-from service.problems import FieldError, invalid_fields
+from service.problems import FieldError, InvalidFieldsError
 
-# Drawn seeds stay short enough to be typed, and exact in JavaScript.
+# Bound of drawn seeds: short enough to be typed, and exact in JavaScript.
 RANDOM_SEEDS = 2**32
 
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
@@ -22,7 +22,7 @@ Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 MAX_CANDIDATES = 64
 CANDIDATES_PER_IMAGE = 4
 
-# Seconds that a connection may be kept waiting.
+# Bound of a waiting call's timeout, in seconds.
 LONGEST_TIMEOUT_S = 600
 
 SEEDS_AND_THE_OTHERS: JsonDict = {
@@ -33,12 +33,12 @@ SEEDS_AND_THE_OTHERS: JsonDict = {
 
 
 class Select(BaseModel):
-    """How the images of a call are chosen among more than are asked for."""
+    """Choice of a call's images among more candidates than it asks for."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     diverse: Literal[True] = Field(
-        description="`num_images` of the candidates, those that the first step foresees farthest apart"
+        description="choose the `num_images` candidates that are farthest apart, as predicted after the first step"
     )
     candidates: int | None = Field(
         default=None,
@@ -96,8 +96,8 @@ def image_tasks(
 ) -> list[ImageTask]:
     """The tasks of a new job: one per image, or one for a diverse set.
 
-    An `asynchronous` job, for which no caller waits, has a week when the request does not say otherwise.
-    Problem 422 naming every field beyond the settings' or the model's limits.
+    An `asynchronous` job, for which no caller waits, has a week unless the request has a timeout.
+    Raises InvalidFieldsError with every field beyond the settings' or the model's limits.
     """
     height, width = _size(request, card)
     select = _diverse_set(request)
@@ -110,7 +110,7 @@ def image_tasks(
         *_seed_errors(seeds, f"{len(seeds)} {'candidates' if select else 'images'}"),
     ]
     if errors:
-        raise invalid_fields(errors)
+        raise InvalidFieldsError(errors)
     job_id, created = uuid.uuid4().hex, time.time()
     timeout_s = request.timeout or (LONGEST_WAIT_S if asynchronous else settings.timeout_s)
     return [

@@ -1,9 +1,10 @@
-"""What a finished call is answered with."""
+"""The response of ``POST /generate``."""
 
 import base64
 from collections.abc import Callable, Sequence
 from typing import Self
 
+from fastapi import Request
 from pydantic import BaseModel, Field
 
 from jobs.diversity import METRIC, diversity_score
@@ -27,26 +28,28 @@ class GeneratedImage(BaseModel):
         return cls(**_common(result), b64=base64.b64encode(data).decode())
 
     @classmethod
-    def linked(cls, result: ImageResult, url: str) -> Self:
-        return cls(**_common(result), url=url)
+    def linked(cls, result: ImageResult, request: Request) -> Self:
+        """The image by its absolute address, as the client of `request` sees this server."""
+        url = request.url_for("get_image", sha256=result.sha256, image_format=result.format)
+        return cls(**_common(result), url=str(url))
 
 
 class Diversity(BaseModel):
-    """How different the images of one call are: 0 when all are the same; see docs/diversity.md."""
+    """Diversity of the images of one call: 0 when all are the same; see docs/diversity.md."""
 
     score: float
     metric: str
 
     @classmethod
     def of(cls, results: Sequence[ImageResult]) -> Self | None:
-        """None for a single image."""
+        """The diversity of `results`, None for a single image."""
         if len(results) < 2:
             return None
         return cls(score=round(diversity_score([result.layout for result in results]), 4), metric=METRIC)
 
 
 class GenerateResponse(BaseModel):
-    """The answer to ``POST /generate``; times in seconds, ``created`` as Unix time."""
+    """The body of the response; times are in seconds, ``created`` is a Unix time."""
 
     id: str
     model: str
@@ -58,7 +61,7 @@ class GenerateResponse(BaseModel):
 
 
 def call_timings(results: Sequence[ImageResult]) -> Timings:
-    """The slowest image's time in each stage (images of one call share their batches), and until its commit."""
+    """The longest time of any image in each stage, and in total; images of one call share their batches."""
 
     def slowest(stage: Callable[[Timings], float]) -> float:
         return max(stage(result.timings) for result in results)

@@ -1,4 +1,4 @@
-"""How far a job is, as clients see it."""
+"""The response of ``/jobs/{id}``."""
 
 from typing import Self
 
@@ -6,7 +6,6 @@ from fastapi import Request
 from pydantic import BaseModel, Field
 
 from jobs.models import ImageFailure, JobState, JobStatus
-from service.routes.images import image_url
 from service.schemas.generate_response import Diversity, GeneratedImage
 
 
@@ -30,7 +29,7 @@ class JobResponse(BaseModel):
             created=int(state.created),
             status=state.status,
             total=state.total,
-            images=[GeneratedImage.linked(result, image_url(request, result)) for result in state.results],
+            images=[GeneratedImage.linked(result, request) for result in state.results],
             diversity=Diversity.of(state.results),
             failures=state.failures,
         )

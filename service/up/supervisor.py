@@ -1,6 +1,7 @@
-"""`fourstep up`: Redis, a worker for each model and the API, a process tree that starts, fails and stops as one."""
+"""`fourstep up`: Redis, a worker for each model and the API, as a process tree that starts, fails and stops as one."""
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -9,7 +10,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import httpx
-import structlog
 
 from jobs.models import model_name
 from jobs.settings import PREFIX, ApiSettings, WorkerSettings
@@ -24,18 +24,18 @@ STEADY_AFTER_S = 60.0
 WORKER_CANNOT_START = 2
 READY_POLL_S = 0.1
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 
 class CannotServeError(Exception):
-    """Why `up` could not start or go on, in one line."""
+    """The reason why `up` could not start or go on, in one line."""
 
 
 async def up(api: ApiSettings, worker: WorkerSettings, models: Sequence[str]) -> None:
-    """Serve `models` until SIGTERM or SIGINT, then leave no process behind; CannotServe when a part cannot run.
+    """Serve `models` until SIGTERM or SIGINT, then stop all processes; CannotServeError when one cannot run.
 
-    The first is the default model. Each other one starts when the one before is ready; the worker of model i has
-    ``metrics_port + i`` for its metrics.
+    The first model is the default one. Each further worker starts when the one before it is ready; the worker of model
+    i serves its metrics on ``metrics_port + i``.
     """
     names = [model_name(model) for model in models]
     if len(set(names)) < len(names):
@@ -63,7 +63,7 @@ async def up(api: ApiSettings, worker: WorkerSettings, models: Sequence[str]) ->
         for model, name, port in zip(models, names, metrics_ports, strict=True):
             own = {f"{PREFIX}MODEL": model, f"{PREFIX}METRICS_PORT": str(port)}
             ends.append(asyncio.create_task(_keep_worker(api, name, environment | own, may_start, ready)))
-            may_start, ready = ready, asyncio.Event()  # one after the other: each has the machine while it loads
+            may_start, ready = ready, asyncio.Event()  # one after the other: loading takes the whole machine
         await _first_of(ends)
 
 
@@ -81,7 +81,7 @@ def _refuse_taken_port(host: str, port: int, setting: str) -> None:
 
 @asynccontextmanager
 async def _child(command: str, environment: Mapping[str, str]) -> AsyncIterator[asyncio.subprocess.Process]:
-    # -P: the folder it is started in is not searched for modules, else a worker.py of the user would be run there.
+    # -P: do not import from the current folder, where the user may have a worker.py.
     process = await start_child([sys.executable, "-P", "-m", "fourstep", command], environment)
     try:
         yield process
@@ -101,7 +101,7 @@ async def _keep_api(environment: Mapping[str, str]) -> None:
 async def _keep_worker(
     api: ApiSettings, name: str, environment: Mapping[str, str], may_start: asyncio.Event, ready: asyncio.Event
 ) -> None:
-    """Run the worker of model `name`; once it has been ready, start it again whenever it dies, ever more slowly."""
+    """Run the worker of model `name`; after it was ready, restart it whenever it dies, after ever longer pauses."""
     await may_start.wait()
     pause_s = FIRST_RESTART_PAUSE_S
     while True:
@@ -116,7 +116,8 @@ async def _keep_worker(
             raise CannotServeError(f"the worker of {name} could not start (code {code}); its last line above says why")
         if asyncio.get_running_loop().time() - began > STEADY_AFTER_S:
             pause_s = FIRST_RESTART_PAUSE_S
-        log.error("the worker died and is started again", model=name, code=code, pause_s=pause_s)
+        about = {"model": name, "code": code, "pause_s": pause_s}
+        log.error("the worker died and is started again", extra=about)
         await asyncio.sleep(pause_s)
         pause_s = min(2 * pause_s, LONGEST_RESTART_PAUSE_S)
 

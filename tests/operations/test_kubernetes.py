@@ -10,9 +10,9 @@ import yaml
 from redis.asyncio import Redis
 
 from jobs.queue.keys import ModelKeys
-from jobs.queue.task_queue import TaskQueue
 from jobs.testing.samples import MODEL, sample_tasks
 from tests.operations.expressions import ROOT
+from tests.task_queue import TaskQueue
 
 BASE, GPU = ROOT / "deploy/base", ROOT / "deploy/gpu"
 OF_OPERATORS = ("keda.sh/", "monitoring.coreos.com/")

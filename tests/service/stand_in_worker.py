@@ -10,9 +10,10 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from jobs.models import ImageTask
-from jobs.queue.task_queue import Claim, TaskQueue
+from jobs.queue.worker_queue import Claim
 from jobs.testing.samples import MODEL, sample_card, sample_result
 from jobs.testing.waiting import wait_until
+from tests.task_queue import TaskQueue
 
 FAILING_PROMPT = "please fail"
 

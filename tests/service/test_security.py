@@ -22,7 +22,6 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from jobs import commands
-from jobs.queue.task_queue import TaskQueue
 from jobs.settings import ApiSettings
 from jobs.testing.samples import MODEL, sample_card, sample_tasks
 from jobs.testing.waiting import outcome
@@ -31,6 +30,7 @@ from service.middleware import request_head
 from tests.service.api_process import api_process
 from tests.service.running_api import running_api
 from tests.service.stand_in_worker import FAILING_PROMPT, StandInWorker
+from tests.task_queue import TaskQueue
 
 KEY = "a-key-nobody-may-see"
 PROMPT = "a prompt nobody may see"

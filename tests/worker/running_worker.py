@@ -12,9 +12,10 @@ from redis.asyncio import Redis
 from jobs.metrics import WorkerMetrics
 from jobs.models import ImageTask, JobState, ModelCard
 from jobs.queue.keys import ModelKeys
-from jobs.queue.task_queue import Claim, TaskQueue
+from jobs.queue.worker_queue import Claim
 from jobs.settings import WorkerSettings
 from jobs.testing.waiting import outcome, wait_until
+from tests.task_queue import TaskQueue
 from tests.worker.step_gate import StepGate
 from tests.worker.tasks import image_task
 from worker.consumer import Consumer

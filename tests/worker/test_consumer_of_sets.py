@@ -8,9 +8,9 @@ from redis.asyncio import Redis
 
 from jobs.diversity import diversity_score
 from jobs.models import DiverseSet, ImageTask
-from jobs.queue.task_queue import TaskQueue
 from jobs.settings import WorkerSettings
 from jobs.testing.waiting import wait_until
+from tests.task_queue import TaskQueue
 from tests.worker.running_worker import LEASE_S, RunningWorker, hears_cancellations, job, running, settled
 from tests.worker.tasks import image_task, pictures
 from worker.engine.engine import Engine

@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 from redis.asyncio import Redis
 
-from jobs.queue.task_queue import TaskQueue
 from jobs.settings import WorkerSettings
 from jobs.testing.waiting import outcome, wait_until
+from tests.task_queue import TaskQueue
 from tests.worker import held_worker
 from tests.worker.tasks import image_task
 from worker import process as worker_process

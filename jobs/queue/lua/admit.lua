@@ -22,18 +22,6 @@ local clock = redis.call('TIME')
 local now = clock[1] * 1000 + clock[2] / 1000
 local due = math.max(per_minute > 0 and tonumber(redis.call('GET', rate_record) or 0) or 0, now)
 
--- How long the workers need, at their pace of late, for `excess` images; 0 when it is not known.
-local function time_for(excess)
-  local memory, seconds = 30, now / 1000
-  local pace = redis.call('HMGET', throughput, 'images', 'at', 'since')
-  if not pace[1] then
-    return 0
-  end
-  local images = pace[1] * math.exp((pace[2] - seconds) / memory)
-  local weight = memory * (1 - math.exp((pace[3] - seconds) / memory))
-  return math.ceil(1000 * excess * math.max(weight, 0.001) / images)
-end
-
 -- Whether the memory that Redis may use is nearly used up: what is left is for the results of what was admitted.
 local function memory_is_short()
   local memory = redis.call('INFO', 'memory')
@@ -46,7 +34,7 @@ local function answer(outcome, id)
   local remaining = per_minute > 0 and math.floor((minute - (due - now)) / interval + 0.001) or 0
   local wait = math.max(0, math.ceil(due + images * interval - minute - now))
   if outcome == 'full' then
-    wait = time_for(queued + images - bound)
+    wait = time_for(throughput, queued + images - bound, now / 1000)
   end
   return {outcome, queued, id, remaining, wait}
 end

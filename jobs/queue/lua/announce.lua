@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- A worker says that it is warm: also when Redis has no memory left, else others would take its tasks over.
+-- Announces a warm worker, also when Redis has no memory left: else other workers would reclaim its tasks.
 -- KEYS: model card, worker's lease, workers
 -- ARGV: card (JSON), card's ttl (ms), lease (ms), worker id
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])

@@ -1,7 +1,7 @@
--- Gives up every image of a job that is not settled, waiting or running, in one step.
+-- Cancels every image of a job that is not settled, waiting or running, in one step.
 -- KEYS: task stream, sets, job hash
 -- ARGV: group, job id, reason, detail, ttl (ms), channel that workers listen on
--- Returns the number given up, or -1 when the job is unknown.
+-- Returns the number of cancelled images, or -1 when the job is unknown.
 local tasks, sets, job = KEYS[1], KEYS[2], KEYS[3]
 local group, job_id, reason, detail, ttl, workers = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 
@@ -10,7 +10,7 @@ if not about[1] then
   return -1
 end
 local total, done, failed = tonumber(about[1]), tonumber(about[3]), tonumber(about[4])
-local given_up = 0
+local cancelled = 0
 for index = 0, total - 1 do
   local failure = 'failure ' .. cjson.encode({index = index, reason = reason, detail = detail})
   if redis.call('HSETNX', job, 'image:' .. index, failure) == 1 then
@@ -20,7 +20,7 @@ for index = 0, total - 1 do
       redis.call('XDEL', tasks, entry)
       redis.call('HDEL', sets, entry)
     end
-    given_up, done, failed = given_up + 1, done + 1, failed + 1
+    cancelled, done, failed = cancelled + 1, done + 1, failed + 1
     for channel in string.gmatch(about[2], '%S+') do
       redis.call('PUBLISH', channel, cjson.encode({
         job_id = job_id, index = index, done = done, failed = failed, total = total,
@@ -28,9 +28,9 @@ for index = 0, total - 1 do
     end
   end
 end
-if given_up > 0 then
+if cancelled > 0 then
   redis.call('HSET', job, 'done', done, 'failed', failed)
   forget_after(job, ttl)
   redis.call('PUBLISH', workers, job_id)
 end
-return given_up
+return cancelled

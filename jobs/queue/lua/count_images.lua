@@ -1,5 +1,5 @@
--- Put before the scripts that count images: how many wait for a worker, and how many workers hold.
--- A stream entry is one image, but for the diverse sets: `sets` (hash) has their images beyond the first, by entry.
+-- Prelude of the scripts that count images: those that wait for a worker, and those that workers hold.
+-- A stream entry is one image, except for a diverse set: `sets` (hash) maps its entry to its images beyond the first.
 local function count_images(tasks, sets, group)
   local held = redis.call('XPENDING', tasks, group)[1]
   local waiting = redis.call('XLEN', tasks) - held

@@ -1,5 +1,5 @@
--- Put before the scripts that can end a job: from then on all that is left of it is kept for `ttl` milliseconds.
--- Until then its images are kept for as long as it may still go on.
+-- Prelude of the scripts that can end a job: from then on its keys are kept for `ttl` milliseconds. Until then its
+-- images are kept for as long as the job may still go on.
 local function forget_after(job, ttl)
   redis.call('PEXPIRE', job, ttl)
   local images = string.match(job, '^(.*)job:[^:]+$') .. 'image:'

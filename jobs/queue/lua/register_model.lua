@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Notes that a model exists: apart from announce.lua, because in a Cluster the list lies elsewhere.
+-- Adds a model to the list of all models: not part of announce.lua, because in a Cluster the list is in another slot.
 -- KEYS: names of all models
 -- ARGV: name
 redis.call('SADD', KEYS[1], ARGV[1])

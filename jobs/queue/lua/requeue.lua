@@ -1,9 +1,9 @@
 -- Puts claimed entries back into the stream as new ones, so that a blocked reader wakes for them at once.
 -- KEYS: task stream, sets, then the job hash of each entry
 -- ARGV: group, then for each entry its id, image index and task (JSON)
--- Returns the number handed back; entries settled in the meantime are left alone.
+-- Returns the number of requeued entries; entries that were settled in the meantime are skipped.
 local tasks, sets, group = KEYS[1], KEYS[2], ARGV[1]
-local handed = 0
+local requeued = 0
 for i = 3, #KEYS do
   local entry, index, task = ARGV[3 * i - 7], ARGV[3 * i - 6], ARGV[3 * i - 5]
   if redis.call('XACK', tasks, group, entry) == 1 then
@@ -17,7 +17,7 @@ for i = 3, #KEYS do
     if redis.call('EXISTS', KEYS[i]) == 1 then
       redis.call('HSET', KEYS[i], 'entry:' .. index, again)
     end
-    handed = handed + 1
+    requeued = requeued + 1
   end
 end
-return handed
+return requeued

@@ -1,4 +1,4 @@
--- Settles the images of one task, once: results or failures, bytes, the acknowledgement and the news, in one step.
+-- Settles the images of one task, once: results or failures, bytes, acknowledgement and events, in one step.
 -- KEYS: task stream, sets, job hash, throughput record, then for results the key of each image, for a dead letter
 --       their stream
 -- ARGV: group, entry id, 'result'|'failure', ttl of an ended job (ms), of one that goes on (ms),
@@ -12,18 +12,6 @@ local images = (#ARGV - first_image + 1) / 3
 
 local dead_letters_kept = 1000
 
--- Images of late, the older ones counting for ever less: after `memory` seconds for 1/e. See admit.lua.
-local function count_throughput(made)
-  local memory = 30
-  local clock = redis.call('TIME')
-  local now = clock[1] + clock[2] / 1e6
-  local record = redis.call('HMGET', throughput, 'images', 'at', 'since')
-  local recent = (record[1] or 0) * math.exp(((record[2] or now) - now) / memory)
-  local since = recent > 0.1 and record[3] or now
-  redis.call('HSET', throughput, 'images', recent + made, 'at', string.format('%.3f', now), 'since', since)
-  redis.call('EXPIRE', throughput, 20 * memory)
-end
-
 local settled = 0
 if redis.call('EXISTS', job) == 1 then
   local about = redis.call('HMGET', job, 'channel', 'total')
@@ -31,7 +19,7 @@ if redis.call('EXISTS', job) == 1 then
   for i = 0, images - 1 do
     local index, outcome, bytes = unpack(ARGV, first_image + 3 * i, first_image + 3 * i + 2)
     if redis.call('HEXISTS', job, 'image:' .. index) == 0 then
-      -- First write of the script, and one that Redis refuses a result when memory is full: then nothing has happened.
+      -- First write of the script. When memory is full, Redis refuses it for a result: then nothing has changed.
       redis.call('HSET', job, 'image:' .. index, kind .. ' ' .. outcome)
       settled = settled + 1
       if kind == 'result' then
@@ -57,7 +45,7 @@ if settled > 0 then
     redis.call('PEXPIRE', job, longest)
   end
   if kind == 'result' then
-    count_throughput(settled)
+    count_throughput(throughput, settled)
   elseif KEYS[first_store] then
     local failure = ARGV[first_image + 1]
     redis.call('XADD', KEYS[first_store], 'MAXLEN', '~', dead_letters_kept, '*', 'task', task, 'failure', failure)
@@ -69,7 +57,7 @@ local function remove(id)
   redis.call('HDEL', sets, id)
 end
 remove(entry)
--- Handed back in the meantime by another worker, the task has a new entry, which nobody needs any more.
+-- If another worker requeued the task in the meantime, it has a new entry, which is not needed any more.
 local current = settled > 0 and redis.call('HGET', job, 'entry:' .. ARGV[first_image])
 if current and current ~= entry then
   remove(current)

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Has a job's events sent to one more channel.
+-- Sends a job's events to one more channel.
 -- KEYS: job hash
 -- ARGV: channel
 local channels = redis.call('HGET', KEYS[1], 'channel')

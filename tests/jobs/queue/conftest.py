@@ -6,7 +6,7 @@ import pytest
 from redis.asyncio import Redis
 
 from jobs.queue import connection
-from jobs.queue import task_queue as queue
+from jobs.queue import worker_queue as queue
 from jobs.queue.connection import open_redis
 
 

@@ -7,10 +7,10 @@ from redis.asyncio import Redis
 
 from jobs.queue.admission import Admission, IdempotencyKey, RateLimit
 from jobs.queue.keys import ModelKeys
-from jobs.queue.task_queue import TaskQueue
 from jobs.testing.redis_servers import seconds
 from jobs.testing.samples import MODEL, sample_result, sample_tasks
 from jobs.testing.waiting import wait_until
+from tests.task_queue import TaskQueue
 
 TTL_S = 600.0
 ONCE = IdempotencyKey(client="someone", key="order 7", fingerprint="ab")

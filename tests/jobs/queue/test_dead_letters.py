@@ -12,8 +12,8 @@ from typer.testing import CliRunner, Result
 import fourstep
 from jobs.models import LONGEST_WAIT_S
 from jobs.queue.dead_letters import DeadLetters
-from jobs.queue.task_queue import TaskQueue
 from jobs.testing.samples import MODEL, sample_card, sample_result, sample_tasks
+from tests.task_queue import TaskQueue
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from redis.asyncio import Redis
 
 from jobs.models import JobEvent
 from jobs.queue.job_events import JobEvents
-from jobs.queue.task_queue import TaskQueue
 from jobs.testing.samples import MODEL, sample_result, sample_tasks
 from jobs.testing.waiting import outcome
+from tests.task_queue import TaskQueue
 
 
 @pytest.fixture

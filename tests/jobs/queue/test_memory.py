@@ -8,9 +8,10 @@ from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError
 
 from jobs.queue.admission import IdempotencyKey, RateLimit
-from jobs.queue.task_queue import Claim, TaskQueue
+from jobs.queue.worker_queue import Claim
 from jobs.testing.samples import MODEL, sample_card, sample_result, sample_tasks
 from jobs.testing.waiting import wait_until
+from tests.task_queue import TaskQueue
 
 TTL_S = 60.0
 ONCE = IdempotencyKey("someone", "order 7", "ab")

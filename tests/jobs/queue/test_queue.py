@@ -7,9 +7,11 @@ from redis.asyncio import Redis
 from jobs.models import ImageTask
 from jobs.queue.admission import IdempotencyKey
 from jobs.queue.keys import WORKER_GROUP, ModelKeys
-from jobs.queue.task_queue import Claim, TaskQueue, known_models
+from jobs.queue.model_registry import known_models
+from jobs.queue.worker_queue import Claim
 from jobs.testing.samples import MODEL, sample_card, sample_result, sample_tasks
 from jobs.testing.waiting import outcome, wait_until
+from tests.task_queue import TaskQueue
 
 TTL_S = 600.0
 IDLE_S = 300.0

