@@ -307,7 +307,7 @@ async def test_one_of_several_workers_leaves_images_to_the_others(redis: Redis, 
 
 
 def _counts_of_workers(queue: TaskQueue) -> list[int]:
-    """What the worker is told about how many there are, from now on."""
+    """Return the list of worker counts that the worker is told from then on."""
     counts: list[int] = []
     known_workers = queue.known_workers
 

@@ -24,7 +24,7 @@ def _set(images: int = 3, candidates: int = 9, job_id: str = "set", **changes: o
 
 
 def _scores(*workers: RunningWorker) -> tuple[float, float]:
-    """(how many, their sum) over all workers' histograms."""
+    """The number of scores and their sum, over all workers' histograms."""
     names = ("fourstep_diversity_score_count", "fourstep_diversity_score_sum")
     count, total = (sum(worker.count(name) for worker in workers) for name in names)
     return count, total

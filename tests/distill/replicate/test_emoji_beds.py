@@ -1,4 +1,4 @@
-"""The emoji beds: what the exact teacher answers, and that each method's configuration is one the trainer takes."""
+"""The emoji settings: samples of the exact teacher, and a valid training configuration for each method."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Student and critic as adapters on the teacher: who is who, and what comes out."""
+"""Student and critic as adapters on the teacher: switching between them, and their exports."""
 
 from pathlib import Path
 
