@@ -56,7 +56,7 @@ async def _disconnection(request: Request) -> None:
         pass
 
 
-async def next_news(listener: asyncio.Queue[News], timeout_s: float) -> list[News]:
+async def next_news(listener: asyncio.Queue[News], timeout_s: float = POLL_S) -> list[News]:
     """What has come since the last call, or comes first within `timeout_s` seconds; empty when nothing does."""
     news = []
     with suppress(TimeoutError):
