@@ -1,4 +1,4 @@
-"""How the tests are spread over xdist's workers: whole files as with `--dist loadfile`, and some files together."""
+"""The spread of the tests over xdist's workers: whole files as with `--dist loadfile`, and some files together."""
 
 from collections import Counter
 
@@ -24,7 +24,7 @@ def group(nodeid: str) -> str:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those with the most slow tests first, so that no long one is left for the end when the others have finished."""
+    """Order groups by their number of slow tests, so that no long one is left when the others have finished."""
     for item in items:
         if "fourstep_up" in getattr(item, "fixturenames", ()) and group(item.nodeid) != "fourstep up":
             raise pytest.UsageError(f"{item.nodeid} uses `fourstep_up`: name its file in tests/distribution.py")

@@ -23,7 +23,7 @@ REQUEST = {"prompt": "a smiling cat face", "seed": 7, "num_images": 4}
 
 @dataclass(frozen=True)
 class Running:
-    """Its process, the address of its API, the port of its worker's metrics, and the file that it logs to."""
+    """A running `fourstep up`: process, address of the API, port of the worker's metrics, and log file."""
 
     process: subprocess.Popen
     url: str
@@ -92,7 +92,7 @@ def leaves_nothing_behind(up: subprocess.Popen, signal_number: signal.Signals) -
 
 
 def _runs(pid: int) -> bool:
-    """Whether the process exists and is no zombie that only waits to be reaped."""
+    """Return whether the process exists and is no zombie that only waits to be reaped."""
     try:
         return (PROC / str(pid) / "stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:

@@ -24,7 +24,7 @@ PORTS = range(12000, 32000)
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on. Drawn by the system's randomness: Hypothesis seeds Python's own."""
+    """Draw a port of 127.0.0.1 that nobody listens on, by the system's randomness: Hypothesis seeds Python's own."""
     while True:
         port = SystemRandom().choice(PORTS)
         with socket.socket() as probe, suppress(OSError):
@@ -34,7 +34,7 @@ def free_port() -> int:
 
 @contextmanager
 def server(folder: Path, config: str, *arguments: str, port: int, binary: str = BUNDLED) -> Iterator[subprocess.Popen]:
-    """A server of `config` with its files in `folder`, answering on `port` when the block begins."""
+    """Run a server of `config` with its files in `folder`; it answers on `port` when the block begins."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "server.conf"
     file.write_text(f"bind 127.0.0.1\nport {port}\nsave ''\ndir {folder}\n{config}\n")
@@ -50,9 +50,9 @@ def server(folder: Path, config: str, *arguments: str, port: int, binary: str = 
 
 @contextmanager
 def sentinel(folder: Path) -> Iterator[tuple[str, Callable[[], None]]]:
-    """Address of a primary and a replica watched by one Sentinel, and what kills the primary for it to notice.
+    """Yield the address of a primary and a replica watched by one Sentinel, and a function that kills the primary.
 
-    Before that Sentinel takes no silence for a death, however busy the machine is.
+    Sentinel takes no silence for a death before that function is called, however busy the machine is.
     """
     primary, replica, watcher = free_port(), free_port(), free_port()
     watch = (
@@ -79,7 +79,7 @@ def sentinel(folder: Path) -> Iterator[tuple[str, Callable[[], None]]]:
 
 @contextmanager
 def cluster(folder: Path) -> Iterator[str]:
-    """Address of a cluster of three primaries."""
+    """Yield the address of a cluster of three primaries."""
     ports = [free_port() for _ in range(3)]
     with ExitStack() as stack:
         for port in ports:
@@ -103,7 +103,7 @@ def cluster(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def tls(folder: Path, binary: str) -> Iterator[str]:
-    """Address of a server that speaks only TLS, with a certificate that the program openssl makes.
+    """Yield the address of a server that speaks only TLS, with a certificate that the program openssl makes.
 
     `binary` is as `binary_with_tls` finds it.
     """
@@ -123,7 +123,7 @@ def tls(folder: Path, binary: str) -> Iterator[str]:
 
 
 async def seconds(redis: AsyncRedis) -> float:
-    """The clock by which this Redis counts rates and paces."""
+    """Return the time of this Redis in Unix seconds, by which it counts rates and paces."""
     whole, microseconds = await redis.time()
     return whole + microseconds / 1e6
 

@@ -39,7 +39,7 @@ def sample_set(images: int, candidates: int, seed: int = 7) -> ImageTask:
 
 
 def sample_results(task: ImageTask, data: bytes) -> list[ImageResult]:
-    """One for each image of the task, all with the same bytes; of a set, the last candidates are chosen."""
+    """Return a result for each image of the task, all with the same bytes; the last candidates of a set are chosen."""
     first = task.seed + task.select.candidates - task.select.images if task.select else task.seed
     return [
         sample_result(task.model_copy(update={"index": index, "seed": first + i}), data)

@@ -28,7 +28,7 @@ async def wait_until(
 
 
 async def outcome(of: Awaitable[Result]) -> Result:
-    """What the coroutine or task returns or raises; TimeoutError when it does not end."""
+    """Return or raise what the coroutine or task does; TimeoutError when it does not end."""
     return await asyncio.wait_for(of, SAFETY_NET_S)
 
 

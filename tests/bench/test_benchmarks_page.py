@@ -1,4 +1,4 @@
-"""docs/benchmarks.md tells what was measured: every figure of it is that of the committed JSON."""
+"""Every figure of docs/benchmarks.md is that of the committed JSON."""
 
 import json
 

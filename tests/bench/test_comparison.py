@@ -1,4 +1,4 @@
-"""The arithmetic of the comparison, its trace, and its page: what is told is what was measured."""
+"""The arithmetic of the comparison, its trace and its page."""
 
 import importlib.util
 import json
@@ -52,7 +52,7 @@ def test_blocks_have_equal_numbers_of_images() -> None:
 
 
 def test_an_interval_covers_what_it_should() -> None:
-    """Of the mean of 40 draws between 0 and 1, nineteen times out of twenty (here: at least 43 of 50)."""
+    """It holds the mean of 40 draws between 0 and 1 nineteen times out of twenty (here: at least 43 of 50)."""
     dice = random.Random(1)
     covered = 0
     for _ in range(50):

@@ -32,7 +32,7 @@ def _visit(system: System, engine: str, *_: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where a quick run of canned visits left its files."""
+    """The folder with the files of a quick run of canned visits."""
     cores = os.sched_getaffinity(0)
     monkeypatch.setattr(results_file, "RESULTS", tmp_path)
     monkeypatch.setattr(comparison, "ROUNDS", tmp_path / "comparison_rounds.json")

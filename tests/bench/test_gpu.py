@@ -1,4 +1,4 @@
-"""The GPU benchmark on a tiny architecture: everything that a CPU can run of it, and what it says without a GPU."""
+"""The GPU benchmark on a tiny architecture: all parts that a CPU can run, and the message without a GPU."""
 
 import json
 import sys

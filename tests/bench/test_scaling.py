@@ -1,4 +1,4 @@
-"""What the simulation of workers is given, and what it makes of it."""
+"""The calibration of the simulated workers, and the results of the simulation."""
 
 import json
 

@@ -15,7 +15,7 @@ TIMEOUT_S = 240
 
 @dataclass
 class Job:
-    """What its acknowledgement promised."""
+    """A job as its acknowledgement promised it."""
 
     id: str
     seeds: list[int]

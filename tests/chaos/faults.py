@@ -1,4 +1,4 @@
-"""What is done to the service while it serves."""
+"""The faults that are injected while the service runs."""
 
 import asyncio
 import random
@@ -54,14 +54,14 @@ class Faults:
         self.done["Redis kill -9 and restart"] += 1
 
     async def fill_redis(self) -> None:
-        """No memory for anything new, for longer than a lease."""
+        """Leave Redis no memory for anything new, for longer than a lease."""
         await asyncio.to_thread(self._limit_memory, 1)
         await asyncio.sleep(5)
         await asyncio.to_thread(self._limit_memory, 0)
         self.done["Redis full"] += 1
 
     async def pause_redis(self) -> None:
-        """SIGSTOP for longer than a lease and than any client waits."""
+        """Stop Redis by SIGSTOP for longer than a lease and than any client waits."""
         self.redis.process.send_signal(signal.SIGSTOP)
         await asyncio.sleep(7)
         self.redis.process.send_signal(signal.SIGCONT)

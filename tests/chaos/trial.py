@@ -31,7 +31,7 @@ UNSCRAPED_ANSWERS = 60
 
 @dataclass
 class Verdict:
-    """What became of the acknowledged images, and what the processes' counters say, summed over their lives.
+    """The ends of the acknowledged images, and the processes' counters, summed over their lives.
 
     A life that is killed takes along what it counted after its last scrape: sums may be below what there was by a few
     for each such death. `stored` counts all images in Redis, also of calls that were never acknowledged.
@@ -143,14 +143,14 @@ async def _answers(http: httpx.AsyncClient, url: str) -> bool:
 
 @dataclass
 class End:
-    """How a job ended: its images' hashes by index, and its failures' reasons by index. None when it is unknown."""
+    """The end of a job: its images' hashes by index, and its failures' reasons by index; None when it is unknown."""
 
     images: dict[int, str]
     failures: dict[int, str]
 
 
 async def _ends(urls: list[str], ledger: Ledger) -> dict[str, End | None]:
-    """How every acknowledged job has ended; those that have not within SETTLE_S seconds are left out."""
+    """Return the end of every acknowledged job; those that have none within SETTLE_S seconds are left out."""
     ends: dict[str, End | None] = {}
     jobs = iter(ledger.jobs)
 
@@ -186,7 +186,7 @@ async def _end(http: httpx.AsyncClient, job: dict) -> End:
 
 
 async def _idle(redis: AppendOnlyRedis) -> None:
-    """Until no task is left in any stream: what was settled twice has been refused by then."""
+    """Wait until no task is left in any stream: by then every second settlement has been refused."""
     with redis.client as client:
         await wait_until(lambda: not any(client.xlen(key) for key in client.keys("*:tasks")), SETTLE_S)
 

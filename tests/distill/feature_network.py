@@ -5,7 +5,7 @@ from torch import nn
 
 
 def two_maps() -> nn.Module:
-    """A factory as a configuration names it."""
+    """Return a network that answers two feature maps."""
 
     class TwoMaps(nn.Module):
         def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The authors' checkpoint: what their script saves becomes a folder that is sampled as they sample it."""
+"""A checkpoint of the authors' script becomes a folder that is sampled as they sample it."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is said of a run's memory is what its trainer then holds."""
+"""The estimate of a run's memory agrees with what its trainer holds."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What the pages tell people to type exists: targets, commands with their options, modules, files, links."""
+"""Targets, commands with their options, modules, files and links that the pages name exist."""
 
 import importlib.util
 import re
@@ -16,7 +16,7 @@ TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=
 
 
 def commands(page: Path) -> list[list[str]]:
-    """The words of every line of the page's console blocks, and of what it quotes in a sentence."""
+    """The words of every line of the page's console blocks, and of each command quoted in a sentence."""
     text = page.read_text()
     blocks = re.findall(r"```console\n(.*?)```", text, flags=re.S)
     lines = [line.removeprefix("$ ") for block in blocks for line in block.replace("\\\n", " ").splitlines()]

@@ -1,4 +1,4 @@
-"""Checks a running compose stack, as `make check-compose` does: what its containers may do, pictures, metrics, two
+"""Check a running compose stack, as `make check-compose` does: rights of the containers, pictures, metrics, two
 workers, a restart of Redis and an exchange of the workers amid jobs.
 
 Run from the repository's root, with COMPOSE set to the compose command and its files.
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def containers_are_confined() -> None:
-    """Healthy, not root, without capabilities, unable to write or to gain privileges, and bounded in memory."""
+    """Check that containers are healthy, read-only and bounded in memory, without root, capabilities and privileges."""
     wanted = json.loads(_compose("config", "--format", "json"))["services"]
     running = [json.loads(line) for line in _compose("ps", "--format", "json").splitlines()]
     for container in running:
@@ -66,7 +66,7 @@ def _inside(service: str) -> tuple[str, str, str, str, str]:
 
 
 def two_workers_share(stack: Stack) -> float:
-    """Images a second of both."""
+    """Check that two workers share the work; return their images a second, together."""
     _compose(*UP_TWO, "worker")
     block_until(
         lambda: len(stack.query('up{job="worker"} == 1')) == 2, "Prometheus does not see the second worker", pause_s=1
@@ -89,7 +89,7 @@ def two_workers_share(stack: Stack) -> float:
 
 
 def nothing_is_lost(stack: Stack, rate: float, event: str, *command: str) -> None:
-    """All that was acknowledged before `event` is there after it, each image once and fit to be fetched.
+    """Check that all jobs acknowledged before `event` complete after it, each image once and fit to be fetched.
 
     `rate`, in images a second, is for as much work as is not done before the `command` has its effect.
     """

@@ -30,7 +30,7 @@ def panel_expressions() -> dict[str, str]:
 
 
 def metric_names(expression: str) -> set[str]:
-    """What `expression` reads."""
+    """Return the names of the metrics that `expression` reads."""
     return set(NAME.findall(re.sub(r"\{[^}]*\}", "", expression)))
 
 
@@ -44,7 +44,7 @@ def rule_expressions() -> dict[str, str]:
 
 
 def series_read(rule: dict[str, Any]) -> list[str]:
-    """The expressions of a rule that have data while all is well: of an alert, what it compares."""
+    """The expressions of a rule that have data while all is well; for an alert, the two sides of its comparison."""
     return [rule["expr"]] if "record" in rule else _compared(promql_parser.parse(rule["expr"]))
 
 

@@ -1,4 +1,4 @@
-"""Asks a running Prometheus for everything the dashboards and alerts want to know of a running server."""
+"""A running Prometheus is asked for every expression of the dashboards and alerts."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""What an operator finds in the logs of a call: its job, in the lines of both processes, and never its prompt."""
+"""The logs of a call name its job, in the lines of both processes, and never its prompt."""
 
 import json
 from typing import Any

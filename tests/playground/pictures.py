@@ -1,4 +1,4 @@
-"""What the tests do on the page again and again."""
+"""Generating on the page, and reading the pictures there."""
 
 import re
 

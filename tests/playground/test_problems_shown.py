@@ -1,4 +1,4 @@
-"""What goes wrong is said where the eye is, in the API's own words."""
+"""Problems are shown beside the form, in the API's own words."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What is shown while pictures are made: previews as the job's events tell them, over a broken connection too."""
+"""Progress is shown while pictures are made: previews from the job's events, over a broken connection too."""
 
 import base64
 import io

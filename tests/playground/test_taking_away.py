@@ -1,4 +1,4 @@
-"""What a picture can be taken away as: a curl command, and a history in the browser."""
+"""A picture can be made again from a curl command, and is kept in the browser's history."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Redis, workers, clients and the API itself, away or slow: what callers are told, and that all comes back."""
+"""Redis, workers, clients and the API itself, away or slow: the answers meanwhile, and the recovery."""
 
 import asyncio
 import base64

@@ -37,7 +37,7 @@ PROMPT = "a prompt nobody may see"
 
 
 async def raw(port: int, *parts: bytes) -> bytes:
-    """What the server says first to these bytes; nothing when it closes the connection."""
+    """Send these bytes and return the server's first answer; empty when it closes the connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         for part in parts:

@@ -1,4 +1,4 @@
-"""A LoRA file with its base model is served as what diffusers makes of the two."""
+"""A LoRA file with its base model gives the pictures that diffusers makes of the two."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""`fourstep models check`: what a folder is served on, or the field that is wrong, in one line."""
+"""`fourstep models check` tells in one line how a folder is served, or the field that is wrong."""
 
 from pathlib import Path
 

@@ -140,7 +140,7 @@ async def test_wishes_bring_previews_and_end(
         await settled(worker.queue, "job")
         monkeypatch.setattr(previews, "WISH_S", 0.01)
         await worker.queue.subscribe_to_previews(subscription)
-        await wait_until(lambda: not worker.engine.engine.watched)
+        await wait_until(lambda: not worker.engine.watched)
     listening.cancel()
     picture = Image.open(io.BytesIO(base64.b64decode(heard[0].b64)))
     assert (picture.format, picture.size) == ("JPEG", (64, 64))
@@ -151,6 +151,6 @@ async def _wished(worker: RunningWorker, subscription: PreviewSubscription) -> N
 
     async def heeded() -> bool:
         await worker.queue.subscribe_to_previews(subscription)
-        return bool(worker.engine.engine.watched)
+        return bool(worker.engine.watched)
 
     await wait_until(heeded)

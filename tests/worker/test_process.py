@@ -36,7 +36,7 @@ async def _start(*module: str, **settings: object) -> Process:
 
 
 async def _ended(process: Process) -> tuple[int, str]:
-    """Its exit code and what it wrote to stderr."""
+    """Wait for its end; return its exit code and standard error."""
     _, error = await outcome(process.communicate())
     assert process.returncode is not None
     return process.returncode, error.decode()

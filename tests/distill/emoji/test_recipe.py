@@ -30,7 +30,7 @@ def captions_of(styles: int) -> Captions:
 
 
 def embeddings_of_few(parts: DiffusionPipeline, captions: Captions) -> PromptEmbeddings:
-    """As the recipe has them, every caption in every wording, but made from a few prompts over and over: the text
+    """Return embeddings of every caption in every wording, made from a few prompts over and over: the text
     encoders would need a minute for them all."""
     known = prompt_embeddings.encode(parts, sample_grid.PROMPTS, text_encoders.TOKENS)
     texts = tuple(wording for forms in captions.wordings for wording in forms)

@@ -57,7 +57,7 @@ def clip(folder: Path) -> Path:
 
 
 def mask2former(folder: Path) -> Path:
-    """It finds five things in every picture, each a mouse or a dog."""
+    """Save a network that finds five things in every picture, each a mouse or a dog."""
     torch.manual_seed(0)
     swin = SwinConfig(
         image_size=64, embed_dim=16, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2], window_size=4,

@@ -1,4 +1,4 @@
-"""The terms that the baselines add: what they prefer, and whom they teach."""
+"""The loss terms of the baselines: their minima, and the networks that their gradients reach."""
 
 from collections.abc import Callable
 
@@ -173,7 +173,7 @@ def test_each_turn_of_dmd_gan_moves_its_own_weights_and_no_others(tmp_path, loss
 
 
 def moved_by(turn: Callable[[], object], trainer: Trainer) -> set[str]:
-    """Whose weights `turn` has changed. It may leave no gradient behind, and nobody frozen who learns."""
+    """Name the networks whose weights `turn` has changed; it may leave no gradient, and no trained network frozen."""
     teacher = {name: value for name, value in trainer.teacher.network.state_dict().items() if "lora" not in name}
     parts = {
         "teacher": teacher,

@@ -1,4 +1,4 @@
-"""What may teach what: the meaning of the DP-DMD losses."""
+"""The DP-DMD losses: their values, and the steps that their gradients reach."""
 
 from dataclasses import replace
 from itertools import pairwise

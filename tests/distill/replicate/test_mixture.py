@@ -1,4 +1,4 @@
-"""The mixture world and its teacher: what is said to be exact is exact."""
+"""The mixture world and its exact teacher, against densities and central differences."""
 
 import math
 
@@ -23,7 +23,7 @@ def log_density(world: Mixture, state: torch.Tensor, t: torch.Tensor, label: int
 
 
 def velocity_by_differences(world: Mixture, state: torch.Tensor, t: float, label: int | None) -> torch.Tensor:
-    """From the score s of log p, by central differences: E[x | z] = (z + t²·s)/(1 − t), v = (z − E[x | z])/t."""
+    """v from the score s of log p, by central differences: E[x | z] = (z + t²·s)/(1 − t), v = (z − E[x | z])/t."""
     step, level, state = 1e-5, torch.tensor(t, dtype=torch.float64), state.double()
     score = torch.stack(
         [

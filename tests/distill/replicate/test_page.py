@@ -1,4 +1,4 @@
-"""docs/replication.md says what the committed results say."""
+"""The tables of docs/replication.md are those of the committed results."""
 
 import json
 from pathlib import Path

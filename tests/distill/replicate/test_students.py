@@ -28,7 +28,7 @@ def start() -> SeededAttention:
 
 
 def of_one_seed(network: SeededAttention, seed: int) -> SeededAttention:
-    """That seed's copy alone."""
+    """Return that seed's copy alone."""
     alone = SeededAttention(WORLD, 1, SMALL.width)
     weights = network.state_dict()
     alone.load_state_dict({k: v if k == "waves" else v[seed : seed + 1] for k, v in weights.items()})

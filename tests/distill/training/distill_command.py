@@ -1,4 +1,4 @@
-"""`fourstep distill …`, in a process that has imported what it needs."""
+"""`fourstep distill …`, in a process with all imports done."""
 
 import diffusers
 import transformers

@@ -1,4 +1,4 @@
-"""Which samples of the student the critic learns from: fresh ones, or earlier ones once more."""
+"""The student's samples that the critic learns from: fresh ones, or earlier ones once more."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -35,7 +35,7 @@ def build(folder, tmp_path) -> Callable[..., Trainer]:
 
 
 class Watched:
-    """What the critic's losses of a trainer were taken on."""
+    """The samples that a trainer's critic losses were computed on."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.samples: list[torch.Tensor] = []

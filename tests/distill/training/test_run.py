@@ -84,7 +84,7 @@ def test_resumed_run_equals_one_that_was_never_stopped(write_config, tmp_path):
 
 @pytest.fixture(scope="module")
 def whole(write_config_in, tmp_path_factory):
-    """For a number of critic rollouts: the settings' file, and what the run holds that nobody stopped."""
+    """Return, for a number of critic rollouts, the settings' file and the contents of a run that nobody stopped."""
 
     @functools.cache
     def train(rollouts: int | None) -> tuple[Path, dict[str, bytes]]:

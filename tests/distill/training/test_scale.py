@@ -40,7 +40,7 @@ def write_config(teacher, tmp_path) -> Callable[..., Path]:
 
 
 def streams() -> list[torch.Generator]:
-    """Of the first two processes."""
+    """The random streams of the first two processes."""
     return [torch.Generator().manual_seed(SEED * 100_003 + rank) for rank in range(2)]
 
 

@@ -1,4 +1,4 @@
-"""What a run tells: the log and TensorBoard agree, and the numbers are what their names say."""
+"""The log and TensorBoard agree, and each number is the quantity that it is named for."""
 
 import json
 from pathlib import Path
@@ -122,7 +122,7 @@ def test_a_cycle_tells_of_both_turns(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def grid_diversity(trainer: Trainer) -> float:
-    """Of the same latents, prompt by prompt."""
+    """Return the diversity of the same latents, prompt by prompt."""
     noise = torch.randn(GRID_SAMPLES * GRID_PROMPTS, *trainer.latent_shape, generator=torch.Generator().manual_seed(0))
     rows = torch.linspace(0, len(trainer.embeddings.prompts) - 2, GRID_PROMPTS).long()
     each = []

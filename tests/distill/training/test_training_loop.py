@@ -1,4 +1,4 @@
-"""What a run survives."""
+"""The training loop is stopped, killed and resumed."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What only the tests of the queue need."""
+"""A client of Redis for tests that wait for long."""
 
 from collections.abc import AsyncIterator
 

@@ -98,7 +98,7 @@ async def test_a_rate_recovers_evenly(queue: TaskQueue, redis: Redis) -> None:
     rate, record = RateLimit("someone", images_per_minute=2), ModelKeys(MODEL).rate("someone")
 
     async def let_pass(interval_s: float) -> None:
-        """As if so much time had passed: the record says when all images so far would be due."""
+        """Rewrite the record, which says when all images so far would be due, as if so much time had passed."""
         due = float(await redis.get(record) or 0)
         await redis.set(record, due - 1000 * interval_s, keepttl=True)
 
@@ -122,7 +122,7 @@ async def test_what_is_refused_for_a_full_queue_costs_nothing(queue: TaskQueue) 
 
 async def test_a_full_queue_says_how_long_its_excess_takes_at_the_workers_pace(queue: TaskQueue, redis: Redis) -> None:
     async def let_pass(interval_s: float) -> None:
-        """As if so much time had passed: the record says when its counting began and when it was last brought up."""
+        """Rewrite the record, which says when counting began and was last brought up, as if so much time had passed."""
         record = ModelKeys(MODEL).throughput
         at, since = await redis.hmget(record, "at", "since")
         await redis.hset(record, mapping={"at": float(at) - interval_s, "since": float(since) - interval_s})

@@ -45,7 +45,7 @@ async def contents(redis: Redis) -> dict[bytes, object]:
 
 
 async def used(redis: Redis) -> int:
-    """Bytes that count for the limit, once what earlier tests left has been freed."""
+    """Return the bytes that count for the limit, once the leftovers of earlier tests have been freed."""
 
     async def freed() -> bool:
         return not (await redis.info("memory"))["lazyfree_pending_objects"]

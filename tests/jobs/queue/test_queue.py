@@ -161,7 +161,7 @@ async def test_take_over_finds_lost_leases_behind_many_kept_ones(queue: TaskQueu
 
 
 async def _leave_idle(queue: TaskQueue, claims: list[Claim]) -> None:
-    """As if nobody had renewed the leases for IDLE_S."""
+    """Age the leases as if nobody had renewed them for IDLE_S."""
     entries, idle_ms = [claim.entry_id for claim in claims], int(1000 * IDLE_S)
     tasks = ModelKeys(MODEL).tasks
     await queue._redis.xclaim(tasks, WORKER_GROUP, "w1", 0, entries, idle=idle_ms, justid=True)

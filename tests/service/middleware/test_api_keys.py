@@ -1,4 +1,4 @@
-"""Who may call, how often, and from which pages."""
+"""API keys, rate limits, and the pages that may call across origins."""
 
 import asyncio
 import io

@@ -1,4 +1,4 @@
-"""The API attacked from its own OpenAPI document: what it says is what happens."""
+"""Requests generated from the API's own OpenAPI document get the answers that it promises."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""What a scrape of the API costs Redis does not grow with the queue, nor the answer with what clients send."""
+"""The cost of a scrape does not grow with the queue, nor its answer with what clients send."""
 
 import httpx
 import pytest
@@ -43,7 +43,7 @@ async def test_the_answer_has_as_many_series_after_odd_calls_as_before(
 
 
 async def _commands_of_a_scrape(api: httpx.AsyncClient, redis: Redis) -> dict[str, int]:
-    """What one scrape reads, once it has been made before: the second finds its connections and scripts there."""
+    """The commands of a second scrape, which finds its connections and scripts there."""
     await api.get("/metrics")
     await redis.config_resetstat()
     assert (await api.get("/metrics")).is_success

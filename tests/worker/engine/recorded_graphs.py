@@ -1,4 +1,4 @@
-"""CUDA graphs in Python, which tell what was captured and replayed."""
+"""A stand-in for CUDA graphs that records its captures and replays."""
 
 from collections.abc import Callable
 

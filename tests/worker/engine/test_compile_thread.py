@@ -26,7 +26,7 @@ WAIT_S = 500
 
 @pytest.fixture
 def _traced_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything but the code generator, which takes long: graphs are traced and guarded, and run as they are."""
+    """Compile without the code generator, which takes long: graphs are traced and guarded, and run as they are."""
     monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend="eager"))
 
 

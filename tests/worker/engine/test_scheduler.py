@@ -1,4 +1,4 @@
-"""What the plan promises, whatever waits."""
+"""Properties of the schedule for any set of waiting rows."""
 
 from dataclasses import replace
 

@@ -38,7 +38,7 @@ def folder(sdxl_folder: Path, tmp_path: Path) -> Path:
 
 
 def _theirs(pipeline: Any, **options: Any) -> np.ndarray:
-    """What diffusers draws of PROMPTS: each picture's noise from a generator of its own."""
+    """Return diffusers' pictures of PROMPTS, each from the noise of a generator of its own."""
     generators = [torch.Generator().manual_seed(seed) for seed in SEEDS]
     images = pipeline(PROMPTS, generator=generators, output_type="np", **options).images
     return (images * 255).round().astype(int)
