@@ -15,7 +15,7 @@ import torch
 from bench.comparison import trace
 from bench.comparison.systems import MODEL_CORE, PYTHON
 from bench.comparison.visit import Bare
-from bench.latency_model import sleeping_model
+from bench.engine.latency_model import sleeping_model
 from bench.peers.latency_engine import FIXED_S, PER_ROW_S
 from jobs.settings import BUNDLED_MODEL
 from worker.engine.device_thread import DeviceThread

@@ -13,7 +13,7 @@ from PIL import Image
 from bench.comparison.figures import Answer
 from bench.comparison.systems import System
 from bench.comparison.trace import Call, singles
-from bench.http_load import KEPT_ALIVE_S, Connection
+from bench.service.http_load import KEPT_ALIVE_S, Connection
 
 PATIENCE_S = 60.0
 

@@ -25,7 +25,7 @@ DRAWING = {
     "text encoders": "prompt_embeddings.py",
     "denoising network": "denoising_step.py",
     "decoder": "decode (worker/families/stable_diffusion_3.py",
-    "schedule": "scheduler.py",
+    "plan": "scheduler.py",
 }
 BESIDE = {"queue and Redis": "consumer.py", "image files": "image_bytes.py", "settling": "results.py"}
 

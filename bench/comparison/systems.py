@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any, Literal
 
-from bench import http_load
 from bench.comparison.trace import Call
 from bench.peers.latency_engine import FIXED_S, PER_ROW_S
+from bench.service import http_load
 from tests import redis_servers
 
 Engine = Literal["sampler", "diffusers", "latency-model"]
@@ -96,7 +96,7 @@ def _fourstep(ports: Ports, engine: Engine) -> Commands:
         return [[*PYTHON, "fourstep", "up"]]
     times = ["--fixed", str(FIXED_S), "--per-row", str(PER_ROW_S)]
     redis = [redis_servers.BUNDLED, "--port", str(ports.redis), "--bind", "127.0.0.1", "--save", ""]
-    return [redis, [*PYTHON, "fourstep", "api"], [*PYTHON, "bench.latency_model", *times]]
+    return [redis, [*PYTHON, "fourstep", "api"], [*PYTHON, "bench.engine.latency_model", *times]]
 
 
 def _uvicorn(app: str) -> Callable[[Ports, Engine], Commands]:

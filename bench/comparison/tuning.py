@@ -11,9 +11,9 @@ from rich.progress import track
 
 from bench import results_file
 from bench.comparison import bare
-from bench.comparison.figures import quantile
 from bench.comparison.systems import SYSTEMS, Engine, System, Tuning
 from bench.comparison.visit import Bare, Plan, visit
+from bench.quantiles import quantile
 
 NAME = "comparison_tuning"
 PLAN = Plan(alone=1, closed=((16, 32),), trace=36, equality=0)

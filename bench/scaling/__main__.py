@@ -23,15 +23,16 @@ import httpx
 import torch
 from redis import Redis
 
-from bench import http_load, latency_model
-from bench.front_end import Stack, front_end
-from bench.scaling_calibration import Costs, engine_costs, outside
-from bench.simulation import Simulation, bursty, poisson, step_level
+from bench.engine import latency_model
+from bench.results_file import RESULTS
+from bench.scheduling.calibration import Costs, engine_costs, outside
+from bench.scheduling.simulation import Simulation, bursty, poisson, step_level
+from bench.service import http_load
+from bench.service.front_end import Stack, front_end
 from jobs.settings import WorkerSettings
 from worker.consumer import MOST_HELD
 from worker.model_folder import load
 
-RESULTS = Path(__file__).parent / "results"
 FIXED_S, PER_ROW_S = 0.010, 0.005
 STEPS, MAX_BATCH = 4, 8
 STAND_IN, STUDENT = "stand-in", "bundled student"
@@ -46,7 +47,7 @@ REPEATS = 3
 def redis_cost(num_images: int, calls: int) -> dict[str, Any]:
     """Commands and bytes that an image costs Redis, of one call after the other for `num_images`."""
     body = json.dumps({"prompt": "a cat", "num_images": num_images}).encode()
-    with front_end(["bench.null_worker"]) as stack:
+    with front_end(["bench.service.null_worker"]) as stack:
         redis = Redis.from_url(stack.redis_url)
         before, net = _commands(redis), redis.info("stats")
         asyncio.run(http_load.closed_loop(stack.port, 8, calls, lambda: http_load.post("/generate", body)))
@@ -64,7 +65,7 @@ def redis_cost(num_images: int, calls: int) -> dict[str, Any]:
 def waiting_bytes(images: int = 400) -> float:
     """Memory of an image that waits in the queue."""
     body = {"prompt": "a smiling cat face in the style of a sticker", "num_images": 40}
-    with front_end(["bench.null_worker", "--rate", "0.001"]) as stack:
+    with front_end(["bench.service.null_worker", "--rate", "0.001"]) as stack:
         redis = Redis.from_url(stack.redis_url)
         before = redis.info("memory")["used_memory"]
         for _ in range(images // 40):
@@ -80,7 +81,7 @@ def _commands(redis: Redis) -> dict[str, int]:
 @contextmanager
 def stand_in_workers(workers: int) -> Iterator[Stack]:
     """The front end with `workers` real processes whose network only takes its time."""
-    arguments = ["bench.latency_model", "--fixed", str(FIXED_S), "--per-row", str(PER_ROW_S)]
+    arguments = ["bench.engine.latency_model", "--fixed", str(FIXED_S), "--per-row", str(PER_ROW_S)]
     with front_end(arguments) as stack, ExitStack() as others:
         environment = os.environ | {"FOURSTEP_REDIS_URL": stack.redis_url, "FOURSTEP_METRICS_PORT": "0"}
         for _ in range(workers - 1):

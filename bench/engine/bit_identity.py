@@ -1,7 +1,7 @@
-"""What changes the bits of one image: slot, neighbours, batch size, threads or the compiler, part by part.
+"""Measure by how much slot, neighbours, batch size, threads and the compiler change one image, part by part.
 
-Prints the table of docs/determinism.md. The image is row 0 of a batch unless said; its text embedding is fixed but
-where the text encoders are looked at.
+Prints the table of docs/determinism.md. The image is row 0 of a batch unless stated; its text embedding is fixed,
+except in the column of the text encoders.
 """
 
 import argparse
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from bench import results_file
+from bench import markdown, results_file
 from jobs.settings import BUNDLED_MODEL
 from worker.engine.compile_thread import compile_shape
 from worker.engine.denoising_step import StepInputs
@@ -48,12 +48,11 @@ def main() -> None:
     table = {dtype: device.call(_run, options, dtype).result() for dtype in options.dtypes}
     results_file.write("bit_identity", {"max_batch": options.max_batch, "largest_difference": table})
     for dtype, rows in table.items():
-        print(f"\n| {dtype} | " + " | ".join(PARTS) + " |\n|---|" + "---|" * len(PARTS))
-        for change, differences in rows.items():
-            print(f"| {change} | " + " | ".join(_cell(differences.get(part)) for part in PARTS) + " |")
+        shown = [[change, *(_shown(found.get(part)) for part in PARTS)] for change, found in rows.items()]
+        print("\n" + markdown.table([dtype, *PARTS], shown))
 
 
-def _cell(difference: float | None) -> str:
+def _shown(difference: float | None) -> str:
     return "" if difference is None else "equal" if difference == 0 else f"{difference:.0e}"
 
 

@@ -1,20 +1,17 @@
-"""The README's table, from the JSON of the comparison: `python -m bench.comparison.readme_table`."""
+"""The README's table, from the JSON of the comparison: `python -m bench.comparison.page.readme_table`."""
 
 import json
-import re
 from pathlib import Path
 
 from bench import results_file
-from bench.comparison.page import table
+from bench.markdown import filled, table
 
-README = Path(__file__).parents[2] / "README.md"
-START, END = "<!-- comparison -->\n", "\n<!-- end of comparison -->"
+README = Path(__file__).parents[3] / "README.md"
 
 
 def readme() -> str:
     """The README with the table of the committed run between its marks."""
-    pattern = re.escape(START) + ".*?" + re.escape(END)
-    return re.sub(pattern, lambda _: START + comparison() + END, README.read_text(), flags=re.S)
+    return filled(README.read_text(), {"comparison": comparison()})
 
 
 def comparison() -> str:

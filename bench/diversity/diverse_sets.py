@@ -8,12 +8,12 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import median
 
 import numpy as np
 import torch
 
+from bench.results_file import RESULTS
 from distill.emoji.encoder import EmojiEncoder
 from distill.evaluation.emoji import VAGUE_PROMPTS, prompt_match
 from distill.evaluation.metrics import paired_ratio, pairwise_diversity
@@ -29,7 +29,7 @@ IMAGES, CANDIDATES = 4, 16
 FIRST_SEEDS = (20_000, 20_100, 20_200, 20_300)
 TARGETS = {"diversity_ratio": 1.2, "score_ratio": 1.2, "prompt_match_ratio": 0.98}
 MOST_COST = {"evaluations_ratio": 1.8, "time_ratio": 1.8}
-OUT = Path(__file__).parent / "results" / "diverse_sets.json"
+OUT = RESULTS / "diverse_sets.json"
 
 
 @dataclass

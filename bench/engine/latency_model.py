@@ -1,4 +1,4 @@
-"""A worker whose network only takes its time, ``python -m bench.latency_model``: real queue and plan, no arithmetic.
+"""A worker whose network only sleeps, with real queue and scheduler: `python -m bench.engine.latency_model`.
 
 A step of a batch takes `--fixed` + `--per-row` × rows seconds, asleep, so that several workers share one machine
 without disturbing each other.
@@ -9,7 +9,6 @@ import asyncio
 import os
 import time
 from collections.abc import Sequence
-from unittest.mock import patch
 
 import torch
 
@@ -55,13 +54,12 @@ def sleeping_model(fixed_s: float, per_row_s: float) -> ServedModel:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.latency_model", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench.engine.latency_model", description=__doc__)
     parser.add_argument("--fixed", type=float, required=True, help="seconds of every step")
     parser.add_argument("--per-row", type=float, required=True, help="seconds of every row of its bucket")
     arguments = parser.parse_args()
     model = sleeping_model(arguments.fixed, arguments.per_row)
-    with patch("worker.startup.load", lambda *_: model):
-        return asyncio.run(process.run(WorkerSettings(), os.environ["FOURSTEP_REDIS_URL"]))
+    return asyncio.run(process.run(WorkerSettings(), os.environ["FOURSTEP_REDIS_URL"], load_model=lambda *_: model))
 
 
 if __name__ == "__main__":

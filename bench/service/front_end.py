@@ -21,10 +21,10 @@ from typing import Any
 
 import httpx
 
-from bench import http_load
+from bench.results_file import RESULTS
+from bench.service import http_load
 from tests import redis_servers
 
-RESULTS = Path(__file__).parent / "results"
 TTL_S = 5.0
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -96,7 +96,7 @@ def _request(num_images: int = 1, **fields: Any) -> bytes:
 
 
 def _null_worker(stack_rate: float = 0.0) -> list[str]:
-    return ["bench.null_worker", "--rate", str(stack_rate)]
+    return ["bench.service.null_worker", "--rate", str(stack_rate)]
 
 
 def saturation(stack: Stack, num_images: int, requests: int, repeats: int) -> dict[str, Any]:
@@ -190,7 +190,7 @@ def latency(images: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.front_end", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench.service.front_end", description=__doc__)
     parser.add_argument("--latency", action="store_true", help="only one image alone, on the bundled model")
     parser.add_argument("--images", type=int, default=100_000, help="how many for the course of memory")
     parser.add_argument("--out", type=Path, default=RESULTS)

@@ -6,15 +6,15 @@ Nothing here comes from the runs that the simulation is held against.
 import asyncio
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from bench import http_load
-from bench.simulation import Device
+from bench.scheduling.simulation import Device
+from bench.service import http_load
 from jobs.models import ImageTask
 from worker.engine.engine import Engine
 from worker.engine.scheduler import Candidate, StepTimes, buckets, schedule
@@ -48,13 +48,15 @@ class Costs:
         return {"step": step, "finish": finish, "outside": round(self.outside, 6)}
 
 
-def engine_costs(model: ServedModel, max_batch: int, repeats: int) -> Costs:
-    """Medians over batches that run alone from the first step to the last, planning and all."""
+def engine_costs(
+    model: ServedModel, max_batch: int, repeats: int, clock: Callable[[], float] = time.perf_counter
+) -> Costs:
+    """Medians over batches that run alone from the first step to the last, scheduling included, by `clock`."""
     engine = Engine(model, max_batch, policy=_all_together)
     engine.warm_up()
     step, finish = {}, {}
     for rows in buckets(max_batch):
-        courses = [_course(engine, rows, f"{rows} {repeat}") for repeat in range(repeats)]
+        courses = [_course(engine, rows, f"{rows} {repeat}", clock) for repeat in range(repeats)]
         # The first step also draws the noise and looks the prompt up; of these there is one for each image.
         step[rows] = statistics.median(seconds for course in courses for seconds in course[1:-1])
         finish[rows] = statistics.median(course[0] + course[-1] for course in courses) - 2 * step[rows]
@@ -67,16 +69,16 @@ def outside(port: int, request: bytes, costs: Costs, steps: int, images: int) ->
     return answers.quantile(0.5) - steps * costs.step[1] - costs.finish[1]
 
 
-def _course(engine: Engine, rows: int, job: str) -> list[float]:
+def _course(engine: Engine, rows: int, job: str, clock: Callable[[], float]) -> list[float]:
     """Seconds of each step of one batch."""
     height, width = engine.model.contract.sizes[0]
     about = {"job_id": job, "prompt": "a cat", "height": height, "width": width, "created": time.time()}
     engine.add({f"{job} {index}": ImageTask(index=index, seed=index, **about) for index in range(rows)})
     seconds = []
     while engine.busy:
-        began = time.perf_counter()
+        began = clock()
         engine.step()
-        seconds.append(time.perf_counter() - began)
+        seconds.append(clock() - began)
     return seconds
 
 

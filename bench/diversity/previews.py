@@ -5,16 +5,16 @@
 
 import json
 import time
-from pathlib import Path
 from statistics import median
 
-from bench.diverse_sets import Side, bench_task, make, student
+from bench.diversity.diverse_sets import Side, bench_task, make, student
+from bench.results_file import RESULTS
 from worker.engine.row import PreviewImage
 from worker.image_bytes import encode_image
 from worker.previews import FORMAT, QUALITY
 
 IMAGES, REPEATS = 4, 9
-OUT = Path(__file__).parent / "results" / "previews.json"
+OUT = RESULTS / "previews.json"
 
 
 def main() -> None:

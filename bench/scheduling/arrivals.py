@@ -10,13 +10,14 @@ import time
 from collections.abc import Sequence
 from itertools import islice
 from statistics import mean
-from unittest.mock import patch
 
 import torch
 from rich.progress import track
 
 from bench import results_file
-from bench.simulation import poisson
+from bench.quantiles import quantile
+from bench.scheduling.calibration import engine_costs
+from bench.scheduling.simulation import poisson
 from jobs.models import ImageTask
 from jobs.settings import BUNDLED_MODEL
 from worker.engine.engine import Engine, Policy
@@ -65,19 +66,17 @@ def latencies(engine: Engine, arrivals: Sequence[float]) -> tuple[list[float], f
     return done, now
 
 
-def quantile(values: Sequence[float], share: float) -> float:
-    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
-
-
 def measure(options: argparse.Namespace) -> dict:
     model = load(options.model, "cpu", "float32")
     engines = {
         "step": Engine(model, options.max_batch),
         "request": Engine(model, options.max_batch, policy=request_batching(model.table.steps)),
     }
-    with patch.object(time, "perf_counter", time.thread_time):  # the plan is to go by the same clock
-        engines["step"].warm_up()
-    step_times = engines["step"].step_times[model.contract.sizes[0]]
+    engines["step"].warm_up()
+    # The scheduler goes by the clock by which latencies are taken.
+    costs = engine_costs(model, options.max_batch, repeats=5, clock=time.thread_time)
+    step_times = costs.device(model.table.steps).step_times
+    engines["step"].step_times[model.contract.sizes[0]] = step_times
     latencies(engines["request"], [0.0] * options.max_batch)
     sustained: dict[str, list[float]] = {name: [] for name in engines}
     drained: dict[str, list[float]] = {name: [] for name in engines}

@@ -5,12 +5,13 @@ images and over the means of prompts, for vague and for specific prompts of the 
 """
 
 import json
-from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.stats import spearmanr
 
-from bench.diverse_sets import Side, bench_task, make, student
+from bench.diversity.diverse_sets import Side, bench_task, make, student
+from bench.results_file import RESULTS
 from distill.emoji.encoder import EmojiEncoder
 from distill.evaluation.emoji import VAGUE_PROMPTS, prompts
 from distill.evaluation.metrics import pairwise_diversity
@@ -20,7 +21,7 @@ from jobs.settings import BUNDLED_MODEL
 IMAGES = 4
 FIRST_SEEDS = range(30_000, 30_016, IMAGES)
 ASKED = (*VAGUE_PROMPTS, *prompts()[len(VAGUE_PROMPTS) :: 3])
-OUT = Path(__file__).parent / "results" / "diversity_score.json"
+OUT = RESULTS / "diversity_score.json"
 
 
 def main() -> None:
@@ -40,20 +41,18 @@ def main() -> None:
         "metric": METRIC,
         "images_per_set": IMAGES,
         "sets": true.numel(),
-        "spearman_sets": spearman(score.flatten(), true.flatten()),
-        "spearman_prompts": spearman(score.mean(1), true.mean(1)),
-        "spearman_vague_prompts": spearman(score[:vague].mean(1), true[:vague].mean(1)),
-        "spearman_specific_prompts": spearman(score[vague:].mean(1), true[vague:].mean(1)),
+        "spearman_sets": _spearman(score.flatten(), true.flatten()),
+        "spearman_prompts": _spearman(score.mean(1), true.mean(1)),
+        "spearman_vague_prompts": _spearman(score[:vague].mean(1), true[:vague].mean(1)),
+        "spearman_specific_prompts": _spearman(score[vague:].mean(1), true[vague:].mean(1)),
     }
     OUT.parent.mkdir(exist_ok=True)
     OUT.write_text(json.dumps(report, indent=2) + "\n")
     print(json.dumps(report, indent=2))
 
 
-def spearman(first: torch.Tensor, second: torch.Tensor) -> float:
-    """The correlation of ranks, of [N] and [N] without ties."""
-    ranks = torch.stack([values.argsort().argsort().double() for values in (first, second)])
-    return float(torch.corrcoef(ranks)[0, 1])
+def _spearman(score: torch.Tensor, true: torch.Tensor) -> float:
+    return float(spearmanr(score.numpy(), true.numpy()).statistic)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The sweep of docs/batching.md: the plan against first-come-first-served and request batching, by simulation.
 
-`python -m bench.policies` prints the table; with --json it is kept under bench/results/.
+`python -m bench.scheduling.policies` prints the table; with --json it is kept under bench/results/.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from rich.progress import track
 
-from bench.simulation import (
+from bench.scheduling.simulation import (
     Curve,
     Device,
     Policy,

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from bench.quantiles import quantile
+
 KEPT_ALIVE_S = 3.0
 
 
@@ -26,9 +28,9 @@ class Answers:
         return len(self.latencies.get(status, [])) / self.seconds
 
     def quantile(self, share: float, status: int = 200) -> float:
-        """Seconds below which `share` of the answers of `status` came; 0 without any."""
-        latencies = sorted(self.latencies.get(status, []))
-        return latencies[min(int(share * len(latencies)), len(latencies) - 1)] if latencies else 0.0
+        """Seconds within which `share` of the answers of `status` came; 0 without any."""
+        latencies = self.latencies.get(status)
+        return quantile(latencies, share) if latencies else 0.0
 
     @property
     def counts(self) -> Counter[int]:

@@ -1,6 +1,6 @@
 """Student updates per second on the bundled teacher: our trainer against the order of the authors' released loop.
 
-    python -m bench.distill_updates [--repeats 5] [--out bench/results/distill_updates.json]
+    python -m bench.distill.updates [--repeats 5] [--out bench/results/distill_updates.json]
 
 Theirs, transcribed: one kind of turn an iteration; in each, the prompts are encoded anew for teacher (with the
 unconditional ones), student and critic; the guided teacher is asked once with a batch of twice the size; every student

@@ -13,6 +13,7 @@ from itertools import islice
 from math import inf
 from statistics import mean
 
+from bench.quantiles import quantile
 from worker.engine.scheduler import Candidate, bucket_for, buckets, every_size, schedule
 
 SIZE = (64, 64)
@@ -135,7 +136,7 @@ class Report:
     duration: float = 0.0
 
     def quantile(self, share: float) -> float:
-        return sorted(self.latencies)[min(len(self.latencies) - 1, int(share * len(self.latencies)))]
+        return quantile(self.latencies, share)
 
     @property
     def mean_latency(self) -> float:

@@ -1,4 +1,4 @@
-"""A worker without an engine, ``python -m bench.null_worker``: settles every image at once with one tiny PNG."""
+"""A worker without an engine, which settles every image with one tiny PNG: `python -m bench.service.null_worker`."""
 
 import argparse
 import asyncio

@@ -1,23 +1,22 @@
-"""The tables and the plot of docs/scaling.md, from bench/results/scaling.json: ``python -m bench.scaling_tables``."""
+"""The tables and the plot of docs/scaling.md, from bench/results/scaling.json: ``python -m bench.scaling.tables``."""
 
 import json
-import re
 from itertools import groupby
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
+from bench import results_file
+from bench.markdown import filled, table
+
+PAGE = Path(__file__).parents[2] / "docs" / "scaling.md"
 PLOT = PAGE.parent / "images" / "scaling.png"
-RESULTS = Path(__file__).parent / "results" / "scaling.json"
+RESULTS = results_file.RESULTS / "scaling.json"
 
 
 def rendered(page: str, report: dict[str, Any]) -> str:
-    """`page` with every table between ``<!-- NAME -->`` and ``<!-- end -->`` made anew."""
-    tables = {make.__name__: make(report) for make in (redis, costs, validation, course)}
-    return re.sub(
-        r"<!-- (\w+) -->\n.*?<!-- end -->", lambda found: _between(found[1], tables[found[1]]), page, flags=re.DOTALL
-    )
+    """`page` with every table made anew."""
+    return filled(page, {make.__name__: make(report) for make in (redis, costs, validation, course)})
 
 
 def redis(report: dict[str, Any]) -> str:
@@ -32,7 +31,7 @@ def redis(report: dict[str, Any]) -> str:
         for run in report["redis"]
     ]
     head = ("images in a call", "scripts per image", "commands, those in scripts included", "bytes in", "bytes out")
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def costs(report: dict[str, Any]) -> str:
@@ -46,7 +45,7 @@ def costs(report: dict[str, Any]) -> str:
             ("its end, beside the last step", "finish", ""),
         )
     ]
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def validation(report: dict[str, Any]) -> str:
@@ -56,7 +55,7 @@ def validation(report: dict[str, Any]) -> str:
         cells = [_beside(runs, quantile) for quantile in ("p50", "p99")]
         rows.append((workers, f"{load:.0%}", sum(run["images"] for run in runs), *cells[0], *cells[1]))
     beside = [(f"{quantile} measured, ms", "simulated", "off") for quantile in ("p50", "p99")]
-    return _table(("workers", "load", "images", *beside[0], *beside[1]), rows)
+    return table(("workers", "load", "images", *beside[0], *beside[1]), rows)
 
 
 def _beside(runs: list[dict[str, Any]], quantile: str) -> tuple[str, str, str]:
@@ -79,7 +78,7 @@ def course(report: dict[str, Any]) -> str:
         for device, workers, load, even in found
         if device == devices[0] and load in (0.5, 0.9)
     ]
-    return _table(("workers", "load", "arrivals", *(f"{device}: p50, p99; batch" for device in devices)), rows)
+    return table(("workers", "load", "arrivals", *(f"{device}: p50, p99; batch" for device in devices)), rows)
 
 
 def _cell(run: dict[str, Any] | None) -> str:
@@ -127,15 +126,6 @@ def _devices(report: dict[str, Any]) -> list[str]:
 
 def _first(of: dict[str, Any]) -> Any:
     return next(iter(of.values()))
-
-
-def _between(name: str, table: str) -> str:
-    return f"<!-- {name} -->\n{table}<!-- end -->"
-
-
-def _table(head: tuple[str, ...], rows: list[tuple]) -> str:
-    lines = [head, ("---",) * len(head), *rows]
-    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
 
 
 if __name__ == "__main__":

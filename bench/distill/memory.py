@@ -1,6 +1,6 @@
 """Peak resident memory of training the bundled student: three copies against LoRA roles, each in its own process.
 
-    python -m bench.distill_memory [--out bench/results/distill_memory.json]
+    python -m bench.distill.memory [--out bench/results/distill_memory.json]
 
 Of every process: resident memory before the trainer is built (everything imported, one step of a single layer done,
 which loads the rest of torch), and the peak while two whole cycles run, the second with the optimisers' sums in place.
@@ -68,7 +68,7 @@ def compare(folder: Path, checkpointing: bool) -> dict[str, Any]:
         prompts = [*configuration.read_prompts(config.prompts), config.negative_prompt]
         # Here, so that the text encoders are never in the measured process.
         embedding_cache.fill(folder / "embeddings", config.teacher, prompts, config.max_sequence_length)
-        child = [sys.executable, "-m", "bench.distill_memory", "--child", str(file)]
+        child = [sys.executable, "-m", "bench.distill.memory", "--child", str(file)]
         done = subprocess.run(child, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | GIVE_BACK)
         found = json.loads(done.stdout.splitlines()[-1])
         by_shapes = memory.of_run(config)

@@ -13,7 +13,7 @@ from bench import results_file
 from bench.comparison.aims import OURS
 from bench.comparison.summary import summary
 
-IMAGES = Path(__file__).parents[2] / "docs" / "images"
+IMAGES = Path(__file__).parents[3] / "docs" / "images"
 TITLES = {"sampler": "our sampler", "diffusers": "diffusers' pipeline", "latency-model": "latency model"}
 OUR_COLOUR, OTHERS = "#d1495b", ["#8d99ae", "#5c677d", "#33658a", "#86bbd8", "#2f4858"]
 
