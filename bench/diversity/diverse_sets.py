@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from bench.results_file import RESULTS
+from distill.emoji.benchmark import VAGUE_PROMPTS, prompt_match
 from distill.emoji.encoder import EmojiEncoder
-from distill.evaluation.emoji import VAGUE_PROMPTS, prompt_match
 from distill.evaluation.metrics import paired_ratio, pairwise_diversity
 from jobs.diversity import diversity_score, pack_layout
 from jobs.models import DiverseSet, ImageTask

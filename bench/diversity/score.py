@@ -12,8 +12,8 @@ from scipy.stats import spearmanr
 
 from bench.diversity.diverse_sets import Side, bench_task, make, student
 from bench.results_file import RESULTS
+from distill.emoji.benchmark import VAGUE_PROMPTS, prompts
 from distill.emoji.encoder import EmojiEncoder
-from distill.evaluation.emoji import VAGUE_PROMPTS, prompts
 from distill.evaluation.metrics import pairwise_diversity
 from jobs.diversity import METRIC, diversity_score
 from jobs.settings import BUNDLED_MODEL

@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from distill.evaluation import metrics
+from distill.evaluation.feature_spaces import FeatureSpace
 from distill.evaluation.pictures import PictureSet
 
 CLOUD = 512
@@ -16,7 +17,7 @@ CLOUD = 512
 
 
 def compare(ours: torch.Tensor, theirs: torch.Tensor, groups: Mapping[str, slice]) -> dict[str, Any]:
-    """Of features [P, R, D]; `groups` names ranges of prompts whose diversity is told apart."""
+    """Compare features [P, R, D]; `groups` name ranges of prompts whose diversity is reported separately."""
     few, of_teacher = (features[:: math.ceil(len(features) / CLOUD)] for features in (ours, theirs))
     return {
         "diversity": {
@@ -27,6 +28,11 @@ def compare(ours: torch.Tensor, theirs: torch.Tensor, groups: Mapping[str, slice
         "kernel_distance": asdict(metrics.kernel_distance_and_floor(of_teacher, few)),
         "pairing": pairing(ours, theirs),
     }
+
+
+def in_space(space: FeatureSpace, ours: PictureSet, theirs: PictureSet, groups: Mapping[str, slice]) -> dict[str, Any]:
+    """`compare` of the pictures' features in `space`."""
+    return compare(*(space(made.flat()).unflatten(0, made.images.shape[:2]) for made in (ours, theirs)), groups)
 
 
 def pairing(ours: torch.Tensor, theirs: torch.Tensor) -> dict[str, float]:

@@ -5,7 +5,7 @@ An instance segmentation network finds the things, a CLIP names their colours, a
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,10 @@ import torch
 from torch.nn import functional as F
 from transformers import Mask2FormerForUniversalSegmentation
 
+from distill.evaluation import metrics
+from distill.evaluation.benchmark import Benchmark
 from distill.evaluation.feature_spaces import check_folder, frozen
+from distill.evaluation.pictures import PictureSet
 from distill.evaluation.preprocessing import Preprocessing
 from distill.evaluation.scores import ClipPair
 
@@ -43,9 +46,25 @@ class Thing:
 
 
 Detect = Callable[[torch.Tensor], list[Thing]]
-"""uint8 [H, W, 3] → what is in it, the surest first."""
+"""uint8 [H, W, 3] → the things in it, the surest first."""
 
 NameColors = Callable[[torch.Tensor, Sequence[Thing]], list[str]]
+
+
+def benchmark(tasks: Path, detector_folder: Path, clip_folder: Path) -> Benchmark:
+    """The benchmark of `evaluation_metadata.jsonl`, with both networks loaded. Raises ValueError for other files."""
+    read = read_tasks(tasks)
+    detect, name_colors = detector(detector_folder), colors(clip_folder)
+
+    def report(ours: PictureSet, theirs: PictureSet) -> dict[str, Any]:
+        mine, its = (judge(read, torch.from_numpy(made.images), detect, name_colors) for made in (ours, theirs))
+        return {
+            "model": by_tag(read, mine),
+            "teacher": by_tag(read, its),
+            "difference": asdict(metrics.paired_difference(mine.mean(1), its.mean(1))),
+        }
+
+    return Benchmark("geneval", tuple(task["prompt"] for task in read), judge=report)
 
 
 def read_tasks(path: Path) -> list[dict[str, Any]]:
@@ -126,8 +145,8 @@ def detector(folder: Path) -> Detect:
 
     @torch.no_grad()
     def detect(image: torch.Tensor) -> list[Thing]:
-        answer = network(pixel_values=preprocessing(image[None].to(network.device)))
-        return instances(answer.class_queries_logits[0], answer.masks_queries_logits[0], image.shape[:2], names)
+        output = network(pixel_values=preprocessing(image[None].to(network.device)))
+        return instances(output.class_queries_logits[0], output.masks_queries_logits[0], image.shape[:2], names)
 
     return detect
 

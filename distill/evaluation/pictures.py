@@ -10,10 +10,13 @@ import numpy as np
 import torch
 from rich.progress import track
 
+from distill import image_grid
 from jobs.sampling_contract import FILE_NAME
 from worker import model_folder
 from worker.engine.engine import Engine
 from worker.generate import generate
+
+GRID_PROMPTS = 24
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,11 @@ class PictureSet:
         """uint8 [prompts · seeds, H, W, 3], prompt by prompt."""
         return torch.from_numpy(self.images).flatten(0, 1)
 
+    def save_grid(self, path: Path) -> None:
+        """Write the pictures of the first prompts as a PNG: a row for each prompt, a column for each seed."""
+        shown = self.images[:GRID_PROMPTS]
+        image_grid.save_grid(shown.reshape(-1, *shown.shape[2:]), len(self.seeds), path)
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -43,7 +51,7 @@ class Sampling:
 def make(folder: Path, prompts: Sequence[str], seeds: Sequence[int], cache: Path, sampling: Sampling) -> PictureSet:
     """Sample `folder` as it is served; pictures of equal weights, grid, prompts and seeds come from `cache`.
 
-    Raises FolderRefused for a folder that cannot be served and RuntimeError when a picture fails.
+    Raises FolderRefusedError for a folder that cannot be served and RuntimeError when a picture fails.
     """
     model = model_folder.load(str(folder), steps=sampling.steps)
     if not (folder / FILE_NAME).is_file():

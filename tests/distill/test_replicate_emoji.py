@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from distill.emoji import benchmark as emoji
 from distill.emoji.artwork import Artwork
 from distill.emoji.captions import Captions
 from distill.emoji.world import EMOJI
-from distill.evaluation import emoji
 from distill.noise_schedule import FLOW, shifted_grid
-from distill.replicate import emoji_beds
+from distill.replicate import emoji_settings
 from distill.replicate.exact_trainer import ExactTeacher, ExactTrainer
 
 STYLES_OF_EACH = 2
@@ -49,9 +49,9 @@ def test_every_prompt_of_the_evaluation_is_understood_as_its_judge_understands_i
         TEACHER.caption("zzz")
 
 
-@pytest.mark.parametrize("method", emoji_beds.METHODS)
+@pytest.mark.parametrize("method", emoji_settings.METHODS)
 def test_every_methods_configuration_is_valid(method) -> None:
-    config = emoji_beds.configured(emoji_beds.SMALL, method, seed=2)
+    config = emoji_settings.configured(emoji_settings.SMALL, method, seed=2)
     assert (config.method_, config.seed, config.guidance_scale) == (method, 2, 1.0)
     assert config.method().distribution_matching == (method != "step1-regression")
 
@@ -60,14 +60,14 @@ def test_every_methods_configuration_is_valid(method) -> None:
 def test_results_of_other_settings_are_not_mixed_with_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, object]
 ) -> None:
-    monkeypatch.setattr("distill.config.computes_bfloat16", lambda device: False)
-    config = emoji_beds.configured(emoji_beds.QUICK, "dmd", seed=0)
-    (tmp_path / "dmd-0.json").write_text(json.dumps({"config": emoji_beds._as_json(config) | change}))
+    monkeypatch.setattr("distill.config.has_native_bfloat16", lambda device: False)
+    config = emoji_settings.configured(emoji_settings.QUICK, "dmd", seed=0)
+    (tmp_path / "dmd-0.json").write_text(json.dumps({"config": emoji_settings._as_json(config) | change}))
     with pytest.raises(ValueError, match="other settings"):
-        emoji_beds._missing(emoji_beds.QUICK, tmp_path)
+        emoji_settings._missing(emoji_settings.QUICK, tmp_path)
 
 
 def test_the_exact_teacher_takes_no_guidance(tmp_path: Path) -> None:
-    config = emoji_beds.configured(replace(emoji_beds.SMALL, guidance=3.5), "dmd", seed=0)
+    config = emoji_settings.configured(replace(emoji_settings.SMALL, guidance=3.5), "dmd", seed=0)
     with pytest.raises(ValueError, match="guidance_scale"):
         ExactTrainer(config, tmp_path, ARTWORK)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from distill.replicate import emoji_beds, emoji_tables, gates
+from distill.replicate import emoji_settings, emoji_tables, gates
 from distill.replicate import experiments as table
 from distill.replicate import report_tables as tables
 
@@ -26,14 +26,14 @@ def test_every_table_of_the_page_is_that_of_the_committed_results(name: str) -> 
 
 
 @pytest.mark.parametrize("bed", ["emoji-small", "emoji"])
-def test_tables_of_the_emoji_beds_are_those_of_the_committed_results(bed: str) -> None:
+def test_tables_of_the_emoji_settings_are_those_of_the_committed_results(bed: str) -> None:
     results = json.loads((DATA / f"{bed}.json").read_text())
     for name, text in zip((bed, f"gates-{bed}"), emoji_tables.every(results), strict=True):
         assert f"<!-- {name} -->\n{text}\n<!-- end of {name} -->" in PAGE
-    plan = emoji_beds.SMALL if bed == "emoji-small" else emoji_beds.PAIR
+    plan = emoji_settings.SMALL if bed == "emoji-small" else emoji_settings.PAIR
     for name, result in results.items():
         method, _, seed = name.rpartition("-")
-        settings = emoji_beds.configured(plan, method, int(seed)).model_dump(mode="json", by_alias=True)
+        settings = emoji_settings.configured(plan, method, int(seed)).model_dump(mode="json", by_alias=True)
         assert result["config"] | ANY_PRECISION == tables.rounded(settings) | ANY_PRECISION
 
 

@@ -25,13 +25,13 @@ def run_bed(bed: Bed, out: Path, work: Path, quick: bool) -> dict[str, list[dict
     """
     if bed == "mixture":
         return _mixture(out, quick)
-    from distill.replicate import emoji_beds
+    from distill.replicate import emoji_settings
 
     if bed == "emoji-small":
-        emoji_beds.small(replace(emoji_beds.QUICK, guidance=1.0) if quick else emoji_beds.SMALL, out, work)
+        emoji_settings.small(replace(emoji_settings.QUICK, guidance=1.0) if quick else emoji_settings.SMALL, out, work)
     else:
-        emoji_beds.pair(emoji_beds.QUICK if quick else emoji_beds.PAIR, out)
-    found = {"emoji": gates.as_json(emoji_beds.judged(tables.gathered(out)))}
+        emoji_settings.pair(emoji_settings.QUICK if quick else emoji_settings.PAIR, out)
+    found = {"emoji": gates.as_json(emoji_settings.judged(tables.gathered(out)))}
     run.write_json(out / "gates.json", found)
     return found
 

@@ -18,8 +18,9 @@ from rich.progress import track
 from distill import image_grid, runs
 from distill.config import DistillConfig, MethodName
 from distill.emoji import artwork
+from distill.emoji import benchmark as emoji
 from distill.emoji.encoder import EmojiEncoder
-from distill.evaluation import comparison, emoji, feature_spaces, metrics, pictures, report
+from distill.evaluation import comparison, feature_spaces, metrics, pictures, report
 from distill.evaluation.pictures import PictureSet
 from distill.noise_schedule import FLOW
 from distill.replicate.exact_trainer import ExactTrainer
@@ -29,7 +30,6 @@ from distill.training.trainer import Trainer
 from worker.sampling import noise
 
 RECIPE = Path("distill/configs/emoji.yaml")
-ENCODER = Path("models/emoji-encoder")
 METHODS: tuple[MethodName, ...] = (
     "dmd", "dp-dmd", "dp-dmd-nodetach", "dmd-perceptual", "dmd-gan", "step1-regression",
 )  # fmt: skip
@@ -71,8 +71,11 @@ def pair(plan: Plan, out: Path) -> None:
     for method, seed in _missing(plan, out):
         config = configured(plan, method, seed)
         student = _trained(Trainer(config, out / "runs" / f"{method}-{seed}"), config, out, method, seed)
-        protocol = report.Protocol(plan.pictures, {"emoji": ENCODER}, {}, pictures.Sampling(30, config.guidance_scale))
-        found = report.evaluate(student, config.teacher, protocol, out / "evaluations" / f"{method}-{seed}")
+        evaluation = report.EvaluationConfig(
+            plan.pictures, {emoji.NAME: emoji.ENCODER}, {}, pictures.Sampling(30, config.guidance_scale)
+        )
+        folder = out / "evaluations" / f"{method}-{seed}"
+        found = report.evaluate(student, config.teacher, emoji.benchmark(), evaluation, folder)
         write_json(out / f"{method}-{seed}.json", {"config": _as_json(config), "report": found})
 
 
@@ -193,21 +196,16 @@ def _trained(trainer: Any, config: DistillConfig, out: Path, method: str, seed: 
 
 def _read(config: DistillConfig, student: Path, theirs: PictureSet, out: Path) -> dict[str, Any]:
     ours = pictures.make(student, theirs.prompts, theirs.seeds, out / "pictures", pictures.Sampling(30, 1.0))
-    image_grid.save_grid(
-        ours.images[: report.GRID_PROMPTS].reshape(-1, *ours.images.shape[2:]), len(ours.seeds), student / "grid.png"
-    )
-    spaces = {}
-    for name, space in feature_spaces.load({"emoji": ENCODER}).items():
-        mine, its = (space(made.flat()).unflatten(0, made.images.shape[:2]) for made in (ours, theirs))
-        spaces[name] = comparison.compare(mine, its, report.EMOJI_GROUPS)
+    ours.save_grid(student / "grid.png")
+    spaces = feature_spaces.load({emoji.NAME: emoji.ENCODER})
     return {
         "config": _as_json(config),
         "report": {
             "prompts": len(theirs.prompts),
             "seeds": list(theirs.seeds),
             "pixel_error": comparison.pixel_error(ours, theirs),
-            "spaces": spaces,
-            "emoji": emoji.report(ours, theirs, EmojiEncoder.load(ENCODER)),
+            "spaces": {name: comparison.in_space(space, ours, theirs, emoji.GROUPS) for name, space in spaces.items()},
+            "emoji": emoji.judge(EmojiEncoder.load(emoji.ENCODER), ours, theirs),
         },
     }
 

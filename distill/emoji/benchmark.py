@@ -1,7 +1,11 @@
-"""What only the emoji world can tell: which thing and which style every picture shows, read by a frozen encoder that
-was trained on the artwork, not on any model's samples."""
+"""The emoji benchmark: prompts, and a frozen encoder that says which emoji and which style a picture shows.
+
+The encoder was trained on the artwork, not on any model's samples. This module registers it as a feature space.
+"""
 
 from dataclasses import asdict
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,9 +13,13 @@ from torch.nn import functional as F
 
 from distill.emoji.encoder import EmojiEncoder, Reading
 from distill.emoji.world import EMOJI, STYLES
-from distill.evaluation import metrics
+from distill.evaluation import feature_spaces, metrics
+from distill.evaluation.benchmark import Benchmark
+from distill.evaluation.feature_spaces import FeatureSpace
 from distill.evaluation.pictures import PictureSet
 
+NAME = "emoji"
+ENCODER = Path("models/emoji-encoder")
 VAGUE_PROMPTS = (
     "animal", "fruit", "a happy face", "a vehicle", "a flower", "food", "a bird", "a heart",
     "weather", "a sad face", "a monster", "a wild animal", "a vegetable", "a dessert", "a ball", "a plant",
@@ -19,8 +27,23 @@ VAGUE_PROMPTS = (
 )  # fmt: skip
 VAGUE = slice(0, len(VAGUE_PROMPTS))
 NAMES = slice(len(VAGUE_PROMPTS), None)
+GROUPS = {"vague": VAGUE, "names": NAMES}
 SURE = 0.5
 """A picture counts as something only when the encoder gives it at least this probability."""
+
+
+def benchmark(folder: Path = ENCODER) -> Benchmark:
+    """Prompt match and mode coverage, by the encoder in `folder`. Raises OSError when its file is missing."""
+    return Benchmark(NAME, prompts(), GROUPS, partial(judge, EmojiEncoder.load(folder)))
+
+
+def feature_space(folder: Path) -> FeatureSpace:
+    """The features of the encoder in `folder`. D = 128."""
+    encoder = EmojiEncoder.load(folder)
+    return lambda images: encoder.read(images).features
+
+
+feature_spaces.register(NAME, feature_space)
 
 
 def prompts() -> tuple[str, ...]:
@@ -30,7 +53,7 @@ def prompts() -> tuple[str, ...]:
     return (*VAGUE_PROMPTS, *names)
 
 
-def report(ours: PictureSet, theirs: PictureSet, encoder: EmojiEncoder) -> dict[str, Any]:
+def judge(encoder: EmojiEncoder, ours: PictureSet, theirs: PictureSet) -> dict[str, Any]:
     """Prompt match and mode coverage of pictures of `prompts()`."""
     mine, its = encoder.read(ours.flat()), encoder.read(theirs.flat())
     my_match, its_match = (prompt_match(ours.prompts, one)[NAMES].mean(1) for one in (mine, its))
