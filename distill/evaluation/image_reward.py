@@ -10,7 +10,14 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from transformers import BertTokenizerFast, BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVisionModel
+from transformers import (
+    BertTokenizerFast,
+    BlipTextConfig,
+    BlipTextModel,
+    BlipVisionConfig,
+    BlipVisionModel,
+    CLIPImageProcessorPil,
+)
 
 from distill.evaluation.feature_spaces import BATCH, frozen
 from distill.evaluation.preprocessing import Preprocessing
@@ -40,8 +47,7 @@ def image_reward(folder: Path) -> Callable[[Sequence[str], torch.Tensor], torch.
     the tokenizer bert-base-uncased. Raises ValueError that names what is missing or does not fit."""
     network = frozen(ImageReward.load(folder))
     tokenizer = BertTokenizerFast.from_pretrained(folder, local_files_only=True)
-    side = network.vision.config.image_size
-    preprocessing = Preprocessing(side, (side, side), *PIXELS)
+    preprocessing = square_pixels(network.vision.config.image_size)
 
     @torch.no_grad()
     def score(prompts: Sequence[str], images: torch.Tensor) -> torch.Tensor:
@@ -57,6 +63,14 @@ def image_reward(folder: Path) -> Callable[[Sequence[str], torch.Tensor], torch.
         return torch.cat(parts).cpu().unflatten(0, images.shape[:2])
 
     return score
+
+
+def square_pixels(side: int) -> Preprocessing:
+    """Resize the shorter edge to `side` pixels and crop the middle."""
+    mean, std = PIXELS
+    return Preprocessing(
+        CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size=side, image_mean=mean, image_std=std)
+    )
 
 
 class ImageReward(nn.Module):
