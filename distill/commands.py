@@ -102,10 +102,10 @@ def replicate(
 ) -> None:
     """The paper's comparison in small. What is in the folder already is not run again."""
     with _one_line():
-        from distill.replicate.beds import run_bed
+        from distill.replicate.settings import run_setting
 
         folder = out or Path("build/replicate") / (f"{bed}-quick" if quick else bed)
-        found = run_bed(bed, folder, work, quick)
+        found = run_setting(bed, folder, work, quick)
     signs = {True: "passed", False: "FAILED", None: "-"}
     for setting, gates in found.items():
         typer.echo(f"\n{setting}")

@@ -1,12 +1,13 @@
-"""The emoji beds: `emoji-small`, whose teacher is exact, and `emoji`, the bundled pair. Hours on one core.
+"""The emoji settings: `emoji-small`, whose teacher is exact, and `emoji`, the bundled pair. Hours on one core.
 
-Every cell is a run folder of the shipped trainer, so a killed one goes on from its last checkpoint; its student is
+Every run has a run folder of the shipped trainer, so a killed one goes on from its last checkpoint; its student is
 exported, sampled as it is served and read by the frozen encoder.
 """
 
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from distill.evaluation.pictures import PictureSet
 from distill.noise_schedule import FLOW
 from distill.replicate.exact_trainer import ExactTrainer
 from distill.replicate.gates import Gate
-from distill.replicate.run import write_json
+from distill.replicate.results import write_json
 from distill.training.trainer import Trainer
 from worker.sampling import noise
 
@@ -40,7 +41,7 @@ SEEDS = 9
 
 @dataclass(frozen=True)
 class Plan:
-    """Which students a bed trains, how long, of what batch and guidance; `pictures` of each prompt are read."""
+    """Which students a setting trains, how long, of what batch and guidance; `pictures` of each prompt are read."""
 
     methods: tuple[MethodName, ...]
     seeds: tuple[int, ...]
@@ -80,8 +81,8 @@ def pair(plan: Plan, out: Path) -> None:
 
 
 def judged(results: Mapping[str, Any]) -> list[Gate]:
-    """The gates for an emoji bed, over the vague prompts; means over the seeds that DMD and DP-DMD share. `results` by
-    the cells' names, as `tables.gathered` reads them.
+    """The gates for an emoji setting, over the vague prompts; means over the seeds that DMD and DP-DMD share. `results`
+    by the runs' names, as `results.gathered` reads them.
 
     Intervals are over those seeds; of a single one they are a point, and the gate that asks for an interval says
     nothing.
@@ -100,23 +101,23 @@ def judged(results: Mapping[str, Any]) -> list[Gate]:
     match = float(of(ours, prompt_match).mean())
     quality = float(of(ours, precision).mean() / of(dmd, precision).mean())
     return [
-        Gate("DMD loses diversity", "diversity DMD ÷ teacher ≤ .80", _told(lost), lost.value <= 0.8),
+        Gate("DMD loses diversity", "diversity DMD ÷ teacher ≤ .80", str(lost), lost.value <= 0.8),
         Gate(
             "more than DMD",
             "diversity ÷ DMD's ≥ 1.25, interval above 1.1",
-            _told(more),
+            str(more),
             len(shared) > 1 and more.value >= 1.25 and more.low > 1.1,
         ),
-        Gate("as much as the teacher", "diversity ÷ teacher's in .90–1.00", _told(kept), 0.9 <= kept.value <= 1.0),
+        Gate("as much as the teacher", "diversity ÷ teacher's in .90–1.00", str(kept), 0.9 <= kept.value <= 1.0),
         Gate("prompt match", "match ÷ teacher's ≥ .97", f"{match:.3f}", match >= 0.97),
         Gate("quality", "precision ÷ DMD's ≥ .95", f"{quality:.3f}", quality >= 0.95),
     ]
 
 
 def reports(results: Mapping[str, Any], method: str) -> dict[int, dict[str, Any]]:
-    """Training seed → report, of every cell of `method`."""
-    cells = {name.rpartition("-")[::2]: result["report"] for name, result in results.items()}
-    return {int(seed): report for (of, seed), report in sorted(cells.items()) if of == method}
+    """Training seed → report, of every run of `method`."""
+    found = {name.rpartition("-")[::2]: result["report"] for name, result in results.items()}
+    return {int(seed): report for (of, seed), report in sorted(found.items()) if of == method}
 
 
 def vague_diversity(report: Mapping[str, Any]) -> float:
@@ -132,10 +133,6 @@ def prompt_match(report: Mapping[str, Any]) -> float:
 def precision(report: Mapping[str, Any]) -> float:
     """The share of pictures that lie among the teacher's."""
     return report["spaces"]["emoji"]["manifolds"]["precision"]
-
-
-def _told(found: metrics.Ratio) -> str:
-    return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
 
 
 def configured(plan: Plan, method: MethodName, seed: int) -> DistillConfig:
@@ -171,10 +168,9 @@ def exact_pictures(trainer: ExactTrainer, count: int, out: Path) -> PictureSet:
 
 
 def _missing(plan: Plan, out: Path) -> list[tuple[MethodName, int]]:
-    """The cells of the plan that have no result yet. Raises ValueError when one has a result of another plan."""
-    cells = [(method, seed) for seed in plan.seeds for method in plan.methods]
+    """The runs of the plan that have no result yet. Raises ValueError when one has a result of another plan."""
     missing = []
-    for method, seed in cells:
+    for seed, method in product(plan.seeds, plan.methods):
         path = out / f"{method}-{seed}.json"
         if not path.exists():
             missing.append((method, seed))

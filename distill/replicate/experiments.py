@@ -1,12 +1,12 @@
-"""Which cells the mixture bed has, and which table each belongs to."""
+"""Which runs the mixture setting has, and which table each belongs to."""
 
 from dataclasses import replace
 
 from distill.noise_schedule import shifted_grid
-from distill.replicate.cell import STUDENT_GRID, Cell, through
+from distill.replicate.mixture_run import STUDENT_GRID, Run, through
 
-DMD = Cell("dmd", method="dmd")
-PAPER = Cell("dp-dmd")
+DMD = Run("dmd", method="dmd")
+PAPER = Run("dp-dmd")
 """The paper's setting: λ = .05, K = 5 of 30."""
 
 AT_GRID_POINT = through(STUDENT_GRID[1], before=8, after=22)
@@ -15,11 +15,11 @@ AT_GRID_POINT = through(STUDENT_GRID[1], before=8, after=22)
 METHODS = (
     DMD,
     replace(PAPER, name="dmd-detached", lambda_=(0.0, 0.0)),
-    Cell("dmd-perceptual", method="dmd-perceptual"),
-    Cell("dmd-gan", method="dmd-gan"),
+    Run("dmd-perceptual", method="dmd-perceptual"),
+    Run("dmd-gan", method="dmd-gan"),
     PAPER,
-    Cell("dp-dmd-nodetach", method="dp-dmd-nodetach"),
-    Cell("step1-regression", method="step1-regression"),
+    Run("dp-dmd-nodetach", method="dp-dmd-nodetach"),
+    Run("step1-regression", method="step1-regression"),
 )
 """Table 1, with the controls of Figure 5."""
 
@@ -81,7 +81,7 @@ a first step, and an anchor, that go far enough; with a first step that ends ear
 CHOSEN = "k30"
 """The best on world and seeds 0: the preset for small models."""
 
-_CHOSEN = next(cell for cell in (*ANCHORS, *BEYOND) if cell.name == CHOSEN)
+_CHOSEN = next(run for run in (*ANCHORS, *BEYOND) if run.name == CHOSEN)
 CONFIRMED = (
     replace(DMD, name="dmd-again", seed=100),
     replace(PAPER, name="dp-dmd-again", seed=100),
@@ -90,9 +90,9 @@ CONFIRMED = (
 """Another drawing of the world, of the starts and of all noise, for judging the one chosen."""
 
 
-def every() -> tuple[Cell, ...]:
+def every() -> tuple[Run, ...]:
     """Each once, in the order in which they are run: what the gates need first."""
-    cells: dict[str, Cell] = {}
-    for cell in (*METHODS, *STRONG, *ANCHORS, *WEIGHTS, *COLLAPSE, *BEYOND):
-        cells.setdefault(cell.name, cell)
-    return tuple(cells.values())
+    runs: dict[str, Run] = {}
+    for run in (*METHODS, *STRONG, *ANCHORS, *WEIGHTS, *COLLAPSE, *BEYOND):
+        runs.setdefault(run.name, run)
+    return tuple(runs.values())

@@ -1,4 +1,4 @@
-"""The student of the mixture bed in several copies, one for each training seed, that are trained at once.
+"""The student of the mixture setting in several copies, one for each training seed, that are trained at once.
 
 Rows of a batch are grouped by seed: the first B rows are the first copy's. No copy sees another's rows or weights.
 """

@@ -1,4 +1,4 @@
-"""One cell of a table: everything that distinguishes one trained student from another in the mixture bed."""
+"""One run of the mixture setting: everything that distinguishes one trained student from another."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,8 +16,10 @@ NOISE_SEEDS = (1, 2)
 
 
 @dataclass(frozen=True)
-class Cell:
-    """`k` and `lambda_` may be ranges: then K is drawn anew for each update, and λ goes from the first value to the
+class Run:
+    """One student, trained from several seeds at once.
+
+    `k` and `lambda_` may be ranges: then K is drawn anew for each update, and λ goes from the first value to the
     second over the run. `anchor_guidance` is the teacher's on its way to the anchor, `guidance` elsewhere.
 
     Each student update follows `critic_updates` critic updates, which take `critic_rollouts` new batches of the
@@ -71,7 +73,7 @@ class Cell:
         )
 
     def settings(self) -> dict[str, Any]:
-        """As JSON has them."""
+        """The fields as JSON has them."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 
