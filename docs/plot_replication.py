@@ -53,7 +53,7 @@ def keep(results: Path) -> None:
 
 @torch.no_grad()
 def _wheels(results: Path) -> dict[str, Any]:
-    """Where the first step points and where the sample ends, for one class, for teacher and students from equal
+    """The ends of the first step and of the sampling of one class, for teacher and students from equal
     noise."""
     world = Mixture.drawn(256)
     labels = torch.full((POINTS,), SHOWN_CLASS)

@@ -73,12 +73,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.comparison.bare", description=__doc__)
     parser.add_argument("--engine", choices=["sampler", "latency-model", "teacher"], default="sampler")
     parser.add_argument("--images", type=int, default=48)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
     os.sched_setaffinity(0, {MODEL_CORE})
     device = DeviceThread()  # set up as the worker's is
     device.start()
-    print(json.dumps(device.call(_figures, asked.engine, asked.images).result()))
+    print(json.dumps(device.call(_figures, arguments.engine, arguments.images).result()))
     sys.stdout.flush()
 
 

@@ -19,7 +19,7 @@ SHED = (429, 503, 504)
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of one call: `status` 0 when the connection broke; `seconds` from the moment it was due."""
+    """The outcome of one call: `status` 0 when the connection broke; `seconds` from the moment it was due."""
 
     images: int
     status: int
@@ -31,13 +31,13 @@ class Answer:
 
 
 def goodput(answers: Sequence[Answer], alone_s: dict[int, float]) -> float:
-    """Share of the images asked for that came within SLO × `alone_s`, the seconds of a call of so many images alone."""
+    """Share of the requested images that came within SLO × `alone_s`, the seconds of a call of so many images alone."""
     in_time = sum(answer.images for answer in answers if answer.ok and answer.seconds <= SLO * alone_s[answer.images])
     return in_time / sum(answer.images for answer in answers)
 
 
 def shed(answers: Sequence[Answer]) -> float:
-    """Share of the images asked for that were refused or given up by the server."""
+    """Share of the requested images that were refused or given up by the server."""
     return sum(answer.images for answer in answers if answer.status in SHED) / sum(one.images for one in answers)
 
 

@@ -100,7 +100,7 @@ def _open_loop(loops: Rounds, bares: Rounds) -> dict[str, Any]:
 
 
 def _histogram(loops: Rounds) -> dict[str, int]:
-    """How often a batch of so many images ran."""
+    """Number of batches by their images."""
     total: Counter[str] = sum((Counter(loop["batches"]) for loop in loops), Counter())
     return {size: total[size] for size in sorted(total, key=float)}
 

@@ -4,7 +4,7 @@
 
 Of every process: resident memory before the trainer is built (everything imported, one step of a single layer done,
 which loads the rest of torch), and the peak while two whole cycles run, the second with the optimisers' sums in place.
-The allocator is told to give large blocks back at once, so that what is resident is what is held. Linux only.
+The allocator gives large blocks back at once, so that resident memory is allocated memory. Linux only.
 """
 
 import argparse

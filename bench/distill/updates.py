@@ -3,11 +3,12 @@
     python -m bench.distill.updates [--repeats 5] [--out bench/results/distill_updates.json]
 
 Theirs, transcribed: one kind of turn an iteration; in each, the prompts are encoded anew for teacher (with the
-unconditional ones), student and critic; the guided teacher is asked once with a batch of twice the size; every student
-turn decodes its pictures and writes them as PNG. Ours: encoded once, no decoding, guidance in two passes of a batch,
-blocks compiled. Both take the same losses, networks, optimisers, precision and number of critic turns; their cycles
-take turns in one process, and the medians are compared. The rows: `ours` by the recipe; `uncompiled`, the same without
-compilation; `reused`, compiled, the critic learning from the samples of the student's own turn (`critic_rollouts: 0`).
+unconditional ones), student and critic; the guided teacher is evaluated once on a batch of twice the size; every
+student turn decodes its pictures and writes them as PNG. Ours: prompts are encoded once, nothing is decoded, guidance
+takes two passes of a batch, blocks are compiled. Both take the same losses, networks, optimisers, precision and number
+of critic turns; their cycles take turns in one process, and the medians are compared. The rows: `ours` by the recipe;
+`uncompiled`, the same without compilation; `reused`, compiled, the critic learning from the samples of the student's
+own turn (`critic_rollouts: 0`).
 """
 
 import argparse
@@ -79,10 +80,10 @@ class AuthorsLoop:
         """One evaluation of a batch twice as large."""
         trainer = self.trainer
         both = [torch.cat(parts) for parts in zip(unconditional, prompt, strict=True)]
-        ask = conditional(trainer.teacher, both[0], both[1], family=trainer.family, schedule=trainer.schedule)
+        velocity = conditional(trainer.teacher, both[0], both[1], family=trainer.family, schedule=trainer.schedule)
 
         def predict(state: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-            without, positive = ask(torch.cat([state, state]), torch.cat([t, t])).chunk(2)
+            without, positive = velocity(torch.cat([state, state]), torch.cat([t, t])).chunk(2)
             return without + trainer.config.guidance_scale * (positive - without)
 
         return predict

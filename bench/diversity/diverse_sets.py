@@ -34,7 +34,7 @@ OUT = RESULTS / "diverse_sets.json"
 
 @dataclass
 class Side:
-    """All pictures of one way to ask, prompt by prompt, and what they cost."""
+    """All pictures of one kind of call, prompt by prompt, and their costs."""
 
     pixels: list[np.ndarray] = field(default_factory=list)
     latent_descriptors: list[list[str]] = field(default_factory=list)
@@ -76,7 +76,7 @@ def bench_task(prompt: str, seed: int, select: DiverseSet | None = None) -> Imag
 
 
 def make(engine: Engine, tasks: dict[str, ImageTask], side: Side) -> None:
-    """Run `tasks` alone on `engine` and note in `side` what comes out and what it costs."""
+    """Run `tasks` alone on `engine`; add the pictures and their costs to `side`."""
 
     def count(measured: Measured) -> None:
         if measured.stage == "denoise_step":

@@ -1,4 +1,4 @@
-"""What previews cost the call that is watched: four images of the bundled student with and without a listener.
+"""Cost of previews for the call that is watched: four images of the bundled student with and without a listener.
 
 `make bench-diverse` writes bench/results/previews.json. Without a listener nothing is decoded (tests/worker).
 """
@@ -27,7 +27,7 @@ def main() -> None:
             engine.watched = {"bench"} if name == "watched" else ()
             make(engine, {str(index): bench_task("an animal", repeat + index) for index in range(IMAGES)}, side)
     began = time.perf_counter()
-    sizes = [len(encode_image(sketch.pixels, FORMAT, QUALITY)) for sketch in shown]
+    sizes = [len(encode_image(preview.pixels, FORMAT, QUALITY)) for preview in shown]
     encoding = (time.perf_counter() - began) / len(shown)
     alone = median(sides["alone"].seconds)
     report = {

@@ -1,4 +1,4 @@
-"""Does the diversity score of an answer rank sets of images as `fourstep evaluate`'s encoder does?
+"""Agreement of the served diversity score with the encoder of `fourstep evaluate` on the ranks of sets of images.
 
 `make bench-diverse` writes bench/results/diversity_score.json: Spearman's rank correlation, over single sets of four
 images and over the means of prompts, for vague and for specific prompts of the bundled student.
@@ -20,18 +20,18 @@ from jobs.settings import BUNDLED_MODEL
 
 IMAGES = 4
 FIRST_SEEDS = range(30_000, 30_016, IMAGES)
-ASKED = (*VAGUE_PROMPTS, *prompts()[len(VAGUE_PROMPTS) :: 3])
+TEXTS = (*VAGUE_PROMPTS, *prompts()[len(VAGUE_PROMPTS) :: 3])
 OUT = RESULTS / "diversity_score.json"
 
 
 def main() -> None:
     engine, side = student(), Side()
-    for prompt in ASKED:
+    for prompt in TEXTS:
         for seed in FIRST_SEEDS:
             make(engine, {str(index): bench_task(prompt, seed + index) for index in range(IMAGES)}, side)
     encoder = EmojiEncoder.load(BUNDLED_MODEL.parent / "emoji-encoder")
     features = encoder.read(torch.from_numpy(np.concatenate(side.pixels))).features.unflatten(0, (-1, IMAGES))
-    shape = (len(ASKED), len(FIRST_SEEDS))
+    shape = (len(TEXTS), len(FIRST_SEEDS))
     true = pairwise_diversity(features).view(shape)
     score = torch.tensor([diversity_score(latent_descriptors) for latent_descriptors in side.latent_descriptors]).view(
         shape

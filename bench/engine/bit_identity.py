@@ -105,7 +105,7 @@ def _other_threads(difference: Callable[[], dict[str, float]]) -> dict[str, dict
 
 
 def _parts(engine: Engine, path: DevicePath, batch: Batch) -> dict[str, torch.Tensor]:
-    """What each part gives for the image in this batch."""
+    """The output of each part for the image in this batch."""
     network, slot = engine.model.network, batch.slot
     prompts = [PROMPTS[(row + batch.company) % len(PROMPTS)] for row in range(batch.rows)]
     prompts[slot] = PROMPTS[0]

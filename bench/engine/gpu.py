@@ -180,7 +180,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.engine.gpu", description=__doc__)
     parser.add_argument("--sides", type=int, nargs="+", default=[512, 1024])
     parser.add_argument("--max-batch", type=int, default=8)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     if not torch.cuda.is_available():
         reason = "torch sees no CUDA device here"
         results_file.write(NAME, {"ran": False, "reason": reason})
@@ -189,7 +189,7 @@ def main() -> None:
     device = torch.device("cuda")
     transformer = {key: value for key, value in json.loads(CONFIG.read_text()).items() if not key.startswith("_")}
     network = RandomNetwork(Architecture(transformer, VAE), device, torch.bfloat16)
-    figures = measure(network, asked.sides, asked.max_batch, CudaGraphs(device))
+    figures = measure(network, arguments.sides, arguments.max_batch, CudaGraphs(device))
     results_file.write(NAME, {"ran": True, **figures})
     print(json.dumps(figures, indent=2))
 

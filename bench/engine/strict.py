@@ -40,33 +40,33 @@ def main() -> None:
 def _run(options: argparse.Namespace) -> dict[str, Any]:
     quiet_libraries()
     model = load(options.model, dtype=options.dtype)
-    asked = [(prompt, seed) for prompt in PROMPTS for seed in range(4)]
+    requests = [(prompt, seed) for prompt in PROMPTS for seed in range(4)]
     figures: dict[str, Any] = {
         "dtype": str(model.network.dtype).removeprefix("torch."),
         "max_batch": options.max_batch,
     }
     if "strict" in options.modes:
-        solo = _solo(model, options.max_batch, asked, "strict")
-        figures["strict"] = _compare_bits(_stream(model, options, asked, ("strict", "fast"), seed=1), solo)
+        solo = _solo(model, options.max_batch, requests, "strict")
+        figures["strict"] = _compare_bits(_stream(model, options, requests, ("strict", "fast"), seed=1), solo)
     if "fast" in options.modes:
-        solo = _solo(model, options.max_batch, asked, "fast")
-        figures["fast"] = _compare_closely(_stream(model, options, asked, ("fast",), seed=2), solo)
+        solo = _solo(model, options.max_batch, requests, "fast")
+        figures["fast"] = _compare_closely(_stream(model, options, requests, ("fast",), seed=2), solo)
     return figures
 
 
-Asked = tuple[str, int]
-Made = tuple[Asked, Mode, np.ndarray, int]
-"""What was asked for, how, the pixels, and the batches run so far."""
+Request = tuple[str, int]
+Made = tuple[Request, Mode, np.ndarray, int]
+"""A request, its mode, the pixels, and the batches run so far."""
 
 
-def _solo(model: ServedModel, max_batch: int, asked: list[Asked], mode: Mode) -> dict[Asked, np.ndarray]:
+def _solo(model: ServedModel, max_batch: int, requests: list[Request], mode: Mode) -> dict[Request, np.ndarray]:
     """Each image by an engine that never sees another one at the same time."""
     engine = Engine(model, max_batch)
-    return {one: generate(engine, [one[0]], [one[1]], mode=mode)[0] for one in asked}
+    return {one: generate(engine, [one[0]], [one[1]], mode=mode)[0] for one in requests}
 
 
 def _stream(
-    model: ServedModel, options: argparse.Namespace, asked: list[Asked], modes: tuple[Mode, ...], seed: int
+    model: ServedModel, options: argparse.Namespace, requests: list[Request], modes: tuple[Mode, ...], seed: int
 ) -> Iterator[Made]:
     """Images that join and leave at random step boundaries until enough batches ran; restarts now and then."""
     dice, batches = random.Random(seed), 0
@@ -76,12 +76,12 @@ def _stream(
         batches += measured.stage == "denoise_step"
 
     while batches < options.compositions:
-        engine, waiting = Engine(model, options.max_batch), dict[str, tuple[Asked, Mode]]()
+        engine, waiting = Engine(model, options.max_batch), dict[str, tuple[Request, Mode]]()
         engine.measure = count
         until = min(options.compositions, batches + 100)
         while batches < until or engine.busy:
             for _ in range(dice.choice([0, 0, 1, 2, 3, options.max_batch]) if batches < until else 0):
-                one, mode, key = dice.choice(asked), dice.choice(modes), str(dice.random())
+                one, mode, key = dice.choice(requests), dice.choice(modes), str(dice.random())
                 waiting[key] = one, mode
                 engine.add({key: _task(model, one, mode, dice)})
             for outcome in engine.step() if engine.busy else []:
@@ -91,9 +91,9 @@ def _stream(
                 yield *waiting.pop(outcome.key), outcome.pixels, batches
 
 
-def _task(model: ServedModel, asked: Asked, mode: Mode, dice: random.Random) -> ImageTask:
+def _task(model: ServedModel, request: Request, mode: Mode, dice: random.Random) -> ImageTask:
     height, width = model.contract.sizes[0]
-    prompt, seed = asked
+    prompt, seed = request
     return ImageTask(
         job_id=str(dice.randrange(4)),
         index=0,
@@ -106,20 +106,20 @@ def _task(model: ServedModel, asked: Asked, mode: Mode, dice: random.Random) -> 
     )
 
 
-def _compare_bits(made: Iterator[Made], solo: dict[Asked, np.ndarray]) -> dict[str, Any]:
+def _compare_bits(made: Iterator[Made], solo: dict[Request, np.ndarray]) -> dict[str, Any]:
     images, equal, batches = 0, 0, 0
-    for asked, mode, pixels, batches in made:  # noqa: B007
+    for request, mode, pixels, batches in made:  # noqa: B007
         if mode == "strict":
-            images, equal = images + 1, equal + np.array_equal(pixels, solo[asked])
+            images, equal = images + 1, equal + np.array_equal(pixels, solo[request])
     return {"batches": batches, "images": images, "bit_equal": equal, "share": equal / images}
 
 
-def _compare_closely(made: Iterator[Made], solo: dict[Asked, np.ndarray]) -> dict[str, Any]:
+def _compare_closely(made: Iterator[Made], solo: dict[Request, np.ndarray]) -> dict[str, Any]:
     names, references = list(solo), np.stack(list(solo.values())).astype(np.int32)
     worst_psnr, largest, swapped, images, batches = float("inf"), 0, 0, 0, 0
-    for asked, _, pixels, batches in made:  # noqa: B007
+    for request, _, pixels, batches in made:  # noqa: B007
         errors = ((references - pixels) ** 2).mean((1, 2, 3))
-        mine = names.index(asked)
+        mine = names.index(request)
         swapped += int(errors.argmin() != mine)
         largest = max(largest, int(np.abs(references[mine] - pixels).max()))
         worst_psnr = min(worst_psnr, _psnr(float(errors[mine])))

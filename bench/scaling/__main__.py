@@ -1,7 +1,7 @@
-"""How far one Redis goes, and what more workers give: the figures of docs/scaling.md. ``make bench-scaling``.
+"""The figures of docs/scaling.md, limits of one Redis and gain from more workers: `make bench-scaling`.
 
-Redis is measured under the real front end. The simulation runs the real plan for 1 to 1,000 workers; it is first held
-against real worker processes whose network only takes its time.
+Redis is measured under the real front end. The simulation runs the real scheduler for 1 to 1,000 workers; it is first
+compared with real worker processes whose network only sleeps.
 """
 
 import argparse
@@ -80,7 +80,7 @@ def _commands(redis: Redis) -> dict[str, int]:
 
 @contextmanager
 def stand_in_workers(workers: int) -> Iterator[Stack]:
-    """The front end with `workers` real processes whose network only takes its time."""
+    """The front end with `workers` real processes whose network only sleeps."""
     arguments = ["bench.engine.latency_model", "--fixed", str(FIXED_S), "--per-row", str(PER_ROW_S)]
     with front_end(arguments) as stack, ExitStack() as others:
         environment = os.environ | {"FOURSTEP_REDIS_URL": stack.redis_url, "FOURSTEP_METRICS_PORT": "0"}
@@ -116,7 +116,7 @@ def simulated(cost: Costs, workers: int, times: Iterable[float]) -> dict[str, fl
 
 
 def costs() -> dict[str, Any]:
-    """Of the stand-in, and of the bundled student on one thread; what is outside the engine is the same for both."""
+    """Costs of the stand-in and of the bundled student on one thread; those outside the engine are equal."""
     stand_in = engine_costs(latency_model.sleeping_model(FIXED_S, PER_ROW_S), MAX_BATCH, 30)
     with stand_in_workers(1) as stack:
         asyncio.run(http_load.closed_loop(stack.port, 1, 20, lambda: REQUEST))

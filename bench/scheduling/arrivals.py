@@ -28,8 +28,8 @@ from worker.model_folder import load
 PROMPTS = ["a red cat", "sad big dog", "sun", "heart", "small blue face", "a smiling sun", "green", "a star"]
 
 BACKLOG = 8
-"""So many largest batches of images wait at once when throughput is measured: sustained by the first half of them,
-while others wait still, and to the last image, where the plan takes smaller batches for a lower mean."""
+"""Throughput is measured with the images of so many largest batches waiting at once: sustained over the first half of
+them, while others still wait, and to the last image, where the scheduler takes smaller batches for a lower mean."""
 
 
 def request_batching(steps: int) -> Policy:

@@ -1,4 +1,4 @@
-"""What a step, an image's end and its way to the client cost, each measured by itself: what the simulation goes by.
+"""Measure separately a step, the end of an image and its way to the client: the costs that the simulation goes by.
 
 Nothing here comes from the runs that the simulation is held against.
 """

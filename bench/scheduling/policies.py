@@ -1,4 +1,4 @@
-"""The sweep of docs/batching.md: the plan against first-come-first-served and request batching, by simulation.
+"""The sweep of docs/batching.md: the scheduler against first-come-first-served and request batching, by simulation.
 
 `python -m bench.scheduling.policies` prints the table; with --json it is kept under bench/results/.
 """
@@ -77,13 +77,13 @@ def policies(device: Device) -> Iterator[tuple[str, Policy]]:
 
 
 def ratio(reports: dict[str, Report], share: float) -> float:
-    """The plan's latency at quantile `share`, over the best of the others at that quantile."""
+    """The scheduler's latency at quantile `share`, over the best of the others at that quantile."""
     others = [report.quantile(share) for name, report in reports.items() if name != "plan"]
     return reports["plan"].quantile(share) / min(others)
 
 
 def figures(case: Case, count: int, seed: int) -> dict[str, Any]:
-    """What the table says of one case."""
+    """One case's row of the table."""
     reports = compare(case, count, seed)
     ours = reports["plan"]
     best = {
@@ -111,16 +111,16 @@ def main() -> None:
         "--unpadded", action="store_true", help="a device that runs any number of rows, as eager code does"
     )
     options.add_argument("--json", help="write the figures to this file")
-    asked = options.parse_args()
+    arguments = options.parse_args()
     rows = []
-    for case in track(cases(asked.arrivals, not asked.unpadded), "simulating"):
+    for case in track(cases(arguments.arrivals, not arguments.unpadded), "simulating"):
         # Sixteen images are four times the work of the mixture, and steadier.
-        count = asked.jobs // 4 if case.job_size == "16" else asked.jobs
-        rows.append(row := figures(case, count, asked.seed))
+        count = arguments.jobs // 4 if case.job_size == "16" else arguments.jobs
+        rows.append(row := figures(case, count, arguments.seed))
         missed = "  missed" if max(row["p50_ratio"], row["p99_ratio"]) > 1.05 else ""
         print(*(f"{value!s:>18}" for value in list(row.values())[:10]), missed, flush=True)
-    if asked.json:
-        with open(asked.json, "w") as file:
+    if arguments.json:
+        with open(arguments.json, "w") as file:
             file.write("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
 
 

@@ -24,7 +24,7 @@ Curve = Callable[[int], float]
 
 @dataclass(frozen=True)
 class Device:
-    """What a batch costs: each of its `steps` takes `step(rows)`, and what it finishes `decode(rows)`.
+    """The time of a batch: each of its `steps` takes `step(rows)`, decoding the finished rows `decode(rows)`.
 
     A device that `pads` runs a step of a bucket, as graphs and compiled code do.
     """
@@ -47,7 +47,7 @@ class Device:
 
     @property
     def step_times(self) -> dict[int, float]:
-        """What the plan goes by: of each batch size a step, with its share of the decoding."""
+        """The times that `schedule` goes by: for each batch size a step, with its share of the decoding."""
         times = {rows: self.step(rows) + self.decode(rows) / self.steps for rows in buckets(self.max_batch)}
         return times if self.pads else every_size(times)
 
@@ -79,7 +79,8 @@ Held = dict[str, Image]
 """The unfinished images of one worker, in the order in which it got them."""
 
 Policy = Callable[[Held, float, bool], Batch | float]
-"""What an idle worker runs now, or until when it waits for more; it is told whether the queue holds more."""
+"""Choose the batch that an idle worker runs now, or the time until which it waits. The flag says whether the queue
+holds more."""
 
 
 def step_level(device: Device) -> Policy:
@@ -127,7 +128,7 @@ def request_batching(device: Device, wait: float = 0.0) -> Policy:
 
 @dataclass
 class Report:
-    """What came of the jobs: their `latencies`, in the order of their ends, and how well the device was used."""
+    """The jobs' `latencies`, in the order of their ends, and the batches that ran."""
 
     latencies: list[float] = field(default_factory=list)
     batches: int = 0

@@ -14,7 +14,7 @@ KEPT_ALIVE_S = 3.0
 
 @dataclass
 class Answers:
-    """Latencies in seconds by status, and what the rest of a status said."""
+    """Latencies in seconds by status."""
 
     latencies: dict[int, list[float]] = field(default_factory=dict)
     without_retry_after: int = 0
@@ -56,11 +56,6 @@ class Connection:
     async def open(cls, port: int) -> "Connection":
         return cls(*await asyncio.open_connection("127.0.0.1", port, limit=2**22))
 
-    async def ask(self, request: bytes) -> tuple[int, bool]:
-        """Status, and whether there was a Retry-After."""
-        status, head, _ = await self.exchange(request)
-        return status, b"retry-after:" in head
-
     async def exchange(self, request: bytes) -> tuple[int, bytes, bytes]:
         """Status, head in small letters and body of the answer."""
         self._writer.write(request)
@@ -85,18 +80,18 @@ class Connection:
 
 
 async def closed_loop(port: int, connections: int, requests: int, request: Callable[[], bytes]) -> Answers:
-    """`requests` over `connections`, each asking again as soon as it is answered."""
+    """`requests` over `connections`, each with its next request as soon as it is answered."""
     answers, left = Answers(), requests
     opened = [await Connection.open(port) for _ in range(connections)]
 
-    async def ask_on(connection: Connection) -> None:
+    async def send_on(connection: Connection) -> None:
         nonlocal left
         while left > 0:
             left -= 1
             await _timed(connection, request(), time.perf_counter(), answers)
 
     began = time.perf_counter()
-    await asyncio.gather(*(ask_on(connection) for connection in opened))
+    await asyncio.gather(*(send_on(connection) for connection in opened))
     answers.seconds = time.perf_counter() - began
     for connection in opened:
         connection.close()
@@ -108,10 +103,10 @@ async def open_loop(port: int, rate: float, seconds: float, request: Callable[[]
 
     Latencies count from the time at which a request was due, so that a slow server cannot hide its queue.
     """
-    answers, idle, asking = Answers(), list[Connection](), set[asyncio.Task]()
+    answers, idle, pending = Answers(), list[Connection](), set[asyncio.Task]()
     arrivals = random.Random(seed)
 
-    async def ask(due: float) -> None:
+    async def send(due: float) -> None:
         # A server closes connections that it has not heard of for some seconds; the latest used come first.
         if idle and time.perf_counter() - idle[-1].used > KEPT_ALIVE_S:
             for connection in idle:
@@ -124,10 +119,10 @@ async def open_loop(port: int, rate: float, seconds: float, request: Callable[[]
     began = due = time.perf_counter()
     while (due := due + arrivals.expovariate(rate)) < began + seconds:
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
-        task = asyncio.create_task(ask(due))
-        asking.add(task)
-        task.add_done_callback(asking.discard)
-    await asyncio.gather(*asking)
+        task = asyncio.create_task(send(due))
+        pending.add(task)
+        task.add_done_callback(pending.discard)
+    await asyncio.gather(*pending)
     answers.seconds = time.perf_counter() - began
     for connection in idle:
         connection.close()
@@ -135,5 +130,5 @@ async def open_loop(port: int, rate: float, seconds: float, request: Callable[[]
 
 
 async def _timed(connection: Connection, request: bytes, since: float, answers: Answers) -> None:
-    status, retry_after = await connection.ask(request)
-    answers.add(status, time.perf_counter() - since, retry_after)
+    status, head, _ = await connection.exchange(request)
+    answers.add(status, time.perf_counter() - since, b"retry-after:" in head)

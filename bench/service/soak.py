@@ -55,7 +55,7 @@ class CountingQueue(TaskQueue):
 
 
 class Soak:
-    """What the clients asked for and what they got; one process with the worker."""
+    """Clients, their jobs and outcomes, in one process with the worker."""
 
     def __init__(self, redis: Redis, images: int, seed: int) -> None:
         torch.set_flush_denormal(True)
@@ -137,7 +137,7 @@ class Soak:
             await asyncio.sleep(0.05)
 
     def outcome(self, name: str) -> int:
-        """What the worker's own counter says."""
+        """The worker's own count of images with this outcome."""
         return int(self.registry.get_sample_value("fourstep_images_total", {"outcome": name}) or 0)
 
 
@@ -147,7 +147,7 @@ def _resident_mib() -> float:
 
 
 def _report(soak: Soak, seconds: float) -> tuple[dict, list[str]]:
-    """The figures, and what of them must not be."""
+    """The figures, and the faults found in them."""
     second_half = soak.memory[len(soak.memory) // 2 :]
     slope = linear_regression(*zip(*second_half, strict=True)).slope * 1000
     worker = {name: soak.outcome(name) for name in ("ok", "error", "expired", "cancelled", "duplicate")}
@@ -176,13 +176,13 @@ async def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--images", type=int, default=10_000)
     options.add_argument("--seed", type=int, default=0)
-    asked = options.parse_args()
+    arguments = options.parse_args()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with ValkeyServer(port=port, config={"save": "", "appendonly": "no"}):
         redis = open_redis(f"redis://127.0.0.1:{port}/0")
-        soak, started = Soak(redis, asked.images, asked.seed), time.monotonic()
+        soak, started = Soak(redis, arguments.images, arguments.seed), time.monotonic()
         await soak.run()
         left = await soak.queue.depth()
         await redis.aclose()

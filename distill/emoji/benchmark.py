@@ -47,7 +47,7 @@ feature_spaces.register(NAME, feature_space)
 
 
 def prompts() -> tuple[str, ...]:
-    """The vague ones, then one for every third emoji in wordings that no model was trained on."""
+    """The vague prompts, then one for every third emoji in wordings that no model was trained on."""
     forms = ("an icon of a {}", "one {} please", "the {}", "drawing: {}")
     names = (forms[i % len(forms)].format(emoji.names[0]) for i, emoji in enumerate(EMOJI[::3]))
     return (*VAGUE_PROMPTS, *names)
@@ -66,10 +66,11 @@ def judge(encoder: EmojiEncoder, ours: PictureSet, theirs: PictureSet) -> dict[s
     }
 
 
-def describe(asked: tuple[str, ...], reading: Reading) -> dict[str, float]:
-    """What one model's pictures show. Counts are means over the vague prompts; entropies are in bits."""
-    match = prompt_match(asked, reading)
-    shown_things, shown_styles = (kinds(one, len(asked))[VAGUE] for one in (reading.emoji, reading.style))
+def describe(texts: tuple[str, ...], reading: Reading) -> dict[str, float]:
+    """Summarise one model's pictures of the prompts `texts`. Counts are means over the vague prompts; entropies are in
+    bits."""
+    match = prompt_match(texts, reading)
+    shown_things, shown_styles = (kinds(one, len(texts))[VAGUE] for one in (reading.emoji, reading.style))
     things, styles = _shares(shown_things, len(EMOJI)), _shares(shown_styles, len(STYLES))
     fits = torch.stack([_fitting(prompt) for prompt in VAGUE_PROMPTS])
     reachable = fits.sum(1).clamp_max(match.shape[1])
@@ -86,10 +87,10 @@ def describe(asked: tuple[str, ...], reading: Reading) -> dict[str, float]:
     }
 
 
-def kinds(probability: torch.Tensor, asked: int) -> torch.Tensor:
-    """Readings float [P · R, K] → what each picture surely shows, or K: int64 [P, R]."""
+def kinds(probability: torch.Tensor, prompt_count: int) -> torch.Tensor:
+    """Readings float [P · R, K] → the kind that each picture surely shows, or K for none: int64 [P, R]."""
     best, kind = probability.max(-1)
-    return torch.where(best >= SURE, kind, probability.shape[1]).view(asked, -1)
+    return torch.where(best >= SURE, kind, probability.shape[1]).view(prompt_count, -1)
 
 
 def _shares(shown: torch.Tensor, count: int) -> torch.Tensor:
@@ -98,21 +99,21 @@ def _shares(shown: torch.Tensor, count: int) -> torch.Tensor:
     return counts / counts.sum(1, keepdim=True).clamp_min(1)
 
 
-def _apart(ours: torch.Tensor, theirs: torch.Tensor, asked: int) -> dict[str, float]:
+def _apart(ours: torch.Tensor, theirs: torch.Tensor, prompt_count: int) -> dict[str, float]:
     """The mean distance of a vague prompt's histogram from the teacher's."""
-    mine, its = (kinds(one, asked)[VAGUE] for one in (ours, theirs))
+    mine, its = (kinds(one, prompt_count)[VAGUE] for one in (ours, theirs))
     return asdict(metrics.mean_and_interval(metrics.histogram_distance(mine, its)))
 
 
-def prompt_match(asked: tuple[str, ...], reading: Reading) -> torch.Tensor:
-    """Whether each picture surely shows something that its prompt names: float [prompts, seeds], 0 or 1."""
-    probability = reading.emoji.view(len(asked), -1, len(EMOJI))
-    fits = torch.stack([_fitting(prompt) for prompt in asked])
+def prompt_match(texts: tuple[str, ...], reading: Reading) -> torch.Tensor:
+    """float [prompts, seeds]: 1 where the picture surely shows something that its prompt names, else 0."""
+    probability = reading.emoji.view(len(texts), -1, len(EMOJI))
+    fits = torch.stack([_fitting(prompt) for prompt in texts])
     return ((probability * fits[:, None]).sum(-1) >= SURE).float()
 
 
 def _fitting(prompt: str) -> torch.Tensor:
-    """Which emoji a prompt may mean: 0 or 1 for each, by the longest name or class word that it contains."""
+    """Mark the emoji that a prompt may mean, 0 or 1 for each: those of the longest name or class word in it."""
     words = {word for emoji in EMOJI for word in (*emoji.names, *emoji.classes) if f" {word} " in f" {prompt} "}
     longest = max(words, key=len)
     return torch.tensor([float(longest in (*emoji.names, *emoji.classes)) for emoji in EMOJI])

@@ -13,7 +13,7 @@ from distill.evaluation.feature_spaces import FeatureSpace
 from distill.evaluation.pictures import PictureSet
 
 CLOUD = 512
-"""Prompts, evenly chosen, that are compared each with each; with 10,000 that would take tens of gigabytes."""
+"""At most so many prompts, evenly chosen, are compared each with each: 10,000 would take tens of gigabytes."""
 
 
 def compare(ours: torch.Tensor, theirs: torch.Tensor, groups: Mapping[str, slice]) -> dict[str, Any]:
@@ -32,7 +32,8 @@ def compare(ours: torch.Tensor, theirs: torch.Tensor, groups: Mapping[str, slice
 
 def in_space(space: FeatureSpace, ours: PictureSet, theirs: PictureSet, groups: Mapping[str, slice]) -> dict[str, Any]:
     """`compare` of the pictures' features in `space`."""
-    return compare(*(space(made.flat()).unflatten(0, made.images.shape[:2]) for made in (ours, theirs)), groups)
+    mine, its = (space(made.flat()).unflatten(0, made.images.shape[:2]) for made in (ours, theirs))
+    return compare(mine, its, groups)
 
 
 def pairing(ours: torch.Tensor, theirs: torch.Tensor) -> dict[str, float]:

@@ -41,7 +41,7 @@ def register(name: str, loader: Callable[[Path], FeatureSpace]) -> None:
 
 
 def layout(images: torch.Tensor) -> torch.Tensor:
-    """Where light and colour are: 8×8 mean colours less the picture's own mean. D = 192."""
+    """The mean colours of 8×8 cells, less the mean of the picture: the layout of light and colour. D = 192."""
     pixels = images.permute(0, 3, 1, 2).float() / 127.5 - 1
     cells = F.adaptive_avg_pool2d(pixels, LAYOUT)
     return (cells - cells.mean((2, 3), keepdim=True)).flatten(1)
@@ -72,7 +72,7 @@ def check_folder(option: str, folder: Path, kinds: tuple[str, ...]) -> None:
 
 
 def frozen(network: Any) -> Any:
-    """On the device, in float32."""
+    """Move the network to the device, in float32 and without gradients."""
     return network.float().eval().requires_grad_(False).to(device_and_dtype("auto", "auto")[0])
 
 

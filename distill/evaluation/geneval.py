@@ -1,4 +1,4 @@
-"""GenEval (arXiv 2310.11513): are the things that a prompt names in its picture, in their number, colour and place?
+"""GenEval (arXiv 2310.11513): check that a picture shows what its prompt names, in number, colour and place.
 
 An instance segmentation network finds the things, a CLIP names their colours, and the rules of the benchmark decide.
 """
@@ -23,10 +23,10 @@ from distill.evaluation.scores import ClipPair
 SURE, SURE_IN_COUNTING = 0.3, 0.9
 LARGEST_COUNT = 16
 FOUND = 100
-"""Instances that are looked at in a picture."""
+"""Most instances considered in a picture."""
 
 APART = 0.1
-"""Of the two things' summed sizes: how far their centres must be apart to stand beside each other."""
+"""Least distance of the centres of two things that stand beside each other, as a share of their summed sizes."""
 
 GREY = 0x99
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
@@ -79,7 +79,7 @@ def read_tasks(path: Path) -> list[dict[str, Any]]:
 
 
 def judge(tasks: Sequence[Mapping[str, Any]], images: torch.Tensor, detect: Detect, colors: NameColors) -> torch.Tensor:
-    """Which pictures uint8 [P, R, H, W, 3] are right: float [P, R], 0 or 1."""
+    """Judge pictures uint8 [P, R, H, W, 3]: float [P, R], 1 for right and 0 for wrong."""
     rows = [
         [float(is_right(task, image, detect(image), colors)) for image in of_task]
         for task, of_task in zip(tasks, images, strict=True)
@@ -122,7 +122,7 @@ def is_right(task: Mapping[str, Any], image: torch.Tensor, things: Sequence[Thin
 
 
 def relations(one: Thing, other: Thing) -> set[str]:
-    """Where `one` is, seen from `other`; nothing while their centres are too near each other."""
+    """The position of `one` relative to `other`; empty while their centres are too near each other."""
     first, second = (torch.tensor(thing.box, dtype=torch.float64).view(2, 2) for thing in (one, other))
     offset = first.mean(0) - second.mean(0)
     sizes = (first[1] - first[0]) + (second[1] - second[0])

@@ -1,6 +1,6 @@
 """Metrics of sets of pictures, as pure functions of their feature vectors (float tensors).
 
-Sets per prompt are [prompts, samples, width]; whole distributions are [N, width]. docs/evaluation.md tells what each
+Sets per prompt are [prompts, samples, width]; whole distributions are [N, width]. docs/evaluation.md lists what each
 one cannot see.
 """
 
@@ -91,8 +91,11 @@ def _mean_kernel(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Distance:
-    """Of a student from its teacher, with its 95% interval over prompts. `floor`: 95% of the distances between two
-    halves of the teacher's own samples lie below it, so that a `value` under it is no difference at all."""
+    """A student's distance from its teacher, with its 95% interval over prompts.
+
+    95% of the distances between two halves of the teacher's own samples lie below `floor`: a `value` under it is no
+    difference.
+    """
 
     value: float
     low: float
@@ -137,7 +140,7 @@ def histogram_distance(first: torch.Tensor, second: torch.Tensor) -> torch.Tenso
 
 
 def _agreement(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """How often samples at different places are of one kind."""
+    """The share of pairs of samples at different places that are of one kind: [P]."""
     samples = first.shape[1]
     same = (first[:, :, None] == second[:, None, :]).float()
     return (same.sum((1, 2)) - same.diagonal(dim1=1, dim2=2).sum(1)) / (samples * (samples - 1))

@@ -42,7 +42,7 @@ class PictureSet:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a folder without sampling.json is sampled; one that has it is sampled as that says."""
+    """Steps and guidance scale of a folder without sampling.json."""
 
     steps: int
     guidance_scale: float
@@ -57,8 +57,8 @@ def make(folder: Path, prompts: Sequence[str], seeds: Sequence[int], cache: Path
     if not (folder / FILE_NAME).is_file():
         guided = model.contract.model_copy(update={"guidance_scale": sampling.guidance_scale})
         model = replace(model, contract=guided)
-    asked = json.dumps([model.sha256, model.contract.model_dump(mode="json"), list(prompts), list(seeds)])
-    path = cache / f"{folder.resolve().name}-{hashlib.sha256(asked.encode()).hexdigest()[:12]}.npy"
+    key = json.dumps([model.sha256, model.contract.model_dump(mode="json"), list(prompts), list(seeds)])
+    path = cache / f"{folder.resolve().name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.npy"
     if path.exists():
         images = np.load(path, allow_pickle=False)
     else:

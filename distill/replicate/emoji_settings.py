@@ -41,7 +41,8 @@ SEEDS = 9
 
 @dataclass(frozen=True)
 class Plan:
-    """Which students a setting trains, how long, of what batch and guidance; `pictures` of each prompt are read."""
+    """The students that a setting trains, their number of updates, batch size and guidance scale; `pictures` of each
+    prompt are read."""
 
     methods: tuple[MethodName, ...]
     seeds: tuple[int, ...]
@@ -121,12 +122,12 @@ def reports(results: Mapping[str, Any], method: str) -> dict[int, dict[str, Any]
 
 
 def vague_diversity(report: Mapping[str, Any]) -> float:
-    """Of the vague prompts' pictures, as a share of the teacher's."""
+    """Diversity of the vague prompts' pictures, as a share of the teacher's."""
     return report["spaces"]["emoji"]["diversity"]["vague"]["ratio"]["value"]
 
 
 def prompt_match(report: Mapping[str, Any]) -> float:
-    """As a share of the teacher's."""
+    """Prompt match, as a share of the teacher's."""
     return report["emoji"]["prompt_match_ratio"]["value"]
 
 
@@ -158,9 +159,9 @@ def exact_pictures(trainer: ExactTrainer, count: int, out: Path) -> PictureSet:
         start = torch.cat([noise.draw(seed, trainer.latent_shape) for seed in seeds])
         made = []
         for prompt in track(prompts, description="exact teacher"):
-            asked = torch.full((count,), trainer.exact.caption(prompt))
+            captions = torch.full((count,), trainer.exact.caption(prompt))
             with torch.no_grad():
-                latents = FLOW.solve(trainer.exact.conditional(asked), start, trainer.method.teacher_grid)
+                latents = FLOW.solve(trainer.exact.conditional(captions), start, trainer.method.teacher_grid)
                 made.append(image_grid.to_uint8(trainer.decode(latents)))
         np.save(path, np.stack(made))
     evaluations = len(trainer.method.teacher_grid) - 1

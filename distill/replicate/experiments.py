@@ -1,4 +1,4 @@
-"""Which runs the mixture setting has, and which table each belongs to."""
+"""The runs of the mixture setting, by the tables they belong to."""
 
 from dataclasses import replace
 
@@ -61,7 +61,7 @@ BEYOND = (
     replace(WHOLE_PATH, name="whole-path-light", lambda_=(0.01, 0.01)),
     replace(WHOLE_PATH, name="whole-path-one-rollout", critic_rollouts=1),
 )
-"""What the paper leaves open: one change each to its setting, then some that go with each other."""
+"""Variations on the paper's hyperparameters: one change each, then combinations."""
 
 LONG_STEP = (1.0, 0.4, 0.25, 0.1, 0.0)
 COLLAPSE = (
@@ -75,8 +75,8 @@ COLLAPSE = (
     replace(DMD, name="dmd-unguided", guidance=1.0, anchor_guidance=1.0),
     replace(PAPER, name="dp-dmd-unguided", guidance=1.0, anchor_guidance=1.0),
 )
-"""When plain DMD loses modes and when the anchor helps: in fewer dimensions, where modes are decided later; there with
-a first step, and an anchor, that go far enough; with a first step that ends earlier; without guidance."""
+"""Plain DMD and DP-DMD where modes are lost differently: in fewer dimensions, where modes are decided later; there also
+with a longer first step and a later anchor; with a first step that ends earlier; without guidance."""
 
 CHOSEN = "k30"
 """The best on world and seeds 0: the preset for small models."""
@@ -87,11 +87,11 @@ CONFIRMED = (
     replace(PAPER, name="dp-dmd-again", seed=100),
     replace(_CHOSEN, name="preset", seed=100),
 )
-"""Another drawing of the world, of the starts and of all noise, for judging the one chosen."""
+"""Runs with another seed of the world, of the initial weights and of all noise, to judge the chosen one."""
 
 
 def every() -> tuple[Run, ...]:
-    """Each once, in the order in which they are run: what the gates need first."""
+    """Every run once, in the order of training: first the runs that the gates need."""
     runs: dict[str, Run] = {}
     for run in (*METHODS, *STRONG, *ANCHORS, *WEIGHTS, *COLLAPSE, *BEYOND):
         runs.setdefault(run.name, run)

@@ -1,4 +1,4 @@
-"""What must come out, fixed before the runs, and whether it did.
+"""The gates: expected outcomes, fixed before the runs, and whether they came out.
 
 Every gate is of the means over the training seeds; a ratio's 95% interval is a paired bootstrap over them. The ideas
 past the paper are chosen among on one drawing of the world and of the seeds, and the one chosen is judged on another.
@@ -17,7 +17,7 @@ Results = Mapping[str, Any]
 """Run name → its JSON."""
 
 SLACK = 0.01
-"""By how much a row of an ordered table may be on the wrong side."""
+"""Tolerance of a row's order in a table."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,13 @@ def of_teacher(results: Results, run: str, metric: str, steps: int = 30) -> torc
 
 
 def ratio(results: Results, run: str, to: str, metric: str) -> metrics.Estimate:
-    """Of a run to another, or to its "teacher"."""
+    """Ratio of a run's metric to that of another run, or of its "teacher"."""
     below = of_teacher(results, run, metric) if to == "teacher" else last(results, to, metric)
     return metrics.paired_ratio(last(results, run, metric), below)
 
 
 def judged(results: Results, candidate: str, dmd: str = "dmd") -> list[Gate]:
-    """The issue's gates, for `candidate` beside plain DMD of the same world and seeds."""
+    """The five gates for `candidate`, compared with plain DMD of the same world and seeds."""
 
     def of(name: str, asked: str, run: str, to: str, metric: str, holds: Callable[[metrics.Estimate], bool]) -> Gate:
         if run not in results or (to != "teacher" and to not in results):
@@ -87,7 +87,7 @@ def judged(results: Results, candidate: str, dmd: str = "dmd") -> list[Gate]:
 
 
 def paper_signature(results: Results) -> list[Gate]:
-    """What the paper's own numbers imply, for its own setting."""
+    """Gates that the paper's own numbers imply, for its own hyperparameters."""
     gates = [
         _ordered(
             results, "K", ("k1", "k3", "dp-dmd", "k10", "k30"), "K = 1 is the weakest, more does not lose diversity"

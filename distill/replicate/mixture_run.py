@@ -12,7 +12,7 @@ from distill.noise_schedule import shifted_grid
 STUDENT_GRID = (1.0, 0.75, 0.5, 0.25, 0.0)
 TEACHER_STEPS = 30
 NOISE_SEEDS = (1, 2)
-"""Of the noise that students and teacher are measured with, and of that for the teacher's histogram."""
+"""Seeds of the noise for measuring students and teacher, and for the teacher's histogram."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from distill.replicate.seeded_attention import SeededAttention, SeededLinear, cl
 
 @dataclass(frozen=True)
 class Size:
-    """Of the networks, their training and what is measured; the same for every run."""
+    """Size of the networks, their training and the measured samples; the same for every run."""
 
     seeds: int = 5
     width: int = 96
@@ -30,16 +30,16 @@ class Size:
     ema: float = 0.98
     clip: float = 1.0
     samples: int = 64
-    """Of each class and seed."""
+    """Measured for each class and seed."""
 
 
 PERCEPTUAL_WEIGHT = 1.0
 GAN_WEIGHTS = (5e-3, 1e-2)
-"""Of the adversarial loss in the student's turn and in the critic's: the trainer's defaults."""
+"""Weights of the adversarial loss in the student's turn and in the critic's: the trainer's defaults."""
 
 
 def started(world: Mixture, size: Size, seed: int) -> SeededAttention:
-    """What students and critics start from."""
+    """Initial weights of students and critics."""
     torch.manual_seed(seed)
     return SeededAttention(world, size.seeds, size.width)
 
@@ -96,8 +96,8 @@ class Distillation:
             labels, x = (self._batch(rows, turn % rollouts) for rows in (all_labels, samples))
             critic = self.critic.conditional(labels)
             t, eps = dp_dmd.draw_noise(x, method, self.generator)
-            answer = critic(method.schedule.noised(x, eps, t), t)
-            loss = losses.critic_loss(answer, method.schedule.target(x, eps, t))
+            prediction = critic(method.schedule.noised(x, eps, t), t)
+            loss = losses.critic_loss(prediction, method.schedule.target(x, eps, t))
             if self.adversary:
                 real = self._teacher_samples(torch.randn(x.shape, generator=self.generator), labels, method)
                 loss = loss + GAN_WEIGHTS[1] * self.adversary.discriminator(critic, x, real, self.generator, method)
@@ -121,7 +121,7 @@ class Distillation:
         _update(self.student, self.student_optimizer, self.size.seeds * found.total, self.size.clip)
 
     def _baseline_terms(self, noise: torch.Tensor, labels: torch.Tensor, method: Method) -> dict[str, Term]:
-        """What dmd-perceptual and dmd-gan add to distribution matching."""
+        """Loss terms that dmd-perceptual and dmd-gan add to distribution matching."""
 
         def near_the_teacher(x: torch.Tensor) -> torch.Tensor:
             return perceptual.distance(self.features, x, self._teacher_samples(noise, labels, method))

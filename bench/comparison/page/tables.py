@@ -89,10 +89,10 @@ def batches(figures: dict[str, Any]) -> str:
 def resources(figures: dict[str, Any], lines: dict[str, int], timed: bool) -> str:
     rows = []
     for name, one in figures["sampler"]["systems"].items():
-        told = [f"{one['first_picture_s']:.1f}", f"{one['replay']['cpu_ms_per_image']:.0f}"] if timed else []
-        rows.append([bold(name), f"{one['memory_mib']:.0f}", str(lines[name]), *told])
-    times = ["start to first picture, s", "CPU per image, ms"] if timed else []
-    return table(["", "memory, MiB", "lines of user code", *times], rows)
+        times = [f"{one['first_picture_s']:.1f}", f"{one['replay']['cpu_ms_per_image']:.0f}"] if timed else []
+        rows.append([bold(name), f"{one['memory_mib']:.0f}", str(lines[name]), *times])
+    heads = ["start to first picture, s", "CPU per image, ms"] if timed else []
+    return table(["", "memory, MiB", "lines of user code", *heads], rows)
 
 
 def equality(figures: dict[str, Any]) -> str:
@@ -117,9 +117,9 @@ def crash(trials: dict[str, Any] | None) -> str:
             f"not within {RECOVERY_S:g} s" if seconds is None else "yes" if trials["shared"] else f"after {seconds:g} s"
         )
         rows.append([bold(name), str(one["calls"]), str(one["lost"]), str(one["duplicated"]), again])
-    told = table(["", "calls", "lost", "duplicated", "serves again by itself"], rows)
+    shown = table(["", "calls", "lost", "duplicated", "serves again by itself"], rows)
     shared = "\n\nThe machine had other work to do meanwhile, so a system may come back sooner on a quiet one."
-    return told + shared if trials["shared"] else told
+    return shown + shared if trials["shared"] else shown
 
 
 def tuning(grids: dict[str, Any] | None, used: dict[str, Any]) -> str:
