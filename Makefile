@@ -35,24 +35,24 @@ bench: $(PEERS)/stamp  ## Side by side with FastAPI, LitServe, BentoML and Ray S
 	$(if $(QUICK),,$(PEERS_BIN)/python -m bench.comparison.crash)
 	$(PEERS_BIN)/python -m bench.comparison $(if $(QUICK),--quick)
 	$(PEERS_BIN)/python -m bench.comparison.page --plots
-	$(PEERS_BIN)/python -m bench.comparison.readme_table
+	$(PEERS_BIN)/python -m bench.comparison.page.readme_table
 
 bench-gpu: $(VENV)/serve.stamp  ## SD3.5-M's architecture on a CUDA device: eager, compiled, CUDA graphs; student against teacher
-	$(BIN)/python -m bench.gpu
+	$(BIN)/python -m bench.engine.gpu
 
 bench-service: $(VENV)/test.stamp  ## The front end and the queue without an engine; one image alone beside the bare engine
-	$(BIN)/python -m bench.front_end
-	$(BIN)/python -m bench.front_end --latency
+	$(BIN)/python -m bench.service.front_end
+	$(BIN)/python -m bench.service.front_end --latency
 
 bench-engine: $(VENV)/test.stamp  ## The engine against diffusers, strict mode, step-level batching (minutes)
-	OMP_NUM_THREADS=1 $(BIN)/python -m bench.engine_throughput
-	OMP_NUM_THREADS=1 $(BIN)/python -m bench.engine_arrivals
-	OMP_NUM_THREADS=1 $(BIN)/python -m bench.strict
-	OMP_NUM_THREADS=1 $(BIN)/python -m bench.bit_identity
-	$(BIN)/python -m bench.policies --json bench/results/policies.json
+	OMP_NUM_THREADS=1 $(BIN)/python -m bench.engine.throughput
+	OMP_NUM_THREADS=1 $(BIN)/python -m bench.scheduling.arrivals
+	OMP_NUM_THREADS=1 $(BIN)/python -m bench.engine.strict
+	OMP_NUM_THREADS=1 $(BIN)/python -m bench.engine.bit_identity
+	$(BIN)/python -m bench.scheduling.policies --json bench/results/policies.json
 
 soak: $(VENV)/test.stamp  ## 10,000 images, some cancelled or expired: is each accounted for, does memory stay flat
-	OMP_NUM_THREADS=1 $(BIN)/python -m bench.soak
+	OMP_NUM_THREADS=1 $(BIN)/python -m bench.service.soak
 
 models: $(VENV)/test.stamp  ## Make the bundled models again from the artwork (hours; needs npm)
 	$(BIN)/python -m distill.emoji --work build/emoji
@@ -61,18 +61,18 @@ models: $(VENV)/test.stamp  ## Make the bundled models again from the artwork (h
 bench-scaling: $(VENV)/test.stamp  ## What an image costs Redis; simulated and real workers; the tables of docs/scaling.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.scaling
 	$(BIN)/pip install --quiet --editable '.[docs]'
-	$(BIN)/python -m bench.scaling_tables
+	$(BIN)/python -m bench.scaling.tables
 
 bench-diverse: $(VENV)/test.stamp  ## Diverse sets against random seeds, and what the diversity score is worth
-	$(BIN)/python -m bench.diversity_score
-	$(BIN)/python -m bench.previews
-	$(BIN)/python -m bench.diverse_sets
+	$(BIN)/python -m bench.diversity.score
+	$(BIN)/python -m bench.diversity.previews
+	$(BIN)/python -m bench.diversity.diverse_sets
 
 bench-distill: $(VENV)/test.stamp  ## Student updates a second, against the order of the authors' loop
-	$(BIN)/python -m bench.distill_updates
+	$(BIN)/python -m bench.distill.updates
 
 bench-memory: $(VENV)/test.stamp  ## Peak memory of training: three copies against LoRA roles (Linux)
-	$(BIN)/python -m bench.distill_memory
+	$(BIN)/python -m bench.distill.memory
 
 $(VENV)/serve.stamp: pyproject.toml
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)

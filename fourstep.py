@@ -3,8 +3,7 @@
 import typer
 
 from distill.commands import app as distill
-from distill.commands import import_dpdmd
-from distill.evaluation.commands import evaluate
+from distill.commands import evaluate, import_dpdmd
 from jobs.commands import app as dead_letters
 from service.commands import api, generate, up
 from worker.commands import app as models

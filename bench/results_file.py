@@ -1,4 +1,4 @@
-"""Where a benchmark leaves its figures, and the machine they were taken on."""
+"""Files of a benchmark's figures, with the machine they were taken on."""
 
 import json
 import os
@@ -30,12 +30,12 @@ def machine() -> dict[str, Any]:
 
 
 def _processor() -> dict[str, Any]:
-    """Model and the extensions that decide about speed, where the system tells them."""
+    """Model and the extensions that decide about speed, where the system lists them."""
     try:
-        told = Path("/proc/cpuinfo").read_text()
+        text = Path("/proc/cpuinfo").read_text()
     except OSError:
         return {"cpu_model": platform.processor()}
-    facts = dict(line.split(":", 1) for line in told.splitlines() if ":" in line)
+    facts = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
     fields = {name.strip(): value.strip() for name, value in facts.items()}
     flags = fields.get("flags", "").split()
     return {

@@ -102,10 +102,10 @@ def replicate(
 ) -> None:
     """The paper's comparison in small. What is in the folder already is not run again."""
     with _one_line():
-        from distill.replicate.beds import run_bed
+        from distill.replicate.settings import run_setting
 
         folder = out or Path("build/replicate") / (f"{bed}-quick" if quick else bed)
-        found = run_bed(bed, folder, work, quick)
+        found = run_setting(bed, folder, work, quick)
     signs = {True: "passed", False: "FAILED", None: "-"}
     for setting, gates in found.items():
         typer.echo(f"\n{setting}")
@@ -126,3 +126,56 @@ def import_dpdmd(
         contract = import_checkpoint(file, base, out)
     levels = ", ".join(f"{sigma:.4g}" for sigma in contract.sigmas or ())
     typer.echo(f"{file} on {base} → {out}, sampled at noise levels {levels}")
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="the folder to evaluate, sampled as it is served")],
+    teacher: Annotated[Path, typer.Option(help="the folder it is compared with")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="folder for report, grids and kept pictures")],
+    prompts: Annotated[Path | None, typer.Option(help="one prompt a line; by default those of the emoji world")] = None,
+    seeds: Annotated[int, typer.Option(min=4, help="pictures of each prompt")] = 9,
+    features: Annotated[list[str], typer.Option(help="dino=FOLDER, clip=FOLDER or emoji=FOLDER; may be repeated")] = [],  # noqa: B006
+    scores: Annotated[
+        list[str], typer.Option(help="clipscore=FOLDER, pickscore=FOLDER or imagereward=FOLDER; may be repeated")
+    ] = [],  # noqa: B006
+    geneval: Annotated[Path | None, typer.Option(help="GenEval's evaluation_metadata.jsonl, for its prompts")] = None,
+    detector: Annotated[Path | None, typer.Option(help="GenEval's Mask2Former folder")] = None,
+    colors: Annotated[Path | None, typer.Option(help="GenEval's CLIP folder")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="of a folder without sampling.json")] = 30,
+    guidance_scale: Annotated[float, typer.Option(min=1, help="of a folder without sampling.json")] = 3.5,
+) -> None:
+    """Compare a student with its teacher: diversity, coverage, quality, prompt match and pairing."""
+    with errors_as_lines(ValueError, OSError, extra="distill"):
+        from rich import print_json
+
+        from distill.config import read_prompts
+        from distill.emoji import benchmark as emoji
+        from distill.evaluation import geneval as geneval_benchmark
+        from distill.evaluation.benchmark import Benchmark
+        from distill.evaluation.pictures import Sampling
+        from distill.evaluation.report import EvaluationConfig
+        from distill.evaluation.report import evaluate as write_report
+
+        spaces, judges = _folders("--features", features), _folders("--scores", scores)
+        if prompts and geneval:
+            raise ValueError("--prompts: GenEval has prompts of its own; leave out one of the two")
+        if geneval:
+            if not (detector and colors):
+                raise ValueError("--geneval: needs --detector and --colors, the folders of its two networks")
+            benchmark = geneval_benchmark.benchmark(geneval, detector, colors)
+        elif prompts:
+            benchmark = Benchmark("prompts", tuple(read_prompts(prompts)))
+        else:
+            spaces = {emoji.NAME: emoji.ENCODER} | spaces
+            benchmark = emoji.benchmark(spaces[emoji.NAME])
+        config = EvaluationConfig(seeds, spaces, judges, Sampling(steps, guidance_scale))
+        print_json(data=write_report(model, teacher, benchmark, config, out))
+
+
+def _folders(option: str, given: list[str]) -> dict[str, Path]:
+    """Parse NAME=FOLDER options. Raises ValueError for another form."""
+    pairs = [one.partition("=") for one in given]
+    for name, sign, folder in pairs:
+        if not (name and sign and folder):
+            raise ValueError(f"{option}: {name or sign or folder} is not of the form NAME=FOLDER")
+    return {name: Path(folder) for name, _, folder in pairs}

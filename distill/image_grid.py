@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers.utils import make_image_grid
 from PIL import Image
 
 
@@ -14,8 +15,7 @@ def to_uint8(images: torch.Tensor) -> np.ndarray:
 
 def save_grid(images: np.ndarray, columns: int, path: Path, scale: int = 1) -> None:
     """Write uint8 [B, H, W, 3] as a PNG with `columns` pictures a row (B divisible by `columns`)."""
-    batch, height, width, _ = images.shape
-    rows = images.reshape(batch // columns, columns, height, width, 3).transpose(0, 2, 1, 3, 4)
-    grid = Image.fromarray(rows.reshape(batch // columns * height, columns * width, 3))
+    pictures = [Image.fromarray(image) for image in images]
+    grid = make_image_grid(pictures, rows=len(pictures) // columns, cols=columns)
     path.parent.mkdir(parents=True, exist_ok=True)
     grid.resize((grid.width * scale, grid.height * scale), Image.Resampling.NEAREST).save(path)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from bench.diverse_sets import CANDIDATES, IMAGES, Side, bench_task, make, student
+from bench.diversity.diverse_sets import CANDIDATES, IMAGES, Side, bench_task, make, student
 from jobs.models import DiverseSet
 
 OUT = Path(__file__).parent / "images" / "diverse.png"

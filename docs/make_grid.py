@@ -32,13 +32,13 @@ def main() -> None:
         left = GAP + number % ACROSS * (len(SEEDS) * CELL + GAP)
         top = GAP + number // ACROSS * (CELL + CAPTION + GAP)
         draw.text((left + 4, top), prompt, fill="black", font_size=14)
-        for column, picture in enumerate(ask(prompt, SEEDS, "emoji-student")):
+        for column, picture in enumerate(generate(prompt, SEEDS, "emoji-student")):
             grid.paste(picture.resize((CELL, CELL), Image.Resampling.LANCZOS), (left + column * CELL, top + CAPTION))
     OUT.parent.mkdir(exist_ok=True)
     grid.save(OUT, quality=90)
 
 
-def ask(prompt: str, seeds: Sequence[int], model: str) -> list[Image.Image]:
+def generate(prompt: str, seeds: Sequence[int], model: str) -> list[Image.Image]:
     request = {"prompt": prompt, "seeds": seeds, "model": model, "mode": "strict"}
     answer = httpx.post(f"{SERVER}/generate", json=request, timeout=300).raise_for_status().json()
     return [Image.open(io.BytesIO(base64.b64decode(image["b64"]))) for image in answer["images"]]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from docs.make_grid import CAPTION, CELL, GAP, ask
+from docs.make_grid import CAPTION, CELL, GAP, generate
 
 OUT = Path(__file__).parent / "images" / "methods.webp"
 PROMPTS = (
@@ -33,7 +33,7 @@ def main() -> None:
         for row, prompt in enumerate(PROMPTS):
             top = 2 * GAP + CAPTION + row * down
             draw.text((left + 4, top), prompt, fill="#666666", font_size=13)
-            for place, picture in enumerate(ask(prompt, SEEDS, model)):
+            for place, picture in enumerate(generate(prompt, SEEDS, model)):
                 grid.paste(picture.resize((CELL, CELL), Image.Resampling.LANCZOS), (left + place * CELL, top + CAPTION))
     grid.save(OUT, quality=90)
 

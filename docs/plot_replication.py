@@ -1,13 +1,12 @@
-"""Tables and pictures of docs/replication.md and docs/method.md, from docs/data/replication/; first keep there what a
-new run has found, if asked to.
+"""Write the tables and plots of docs/replication.md and docs/method.md from docs/data/replication/. Given a folder of
+results, copy them there first.
 
 fourstep distill replicate --bed mixture
-python docs/plot_replication.py build/replicate/mixture
+python -m docs.plot_replication build/replicate/mixture
 """
 
 import json
 import math
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,15 @@ import matplotlib.pyplot as plt
 import torch
 from safetensors.torch import load_file
 
+from bench.markdown import filled
 from distill.method import dp_dmd
 from distill.noise_schedule import FLOW
-from distill.replicate import emoji_tables
-from distill.replicate import experiments as table
-from distill.replicate import report_tables as tables
-from distill.replicate.cell import Cell
+from distill.replicate import experiments
 from distill.replicate.mixture import MODES, Mixture
+from distill.replicate.mixture_run import Run
+from distill.replicate.results import gathered
 from distill.replicate.seeded_attention import SeededAttention
+from docs import replication_tables as tables
 
 DOCS = Path(__file__).parent
 DATA = DOCS / "data" / "replication"
@@ -42,23 +42,23 @@ SHOWN_CLASS = 0
 POINTS = 128
 
 
-def keep(run: Path) -> None:
-    """Copy the results of a run, rounded, under its folder's name: a bed's. Of the mixture also draw the samples that
-    docs/method.md shows from its students."""
+def keep(results: Path) -> None:
+    """Copy the results in a folder, rounded, under the folder's name, which is the setting's. Of the mixture, also
+    sample the students that docs/method.md shows."""
     DATA.mkdir(parents=True, exist_ok=True)
-    (DATA / f"{run.name}.json").write_text(json.dumps(tables.gathered(run)) + "\n")
-    if run.name == "mixture":
-        (DATA / "wheels.json").write_text(json.dumps(_wheels(run)) + "\n")
+    (DATA / f"{results.name}.json").write_text(json.dumps(gathered(results)) + "\n")
+    if results.name == "mixture":
+        (DATA / "wheels.json").write_text(json.dumps(_wheels(results)) + "\n")
 
 
 @torch.no_grad()
-def _wheels(run: Path) -> dict[str, Any]:
-    """Of one class: where the first step points and where the sample ends, and the modes' shares, for teacher and
-    students from equal noise."""
+def _wheels(results: Path) -> dict[str, Any]:
+    """The ends of the first step and of the sampling of one class, for teacher and students from equal
+    noise."""
     world = Mixture.drawn(256)
     labels = torch.full((POINTS,), SHOWN_CLASS)
     noise = torch.randn(POINTS, 256, generator=torch.Generator().manual_seed(3))
-    teacher, method = world.guided(labels, 3.5), Cell("x").at(0, torch.Generator())
+    teacher, method = world.guided(labels, 3.5), Run("x").at(0, torch.Generator())
     found = {
         "teacher": {
             "first": _on_wheel(world, dp_dmd.anchor_target(teacher, noise, method)),
@@ -66,10 +66,10 @@ def _wheels(run: Path) -> dict[str, Any]:
         }
     }
     for name in ("dmd", "dp-dmd"):
-        result = json.loads((run / f"{name}.json").read_text())
+        result = json.loads((results / f"{name}.json").read_text())
         seeds = result["size"]["seeds"]
         network = SeededAttention(world, seeds, result["size"]["width"])
-        network.load_state_dict(load_file(run / f"{name}.safetensors"))
+        network.load_state_dict(load_file(results / f"{name}.safetensors"))
         student = network.conditional(labels.repeat(seeds))
         first, sample = dp_dmd.rollout(student, noise.repeat(seeds, 1), method)
         found[name] = {"first": _on_wheel(world, first[:POINTS]), "sample": _on_wheel(world, sample[:POINTS])}
@@ -144,8 +144,8 @@ def plot_curves(results: dict[str, Any]) -> None:
 def plot_settings(results: dict[str, Any]) -> None:
     """docs/images/replication-settings.png: Tables 3 and 4 as curves."""
     figure, axes = plt.subplots(1, 2, figsize=(8.6, 3.4), layout="constrained", sharey=True)
-    by_k = [(str(cell.k[0]), cell.name) for cell in table.ANCHORS]
-    by_lambda = [("0", "dmd-detached"), *((f"{cell.lambda_[0]:g}", cell.name) for cell in table.WEIGHTS)]
+    by_k = [(str(run.k[0]), run.name) for run in experiments.ANCHORS]
+    by_lambda = [("0", "dmd-detached"), *((f"{run.lambda_[0]:g}", run.name) for run in experiments.WEIGHTS)]
     for axis, rows, title in ((axes[0], by_k, "K, teacher steps of 30 (λ = .05)"), (axes[1], by_lambda, "λ (K = 5)")):
         rows = [(label, name) for label, name in rows if name in results]
         values = torch.tensor([[s["diversity"] for s in results[name]["curve"][-1]["seeds"]] for _, name in rows])
@@ -161,23 +161,14 @@ def plot_settings(results: dict[str, Any]) -> None:
     figure.savefig(IMAGES / "replication-settings.png", dpi=80)
 
 
-def write_tables(found: dict[str, str]) -> None:
-    """Put every table between its marks in docs/replication.md."""
-    page = PAGE.read_text()
-    for name, text in found.items():
-        marks = (f"<!-- {name} -->", f"<!-- end of {name} -->")
-        page = re.sub(f"{marks[0]}.*?{marks[1]}", lambda _, t=text, m=marks: f"{m[0]}\n{t}\n{m[1]}", page, flags=re.S)
-    PAGE.write_text(page)
-
-
 if __name__ == "__main__":
     if len(sys.argv) > 1:
         keep(Path(sys.argv[1]))
     found = json.loads((DATA / "mixture.json").read_text())
-    write_tables(tables.every(found))
-    for bed in ("emoji-small", "emoji"):
-        methods, gates = emoji_tables.every(json.loads((DATA / f"{bed}.json").read_text()))
-        write_tables({bed: methods, f"gates-{bed}": gates})
+    shown = tables.mixture(found)
+    for setting in ("emoji-small", "emoji"):
+        shown |= tables.emoji(setting, json.loads((DATA / f"{setting}.json").read_text()))
+    PAGE.write_text(filled(PAGE.read_text(), shown))
     plot_modes()
     plot_curves(found)
     plot_settings(found)

@@ -1,4 +1,4 @@
-"""Draw docs/images/run-health.png from the logs in docs/data/, and keep those of two new runs first if asked to.
+"""Draw docs/images/run-health.png from the logs in docs/data/. Given a folder of new runs, copy their logs there first.
 
 fourstep distill train --config docs/data/healthy/settings.yaml --run build/health/healthy
 fourstep distill train --config docs/data/collapsed/settings.yaml --run build/health/collapsed

@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import uuid
+from collections.abc import Callable
 
 import torch
 from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
@@ -22,6 +23,7 @@ from worker.engine.compile_thread import CompileThread
 from worker.engine.device_thread import DeviceThread
 from worker.engine.engine import Engine
 from worker.errors import FolderRefusedError, StartFailedError
+from worker.model_folder import ServedModel, load
 from worker.results import ResultWriter
 from worker.startup import compiles, model_card, start_engine
 
@@ -36,7 +38,7 @@ SHUTDOWN_S = 5.0
 """What is unfinished this long after SIGTERM is left to the workers that take over the leases."""
 
 
-async def run(settings: WorkerSettings, redis_url: str) -> int:
+async def run(settings: WorkerSettings, redis_url: str, load_model: Callable[..., ServedModel] = load) -> int:
     """Serve until SIGTERM or SIGINT. Returns the exit code, 0 or after a crash 1. Raises StartFailed.
 
     Ends the process itself when a signal comes while the device is busy and cannot be interrupted.
@@ -53,7 +55,7 @@ async def run(settings: WorkerSettings, redis_url: str) -> int:
     compiler = CompileThread(device)
     device.start()
     try:
-        engine = await _warm_engine(device, settings, metrics, stop)
+        engine = await _warm_engine(device, settings, metrics, stop, load_model)
         if engine is not None:
             if compiles(settings, engine.model.network.device):
                 compiler.compile(engine)
@@ -68,10 +70,14 @@ async def run(settings: WorkerSettings, redis_url: str) -> int:
 
 
 async def _warm_engine(
-    device: DeviceThread, settings: WorkerSettings, metrics: WorkerMetrics, stop: asyncio.Event
+    device: DeviceThread,
+    settings: WorkerSettings,
+    metrics: WorkerMetrics,
+    stop: asyncio.Event,
+    load_model: Callable[..., ServedModel],
 ) -> Engine | None:
     """The engine, ready to serve; None when `stop` was set before."""
-    starting = asyncio.wrap_future(device.call(start_engine, settings, metrics))
+    starting = asyncio.wrap_future(device.call(start_engine, settings, metrics, load_model))
     await _first(starting, stop)
     if not starting.done():
         return None

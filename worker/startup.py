@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -16,17 +17,19 @@ from worker.engine.cuda_graphs import CudaGraphs
 from worker.engine.engine import Engine
 from worker.engine.model_runner import Measured
 from worker.errors import StartFailedError
-from worker.model_folder import load
+from worker.model_folder import ServedModel, load
 
 log = logging.getLogger(__name__)
 
 
-def start_engine(settings: WorkerSettings, metrics: WorkerMetrics) -> Engine:
+def start_engine(
+    settings: WorkerSettings, metrics: WorkerMetrics, load_model: Callable[..., ServedModel] = load
+) -> Engine:
     """Load the model and run every stage once, eagerly. Raises FolderRefused, StartFailed or RuntimeError."""
     quiet_libraries()
     if settings.compile_cache is not None:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(settings.compile_cache)
-    model = load(settings.model, settings.device, settings.dtype, settings.steps, settings.guidance_scale)
+    model = load_model(settings.model, settings.device, settings.dtype, settings.steps, settings.guidance_scale)
     graphs = _replays_graphs(settings, model.network.device)
     engine = Engine(model, settings.max_batch, CudaGraphs(model.network.device) if graphs else None)
     engine.warm_up()

@@ -1,1 +1,1 @@
-"""Side by side with what people would use instead: `make bench`, docs/benchmarks.md."""
+"""Comparison with the servers that people would use instead: `make bench`, docs/benchmarks.md."""

@@ -32,7 +32,7 @@ console = Console()
 
 @dataclass(frozen=True)
 class Variant:
-    """How often every system is visited, which of them with each engine, and for how many calls."""
+    """Rounds of visits, the systems for each engine, and the number of calls."""
 
     rounds: int
     systems: dict[Engine, tuple[str, ...]]
@@ -121,15 +121,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.comparison", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short round, in five minutes")
     parser.add_argument("--shared", action="store_true", help="the machine has other work: said on the page")
-    asked = parser.parse_args()
-    variant, tunings = (QUICK if asked.quick else FULL), _tunings()
+    arguments = parser.parse_args()
+    variant, tunings = (QUICK if arguments.quick else FULL), _tunings()
     os.sched_setaffinity(0, {FRONT_CORE})
     began, rounds = time.perf_counter(), list[dict[str, Any]]()
 
     def save() -> None:
         facts = {
-            "variant": "quick" if asked.quick else "full",
-            "shared": asked.shared,
+            "variant": "quick" if arguments.quick else "full",
+            "shared": arguments.shared,
             "minutes": round((time.perf_counter() - began) / 60, 1),
             "versions": _versions(),
             "tuned_by_grid": bool(tunings),

@@ -15,7 +15,7 @@ import torch
 from bench.comparison import trace
 from bench.comparison.systems import MODEL_CORE, PYTHON
 from bench.comparison.visit import Bare
-from bench.latency_model import sleeping_model
+from bench.engine.latency_model import sleeping_model
 from bench.peers.latency_engine import FIXED_S, PER_ROW_S
 from jobs.settings import BUNDLED_MODEL
 from worker.engine.device_thread import DeviceThread
@@ -73,12 +73,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.comparison.bare", description=__doc__)
     parser.add_argument("--engine", choices=["sampler", "latency-model", "teacher"], default="sampler")
     parser.add_argument("--images", type=int, default=48)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
     os.sched_setaffinity(0, {MODEL_CORE})
     device = DeviceThread()  # set up as the worker's is
     device.start()
-    print(json.dumps(device.call(_figures, asked.engine, asked.images).result()))
+    print(json.dumps(device.call(_figures, arguments.engine, arguments.images).result()))
     sys.stdout.flush()
 
 

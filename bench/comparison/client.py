@@ -13,7 +13,7 @@ from PIL import Image
 from bench.comparison.figures import Answer
 from bench.comparison.systems import System
 from bench.comparison.trace import Call, singles
-from bench.http_load import KEPT_ALIVE_S, Connection
+from bench.service.http_load import KEPT_ALIVE_S, Connection
 
 PATIENCE_S = 60.0
 
@@ -23,7 +23,7 @@ Key = tuple[str, int]
 
 @dataclass
 class Client:
-    """Asks `system` on `port`; `pictures` keeps the bytes of every picture that came, in order."""
+    """Sends calls to `system` on `port`; `pictures` keeps the bytes of every picture that came, in order."""
 
     system: System
     port: int
@@ -32,7 +32,7 @@ class Client:
     pictures: dict[Key, list[bytes]] = field(default_factory=dict)
     _idle: list[Connection] = field(default_factory=list)
 
-    async def ask(self, call: Call, due: float) -> Answer:
+    async def send(self, call: Call, due: float) -> Answer:
         """All pictures of `call`, whose latency counts from `due` on the clock of time.perf_counter."""
         requests = self.system.requests(call, self.mode)
         answers = await asyncio.gather(*(self._exchange(request) for request in requests))
@@ -70,16 +70,16 @@ class Client:
     async def together(self, calls: Sequence[Call]) -> list[Answer]:
         """All at once."""
         now = time.perf_counter()
-        return list(await asyncio.gather(*(self.ask(call, now) for call in calls)))
+        return list(await asyncio.gather(*(self.send(call, now) for call in calls)))
 
     async def closed_loop(self, calls: Sequence[Call], concurrency: int) -> tuple[list[Answer], list[float]]:
-        """`concurrency` callers, each with its next call as soon as it is answered; and when each answer came."""
+        """`concurrency` callers, each with its next call as soon as it is answered; also the time of each answer."""
         left, answers, finished = iter(calls), list[Answer](), list[float]()
         began = time.perf_counter()
 
         async def caller() -> None:
             for call in left:
-                answers.append(await self.ask(call, time.perf_counter()))
+                answers.append(await self.send(call, time.perf_counter()))
                 finished.append(time.perf_counter() - began)
 
         await asyncio.gather(*(caller() for _ in range(concurrency)))
@@ -87,20 +87,20 @@ class Client:
 
     async def replay(self, calls: Sequence[Call], images_per_s: float, alone_s: float) -> list[Answer]:
         """The trace at `images_per_s`, whether or not earlier calls are answered; deadlines in units of `alone_s`."""
-        began, asking = time.perf_counter(), []
+        began, pending = time.perf_counter(), []
         for call in calls:
             due = began + call.at / images_per_s
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            told = Call(call.at, call.prompt, call.seed, call.images, call.deadline * alone_s)
-            asking.append(asyncio.create_task(self.ask(told, due)))
-        return list(await asyncio.gather(*asking))
+            scaled = Call(call.at, call.prompt, call.seed, call.images, call.deadline * alone_s)
+            pending.append(asyncio.create_task(self.send(scaled, due)))
+        return list(await asyncio.gather(*pending))
 
 
 def draws(system: System, port: int) -> bool:
-    """Whether a first call is answered with a picture."""
+    """Send a first call; True when it is answered with a picture."""
     return asyncio.run(Client(system, port).together(singles(1, -1)))[0].ok
 
 
 def pixels_sha256(picture: bytes) -> str:
-    """Of the decoded pixels: files may differ in compression and in what they say of themselves."""
+    """Hash of the decoded pixels: files may differ in compression and metadata."""
     return hashlib.sha256(Image.open(io.BytesIO(picture)).convert("RGB").tobytes()).hexdigest()

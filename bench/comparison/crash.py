@@ -1,7 +1,7 @@
 """kill -9 of the process that draws, while calls wait: `python -m bench.comparison.crash`.
 
-All calls are accepted before the kill. Lost is one whose caller waits PATIENCE_S for nothing, or is told that it
-failed; the callers do not ask again. Then it is seen whether the system comes back by itself.
+All calls are accepted before the kill. A call is lost when it has no picture after PATIENCE_S, or fails; callers do not
+repeat it. Then a new call shows whether the system comes back by itself.
 """
 
 import argparse
@@ -38,13 +38,13 @@ async def _killed(server: Server) -> dict[str, Any]:
     victim = server.model_process()
     calls = trace.singles(CALLS, 200)
     now = time.perf_counter()
-    asking = [asyncio.create_task(client.ask(call, now)) for call in calls]
-    for answered in islice(asyncio.as_completed(asking), KILL_AFTER):
+    pending = [asyncio.create_task(client.send(call, now)) for call in calls]
+    for answered in islice(asyncio.as_completed(pending), KILL_AFTER):
         await answered
     victim.kill()
     killed = time.perf_counter()
     answered_before = len(client.pictures)
-    answers = await asyncio.gather(*asking)
+    answers = await asyncio.gather(*pending)
     settled_s = time.perf_counter() - killed
     pictures = [len(made) for made in client.pictures.values()]
     return {
@@ -80,10 +80,10 @@ def main() -> None:
     parser.add_argument(
         "--shared", action="store_true", help="the machine has other work: times are not to be compared"
     )
-    asked = parser.parse_args()
-    installed = [SYSTEMS[name] for name in asked.systems if SYSTEMS[name].installed]
+    arguments = parser.parse_args()
+    installed = [SYSTEMS[name] for name in arguments.systems if SYSTEMS[name].installed]
     trials = {system.name: trial(system) for system in track(installed, "kill -9")}
-    results_file.write(NAME, {"shared": asked.shared, "systems": trials})
+    results_file.write(NAME, {"shared": arguments.shared, "systems": trials})
 
 
 if __name__ == "__main__":

@@ -3,7 +3,11 @@
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import median
+from typing import Any
+
+import numpy as np
+
+from bench.quantiles import quantile
 
 RESAMPLES, CONFIDENCE = 1000, 0.95
 SLO = 3.0
@@ -15,7 +19,7 @@ SHED = (429, 503, 504)
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of one call: `status` 0 when the connection broke; `seconds` from the moment it was due."""
+    """The outcome of one call: `status` 0 when the connection broke; `seconds` from the moment it was due."""
 
     images: int
     status: int
@@ -26,32 +30,26 @@ class Answer:
         return self.status == 200
 
 
-def quantile(values: Sequence[float], share: float) -> float:
-    """The least of `values` that at least `share` of them do not exceed (nearest rank)."""
-    ordered = sorted(values)
-    rank = -int(-share * len(ordered) // 1)  # rounded up
-    return ordered[max(rank, 1) - 1]
-
-
 def goodput(answers: Sequence[Answer], alone_s: dict[int, float]) -> float:
-    """Share of the images asked for that came within SLO × `alone_s`, the seconds of a call of so many images alone."""
+    """Share of the requested images that came within SLO × `alone_s`, the seconds of a call of so many images alone."""
     in_time = sum(answer.images for answer in answers if answer.ok and answer.seconds <= SLO * alone_s[answer.images])
     return in_time / sum(answer.images for answer in answers)
 
 
 def shed(answers: Sequence[Answer]) -> float:
-    """Share of the images asked for that were refused or given up by the server."""
+    """Share of the requested images that were refused or given up by the server."""
     return sum(answer.images for answer in answers if answer.status in SHED) / sum(one.images for one in answers)
 
 
 def interval(
-    values: Sequence[float], statistic: Callable[[Sequence[float]], float] = median, seed: int = 0
+    values: Sequence[float], statistic: Callable[..., Any] = np.median, seed: int = 0
 ) -> tuple[float, float, float]:
-    """`statistic` of `values`, and the ends of its 95% bootstrap interval (percentiles of resampled values)."""
+    """`statistic` of `values`, which takes an `axis`, and the ends of its 95% bootstrap interval (percentiles of
+    resampled values)."""
     dice = random.Random(seed)
-    resampled = sorted(statistic(dice.choices(values, k=len(values))) for _ in range(RESAMPLES))
+    resampled = statistic([dice.choices(values, k=len(values)) for _ in range(RESAMPLES)], axis=1)
     outside = (1 - CONFIDENCE) / 2
-    return statistic(values), quantile(resampled, outside), quantile(resampled, 1 - outside)
+    return float(statistic(values, axis=0)), quantile(resampled, outside), quantile(resampled, 1 - outside)
 
 
 def block_rates(finished: Sequence[float], blocks: int) -> list[float]:

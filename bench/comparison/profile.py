@@ -1,4 +1,4 @@
-"""Where the worker's time goes at saturation: `python -m bench.comparison.profile`, by py-spy (it comes with Ray).
+"""Profile the worker at saturation: `python -m bench.comparison.profile`, by py-spy (it comes with Ray).
 
 Shares of the samples of the thread that draws, and of the other threads beside it, by the outermost function of ours
 that names a stage.
@@ -25,13 +25,13 @@ DRAWING = {
     "text encoders": "prompt_embeddings.py",
     "denoising network": "denoising_step.py",
     "decoder": "decode (worker/families/stable_diffusion_3.py",
-    "schedule": "scheduler.py",
+    "plan": "scheduler.py",
 }
 BESIDE = {"queue and Redis": "consumer.py", "image files": "image_bytes.py", "settling": "results.py"}
 
 
 async def _profiled(server: Server) -> list[str]:
-    """py-spy's stacks, outermost frame first, of the worker while 16 callers ask."""
+    """py-spy's stacks, outermost frame first, of the worker under 16 callers."""
     client = Client(server.system, server.ports.http)
     worker = server.model_process()
     busy = server.cpu_by_thread(worker)
@@ -45,13 +45,13 @@ async def _profiled(server: Server) -> list[str]:
             *record, "--duration", str(SECONDS), "--pid", str(worker.pid), "--output", str(stacks),
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        asking = [asyncio.create_task(_ask_until(recorder, client, caller)) for caller in range(CALLERS)]
+        pending = [asyncio.create_task(_send_until(recorder, client, caller)) for caller in range(CALLERS)]
         await recorder.wait()
-        await asyncio.gather(*asking)
+        await asyncio.gather(*pending)
         return stacks.read_text().splitlines()
 
 
-async def _ask_until(recorder: asyncio.subprocess.Process, client: Client, caller: int) -> None:
+async def _send_until(recorder: asyncio.subprocess.Process, client: Client, caller: int) -> None:
     for call in trace.singles(1000, 1000 + caller):
         if recorder.returncode is not None:
             return

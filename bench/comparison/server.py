@@ -83,7 +83,7 @@ class Server:
         return total
 
     def batches(self) -> Counter[str]:
-        """How often the engine ran a batch of so many images (ours: a step), so far."""
+        """Batches (ours: steps) that the engine has run, by their number of images."""
         if not self.system.ours:
             return Counter(self.batch_log.read_text().split())
         text = httpx.get(f"http://127.0.0.1:{self.ports.metrics}/metrics", trust_env=False).text
@@ -103,11 +103,11 @@ def running(
     with tempfile.TemporaryDirectory(prefix="fourstep-bench-") as folder:
         batch_log, log = Path(folder) / "batches", Path(folder) / "log"
         batch_log.touch()
-        told = environment(ports, engine, tuning, {"BENCH_BATCH_LOG": str(batch_log), **(settings or {})})
+        env = environment(ports, engine, tuning, {"BENCH_BATCH_LOG": str(batch_log), **(settings or {})})
         began = time.perf_counter()
         with log.open("w") as out:
             started = [
-                psutil.Popen(command, env=told, stdout=out, stderr=out, start_new_session=True, preexec_fn=_any_core)
+                psutil.Popen(command, env=env, stdout=out, stderr=out, start_new_session=True, preexec_fn=_any_core)
                 for command in system.commands(ports, engine)
             ]
         server = Server(system, ports, batch_log, started)
@@ -152,7 +152,7 @@ def _cores(tid: int) -> set[int]:
 
 
 def _unaccumulated(text: str, name: str) -> Counter[str]:
-    """How many observations of histogram `name` fell into each of its buckets."""
+    """Observations of histogram `name` in each of its buckets."""
     found, below = Counter[str](), 0
     for family in text_string_to_metric_families(text):
         for sample in family.samples:

@@ -6,7 +6,10 @@ from functools import partial
 from statistics import median
 from typing import Any
 
-from bench.comparison.figures import Answer, block_rates, goodput, interval, quantile, shed
+import numpy as np
+
+from bench.comparison.figures import Answer, block_rates, goodput, interval, shed
+from bench.quantiles import METHOD
 
 BLOCKS = 4
 Rounds = Sequence[dict[str, Any]]
@@ -84,7 +87,7 @@ def _open_loop(loops: Rounds, bares: Rounds) -> dict[str, Any]:
     return {
         "calls": len(answers),
         **{
-            f"p{round(100 * share)}_ms": _rounded(interval(latencies, partial(quantile, share=share)), 0)
+            f"p{round(100 * share)}_ms": _rounded(interval(latencies, partial(np.quantile, q=share, method=METHOD)), 0)
             for share in (0.5, 0.95, 0.99)
             if latencies
         },
@@ -97,7 +100,7 @@ def _open_loop(loops: Rounds, bares: Rounds) -> dict[str, Any]:
 
 
 def _histogram(loops: Rounds) -> dict[str, int]:
-    """How often a batch of so many images ran."""
+    """Number of batches by their images."""
     total: Counter[str] = sum((Counter(loop["batches"]) for loop in loops), Counter())
     return {size: total[size] for size in sorted(total, key=float)}
 

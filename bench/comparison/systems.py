@@ -1,4 +1,4 @@
-"""The systems that are compared: how each is started, asked and tuned."""
+"""The compared systems, with their commands, requests and tuning."""
 
 import base64
 import json
@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any, Literal
 
-from bench import http_load
 from bench.comparison.trace import Call
 from bench.peers.latency_engine import FIXED_S, PER_ROW_S
+from bench.service import http_load
 from jobs.testing import redis_servers
 
 Engine = Literal["sampler", "diffusers", "latency-model"]
@@ -20,7 +20,7 @@ Commands = list[list[str]]
 
 @dataclass(frozen=True)
 class Ports:
-    """Of 127.0.0.1, free when they were drawn."""
+    """Ports of 127.0.0.1, free when they were drawn."""
 
     http: int = field(default_factory=redis_servers.free_port)
     metrics: int = field(default_factory=redis_servers.free_port)
@@ -65,13 +65,13 @@ class System:
         return self.package == "fourstep"
 
     def grid(self) -> list[Tuning]:
-        """What it is tuned over: nothing without batching, only the batch size where there is no wait to set."""
+        """The points of its tuning: none without batching, only batch sizes where there is no wait to set."""
         waits = WAITS_S if self.waits else WAITS_S[:1]
         return [Tuning(size, wait) for size in BATCH_SIZES for wait in waits] if self.batches else []
 
 
 def environment(ports: Ports, engine: Engine, tuning: Tuning, more: dict[str, str]) -> dict[str, str]:
-    """What a system's processes are told, `more` last."""
+    """Environment variables of a system's processes, `more` last."""
     quiet = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "BENTOML_DO_NOT_TRACK": "1"}
     ray = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
     peer = {
@@ -96,7 +96,7 @@ def _fourstep(ports: Ports, engine: Engine) -> Commands:
         return [[*PYTHON, "fourstep", "up"]]
     times = ["--fixed", str(FIXED_S), "--per-row", str(PER_ROW_S)]
     redis = [redis_servers.BUNDLED, "--port", str(ports.redis), "--bind", "127.0.0.1", "--save", ""]
-    return [redis, [*PYTHON, "fourstep", "api"], [*PYTHON, "bench.latency_model", *times]]
+    return [redis, [*PYTHON, "fourstep", "api"], [*PYTHON, "bench.engine.latency_model", *times]]
 
 
 def _uvicorn(app: str) -> Callable[[Ports, Engine], Commands]:
@@ -117,16 +117,16 @@ def _post(body: dict[str, Any]) -> bytes:
     return http_load.post("/generate", json.dumps(body).encode())
 
 
-def _ask_fourstep(call: Call, mode: str) -> list[bytes]:
+def _fourstep_requests(call: Call, mode: str) -> list[bytes]:
     timeout = {"timeout": min(call.deadline, 600.0)}
     return [_post({"prompt": call.prompt, "seed": call.seed, "num_images": call.images, "mode": mode} | timeout)]
 
 
-def _ask_singly(call: Call, mode: str) -> list[bytes]:
+def _single_requests(call: Call, mode: str) -> list[bytes]:
     return [_post({"prompt": call.prompt, "seed": call.seed + index}) for index in range(call.images)]
 
 
-def _ask_bentoml(call: Call, mode: str) -> list[bytes]:
+def _bentoml_requests(call: Call, mode: str) -> list[bytes]:
     return [_post({"calls": [{"prompt": call.prompt, "seed": call.seed + i} for i in range(call.images)]})]
 
 
@@ -145,21 +145,21 @@ SYSTEMS = {
             "fourstep",
             "fourstep",
             _fourstep,
-            _ask_fourstep,
+            _fourstep_requests,
             lambda answer: [_picture(image) for image in answer["images"]],
             batches=False,
         ),
-        System("FastAPI + lock", "fastapi", _uvicorn("fastapi_lock"), _ask_singly, _one, batches=False),
-        System("FastAPI + batching", "fastapi", _uvicorn("fastapi_batch"), _ask_singly, _one),
-        System("LitServe", "litserve", _module("lit_serve"), _ask_singly, _one),
+        System("FastAPI + lock", "fastapi", _uvicorn("fastapi_lock"), _single_requests, _one, batches=False),
+        System("FastAPI + batching", "fastapi", _uvicorn("fastapi_batch"), _single_requests, _one),
+        System("LitServe", "litserve", _module("lit_serve"), _single_requests, _one),
         System(
             "BentoML",
             "bentoml",
             _bentoml,
-            _ask_bentoml,
+            _bentoml_requests,
             lambda answer: [_picture(image) for image in answer],
             waits=False,
         ),
-        System("Ray Serve", "ray", _module("ray_serve"), _ask_singly, _one),
+        System("Ray Serve", "ray", _module("ray_serve"), _single_requests, _one),
     ]
 }

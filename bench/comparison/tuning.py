@@ -11,16 +11,16 @@ from rich.progress import track
 
 from bench import results_file
 from bench.comparison import bare
-from bench.comparison.figures import quantile
 from bench.comparison.systems import SYSTEMS, Engine, System, Tuning
 from bench.comparison.visit import Bare, Plan, visit
+from bench.quantiles import quantile
 
 NAME = "comparison_tuning"
 PLAN = Plan(alone=1, closed=((16, 32),), trace=36, equality=0)
 
 
 def chosen(tunings: dict[str, Any], engine: Engine, system: System) -> Tuning:
-    """What the last run of the tuning found; diffusers' pipeline is served as our sampler is."""
+    """The point that the last run of the tuning chose; diffusers' pipeline is served as our sampler is."""
     of_engine = tunings.get("sampler" if engine == "diffusers" else engine, {})
     found = of_engine.get(system.name, {}).get("chosen")
     return Tuning(**found) if found else Tuning()
@@ -49,9 +49,9 @@ def tune(engine: Engine, system: System, reference: Bare) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.comparison.tuning", description=__doc__)
     parser.add_argument("--engines", nargs="+", choices=get_args(Engine), default=["sampler", "latency-model"])
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     figures: dict[str, Any] = {}
-    for engine in asked.engines:
+    for engine in arguments.engines:
         reference = bare.bare(bare.measured(engine, 32))
         systems = [system for system in SYSTEMS.values() if system.batches and system.installed]
         found = {system.name: tune(engine, system, reference) for system in track(systems, f"tuning with {engine}")}

@@ -1,4 +1,4 @@
-"""How many lines a user writes: code alone, without blank lines, comments and docstrings."""
+"""Count the lines that a user writes: code alone, without blank lines, comments and docstrings."""
 
 import ast
 import io

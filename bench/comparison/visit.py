@@ -1,4 +1,4 @@
-"""One visit to one system: started, asked alone, in closed and in open loop, and stopped."""
+"""One visit to one system: start it, send single calls, closed loops and open loops, and stop it."""
 
 import asyncio
 from collections import Counter
@@ -18,7 +18,7 @@ WARM_UP = 24
 
 @dataclass(frozen=True)
 class Plan:
-    """How many calls each part of a visit makes; `trace` is how much of the recorded trace, `overload` likewise."""
+    """Number of calls in each part of a visit; `trace` and `overload` count calls of the recorded trace."""
 
     alone: int = 12
     closed: tuple[tuple[int, int], ...] = ((4, 24), (16, 64))
@@ -30,7 +30,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Bare:
-    """What the engine does without a server: images a second, and seconds of a call of so many images alone."""
+    """The engine without a server: images a second, and seconds of a call alone by its number of images."""
 
     images_per_s: float
     alone_s: dict[int, float]
@@ -53,14 +53,14 @@ async def _measured(server: Server, engine: Engine, bare: Bare, plan: Plan) -> d
     alone, _ = await client.closed_loop(trace.singles(plan.alone, 1), 1)
     found: dict[str, Any] = {
         "first_picture_s": round(server.first_picture_s, 2),
-        "alone": _told(alone),
+        "alone": _as_json(alone),
         "closed": {},
     }
     for concurrency, images in plan.closed:
         before = server.batches()
         answers, finished = await client.closed_loop(trace.singles(images, concurrency), concurrency)
         found["closed"][str(concurrency)] = {
-            "answers": _told(answers),
+            "answers": _as_json(answers),
             "finished": [round(seconds, 4) for seconds in finished],
             "batches": dict(server.batches() - before),
         }
@@ -83,7 +83,7 @@ async def _replayed(server: Server, client: Client, bare: Bare, plan: Plan) -> d
             answers = await client.replay(trace.load()[:calls], load * bare.images_per_s, bare.alone_s[1])
             images = sum(answer.images for answer in answers)
             found[name] = {
-                "answers": _told(answers),
+                "answers": _as_json(answers),
                 "batches": dict(server.batches() - before),
                 "cpu_s_per_image": round((server.cpu_s() - cpu) / images, 5),
             }
@@ -91,13 +91,13 @@ async def _replayed(server: Server, client: Client, bare: Bare, plan: Plan) -> d
 
 
 async def _bit_equal(client: Client, calls: Sequence[trace.Call]) -> dict[str, int]:
-    """Pictures asked for alone and then all at once: how many came out the same."""
+    """Number of pictures that are the same when requested alone and all at once."""
     await client.closed_loop(calls, 1)
     await client.together(calls)
     shas = [[pixels_sha256(picture) for picture in client.pictures[call.prompt, call.seed]] for call in calls]
     return dict(Counter({"asked": len(calls), "equal": sum(len(pair) == 2 and len(set(pair)) == 1 for pair in shas)}))
 
 
-def _told(answers: Sequence[Answer]) -> list[tuple[int, int, float]]:
-    """For JSON: images, status and seconds of each."""
+def _as_json(answers: Sequence[Answer]) -> list[tuple[int, int, float]]:
+    """Images, status and seconds of each answer."""
     return [(answer.images, answer.status, round(answer.seconds, 4)) for answer in answers]

@@ -1,1 +1,1 @@
-"""What people would write instead: each file one small server of the same pictures. See docs/benchmarks.md."""
+"""The servers that people would write instead, one small file each, of the same pictures. See docs/benchmarks.md."""

@@ -1,6 +1,6 @@
 """BentoML with its adaptive batching. ``bentoml serve bench.peers.bento_ml:Drawing``.
 
-A batchable method is called with lists: a call is {"calls": [{"prompt": …, "seed": …}]}, an answer a list too.
+A batchable method is called with lists: a call is {"calls": [{"prompt": …, "seed": …}]}, a response is a list, too.
 """
 
 import bentoml

@@ -1,4 +1,4 @@
-"""No arithmetic: four steps of a batch take as long as in bench.latency_model, asleep, and give a black picture."""
+"""Sleep for as long as four steps of a batch take in bench.engine.latency_model, and give a black picture."""
 
 import time
 from collections.abc import Sequence

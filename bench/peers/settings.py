@@ -1,4 +1,4 @@
-"""What the harness tells a peer, by environment variables: the engine, its grid of batch size and wait, the cores."""
+"""Settings of a peer, by environment variables: the engine, its batch size and wait, the cores."""
 
 import os
 
@@ -7,7 +7,7 @@ ENGINE = os.environ.get("BENCH_ENGINE", "sampler")
 
 BATCH_SIZE = int(os.environ.get("BENCH_BATCH_SIZE", "8"))
 WAIT_S = float(os.environ.get("BENCH_WAIT_S", "0.01"))
-"""How many calls a batch may hold, and how long the first of them waits for company."""
+"""Most calls of a batch, and the longest time that the first of them waits for others."""
 
 PORT = int(os.environ.get("BENCH_PORT", "8000"))
 MODEL = os.environ.get("BENCH_MODEL", "models/emoji-student")

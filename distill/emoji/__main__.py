@@ -65,7 +65,7 @@ def main(
 
 
 def contract(folder: Path) -> SamplingContract:
-    """What the teacher is served on: 30 guided steps, 60 evaluations."""
+    """The teacher's sampling: 30 guided steps, 60 evaluations."""
     return SamplingContract(
         method="flow-matching",
         family="sd3",

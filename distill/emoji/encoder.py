@@ -23,7 +23,7 @@ MAX_SHIFT = 4
 
 @dataclass(frozen=True)
 class Reading:
-    """Of B pictures: `features` float [B, 128], `emoji` and `style` probabilities float [B, 207] and [B, 5]."""
+    """The reading of B pictures: `features` float [B, 128], probabilities `emoji` float [B, 207] and `style` [B, 5]."""
 
     features: torch.Tensor
     emoji: torch.Tensor
@@ -52,7 +52,7 @@ class EmojiEncoder(nn.Module):
 
     @torch.no_grad()
     def read(self, images: torch.Tensor) -> Reading:
-        """uint8 [B, 64, 64, 3] → what is on them."""
+        """Read pictures uint8 [B, 64, 64, 3]."""
         parts = [self(to_float(part)) for part in images.split(256)]
         features, emoji, style = (torch.cat(part) for part in zip(*parts, strict=True))
         return Reading(features, emoji.softmax(-1), style.softmax(-1))

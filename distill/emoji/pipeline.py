@@ -6,7 +6,7 @@ from diffusers import AutoencoderTiny, FlowMatchEulerDiscreteScheduler, SD3Trans
 from distill.emoji.text_encoders import TextEncoders
 
 SHIFT = 3.0
-"""Of the scheduler that the folder carries, as in Stable Diffusion 3."""
+"""Shift of the scheduler in the folder, as in Stable Diffusion 3."""
 
 
 def assemble(

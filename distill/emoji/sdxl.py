@@ -71,7 +71,7 @@ def main(
 
 
 def build() -> UNet2DConditionModel:
-    """SDXL's UNet with its three resolutions (16, 8 and 4), 5.6 million weights; its answer starts at zero."""
+    """SDXL's UNet with its three resolutions (16, 8 and 4), 5.6 million weights; its output starts at zero."""
     torch.manual_seed(0)
     model = UNet2DConditionModel(
         sample_size=16,
@@ -120,7 +120,7 @@ def assemble(shared: Any, unet: UNet2DConditionModel) -> StableDiffusionXLPipeli
 
 
 def contract(folder: Path) -> SamplingContract:
-    """What the teacher is served on: 30 guided DDIM steps, 60 evaluations."""
+    """The teacher's sampling: 30 guided DDIM steps, 60 evaluations."""
     return SamplingContract(
         method="epsilon-prediction",
         family="sdxl",

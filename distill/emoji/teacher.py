@@ -27,9 +27,9 @@ BATCH = 48
 WIDTH_PER_HEAD, HEADS, DEPTH = 32, 6, 6
 LEARNING_RATE = 5e-4
 NOISE_SHIFT = 2.0
-"""Draws more noise levels where the picture's subject is decided, t = s·u / (1 + (s−1)·u) for uniform u."""
+"""Draw more noise levels where the picture's subject is decided, t = s·u / (1 + (s−1)·u) for uniform u."""
 MAX_WEIGHT = 10.0
-"""Of a sample in the loss of an ε-predicting teacher."""
+"""Largest weight of a sample in the loss of an ε-predicting teacher."""
 
 
 def build() -> SD3Transformer2DModel:
@@ -97,8 +97,8 @@ def train(
         target = exact_target(state, t, latents, captions.posterior[drawn], schedule)
         prompt, pooled = embeddings.rows(drawn * wordings + wording)
         with torch.autocast("cpu", torch.bfloat16, enabled=has_native_bfloat16(torch.device("cpu"))):
-            answer = conditional(model, prompt, pooled, family=family, schedule=schedule)(state, t)
-        loss = (_weight(t, schedule) * F.mse_loss(answer, target, reduction="none").mean((1, 2, 3))).mean()
+            prediction = conditional(model, prompt, pooled, family=family, schedule=schedule)(state, t)
+        loss = (_weight(t, schedule) * F.mse_loss(prediction, target, reduction="none").mean((1, 2, 3))).mean()
         loss.backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -127,8 +127,8 @@ def _rate(done: int, steps: int) -> float:
 def exact_target(
     state: torch.Tensor, t: torch.Tensor, latents: torch.Tensor, prior: torch.Tensor, schedule: NoiseSchedule
 ) -> torch.Tensor:
-    """What the best network answers at z_t = `state` float32 [B, …], when x is one of `latents` float32 [N, …] with
-    probabilities `prior` float32 [B, N]; like `state`."""
+    """The prediction of the best possible network at z_t = `state` float32 [B, …], when x is one of `latents` float32
+    [N, …] with probabilities `prior` float32 [B, N]; like `state`."""
     alpha, sigma = (level.to(state.dtype)[:, None] for level in schedule.levels(t))
     mean = exact_mean(state, alpha, sigma, latents, prior)
     noise = (state.flatten(1) - alpha * mean.flatten(1)) / sigma
@@ -150,7 +150,7 @@ def exact_mean(
 
 
 def _weight(t: torch.Tensor, schedule: NoiseSchedule) -> torch.Tensor:
-    """How much a sample counts at `t` [B]: errors of ε by 1/ᾱ, which makes them errors of x over σ as for flow and v.
+    """Weight of a sample at `t` [B]: 1/ᾱ for errors of ε, which makes them errors of x over σ as for flow and v.
 
     Without it ε hardly notices the caption where the noise is strong; up to MAX_WEIGHT, since 1/ᾱ reaches 214.
     """

@@ -30,7 +30,7 @@ GRID_COLUMNS, GRID_ROWS = 16, 4
 
 @dataclass(frozen=True)
 class TextEncoders:
-    """What `StableDiffusion3Pipeline` calls tokenizer(_2, _3) and text_encoder(_2, _3)."""
+    """The tokenizer(_2, _3) and text_encoder(_2, _3) of a `StableDiffusion3Pipeline`."""
 
     clip_tokenizer: CLIPTokenizer
     t5_tokenizer: T5Tokenizer

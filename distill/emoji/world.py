@@ -1,4 +1,4 @@
-"""What the bundled model can draw: the emoji, the words for them, and the artwork styles.
+"""The world of the bundled model: the emoji, the words for them, and the artwork styles.
 
 One line per emoji: the character, its names (any of them captions it), and its class words.
 A class word is shared by several emoji, so a vague prompt ("fruit") has many right answers:

@@ -1,1 +1,1 @@
-"""How good and how diverse a student's pictures are, beside its teacher's."""
+"""Quality and diversity of a student's pictures, compared with its teacher's."""

@@ -9,14 +9,15 @@ import torch
 from torch.nn import functional as F
 
 from distill.evaluation import metrics
+from distill.evaluation.feature_spaces import FeatureSpace
 from distill.evaluation.pictures import PictureSet
 
 CLOUD = 512
-"""Prompts, evenly chosen, that are compared each with each; with 10,000 that would take tens of gigabytes."""
+"""At most so many prompts, evenly chosen, are compared each with each: 10,000 would take tens of gigabytes."""
 
 
 def compare(ours: torch.Tensor, theirs: torch.Tensor, groups: Mapping[str, slice]) -> dict[str, Any]:
-    """Of features [P, R, D]; `groups` names ranges of prompts whose diversity is told apart."""
+    """Compare features [P, R, D]; `groups` name ranges of prompts whose diversity is reported separately."""
     few, of_teacher = (features[:: math.ceil(len(features) / CLOUD)] for features in (ours, theirs))
     return {
         "diversity": {
@@ -27,6 +28,12 @@ def compare(ours: torch.Tensor, theirs: torch.Tensor, groups: Mapping[str, slice
         "kernel_distance": asdict(metrics.kernel_distance_and_floor(of_teacher, few)),
         "pairing": pairing(ours, theirs),
     }
+
+
+def in_space(space: FeatureSpace, ours: PictureSet, theirs: PictureSet, groups: Mapping[str, slice]) -> dict[str, Any]:
+    """`compare` of the pictures' features in `space`."""
+    mine, its = (space(made.flat()).unflatten(0, made.images.shape[:2]) for made in (ours, theirs))
+    return compare(mine, its, groups)
 
 
 def pairing(ours: torch.Tensor, theirs: torch.Tensor) -> dict[str, float]:

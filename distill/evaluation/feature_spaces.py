@@ -1,4 +1,7 @@
-"""The spaces in which pictures are compared: each a frozen reader, uint8 [B, H, W, 3] → float32 [B, D]."""
+"""The spaces in which pictures are compared: each a frozen encoder, uint8 [B, H, W, 3] → float32 [B, D].
+
+Another package adds its own by `register`.
+"""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,7 +11,6 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, CLIPVisionModel
 
-from distill.emoji.encoder import EmojiEncoder
 from distill.evaluation.preprocessing import Preprocessing
 from worker.model_folder import device_and_dtype
 
@@ -19,20 +21,27 @@ DINO = ("dinov2", "dinov2_with_registers", "dinov3_vit")
 LAYOUT = 8
 """Cells of `layout` along an edge."""
 
+_registered: dict[str, Callable[[Path], FeatureSpace]] = {}
+
 
 def load(folders: Mapping[str, Path]) -> dict[str, FeatureSpace]:
-    """`layout`, which needs no weights, and a space for each of `folders`, by its name: dino, clip or emoji.
+    """`layout`, which needs no weights, and a space for each of `folders`, by its name: dino, clip or a registered one.
 
     Raises ValueError for another name, and for a folder that does not hold such a network.
     """
-    kinds = {"dino": dino, "clip": clip, "emoji": emoji}
-    if unknown := folders.keys() - kinds.keys():
-        raise ValueError(f"--features: {unknown.pop()} is none of {', '.join(kinds)}")
-    return {"layout": layout} | {name: kinds[name](folder) for name, folder in folders.items()}
+    loaders = {"dino": dino, "clip": clip} | _registered
+    if unknown := folders.keys() - loaders.keys():
+        raise ValueError(f"--features: {unknown.pop()} is none of {', '.join(loaders)}")
+    return {"layout": layout} | {name: loaders[name](folder) for name, folder in folders.items()}
+
+
+def register(name: str, loader: Callable[[Path], FeatureSpace]) -> None:
+    """Let `load` take folders for `name`, which `loader` loads."""
+    _registered[name] = loader
 
 
 def layout(images: torch.Tensor) -> torch.Tensor:
-    """Where light and colour are: 8×8 mean colours less the picture's own mean. D = 192."""
+    """The mean colours of 8×8 cells, less the mean of the picture: the layout of light and colour. D = 192."""
     pixels = images.permute(0, 3, 1, 2).float() / 127.5 - 1
     cells = F.adaptive_avg_pool2d(pixels, LAYOUT)
     return (cells - cells.mean((2, 3), keepdim=True)).flatten(1)
@@ -42,7 +51,7 @@ def dino(folder: Path) -> FeatureSpace:
     """DINOv2 or DINOv3: the pooled class token after the last norm, as the paper takes it."""
     check_folder("--features dino", folder, DINO)
     network = frozen(AutoModel.from_pretrained(folder, use_safetensors=True, local_files_only=True))
-    return _in_parts(network, Preprocessing.load(folder), lambda answer: answer.pooler_output)
+    return _in_parts(network, Preprocessing.load(folder), lambda output: output.pooler_output)
 
 
 def clip(folder: Path) -> FeatureSpace:
@@ -50,13 +59,7 @@ def clip(folder: Path) -> FeatureSpace:
     it. It is not the usual image embedding."""
     check_folder("--features clip", folder, ("clip", "clip_vision_model"))
     network = frozen(CLIPVisionModel.from_pretrained(folder, use_safetensors=True, local_files_only=True))
-    return _in_parts(network, Preprocessing.load(folder), lambda answer: answer.last_hidden_state[:, 0])
-
-
-def emoji(folder: Path) -> FeatureSpace:
-    """The frozen encoder of the bundled model's world. D = 128."""
-    encoder = EmojiEncoder.load(folder)
-    return lambda images: encoder.read(images).features
+    return _in_parts(network, Preprocessing.load(folder), lambda output: output.last_hidden_state[:, 0])
 
 
 def check_folder(option: str, folder: Path, kinds: tuple[str, ...]) -> None:
@@ -69,7 +72,7 @@ def check_folder(option: str, folder: Path, kinds: tuple[str, ...]) -> None:
 
 
 def frozen(network: Any) -> Any:
-    """On the device, in float32."""
+    """Move the network to the device, in float32 and without gradients."""
     return network.float().eval().requires_grad_(False).to(device_and_dtype("auto", "auto")[0])
 
 

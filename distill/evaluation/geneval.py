@@ -1,11 +1,11 @@
-"""GenEval (arXiv 2310.11513): are the things that a prompt names in its picture, in their number, colour and place?
+"""GenEval (arXiv 2310.11513): check that a picture shows what its prompt names, in number, colour and place.
 
 An instance segmentation network finds the things, a CLIP names their colours, and the rules of the benchmark decide.
 """
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,20 @@ import torch
 from torch.nn import functional as F
 from transformers import Mask2FormerForUniversalSegmentation
 
+from distill.evaluation import metrics
+from distill.evaluation.benchmark import Benchmark
 from distill.evaluation.feature_spaces import check_folder, frozen
+from distill.evaluation.pictures import PictureSet
 from distill.evaluation.preprocessing import Preprocessing
 from distill.evaluation.scores import ClipPair
 
 SURE, SURE_IN_COUNTING = 0.3, 0.9
 LARGEST_COUNT = 16
 FOUND = 100
-"""Instances that are looked at in a picture."""
+"""Most instances considered in a picture."""
 
 APART = 0.1
-"""Of the two things' summed sizes: how far their centres must be apart to stand beside each other."""
+"""Least distance of the centres of two things that stand beside each other, as a share of their summed sizes."""
 
 GREY = 0x99
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
@@ -43,9 +46,25 @@ class Thing:
 
 
 Detect = Callable[[torch.Tensor], list[Thing]]
-"""uint8 [H, W, 3] → what is in it, the surest first."""
+"""uint8 [H, W, 3] → the things in it, the surest first."""
 
 NameColors = Callable[[torch.Tensor, Sequence[Thing]], list[str]]
+
+
+def benchmark(tasks: Path, detector_folder: Path, clip_folder: Path) -> Benchmark:
+    """The benchmark of `evaluation_metadata.jsonl`, with both networks loaded. Raises ValueError for other files."""
+    read = read_tasks(tasks)
+    detect, name_colors = detector(detector_folder), colors(clip_folder)
+
+    def report(ours: PictureSet, theirs: PictureSet) -> dict[str, Any]:
+        mine, its = (judge(read, torch.from_numpy(made.images), detect, name_colors) for made in (ours, theirs))
+        return {
+            "model": by_tag(read, mine),
+            "teacher": by_tag(read, its),
+            "difference": asdict(metrics.paired_difference(mine.mean(1), its.mean(1))),
+        }
+
+    return Benchmark("geneval", tuple(task["prompt"] for task in read), judge=report)
 
 
 def read_tasks(path: Path) -> list[dict[str, Any]]:
@@ -60,7 +79,7 @@ def read_tasks(path: Path) -> list[dict[str, Any]]:
 
 
 def judge(tasks: Sequence[Mapping[str, Any]], images: torch.Tensor, detect: Detect, colors: NameColors) -> torch.Tensor:
-    """Which pictures uint8 [P, R, H, W, 3] are right: float [P, R], 0 or 1."""
+    """Judge pictures uint8 [P, R, H, W, 3]: float [P, R], 1 for right and 0 for wrong."""
     rows = [
         [float(is_right(task, image, detect(image), colors)) for image in of_task]
         for task, of_task in zip(tasks, images, strict=True)
@@ -103,7 +122,7 @@ def is_right(task: Mapping[str, Any], image: torch.Tensor, things: Sequence[Thin
 
 
 def relations(one: Thing, other: Thing) -> set[str]:
-    """Where `one` is, seen from `other`; nothing while their centres are too near each other."""
+    """The position of `one` relative to `other`; empty while their centres are too near each other."""
     first, second = (torch.tensor(thing.box, dtype=torch.float64).view(2, 2) for thing in (one, other))
     offset = first.mean(0) - second.mean(0)
     sizes = (first[1] - first[0]) + (second[1] - second[0])
@@ -126,8 +145,8 @@ def detector(folder: Path) -> Detect:
 
     @torch.no_grad()
     def detect(image: torch.Tensor) -> list[Thing]:
-        answer = network(pixel_values=preprocessing(image[None].to(network.device)))
-        return instances(answer.class_queries_logits[0], answer.masks_queries_logits[0], image.shape[:2], names)
+        output = network(pixel_values=preprocessing(image[None].to(network.device)))
+        return instances(output.class_queries_logits[0], output.masks_queries_logits[0], image.shape[:2], names)
 
     return detect
 

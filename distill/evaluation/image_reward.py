@@ -10,7 +10,14 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from transformers import BertTokenizerFast, BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVisionModel
+from transformers import (
+    BertTokenizerFast,
+    BlipTextConfig,
+    BlipTextModel,
+    BlipVisionConfig,
+    BlipVisionModel,
+    CLIPImageProcessorPil,
+)
 
 from distill.evaluation.feature_spaces import BATCH, frozen
 from distill.evaluation.preprocessing import Preprocessing
@@ -18,7 +25,7 @@ from distill.evaluation.preprocessing import Preprocessing
 TOKENS = 35
 HEAD_WIDTH = 64
 MEAN, STD = 0.16717362830052426, 1.0333394966054072
-"""Of the published network's raw grades."""
+"""Mean and standard deviation of the published network's raw grades."""
 
 PIXELS = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 UNUSED = ("blip.vision_proj.", "blip.text_proj.", "blip.text_encoder.embeddings.position_ids")
@@ -40,13 +47,12 @@ def image_reward(folder: Path) -> Callable[[Sequence[str], torch.Tensor], torch.
     the tokenizer bert-base-uncased. Raises ValueError that names what is missing or does not fit."""
     network = frozen(ImageReward.load(folder))
     tokenizer = BertTokenizerFast.from_pretrained(folder, local_files_only=True)
-    side = network.vision.config.image_size
-    preprocessing = Preprocessing(side, (side, side), *PIXELS)
+    preprocessing = square_pixels(network.vision.config.image_size)
 
     @torch.no_grad()
     def score(prompts: Sequence[str], images: torch.Tensor) -> torch.Tensor:
-        asked = [prompt for prompt in prompts for _ in range(images.shape[1])]
-        read = tokenizer(asked, padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt")
+        repeated = [prompt for prompt in prompts for _ in range(images.shape[1])]
+        read = tokenizer(repeated, padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt")
         rows = zip(
             *(part.split(BATCH) for part in (read.input_ids, read.attention_mask, images.flatten(0, 1))), strict=True
         )
@@ -57,6 +63,14 @@ def image_reward(folder: Path) -> Callable[[Sequence[str], torch.Tensor], torch.
         return torch.cat(parts).cpu().unflatten(0, images.shape[:2])
 
     return score
+
+
+def square_pixels(side: int) -> Preprocessing:
+    """Resize the shorter edge to `side` pixels and crop the middle."""
+    mean, std = PIXELS
+    return Preprocessing(
+        CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size=side, image_mean=mean, image_std=std)
+    )
 
 
 class ImageReward(nn.Module):
@@ -80,7 +94,7 @@ class ImageReward(nn.Module):
 
     @classmethod
     def load(cls, folder: Path) -> "ImageReward":
-        """The networks' sizes are read off the file."""
+        """Load the networks in `folder`; their sizes are those of the weights. Raises ValueError for other files."""
         state = {name: value for name, value in _state(folder).items() if not name.startswith(UNUSED)}
         if not (folder / "med_config.json").is_file():
             raise ValueError(f"--scores imagereward: {folder} holds no med_config.json")

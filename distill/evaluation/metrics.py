@@ -1,6 +1,6 @@
 """Metrics of sets of pictures, as pure functions of their feature vectors (float tensors).
 
-Sets per prompt are [prompts, samples, width]; whole distributions are [N, width]. docs/evaluation.md tells what each
+Sets per prompt are [prompts, samples, width]; whole distributions are [N, width]. docs/evaluation.md lists what each
 one cannot see.
 """
 
@@ -91,8 +91,11 @@ def _mean_kernel(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Distance:
-    """Of a student from its teacher, with its 95% interval over prompts. `floor`: 95% of the distances between two
-    halves of the teacher's own samples lie below it, so that a `value` under it is no difference at all."""
+    """A student's distance from its teacher, with its 95% interval over prompts.
+
+    95% of the distances between two halves of the teacher's own samples lie below `floor`: a `value` under it is no
+    difference.
+    """
 
     value: float
     low: float
@@ -115,9 +118,9 @@ def kernel_distance_and_floor(teacher: torch.Tensor, student: torch.Tensor, draw
     student's of the other half's noise, and against the teacher's own of that noise."""
     splits = halves(teacher.shape[1])
     blocks = torch.stack([kernel_distance(teacher[:, one], student[:, other]) for one, other in splits]).mean(0)
-    own = [float(kernel_distance(teacher[:, one], teacher[:, other]).mean()) for one, other in splits]
+    own = torch.stack([kernel_distance(teacher[:, one], teacher[:, other]).mean() for one, other in splits])
     drawn = torch.stack([blocks[row][:, row].mean() for rows in _resampled(len(blocks), draws, 0) for row in rows])
-    return Distance(float(blocks.mean()), *_interval(drawn), _quantile(own, 0.95))
+    return Distance(float(blocks.mean()), *_interval(drawn), float(own.quantile(0.95)))
 
 
 def entropy(histograms: torch.Tensor) -> torch.Tensor:
@@ -137,46 +140,40 @@ def histogram_distance(first: torch.Tensor, second: torch.Tensor) -> torch.Tenso
 
 
 def _agreement(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """How often samples at different places are of one kind."""
+    """The share of pairs of samples at different places that are of one kind: [P]."""
     samples = first.shape[1]
     same = (first[:, :, None] == second[:, None, :]).float()
     return (same.sum((1, 2)) - same.diagonal(dim1=1, dim2=2).sum(1)) / (samples * (samples - 1))
 
 
 @dataclass(frozen=True)
-class Ratio:
-    """A ratio of means with its 95% confidence interval."""
+class Estimate:
+    """A mean, a difference of means or a ratio of means, with its 95% confidence interval."""
 
     value: float
     low: float
     high: float
 
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
-def paired_ratio(numerator: torch.Tensor, denominator: torch.Tensor, draws: int = 10_000, seed: int = 0) -> Ratio:
+
+def paired_ratio(numerator: torch.Tensor, denominator: torch.Tensor, draws: int = 10_000, seed: int = 0) -> Estimate:
     """mean(numerator) / mean(denominator), both [P] over the same prompts, by a paired bootstrap over prompts."""
     above, below = numerator.double(), denominator.double()
     drawn = [above[rows].mean(1) / below[rows].mean(1) for rows in _resampled(len(above), draws, seed)]
-    return Ratio(float(above.mean() / below.mean()), *_interval(torch.cat(drawn)))
+    return Estimate(float(above.mean() / below.mean()), *_interval(torch.cat(drawn)))
 
 
-@dataclass(frozen=True)
-class Mean:
-    """A mean, or a difference of means, with its 95% confidence interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-def paired_difference(first: torch.Tensor, second: torch.Tensor, draws: int = 10_000, seed: int = 0) -> Mean:
+def paired_difference(first: torch.Tensor, second: torch.Tensor, draws: int = 10_000, seed: int = 0) -> Estimate:
     """mean(first) − mean(second), both [P] over the same prompts, by a paired bootstrap over prompts."""
     return mean_and_interval(first.double() - second.double(), draws, seed)
 
 
-def mean_and_interval(values: torch.Tensor, draws: int = 10_000, seed: int = 0) -> Mean:
-    """Of [P], by a bootstrap over prompts."""
+def mean_and_interval(values: torch.Tensor, draws: int = 10_000, seed: int = 0) -> Estimate:
+    """The mean of [P], by a bootstrap over prompts."""
     drawn = [values.double()[rows].mean(1) for rows in _resampled(len(values), draws, seed)]
-    return Mean(float(values.double().mean()), *_interval(torch.cat(drawn)))
+    return Estimate(float(values.double().mean()), *_interval(torch.cat(drawn)))
 
 
 def _resampled(prompts: int, draws: int, seed: int) -> Iterator[torch.Tensor]:
@@ -190,7 +187,3 @@ def _interval(drawn: torch.Tensor) -> tuple[float, float]:
     """The middle 95% of float64 [draws]."""
     low, high = drawn.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return low, high
-
-
-def _quantile(values: list[float], share: float) -> float:
-    return float(torch.tensor(values, dtype=torch.float64).quantile(share))

@@ -10,10 +10,13 @@ import numpy as np
 import torch
 from rich.progress import track
 
+from distill import image_grid
 from jobs.sampling_contract import FILE_NAME
 from worker import model_folder
 from worker.engine.engine import Engine
 from worker.generate import generate
+
+GRID_PROMPTS = 24
 
 
 @dataclass(frozen=True)
@@ -31,10 +34,15 @@ class PictureSet:
         """uint8 [prompts · seeds, H, W, 3], prompt by prompt."""
         return torch.from_numpy(self.images).flatten(0, 1)
 
+    def save_grid(self, path: Path) -> None:
+        """Write the pictures of the first prompts as a PNG: a row for each prompt, a column for each seed."""
+        shown = self.images[:GRID_PROMPTS]
+        image_grid.save_grid(shown.reshape(-1, *shown.shape[2:]), len(self.seeds), path)
+
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a folder without sampling.json is sampled; one that has it is sampled as that says."""
+    """Steps and guidance scale of a folder without sampling.json."""
 
     steps: int
     guidance_scale: float
@@ -43,14 +51,14 @@ class Sampling:
 def make(folder: Path, prompts: Sequence[str], seeds: Sequence[int], cache: Path, sampling: Sampling) -> PictureSet:
     """Sample `folder` as it is served; pictures of equal weights, grid, prompts and seeds come from `cache`.
 
-    Raises FolderRefused for a folder that cannot be served and RuntimeError when a picture fails.
+    Raises FolderRefusedError for a folder that cannot be served and RuntimeError when a picture fails.
     """
     model = model_folder.load(str(folder), steps=sampling.steps)
     if not (folder / FILE_NAME).is_file():
         guided = model.contract.model_copy(update={"guidance_scale": sampling.guidance_scale})
         model = replace(model, contract=guided)
-    asked = json.dumps([model.sha256, model.contract.model_dump(mode="json"), list(prompts), list(seeds)])
-    path = cache / f"{folder.resolve().name}-{hashlib.sha256(asked.encode()).hexdigest()[:12]}.npy"
+    key = json.dumps([model.sha256, model.contract.model_dump(mode="json"), list(prompts), list(seeds)])
+    path = cache / f"{folder.resolve().name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.npy"
     if path.exists():
         images = np.load(path, allow_pickle=False)
     else:

@@ -1,6 +1,6 @@
-"""Judges that give every picture a number for its prompt, each a published network read from a local folder.
+"""Scores of pictures for their prompts, each by a published network in a local folder.
 
-A score that its network did not give does not exist: a missing file is an error before anything is sampled.
+A missing file is an error before anything is sampled; there are no scores in place of it.
 """
 
 from collections.abc import Callable, Mapping, Sequence

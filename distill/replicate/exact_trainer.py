@@ -1,7 +1,7 @@
 """The trainer with the exact teacher of the emoji latents in the place of a trained one.
 
-The artwork is finite, so what a perfect teacher answers is known in closed form. Student and fake score still start
-from the trained teacher of the run's folder, whose weights the exact one does not have.
+The artwork is finite, so the prediction of a perfect teacher is known in closed form. Student and fake score still
+start from the trained teacher of the run's folder, because the exact one has no weights.
 """
 
 from pathlib import Path
@@ -40,9 +40,9 @@ class ExactTeacher:
             raise ValueError(f"no picture fits the prompt {prompt!r}")
         return self.captions.subjects.index(max(named, key=len)) * (len(STYLES) + 1)
 
-    def conditional(self, asked: torch.Tensor) -> Predict:
-        """For the captions `asked` int64 [B]."""
-        prior = self.captions.posterior[asked]
+    def conditional(self, captions: torch.Tensor) -> Predict:
+        """The flow for `captions` int64 [B], as numbered by `caption`."""
+        prior = self.captions.posterior[captions]
 
         def predict(state: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
             return teacher.exact_target(state, t, self.latents, prior, FLOW)
@@ -69,8 +69,8 @@ class ExactTrainer(Trainer):
     def _draw(self) -> tuple[torch.Tensor, Prompt]:
         batch, generator = self.config.batch, self.stream.generator
         rows = torch.randint(len(self.embeddings.prompts) - 1, (batch,), generator=generator)
-        self.asked = self.prompt_captions[rows]
+        self.drawn_captions = self.prompt_captions[rows]
         return torch.randn(batch, *self.latent_shape, generator=generator), self.embeddings.rows(rows)
 
     def _guided_teacher(self, prompt: Prompt) -> Predict:
-        return self.exact.conditional(self.asked)
+        return self.exact.conditional(self.drawn_captions)

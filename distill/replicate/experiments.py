@@ -1,12 +1,12 @@
-"""Which cells the mixture bed has, and which table each belongs to."""
+"""The runs of the mixture setting, by the tables they belong to."""
 
 from dataclasses import replace
 
 from distill.noise_schedule import shifted_grid
-from distill.replicate.cell import STUDENT_GRID, Cell, through
+from distill.replicate.mixture_run import STUDENT_GRID, Run, through
 
-DMD = Cell("dmd", method="dmd")
-PAPER = Cell("dp-dmd")
+DMD = Run("dmd", method="dmd")
+PAPER = Run("dp-dmd")
 """The paper's setting: λ = .05, K = 5 of 30."""
 
 AT_GRID_POINT = through(STUDENT_GRID[1], before=8, after=22)
@@ -15,11 +15,11 @@ AT_GRID_POINT = through(STUDENT_GRID[1], before=8, after=22)
 METHODS = (
     DMD,
     replace(PAPER, name="dmd-detached", lambda_=(0.0, 0.0)),
-    Cell("dmd-perceptual", method="dmd-perceptual"),
-    Cell("dmd-gan", method="dmd-gan"),
+    Run("dmd-perceptual", method="dmd-perceptual"),
+    Run("dmd-gan", method="dmd-gan"),
     PAPER,
-    Cell("dp-dmd-nodetach", method="dp-dmd-nodetach"),
-    Cell("step1-regression", method="step1-regression"),
+    Run("dp-dmd-nodetach", method="dp-dmd-nodetach"),
+    Run("step1-regression", method="step1-regression"),
 )
 """Table 1, with the controls of Figure 5."""
 
@@ -61,7 +61,7 @@ BEYOND = (
     replace(WHOLE_PATH, name="whole-path-light", lambda_=(0.01, 0.01)),
     replace(WHOLE_PATH, name="whole-path-one-rollout", critic_rollouts=1),
 )
-"""What the paper leaves open: one change each to its setting, then some that go with each other."""
+"""Variations on the paper's hyperparameters: one change each, then combinations."""
 
 LONG_STEP = (1.0, 0.4, 0.25, 0.1, 0.0)
 COLLAPSE = (
@@ -75,24 +75,24 @@ COLLAPSE = (
     replace(DMD, name="dmd-unguided", guidance=1.0, anchor_guidance=1.0),
     replace(PAPER, name="dp-dmd-unguided", guidance=1.0, anchor_guidance=1.0),
 )
-"""When plain DMD loses modes and when the anchor helps: in fewer dimensions, where modes are decided later; there with
-a first step, and an anchor, that go far enough; with a first step that ends earlier; without guidance."""
+"""Plain DMD and DP-DMD where modes are lost differently: in fewer dimensions, where modes are decided later; there also
+with a longer first step and a later anchor; with a first step that ends earlier; without guidance."""
 
 CHOSEN = "k30"
 """The best on world and seeds 0: the preset for small models."""
 
-_CHOSEN = next(cell for cell in (*ANCHORS, *BEYOND) if cell.name == CHOSEN)
+_CHOSEN = next(run for run in (*ANCHORS, *BEYOND) if run.name == CHOSEN)
 CONFIRMED = (
     replace(DMD, name="dmd-again", seed=100),
     replace(PAPER, name="dp-dmd-again", seed=100),
     replace(_CHOSEN, name="preset", seed=100),
 )
-"""Another drawing of the world, of the starts and of all noise, for judging the one chosen."""
+"""Runs with another seed of the world, of the initial weights and of all noise, to judge the chosen one."""
 
 
-def every() -> tuple[Cell, ...]:
-    """Each once, in the order in which they are run: what the gates need first."""
-    cells: dict[str, Cell] = {}
-    for cell in (*METHODS, *STRONG, *ANCHORS, *WEIGHTS, *COLLAPSE, *BEYOND):
-        cells.setdefault(cell.name, cell)
-    return tuple(cells.values())
+def every() -> tuple[Run, ...]:
+    """Every run once, in the order of training: first the runs that the gates need."""
+    runs: dict[str, Run] = {}
+    for run in (*METHODS, *STRONG, *ANCHORS, *WEIGHTS, *COLLAPSE, *BEYOND):
+        runs.setdefault(run.name, run)
+    return tuple(runs.values())

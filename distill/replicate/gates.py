@@ -1,4 +1,4 @@
-"""What must come out, fixed before the runs, and whether it did.
+"""The gates: expected outcomes, fixed before the runs, and whether they came out.
 
 Every gate is of the means over the training seeds; a ratio's 95% interval is a paired bootstrap over them. The ideas
 past the paper are chosen among on one drawing of the world and of the seeds, and the one chosen is judged on another.
@@ -14,15 +14,15 @@ import torch
 from distill.evaluation import metrics
 
 Results = Mapping[str, Any]
-"""Cell name → its JSON."""
+"""Run name → its JSON."""
 
 SLACK = 0.01
-"""By how much a row of an ordered table may be on the wrong side."""
+"""Tolerance of a row's order in a table."""
 
 
 @dataclass(frozen=True)
 class Gate:
-    """`passed` is None where the cells it needs are not there."""
+    """`passed` is None where the runs it needs are not there."""
 
     name: str
     asked: str
@@ -30,31 +30,31 @@ class Gate:
     passed: bool | None
 
 
-def last(results: Results, cell: str, metric: str) -> torch.Tensor:
-    """What a cell's students measure in the end: float64 [seeds]."""
-    return torch.tensor([seed[metric] for seed in results[cell]["curve"][-1]["seeds"]], dtype=torch.float64)
+def last(results: Results, run: str, metric: str) -> torch.Tensor:
+    """The final measurement of a run's students: float64 [seeds]."""
+    return torch.tensor([seed[metric] for seed in results[run]["curve"][-1]["seeds"]], dtype=torch.float64)
 
 
-def of_teacher(results: Results, cell: str, metric: str, steps: int = 30) -> torch.Tensor:
-    """The teacher's own value, once for each of the cell's seeds."""
-    value = results[cell]["teacher"][str(steps)][metric]
-    return torch.full_like(last(results, cell, metric), value)
+def of_teacher(results: Results, run: str, metric: str, steps: int = 30) -> torch.Tensor:
+    """The teacher's own value, once for each of the run's seeds."""
+    value = results[run]["teacher"][str(steps)][metric]
+    return torch.full_like(last(results, run, metric), value)
 
 
-def ratio(results: Results, cell: str, to: str, metric: str) -> metrics.Ratio:
-    """Of a cell to another, or to its "teacher"."""
-    below = of_teacher(results, cell, metric) if to == "teacher" else last(results, to, metric)
-    return metrics.paired_ratio(last(results, cell, metric), below)
+def ratio(results: Results, run: str, to: str, metric: str) -> metrics.Estimate:
+    """Ratio of a run's metric to that of another run, or of its "teacher"."""
+    below = of_teacher(results, run, metric) if to == "teacher" else last(results, to, metric)
+    return metrics.paired_ratio(last(results, run, metric), below)
 
 
 def judged(results: Results, candidate: str, dmd: str = "dmd") -> list[Gate]:
-    """The issue's gates, for `candidate` beside plain DMD of the same world and seeds."""
+    """The five gates for `candidate`, compared with plain DMD of the same world and seeds."""
 
-    def of(name: str, asked: str, cell: str, to: str, metric: str, holds: Callable[[metrics.Ratio], bool]) -> Gate:
-        if cell not in results or (to != "teacher" and to not in results):
+    def of(name: str, asked: str, run: str, to: str, metric: str, holds: Callable[[metrics.Estimate], bool]) -> Gate:
+        if run not in results or (to != "teacher" and to not in results):
             return Gate(name, asked, "not run", None)
-        found = ratio(results, cell, to, metric)
-        return Gate(name, asked, f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]", holds(found))
+        found = ratio(results, run, to, metric)
+        return Gate(name, asked, str(found), holds(found))
 
     return [
         of(
@@ -87,7 +87,7 @@ def judged(results: Results, candidate: str, dmd: str = "dmd") -> list[Gate]:
 
 
 def paper_signature(results: Results) -> list[Gate]:
-    """What the paper's own numbers imply, for its own setting."""
+    """Gates that the paper's own numbers imply, for its own hyperparameters."""
     gates = [
         _ordered(
             results, "K", ("k1", "k3", "dp-dmd", "k10", "k30"), "K = 1 is the weakest, more does not lose diversity"
@@ -121,18 +121,18 @@ def paper_signature(results: Results) -> list[Gate]:
     return gates
 
 
-def _ordered(results: Results, name: str, cells: tuple[str, ...], asked: str) -> Gate:
+def _ordered(results: Results, name: str, runs: tuple[str, ...], asked: str) -> Gate:
     title = f"order of the {name} rows"
-    if not all(cell in results for cell in cells):
+    if not all(run in results for run in runs):
         return Gate(title, asked, "not run", None)
-    values = [float(last(results, cell, "diversity").mean()) for cell in cells]
+    values = [float(last(results, run, "diversity").mean()) for run in runs]
     rises = all(after >= before - SLACK for before, after in itertools.pairwise(values))
     return Gate(title, asked, " → ".join(f"{value:.3f}" for value in values), rises)
 
 
 def _no_detach(results: Results) -> Gate:
     asked = "without detach: less diversity, and quality not lower"
-    if not all(cell in results for cell in ("dp-dmd", "dp-dmd-nodetach")):
+    if not all(run in results for run in ("dp-dmd", "dp-dmd-nodetach")):
         return Gate("detach", asked, "not run", None)
     diversity, sharp = (ratio(results, "dp-dmd-nodetach", "dp-dmd", metric) for metric in ("diversity", "sharp"))
     found = f"diversity × {diversity.value:.3f}, sharp × {sharp.value:.3f}"

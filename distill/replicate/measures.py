@@ -1,4 +1,4 @@
-"""What is measured of samples of the mixture, for every training seed by itself."""
+"""Measures of samples of the mixture, for every training seed separately."""
 
 from dataclasses import dataclass
 
@@ -7,8 +7,8 @@ from torch.nn import functional as F
 
 from distill.evaluation import metrics
 from distill.noise_schedule import FLOW, Predict, shifted_grid
-from distill.replicate.cell import NOISE_SEEDS, TEACHER_STEPS
 from distill.replicate.mixture import CLASSES, MODES, WITHIN, Mixture
+from distill.replicate.mixture_run import NOISE_SEEDS, TEACHER_STEPS
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def noise(dimension: int, samples: int, seed: int) -> torch.Tensor:
 def teacher_samples(
     world: Mixture, guidance: float, samples: int, seed: int, steps: int = TEACHER_STEPS
 ) -> torch.Tensor:
-    """Along `steps` even steps of the ODE: [CLASSES · samples, D]."""
+    """Sample the teacher along `steps` even steps of the ODE: [CLASSES · samples, D]."""
     predict = world.guided(labels(samples), guidance)
     return FLOW.solve(predict, noise(world.dimension, samples, seed), shifted_grid(steps, 1.0))
 
@@ -48,12 +48,12 @@ def reference(world: Mixture, guidance: float, samples: int, many: int) -> Refer
 def student_samples(
     predict: Predict, dimension: int, seeds: int, grid: tuple[float, ...], samples: int
 ) -> torch.Tensor:
-    """Of every seed's student, from the same noise: [seeds · CLASSES · samples, D]."""
+    """Sample every seed's student from the same noise: [seeds · CLASSES · samples, D]."""
     return FLOW.solve(predict, noise(dimension, samples, seed=NOISE_SEEDS[0]).repeat(seeds, 1), grid)
 
 
 def measure(world: Mixture, made: torch.Tensor, teacher: Reference) -> dict[str, float]:
-    """Of one seed's samples `made` [CLASSES · samples, D], in the order and from the noise of `teacher.samples`:
+    """Measure one seed's samples `made` [CLASSES · samples, D], in the order and from the noise of `teacher.samples`:
 
     * diversity: 1 − mean pairwise cosine within a class (Eq. 9);
     * modes: of 8, how many of its class a class's samples hit; entropy: of their histogram, in bits; tv: its total
@@ -63,7 +63,7 @@ def measure(world: Mixture, made: torch.Tensor, teacher: Reference) -> dict[str,
     * match: the share that is sharp and of the class asked for;
     * paired: the share in the same mode as the teacher's sample from the same noise; cosine: between these two.
     """
-    asked = labels(len(made) // CLASSES)
+    classes = labels(len(made) // CLASSES)
     mode, distance = world.nearest(made)
     sharp = distance <= world.radius
     histogram = _histogram(world, made)
@@ -74,7 +74,7 @@ def measure(world: Mixture, made: torch.Tensor, teacher: Reference) -> dict[str,
         "tv": float((histogram - teacher.histogram).abs().sum(1).mean() / 2),
         "sharp": float(sharp.float().mean()),
         "residual": float(distance.median()) / (WITHIN * world.dimension**0.5),
-        "match": float((sharp & (mode // MODES == asked)).float().mean()),
+        "match": float((sharp & (mode // MODES == classes)).float().mean()),
         "paired": float((sharp & (mode == teacher.modes)).float().mean()),
         "cosine": float(F.cosine_similarity(made, teacher.samples).mean()),
     }
@@ -82,8 +82,8 @@ def measure(world: Mixture, made: torch.Tensor, teacher: Reference) -> dict[str,
 
 def _histogram(world: Mixture, made: torch.Tensor) -> torch.Tensor:
     """The share of each mode of the class asked for among the sharp samples of that class: [CLASSES, MODES]."""
-    asked = labels(len(made) // CLASSES)
+    classes = labels(len(made) // CLASSES)
     mode, distance = world.nearest(made)
-    hit = (distance <= world.radius) & (mode // MODES == asked)
+    hit = (distance <= world.radius) & (mode // MODES == classes)
     counts = torch.bincount(mode[hit], minlength=CLASSES * MODES).view(CLASSES, MODES).float()
     return counts / counts.sum(1, keepdim=True).clamp_min(1)

@@ -89,5 +89,5 @@ def velocity(state: torch.Tensor, mean: torch.Tensor, t: torch.Tensor) -> torch.
 
 
 def variance(t: torch.Tensor) -> torch.Tensor:
-    """Of z_t within a mode, in each dimension."""
+    """Variance of z_t within a mode, in each dimension."""
     return WITHIN**2 * (1 - t).square() + t.square()

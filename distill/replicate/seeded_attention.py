@@ -1,4 +1,4 @@
-"""The student of the mixture bed in several copies, one for each training seed, that are trained at once.
+"""The student of the mixture setting in several copies, one for each training seed, that are trained at once.
 
 Rows of a batch are grouped by seed: the first B rows are the first copy's. No copy sees another's rows or weights.
 """
@@ -14,12 +14,12 @@ from distill.noise_schedule import Predict
 from distill.replicate.mixture import CLASSES, MODES, Mixture, variance, velocity
 
 WAVES = 16
-"""Frequencies by which the noise level is told."""
+"""Frequencies of the embedding of the noise level."""
 EMBEDDING = 32
 OTHER_CLASS = -20.0
-"""Log weight of another class's mode in the beginning."""
+"""Initial log weight of the modes of other classes."""
 START_NOISE = 0.05
-"""By which the copies' keys and values differ from the modes' means, and from each other, in the beginning."""
+"""Standard deviation of the noise added to the modes' means for the initial keys and values of each copy."""
 
 
 class SeededLinear(nn.Module):
@@ -62,7 +62,7 @@ class SeededAttention(nn.Module):
         self.outer = SeededLinear(seeds, width, slots, scale=0.0)
 
     def conditional(self, labels: torch.Tensor) -> Predict:
-        """For the classes `labels` int64 [seeds · B]."""
+        """The velocity for the classes `labels` int64 [seeds · B]."""
 
         def predict(state: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
             return velocity(state, self(state, t, labels), t)
@@ -86,7 +86,7 @@ class SeededAttention(nn.Module):
         return ((logits + self.prior[seeds, labels] + added).softmax(-1) @ self.values).flatten(0, 1)
 
     def _known(self, t: torch.Tensor, of_label: torch.Tensor) -> torch.Tensor:
-        """What noise level [seeds, B, 1] and class tell: [seeds, B, EMBEDDING]."""
+        """Embed noise level [seeds, B, 1] and class: [seeds, B, EMBEDDING]."""
         phase = t * self.waves
         return F.silu(self.time(torch.cat([phase.sin(), phase.cos()], dim=-1)) + of_label)
 

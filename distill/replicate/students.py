@@ -1,4 +1,4 @@
-"""Train the students of one cell, all seeds at once, with the project's own losses."""
+"""Train the students of one run, all seeds at once, with the project's own losses."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -13,14 +13,14 @@ from distill.method import dp_dmd, losses, perceptual
 from distill.method.adversary import Adversary
 from distill.method.dp_dmd import Method, Term
 from distill.noise_schedule import FLOW, Predict, full_t
-from distill.replicate.cell import Cell
 from distill.replicate.mixture import CLASSES, Mixture
+from distill.replicate.mixture_run import Run
 from distill.replicate.seeded_attention import SeededAttention, SeededLinear, clip_each_seed
 
 
 @dataclass(frozen=True)
 class Size:
-    """Of the networks, their training and what is measured; the same for every cell."""
+    """Size of the networks, their training and the measured samples; the same for every run."""
 
     seeds: int = 5
     width: int = 96
@@ -30,49 +30,49 @@ class Size:
     ema: float = 0.98
     clip: float = 1.0
     samples: int = 64
-    """Of each class and seed."""
+    """Measured for each class and seed."""
 
 
 PERCEPTUAL_WEIGHT = 1.0
 GAN_WEIGHTS = (5e-3, 1e-2)
-"""Of the adversarial loss in the student's turn and in the critic's: the trainer's defaults."""
+"""Weights of the adversarial loss in the student's turn and in the critic's: the trainer's defaults."""
 
 
 def started(world: Mixture, size: Size, seed: int) -> SeededAttention:
-    """What students and critics start from."""
+    """Initial weights of students and critics."""
     torch.manual_seed(seed)
     return SeededAttention(world, size.seeds, size.width)
 
 
 class Distillation:
-    """The students of one cell with their critics. After `train` has ended, `average` holds what is measured."""
+    """The students of one run with their critics. After `train` has ended, `average` holds what is measured."""
 
-    def __init__(self, world: Mixture, cell: Cell, size: Size, start: SeededAttention) -> None:
-        self.world, self.cell, self.size = world, cell, size
+    def __init__(self, world: Mixture, run: Run, size: Size, start: SeededAttention) -> None:
+        self.world, self.run, self.size = world, run, size
         self.student, self.critic = copy.deepcopy(start), copy.deepcopy(start)
         self.average = AveragedModel(self.student, multi_avg_fn=get_ema_multi_avg_fn(size.ema))
         self.average.requires_grad_(False)
-        torch.manual_seed(cell.seed + 1)
-        self.generator = torch.Generator().manual_seed(cell.seed + 1)
+        torch.manual_seed(run.seed + 1)
+        self.generator = torch.Generator().manual_seed(run.seed + 1)
         learners = list(self.critic.parameters())
         self.adversary: Adversary | None = None
-        if cell.method == "dmd-gan":
+        if run.method == "dmd-gan":
             head = SeededHead(size.seeds, size.width)
             self.adversary = Adversary(self.critic.middle, head, "softplus", 0.0, 0.01)
             learners += head.parameters()
-        if cell.method == "dmd-perceptual":
+        if run.method == "dmd-perceptual":
             self.features = FrozenFeatures(world.dimension)
         self.student_optimizer = torch.optim.AdamW(
             self.student.parameters(), size.student_rate, weight_decay=0.0, fused=True
         )
         self.critic_optimizer = torch.optim.AdamW(learners, size.critic_rate, weight_decay=0.0, fused=True)
-        optimizers = [self.student_optimizer, self.critic_optimizer][: 2 if cell.critic_updates else 1]
+        optimizers = [self.student_optimizer, self.critic_optimizer][: 2 if run.critic_updates else 1]
         self.rates = [torch.optim.lr_scheduler.LambdaLR(one, self._rate) for one in optimizers]
 
     def train(self) -> Iterator[int]:
         """Yields the number of student updates done, after each of them."""
-        for index in range(self.cell.updates):
-            method = self.cell.at(index, self.generator)
+        for index in range(self.run.updates):
+            method = self.run.at(index, self.generator)
             self._critic_turns(method)
             self._student_turn(method)
             self.average.update_parameters(self.student)
@@ -82,10 +82,10 @@ class Distillation:
 
     def _rate(self, done: int) -> float:
         """The share of the learning rates: falls to 0 over the second half, which makes the samples sharp."""
-        return min(1.0, 2 * (1 - done / self.cell.updates))
+        return min(1.0, 2 * (1 - done / self.run.updates))
 
     def _critic_turns(self, method: Method) -> None:
-        turns, rollouts = self.cell.critic_updates, self.cell.critic_rollouts
+        turns, rollouts = self.run.critic_updates, self.run.critic_rollouts
         if turns == 0:
             return
         # The student stays as it is through all of them, so that all its samples can be made at once.
@@ -96,8 +96,8 @@ class Distillation:
             labels, x = (self._batch(rows, turn % rollouts) for rows in (all_labels, samples))
             critic = self.critic.conditional(labels)
             t, eps = dp_dmd.draw_noise(x, method, self.generator)
-            answer = critic(method.schedule.noised(x, eps, t), t)
-            loss = losses.critic_loss(answer, method.schedule.target(x, eps, t))
+            prediction = critic(method.schedule.noised(x, eps, t), t)
+            loss = losses.critic_loss(prediction, method.schedule.target(x, eps, t))
             if self.adversary:
                 real = self._teacher_samples(torch.randn(x.shape, generator=self.generator), labels, method)
                 loss = loss + GAN_WEIGHTS[1] * self.adversary.discriminator(critic, x, real, self.generator, method)
@@ -106,13 +106,13 @@ class Distillation:
     def _student_turn(self, method: Method) -> None:
         labels, noise = self._draw()
         student, terms = self.student.conditional(labels), self._baseline_terms(noise, labels, method)
-        if self.cell.anchor_guidance != self.cell.guidance:
+        if self.run.anchor_guidance != self.run.guidance:
             terms["diversity"] = (method.lambda_, self._apart_from_anchor(student, noise, labels, method))
             method = replace(method, lambda_=0.0)
         found = dp_dmd.student_losses(
             student,
             self.critic.conditional(labels),
-            self.world.guided(labels, self.cell.guidance),
+            self.world.guided(labels, self.run.guidance),
             noise,
             self.generator,
             method,
@@ -121,12 +121,12 @@ class Distillation:
         _update(self.student, self.student_optimizer, self.size.seeds * found.total, self.size.clip)
 
     def _baseline_terms(self, noise: torch.Tensor, labels: torch.Tensor, method: Method) -> dict[str, Term]:
-        """What dmd-perceptual and dmd-gan add to distribution matching."""
+        """Loss terms that dmd-perceptual and dmd-gan add to distribution matching."""
 
         def near_the_teacher(x: torch.Tensor) -> torch.Tensor:
             return perceptual.distance(self.features, x, self._teacher_samples(noise, labels, method))
 
-        if self.cell.method == "dmd-perceptual":
+        if self.run.method == "dmd-perceptual":
             return {"perceptual": (PERCEPTUAL_WEIGHT, near_the_teacher)}
         if (adversary := self.adversary) is not None:
             critic = self.critic.conditional(labels)
@@ -137,7 +137,7 @@ class Distillation:
         self, student: Predict, noise: torch.Tensor, labels: torch.Tensor, method: Method
     ) -> Callable[[torch.Tensor], torch.Tensor]:
         """The diversity loss to an anchor whose teacher is guided otherwise than the one of distribution matching."""
-        teacher = self.world.guided(labels, self.cell.anchor_guidance)
+        teacher = self.world.guided(labels, self.run.anchor_guidance)
 
         def apart(x: torch.Tensor) -> torch.Tensor:
             t = full_t(method.student_grid[0], noise)
@@ -148,7 +148,7 @@ class Distillation:
 
     @torch.no_grad()
     def _teacher_samples(self, noise: torch.Tensor, labels: torch.Tensor, method: Method) -> torch.Tensor:
-        return FLOW.solve(self.world.guided(labels, self.cell.guidance), noise, method.teacher_grid)
+        return FLOW.solve(self.world.guided(labels, self.run.guidance), noise, method.teacher_grid)
 
     def _draw(self, batches: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
         """Classes int64 [seeds · batches · batch] and noise float32 [seeds · batches · batch, D]."""

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from bench import results_file
-from bench.comparison.page import PAGE, page
-from bench.comparison.readme_table import README, comparison, readme
+from bench.comparison.page.readme_table import README, comparison, readme
+from bench.comparison.page.render import PAGE, page
 from bench.comparison.summary import summary
 from bench.comparison.user_lines import counted
 

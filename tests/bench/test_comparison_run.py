@@ -10,7 +10,8 @@ import pytest
 
 from bench import results_file
 from bench.comparison import __main__ as comparison
-from bench.comparison import bare, page
+from bench.comparison import bare
+from bench.comparison.page import render as page
 from bench.comparison.server import DidNotStart
 from bench.comparison.systems import System
 
@@ -80,7 +81,7 @@ def test_no_time_is_told_of_a_machine_with_other_work(results: Path) -> None:
 
 def test_its_plots_are_drawn(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib", reason="needs the extra `docs`: pip install --editable '.[docs]'")
-    from bench.comparison import plots
+    from bench.comparison.page import plots
 
     monkeypatch.setattr(plots, "IMAGES", tmp_path)
     plots.draw()

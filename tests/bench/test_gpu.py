@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import gpu, results_file
+from bench import results_file
+from bench.engine import gpu
 from tests.worker.engine.recorded_graphs import RecordedGraphs
 
 TINY = gpu.Architecture(
@@ -71,7 +72,7 @@ def test_without_a_gpu_it_says_so_and_measures_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(results_file, "RESULTS", tmp_path)
-    monkeypatch.setattr(sys, "argv", ["bench.gpu"])
+    monkeypatch.setattr(sys, "argv", ["bench.engine.gpu"])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     gpu.main()
     assert "not run" in capsys.readouterr().out

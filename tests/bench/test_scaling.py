@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from bench import latency_model, scaling
-from bench.scaling_calibration import Costs, engine_costs
+from bench.engine import latency_model
+from bench.scaling import __main__ as scaling
+from bench.scheduling.calibration import Costs, engine_costs
 
 FIXED_S, PER_ROW_S = 0.002, 0.001
 

@@ -8,8 +8,8 @@ from statistics import mean
 
 import pytest
 
-from bench.policies import Case, compare, ratio
-from bench.simulation import (
+from bench.scheduling.policies import Case, compare, ratio
+from bench.scheduling.simulation import (
     Device,
     Policy,
     Simulation,

@@ -21,7 +21,7 @@ from tests.operations.live_panels import Stack
 COMPOSE = shlex.split(os.environ.get("COMPOSE", "docker compose"))
 UP_TWO = ("up", "-d", "--wait", "--no-build", "--scale", "worker=2")
 LEAST_SHARE = 0.25
-"""Of two workers, each makes at least this much of what is asked while both are there."""
+"""Least share of the images that each of two workers makes."""
 INSIDE = """
 id -u
 sed -nE 's/^(CapEff|NoNewPrivs):\\s*//p' /proc/self/status

@@ -2,7 +2,7 @@
 
 import json
 
-from bench import scaling_tables
+from bench.scaling import tables as scaling_tables
 
 
 def test_the_page_holds_the_tables_of_the_results() -> None:

@@ -2,10 +2,11 @@
 
 import torch
 
+from distill.emoji import benchmark as emoji
 from distill.emoji.captions import STYLE_WORDS, wordings
 from distill.emoji.encoder import EmojiEncoder, Reading
 from distill.emoji.world import EMOJI, STYLES
-from distill.evaluation import emoji, metrics
+from distill.evaluation import metrics
 
 PROMPTS = emoji.prompts()
 SEEDS = tuple(range(9))

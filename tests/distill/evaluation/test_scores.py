@@ -86,7 +86,7 @@ def test_image_reward_reads_the_published_names_and_grades_by_prompt_and_picture
     assert graded.shape == (2, 3)
     tokens = BertTokenizerFast.from_pretrained(folder)
     read = tokens("two dogs", padding="max_length", max_length=image_reward.TOKENS, return_tensors="pt")
-    pixels = Preprocessing(28, (28, 28), *image_reward.PIXELS)(images[1, 2:])
+    pixels = image_reward.square_pixels(28)(images[1, 2:])
     with torch.no_grad():
         expected = network(read.input_ids, read.attention_mask, pixels)
     torch.testing.assert_close(graded[1, 2:], expected)

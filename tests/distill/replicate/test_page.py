@@ -5,15 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from distill.replicate import emoji_beds, emoji_tables, gates
+from distill.replicate import emoji_settings, gates
 from distill.replicate import experiments as table
-from distill.replicate import report_tables as tables
+from distill.replicate.results import rounded
+from docs import replication_tables as tables
 
 DOCS = Path(__file__).parents[3] / "docs"
 DATA = DOCS / "data" / "replication"
 RESULTS = json.loads((DATA / "mixture.json").read_text())
 PAGE = (DOCS / "replication.md").read_text()
-TABLES = tables.every(RESULTS)
+TABLES = tables.mixture(RESULTS)
 # "auto" in the recipe, which each machine resolves for itself.
 ANY_PRECISION = {"precision": None}
 
@@ -25,23 +26,23 @@ def test_every_table_of_the_page_is_that_of_the_committed_results(name: str) -> 
     assert PAGE.split(start)[1].split(end)[0] == TABLES[name]
 
 
-@pytest.mark.parametrize("bed", ["emoji-small", "emoji"])
-def test_tables_of_the_emoji_beds_are_those_of_the_committed_results(bed: str) -> None:
-    results = json.loads((DATA / f"{bed}.json").read_text())
-    for name, text in zip((bed, f"gates-{bed}"), emoji_tables.every(results), strict=True):
+@pytest.mark.parametrize("setting", ["emoji-small", "emoji"])
+def test_tables_of_the_emoji_settings_are_those_of_the_committed_results(setting: str) -> None:
+    results = json.loads((DATA / f"{setting}.json").read_text())
+    for name, text in tables.emoji(setting, results).items():
         assert f"<!-- {name} -->\n{text}\n<!-- end of {name} -->" in PAGE
-    plan = emoji_beds.SMALL if bed == "emoji-small" else emoji_beds.PAIR
+    plan = emoji_settings.SMALL if setting == "emoji-small" else emoji_settings.PAIR
     for name, result in results.items():
         method, _, seed = name.rpartition("-")
-        settings = emoji_beds.configured(plan, method, int(seed)).model_dump(mode="json", by_alias=True)
-        assert result["config"] | ANY_PRECISION == tables.rounded(settings) | ANY_PRECISION
+        made_with = emoji_settings.configured(plan, method, int(seed)).model_dump(mode="json", by_alias=True)
+        assert result["config"] | ANY_PRECISION == rounded(made_with) | ANY_PRECISION
 
 
-def test_committed_cells_were_made_with_the_settings_of_the_code() -> None:
-    cells = {cell.name: cell for cell in (*table.every(), *table.CONFIRMED)}
-    assert RESULTS.keys() <= cells.keys()
+def test_committed_runs_were_made_with_the_settings_of_the_code() -> None:
+    runs = {run.name: run for run in (*table.every(), *table.CONFIRMED)}
+    assert RESULTS.keys() <= runs.keys()
     for name, result in RESULTS.items():
-        assert result["cell"] == json.loads(json.dumps(tables.rounded(cells[name].settings())))
+        assert result["cell"] == json.loads(json.dumps(rounded(runs[name].settings())))
 
 
 def result(**final: list[float]) -> dict:

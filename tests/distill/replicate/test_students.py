@@ -1,4 +1,4 @@
-"""Training all seeds at once, one cell after the other, and going on where it was left."""
+"""Training all seeds at once, one run after the other, and going on where it was left."""
 
 import copy
 import itertools
@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 from distill.commands import app
 from distill.replicate import experiments as table
-from distill.replicate import measures, run
-from distill.replicate.cell import Cell, through
+from distill.replicate import measures, mixture_setting
 from distill.replicate.mixture import Mixture
+from distill.replicate.mixture_run import Run, through
 from distill.replicate.seeded_attention import SeededAttention, clip_each_seed
 from distill.replicate.students import Distillation, Size, started
 
@@ -62,9 +62,9 @@ class Drawn:
 def test_seeds_trained_at_once_are_seeds_trained_alone(
     start: SeededAttention, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cell = Cell("cell", method=method, dimension=16, updates=3)  # type: ignore[arg-type]
-    together = Distillation(WORLD, cell, SMALL, start)
-    separate = [Distillation(WORLD, cell, replace(SMALL, seeds=1), of_one_seed(start, seed)) for seed in range(3)]
+    run = Run("cell", method=method, dimension=16, updates=3)  # type: ignore[arg-type]
+    together = Distillation(WORLD, run, SMALL, start)
+    separate = [Distillation(WORLD, run, replace(SMALL, seeds=1), of_one_seed(start, seed)) for seed in range(3)]
     drawn = Drawn(monkeypatch, SMALL.seeds)
     list(together.train())
     for seed, alone in enumerate(separate):
@@ -105,11 +105,11 @@ def test_students_start_as_the_unguided_teacher() -> None:
 
 
 def test_a_lambda_range_is_walked_and_a_k_range_drawn() -> None:
-    cell = Cell("cell", k=(2, 4), lambda_=(0.5, 0.1), updates=5)
+    run = Run("cell", k=(2, 4), lambda_=(0.5, 0.1), updates=5)
     generator = torch.Generator().manual_seed(0)
-    methods = [cell.at(update, generator) for update in range(5)]
+    methods = [run.at(update, generator) for update in range(5)]
     assert [method.lambda_ for method in methods] == pytest.approx([0.5, 0.4, 0.3, 0.2, 0.1])
-    assert {cell.at(0, generator).anchor_k for _ in range(50)} == {2, 3, 4}
+    assert {run.at(0, generator).anchor_k for _ in range(50)} == {2, 3, 4}
 
 
 def test_a_grid_can_visit_the_students_first_level() -> None:
@@ -120,69 +120,69 @@ def test_a_grid_can_visit_the_students_first_level() -> None:
 
 def test_a_world_is_not_drawn_like_the_noise_it_is_measured_with() -> None:
     with pytest.raises(ValueError, match="noise"):
-        Cell("cell", seed=1)
+        Run("cell", seed=1)
 
 
 def test_every_cell_has_a_name_of_its_own_and_its_settings_hold() -> None:
-    cells = table.every()
-    assert len({cell.name for cell in cells}) == len(cells)
-    settings = [json.dumps({k: v for k, v in cell.settings().items() if k != "name"}) for cell in cells]
+    runs = table.every()
+    assert len({run.name for run in runs}) == len(runs)
+    settings = [json.dumps({k: v for k, v in run.settings().items() if k != "name"}) for run in runs]
     assert len(set(settings)) == len(settings)
-    dmd = next(cell for cell in cells if cell.name == "dmd")
+    dmd = next(run for run in runs if run.name == "dmd")
     assert dmd.lambda_ == (0.0, 0.0)
     assert not dmd.detach
 
 
 @pytest.mark.parametrize("change", [{"anchor_guidance": 1.0}, {"critic_rollouts": 1}, {"anchor_target": "x0"}])
 def test_what_goes_past_the_paper_changes_the_student(start: SeededAttention, change: dict) -> None:
-    cell = Cell("cell", dimension=16, updates=2)
-    trained = [Distillation(WORLD, one, SMALL, copy.deepcopy(start)) for one in (cell, replace(cell, **change))]
+    run = Run("cell", dimension=16, updates=2)
+    trained = [Distillation(WORLD, one, SMALL, copy.deepcopy(start)) for one in (run, replace(run, **change))]
     for one in trained:
         list(one.train())
     first, second = (one.average.module.inner.weight for one in trained)
     assert not torch.equal(first, second)
 
 
-def test_finished_cells_are_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cells = [Cell(name, dimension=16, updates=1) for name in ("one", "two")]
-    run.run(cells[:1], SMALL, tmp_path)
+def test_finished_runs_are_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = [Run(name, dimension=16, updates=1) for name in ("one", "two")]
+    mixture_setting.train_and_measure(runs[:1], SMALL, tmp_path)
     kept = (tmp_path / "one.json").read_bytes()
     trained: list[str] = []
-    real = run.Distillation
+    real = mixture_setting.Distillation
     monkeypatch.setattr(
-        run,
+        mixture_setting,
         "Distillation",
-        lambda world, cell, size, start: trained.append(cell.name) or real(world, cell, size, start),
+        lambda world, run, size, start: trained.append(run.name) or real(world, run, size, start),
     )
-    run.run(cells, SMALL, tmp_path)
+    mixture_setting.train_and_measure(runs, SMALL, tmp_path)
     assert trained == ["two"]
     assert (tmp_path / "one.json").read_bytes() == kept
     with pytest.raises(ValueError, match="updates"):
-        run.run([replace(cells[0], updates=2)], SMALL, tmp_path)
+        mixture_setting.train_and_measure([replace(runs[0], updates=2)], SMALL, tmp_path)
 
 
-def test_a_cell_killed_in_the_middle_leaves_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_killed_in_the_middle_leaves_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def killed(self):
         yield 1
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run.Distillation, "train", killed)
+    monkeypatch.setattr(mixture_setting.Distillation, "train", killed)
     with pytest.raises(KeyboardInterrupt):
-        run.run([Cell("one", dimension=16, updates=2)], SMALL, tmp_path)
+        mixture_setting.train_and_measure([Run("one", dimension=16, updates=2)], SMALL, tmp_path)
     assert not list(tmp_path.glob("one*"))
 
 
 def test_the_same_seed_gives_the_same_result(tmp_path: Path) -> None:
-    cell = Cell("one", dimension=16, updates=2)
+    run = Run("one", dimension=16, updates=2)
     for folder in ("a", "b"):
-        run.run([cell], SMALL, tmp_path / folder)
+        mixture_setting.train_and_measure([run], SMALL, tmp_path / folder)
     one, other = (json.loads((tmp_path / folder / "one.json").read_text()) for folder in ("a", "b"))
     assert one["curve"] == other["curve"]
     assert one["teacher"] == other["teacher"]
 
 
 @pytest.mark.slow
-def test_the_quick_command_writes_cells_and_gates(tmp_path: Path) -> None:
+def test_the_quick_command_writes_runs_and_gates(tmp_path: Path) -> None:
     answer = CliRunner().invoke(app, ["replicate", "--quick", "--out", str(tmp_path)])
     assert answer.exit_code == 0, answer.output
     gates = json.loads((tmp_path / "gates.json").read_text())

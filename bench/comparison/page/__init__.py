@@ -1,0 +1,1 @@
+"""docs/benchmarks.md, its plots and the table in the README, from the committed JSON."""

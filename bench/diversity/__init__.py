@@ -1,0 +1,1 @@
+"""Diverse sets, the diversity score and previews on the bundled student."""

@@ -1,0 +1,66 @@
+"""A worker whose network only sleeps, with real queue and scheduler: `python -m bench.engine.latency_model`.
+
+A step of a batch takes `--fixed` + `--per-row` × rows seconds, asleep, so that several workers share one machine
+without disturbing each other.
+"""
+
+import argparse
+import asyncio
+import os
+import time
+from collections.abc import Sequence
+
+import torch
+
+from jobs.sampling_contract import SamplingContract
+from jobs.settings import WorkerSettings
+from worker import process
+from worker.families.prompt_embeddings import PromptEmbedding
+from worker.model_folder import ServedModel
+from worker.sampling import step_table as sampler
+
+NAME = "latency-model"
+CONTRACT = SamplingContract(
+    method="none", family="sd3", prediction="flow", steps=4, sigmas=[1.0, 0.75, 0.5, 0.25, 0.0], sizes=[(64, 64)]
+)
+
+
+class SleepingNetwork:
+    """The interface of worker.families.stable_diffusion_3, with zeros for everything."""
+
+    device, dtype = torch.device("cpu"), torch.float32
+
+    def __init__(self, fixed_s: float, per_row_s: float) -> None:
+        self._fixed_s, self._per_row_s = fixed_s, per_row_s
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        return 1, 1, 1
+
+    def encode(self, prompts: Sequence[str]) -> list[PromptEmbedding]:
+        return [PromptEmbedding(torch.zeros(1, 1), torch.zeros(1)) for _ in prompts]
+
+    def predict(self, latents: torch.Tensor, timesteps: torch.Tensor, embeddings: PromptEmbedding) -> torch.Tensor:
+        time.sleep(self._fixed_s + self._per_row_s * len(latents))
+        return torch.zeros_like(latents)
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(len(latents), 3, *CONTRACT.sizes[0])
+
+
+def sleeping_model(fixed_s: float, per_row_s: float) -> ServedModel:
+    """A model of four steps, each of which takes `fixed_s` + `per_row_s` × rows seconds."""
+    network = SleepingNetwork(fixed_s, per_row_s)
+    return ServedModel(NAME, "0" * 64, CONTRACT, sampler.from_contract(CONTRACT), network)  # type: ignore[arg-type]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.engine.latency_model", description=__doc__)
+    parser.add_argument("--fixed", type=float, required=True, help="seconds of every step")
+    parser.add_argument("--per-row", type=float, required=True, help="seconds of every row of its bucket")
+    arguments = parser.parse_args()
+    model = sleeping_model(arguments.fixed, arguments.per_row)
+    return asyncio.run(process.run(WorkerSettings(), os.environ["FOURSTEP_REDIS_URL"], load_model=lambda *_: model))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

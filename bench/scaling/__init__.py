@@ -1,0 +1,1 @@
+"""Cost of an image in Redis and latency by number of workers: docs/scaling.md."""

@@ -1,0 +1,1 @@
+"""Scheduling policies compared, in a simulation and on the engine."""

@@ -1,0 +1,1 @@
+"""Load on the front end, the queue and a whole worker."""

@@ -1,0 +1,108 @@
+"""A worker without an engine, which settles every image with one tiny PNG: `python -m bench.service.null_worker`."""
+
+import argparse
+import asyncio
+import hashlib
+import os
+import time
+
+import uvloop
+
+from jobs.diversity import pack_layout
+from jobs.models import Determinism, EffectiveSettings, ImageResult, ImageTask, ModelCard, Timings
+from jobs.queue.connection import open_redis
+from jobs.queue.worker_queue import Claim, WorkerQueue
+
+MODEL = "null"
+# A PNG of one pixel.
+PNG = bytes.fromhex(
+    "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c4944415408d763f8cfc000000301"
+    "0100c9fe92ef0000000049454e44ae426082"
+)
+AHEAD = 64
+SHA256 = hashlib.sha256(PNG).hexdigest()
+LAYOUT = pack_layout([1.0] * 64)
+CARD = ModelCard(
+    name=MODEL,
+    sha256=SHA256,
+    family="sd3",
+    method="none",
+    steps=4,
+    evaluations=4,
+    sizes=[(64, 64)],
+    max_sequence_length=16,
+    version="0",
+    settings=EffectiveSettings(device="none", dtype="none"),
+)
+
+
+class NullWorker:
+    """Settles at most `rate` images a second, 0 for as fast as it can; claims ahead, as a real worker does."""
+
+    def __init__(self, queue: WorkerQueue, rate: float) -> None:
+        self._queue = queue
+        self._rate = rate
+        self._claimed: asyncio.Queue[Claim] = asyncio.Queue(AHEAD)
+        self._settling: set[asyncio.Task] = set()
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._announce())
+            group.create_task(self._work())
+            while True:
+                for claim in await self._queue.claim("null", AHEAD, block_s=1):
+                    await self._claimed.put(claim)
+
+    async def _announce(self) -> None:
+        while True:
+            await self._queue.registry.announce("null", CARD, ttl_s=30)
+            await asyncio.sleep(10)
+
+    async def _work(self) -> None:
+        free_at = time.monotonic()
+        while True:
+            if self._claimed.empty():
+                idle_since = time.monotonic()
+                claim = await self._claimed.get()
+                free_at = max(free_at, idle_since)
+            else:
+                claim = self._claimed.get_nowait()
+            if self._rate:
+                free_at += 1 / self._rate
+                await asyncio.sleep(max(0.0, free_at - time.monotonic()))
+            task = asyncio.create_task(self._settle(claim))
+            self._settling.add(task)
+            task.add_done_callback(self._settling.discard)
+
+    async def _settle(self, claim: Claim) -> None:
+        await self._queue.commit(claim, _result(claim.task), PNG, ttl_s=5)
+
+
+def _result(task: ImageTask) -> ImageResult:
+    total = time.time() - task.created
+    return ImageResult(
+        index=task.index,
+        seed=task.seed,
+        width=task.width,
+        height=task.height,
+        format=task.format,
+        sha256=SHA256,
+        layout=LAYOUT,
+        timings=Timings(queue=total, encode=0, denoise=0, decode=0, encode_image=0, total=total),
+        determinism=Determinism(mode=task.mode, bucket=1, device="none", dtype="none", torch="0", model_sha=SHA256),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rate", type=float, default=0.0)
+    arguments = parser.parse_args()
+
+    async def serve() -> None:
+        await NullWorker(WorkerQueue(open_redis(os.environ["FOURSTEP_REDIS_URL"]), MODEL), arguments.rate).run()
+
+    uvloop.run(serve())
+
+
+if __name__ == "__main__":
+    main()
