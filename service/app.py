@@ -66,7 +66,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     install_problem_handlers(app)
     for route in (generate, jobs, images, models, openai, health, metrics, pages):
         app.include_router(route.router)
-    app.mount("/static", pages.PageParts(directory=pages.STATIC_DIR), name="static")
+    app.mount("/static", pages.PageParts(directory=pages.STATIC_DIR, packages=[pages.SWAGGER_UI]), name="static")
     return app
 
 

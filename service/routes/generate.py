@@ -48,9 +48,7 @@ async def generate(
     caller: Caller,
     idempotency: IdempotencyHeader = None,
     prefer: Annotated[str, Header(alias="Prefer", description="`respond-async`: do not wait, answer 202")] = "",
-    accept: Annotated[
-        str, Header(alias="Accept", description="`image/png`, `image/jpeg` or `image/webp`: the bytes alone")
-    ] = "*/*",
+    accept: Annotated[str, Header(include_in_schema=False)] = "*/*",  # OpenAPI derives it from the answers' types
 ) -> GenerateResponse | Response:
     """Make images of a prompt and wait for them."""
     model = await context.catalogue.choose(body.model)
