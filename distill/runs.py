@@ -20,7 +20,7 @@ from distill.training.trainer import Trainer
 
 def start(config_file: Path, run: Path, out: Path | None) -> None:
     """Begin a run in an empty folder. Raises ValueError when `run` already holds one."""
-    if checkpoints.exists(run):
+    if checkpoints.steps_of(run):
         raise ValueError(f"--run: {run} already holds a run; go on with it by `fourstep distill resume --run {run}`")
     config = configuration.load(config_file)
     if os.environ.get("RANK", "0") == "0":  # the processes do not know each other yet

@@ -21,8 +21,6 @@ from distill.training import sharding
 KEPT = 2
 FOLDER = "checkpoints"
 STATE = "state.json"
-ONE_FILE = "checkpoint.pt"
-"""What runs were checkpointed to before; still read where there is no directory yet."""
 
 
 class Stateful(Protocol):
@@ -41,10 +39,6 @@ def steps_of(run: Path) -> list[int]:
     """The numbers of steps after which `run` has a checkpoint, rising."""
     found = (path.parent.name for path in (run / FOLDER).glob(f"step-*/{STATE}"))
     return sorted(int(name.removeprefix("step-")) for name in found)
-
-
-def exists(run: Path) -> bool:
-    return bool(steps_of(run)) or (run / ONE_FILE).is_file()
 
 
 def save(run: Path, stateful: Mapping[str, Stateful], done: int, settings: Mapping[str, Any] | None = None) -> None:
@@ -96,7 +90,7 @@ def load(run: Path, stateful: Mapping[str, Stateful], settings: Mapping[str, Any
     """
     steps = steps_of(run)
     if not steps:
-        return _load_one_file(run / ONE_FILE, stateful)
+        return 0
     folder = run / FOLDER / f"step-{steps[-1]:06}"
     state = json.loads((folder / STATE).read_text())
     _refuse_others(state["settings"], settings or {})
@@ -108,15 +102,6 @@ def load(run: Path, stateful: Mapping[str, Stateful], settings: Mapping[str, Any
 def rank() -> int:
     """This process among those that train together; 0 when it is alone."""
     return distributed.get_rank() if distributed.is_initialized() else 0
-
-
-def _load_one_file(path: Path, stateful: Mapping[str, Stateful]) -> int:
-    if not path.is_file():
-        return 0
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    for name in stateful.keys() & state.keys():
-        stateful[name].load_state_dict(state[name])
-    return state["done"]
 
 
 def _refuse_others(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -32,7 +32,7 @@ class RandomStream:
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Raises ValueError when there were more or fewer ranks."""
-        states = state_dict["states"] if "states" in state_dict else [state_dict["state"]]
+        states = state_dict["states"]
         ranks = distributed.get_world_size() if distributed.is_initialized() else 1
         if len(states) != ranks:
             raise ValueError(f"this run was begun with {len(states)} processes and cannot go on with {ranks}")
