@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from distill.method.dp_dmd import Method, draw_noise
+from distill.method.dp_dmd import Hyperparameters, draw_noise
 from distill.noise_schedule import Predict
 
 GanLoss = Literal["softplus", "hinge"]
@@ -52,17 +52,22 @@ class Adversary:
         layer.register_forward_hook(self._hear)
 
     def discriminator(
-        self, critic: Predict, fake: torch.Tensor, real: torch.Tensor, generator: torch.Generator, method: Method
+        self,
+        critic: Predict,
+        fake: torch.Tensor,
+        real: torch.Tensor,
+        generator: torch.Generator,
+        hparams: Hyperparameters,
     ) -> torch.Tensor:
         """The loss of head and critic on clean samples float32 [B, …] of student and teacher.
 
         R1, the slope of the logits at real samples, is taken as their change under a little noise (arXiv 2501.08316):
         the second derivative it avoids, fused attention does not have.
         """
-        t, eps = draw_noise(real, method, generator)
-        state = method.schedule.noised(real, eps, t)
+        t, eps = draw_noise(real, hparams, generator)
+        state = hparams.schedule.noised(real, eps, t)
         of_real = self._logits(critic, state, t)
-        loss = discriminator_loss(of_real, self._noised_logits(critic, fake, generator, method), self.kind)
+        loss = discriminator_loss(of_real, self._noised_logits(critic, fake, generator, hparams), self.kind)
         if self.r1 == 0:
             return loss
         shake = torch.randn(state.shape, generator=generator, device=generator.device).to(state.device)
@@ -70,16 +75,16 @@ class Adversary:
         return loss + self.r1 * ((shaken - of_real) / self.r1_noise).square().mean()
 
     def generator(
-        self, critic: Predict, fake: torch.Tensor, generator: torch.Generator, method: Method
+        self, critic: Predict, fake: torch.Tensor, generator: torch.Generator, hparams: Hyperparameters
     ) -> torch.Tensor:
         """The student's loss on its clean samples `fake`."""
-        return generator_loss(self._noised_logits(critic, fake, generator, method), self.kind)
+        return generator_loss(self._noised_logits(critic, fake, generator, hparams), self.kind)
 
     def _noised_logits(
-        self, critic: Predict, x: torch.Tensor, generator: torch.Generator, method: Method
+        self, critic: Predict, x: torch.Tensor, generator: torch.Generator, hparams: Hyperparameters
     ) -> torch.Tensor:
-        t, eps = draw_noise(x, method, generator)
-        return self._logits(critic, method.schedule.noised(x, eps, t), t)
+        t, eps = draw_noise(x, hparams, generator)
+        return self._logits(critic, hparams.schedule.noised(x, eps, t), t)
 
     def _logits(self, critic: Predict, state: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         critic(state, t)

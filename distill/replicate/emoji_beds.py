@@ -16,7 +16,7 @@ import yaml
 from rich.progress import track
 
 from distill import image_grid, runs
-from distill.config import DistillConfig, MethodName
+from distill.config import DistillConfig
 from distill.emoji import artwork
 from distill.emoji.encoder import EmojiEncoder
 from distill.evaluation import comparison, emoji, feature_spaces, metrics, pictures, report
@@ -30,7 +30,7 @@ from worker.sampling import noise
 
 RECIPE = Path("distill/configs/emoji.yaml")
 ENCODER = Path("models/emoji-encoder")
-METHODS: tuple[MethodName, ...] = (
+METHODS: tuple[str, ...] = (
     "dmd", "dp-dmd", "dp-dmd-nodetach", "dmd-perceptual", "dmd-gan", "step1-regression",
 )  # fmt: skip
 PERCEPTUAL = {"network": "distill.emoji.encoder:perceptual_network"}
@@ -42,7 +42,7 @@ SEEDS = 9
 class Plan:
     """Which students a bed trains, how long, of what batch and guidance; `pictures` of each prompt are read."""
 
-    methods: tuple[MethodName, ...]
+    methods: tuple[str, ...]
     seeds: tuple[int, ...]
     updates: int
     batch: int
@@ -135,7 +135,7 @@ def _told(found: metrics.Ratio) -> str:
     return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
 
 
-def configured(plan: Plan, method: MethodName, seed: int) -> DistillConfig:
+def configured(plan: Plan, method: str, seed: int) -> DistillConfig:
     """The bundled student's recipe, but for the method, the teacher's guidance and the plan's length."""
     recipe: dict[str, Any] = yaml.safe_load(RECIPE.read_text())
     recipe |= {"method": method, "seed": seed, "steps": plan.updates, "batch": plan.batch, "compile": False}
@@ -160,14 +160,14 @@ def exact_pictures(trainer: ExactTrainer, count: int, out: Path) -> PictureSet:
         for prompt in track(prompts, description="exact teacher"):
             asked = torch.full((count,), trainer.exact.caption(prompt))
             with torch.no_grad():
-                latents = FLOW.solve(trainer.exact.conditional(asked), start, trainer.method.teacher_grid)
+                latents = FLOW.solve(trainer.exact.conditional(asked), start, trainer.hparams.teacher_grid)
                 made.append(image_grid.to_uint8(trainer.decode(latents)))
         np.save(path, np.stack(made))
-    evaluations = len(trainer.method.teacher_grid) - 1
+    evaluations = len(trainer.hparams.teacher_grid) - 1
     return PictureSet("exact", evaluations, prompts, tuple(seeds), np.load(path, allow_pickle=False))
 
 
-def _missing(plan: Plan, out: Path) -> list[tuple[MethodName, int]]:
+def _missing(plan: Plan, out: Path) -> list[tuple[str, int]]:
     """The cells of the plan that have no result yet. Raises ValueError when one has a result of another plan."""
     cells = [(method, seed) for seed in plan.seeds for method in plan.methods]
     missing = []

@@ -9,14 +9,15 @@ from accelerate import Accelerator
 from torch import distributed, nn
 
 from distill.config import DistillConfig
+from distill.method.registry import METHODS
 from distill.training import sharding
 from distill.training.roles import Role
 
 
 def check(accelerator: Accelerator, config: DistillConfig) -> None:
     """Raises ValueError for what is not trained on several processes."""
-    if accelerator.num_processes > 1 and config.method_ == "dmd-gan":
-        raise ValueError("method: dmd-gan is trained on one process only")
+    if accelerator.num_processes > 1 and not METHODS[config.method].data_parallel:
+        raise ValueError(f"method: {config.method} is trained on one process only")
     if not sharding.wanted():
         return
     if not distributed.is_initialized():

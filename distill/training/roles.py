@@ -92,18 +92,6 @@ def freeze(parts: Iterable[Role], precision: str) -> None:
                 parameter.data = parameter.data.bfloat16()
 
 
-@contextmanager
-def frozen(*networks: nn.Module) -> Iterator[None]:
-    """What runs within it leaves no gradient in `networks`, which learn otherwise."""
-    for network in networks:
-        network.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for network in networks:
-            network.requires_grad_(True)
-
-
 def attach(network: Any, name: str, rank: int) -> nn.Module:
     """Put a LoRA adapter into `network`; returns its float32 parameters, [rank, in] and [out, rank] a layer."""
     with warnings.catch_warnings():

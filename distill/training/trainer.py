@@ -6,24 +6,22 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from diffusers import ModelMixin
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from distill import embedding_cache, families, image_grid, teacher_pipeline
-from distill.config import DistillConfig, Gan, read_prompts
+from distill.config import DistillConfig, read_prompts
 from distill.evaluation.metrics import pairwise_diversity
-from distill.method import dp_dmd, perceptual
-from distill.method.adversary import Adversary, Head
-from distill.method.dp_dmd import Losses, Term
+from distill.method import dp_dmd
+from distill.method.base import Batch, Networks
+from distill.method.dp_dmd import Losses
 from distill.method.guidance import conditional, guided
+from distill.method.registry import METHODS
 from distill.noise_schedule import Predict
-from distill.training import processes, roles, sharding, training_loop
-from distill.training.compilation import compile_blocks
+from distill.training import models, processes, sharding, training_loop
 from distill.training.critic_samples import CriticSamples, is_drawing
 from distill.training.roles import Role
 
@@ -62,37 +60,18 @@ class Trainer:
         pipeline = teacher_pipeline.load(config.teacher, text_encoders=False)
         self.family = families.of(pipeline)
         self.schedule = self.family.schedule(pipeline)
-        self.method = config.method(self.schedule)
         self.vae = pipeline.vae.float().requires_grad_(False).to(self.accelerator.device)
         network = getattr(pipeline, self.family.denoiser).float()
         size = network.config.sample_size
         self.latent_shape = (network.config.in_channels, size, size)
-        teacher, student, critic = (
-            roles.adapters(network, rank) if (rank := config.lora_rank) else roles.copies(network)
+        self.teacher, self.student, self.critic, self.average = models.build(
+            network, self.family.blocks, config, self.accelerator
         )
-        self.average = AveragedModel(student.weights, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
-        self.average.requires_grad_(False)
-        roles.freeze((teacher, student, critic), config.precision)
-        if config.compile:
-            compile_blocks([block for role in (teacher, student, critic) for block in self.family.blocks(role.network)])
-        if config.gradient_checkpointing:
-            for role in (student, critic):
-                cast(ModelMixin, role.network).enable_gradient_checkpointing()
-        self.feature_network: nn.Module | None = None
-        if config.perceptual:
-            self.feature_network = perceptual.feature_network(config.perceptual.network).to(self.accelerator.device)
-        self.gan = (config.gan or Gan()) if config.method_ == "dmd-gan" else None
-        layer, width = self.family.features(critic.network)
-        head = Head(width) if self.gan else nn.Identity()
-        parts, blocks = (teacher, student, critic), self.family.blocks
-        prepared = processes.prepared(self.accelerator, config, parts, self.average.module, blocks)
-        self.teacher, self.student, self.critic = prepared
-        self.head = self.accelerator.prepare_model(head) if self.gan else head
-        learners = [*critic.weights.parameters(), *head.parameters()]
+        self.hparams = config.hyperparameters(self.schedule)
+        self.method = METHODS[config.method](config, self.hparams, self._networks())
+        learners = [*self.critic.weights.parameters(), *self.method.head.parameters()]
         self.critic_optimizer = _adamw(learners, config.critic_learning_rate)
-        self.student_optimizer = _adamw(student.weights.parameters(), config.student_learning_rate)
-        if self.gan:
-            self.adversary = Adversary(layer, self.head, self.gan.loss, self.gan.r1, self.gan.r1_noise)
+        self.student_optimizer = _adamw(self.student.weights.parameters(), config.student_learning_rate)
         # A stream of its own for every rank: equal noise on all of them would shrink the batch to one rank's.
         self.stream = training_loop.RandomStream(config.seed * 100_003 + self.accelerator.process_index)
         # What all ranks must decide alike.
@@ -104,7 +83,7 @@ class Trainer:
         stateful = {
             "student": self.student.weights,
             "critic": self.critic.weights,
-            "head": self.accelerator.unwrap_model(self.head),
+            "head": self.accelerator.unwrap_model(self.method.head),
             "average": self.average,
             "student_optimizer": self.student_optimizer,
             "critic_optimizer": self.critic_optimizer,
@@ -136,7 +115,7 @@ class Trainer:
 
     def critic_turn(self, turn: int = 0) -> dict[str, float]:
         """The critic turn number `turn` of a cycle."""
-        exit_step = dp_dmd.draw_exit_step(self.method, self.common_stream.generator)
+        exit_step = dp_dmd.draw_exit_step(self.hparams, self.common_stream.generator)
         draws = not self.critic_samples or is_drawing(turn, self.config.rollouts, self.config.critic_updates)
         metrics = self._update(partial(self._critic_losses, draws, exit_step), self.critic, self.critic_optimizer)
         # "total" and "grad_norm" are the student's in the log.
@@ -145,7 +124,7 @@ class Trainer:
         }
 
     def student_turn(self) -> dict[str, float]:
-        exit_step = dp_dmd.draw_exit_step(self.method, self.common_stream.generator)
+        exit_step = dp_dmd.draw_exit_step(self.hparams, self.common_stream.generator)
         telemetry = self._update(partial(self._student_losses, exit_step), self.student, self.student_optimizer)
         self.average.update_parameters(self.student.weights)
         return telemetry
@@ -153,51 +132,33 @@ class Trainer:
     def _critic_losses(self, draws: bool, exit_step: int | None, number: int) -> Losses:
         if draws:
             noise, prompt = self._draw()
-            x = dp_dmd.sample(self._predict(self.student, prompt), noise, self.method, exit_step)
+            x = dp_dmd.sample(self._predict(self.student, prompt), noise, self.hparams, exit_step)
             self.critic_samples[number] = x, prompt
         x, prompt = self.critic_samples[number]
-        critic, generator = self._predict(self.critic, prompt), self.stream.generator
-        loss = dp_dmd.critic_loss(critic, x, generator, self.method)
+        batch = self._batch(self.critic, prompt)
+        loss = dp_dmd.critic_loss(batch.critic, x, batch.generator, self.hparams)
         total, parts = loss, {"critic": loss}
-        if self.gan:
-            real = self._teacher_sample(torch.randn(x.shape, generator=generator).to(x), prompt)
-            apart = self.adversary.discriminator(critic, x, real, generator, self.method)
-            total, parts = loss + self.gan.critic_weight * apart, {"critic": loss, "discriminator": apart}
+        for name, (weight, term) in self.method.critic_terms(batch).items():
+            parts[name] = term(x)
+            total = total + weight * parts[name]
         return Losses(total, parts, x)
 
     def _student_losses(self, exit_step: int | None, number: int) -> Losses:
         noise, prompt = self._draw()
+        # Not through a wrapper: it would wait for gradients of the critic, which has none in this turn.
+        alone = replace(self.critic, network=self.accelerator.unwrap_model(self.critic.network))
         found = dp_dmd.student_losses(
             self._predict(self.student, prompt),
             self._predict(self.critic, prompt),
             self._guided_teacher(prompt),
             noise,
             self.stream.generator,
-            self.method,
+            self.hparams,
             exit_step=exit_step,
-            terms=self._terms(noise, prompt),
+            terms=self.method.student_terms(self._batch(alone, prompt), noise),
         )
         self.critic_samples[number] = found.sample, prompt
         return found
-
-    def _terms(self, noise: torch.Tensor, prompt: Prompt) -> dict[str, Term]:
-        """The losses of the student's sample that the baselines add to distribution matching."""
-
-        def near_the_teacher(x: torch.Tensor) -> torch.Tensor:
-            with torch.no_grad():
-                reference = self.decode(self._teacher_sample(noise, prompt))
-            assert self.feature_network is not None
-            return perceptual.distance(self.feature_network, self.decode(x), reference)
-
-        def taken_for_the_teacher(x: torch.Tensor) -> torch.Tensor:
-            # Not through a wrapper: it would wait for gradients of the critic, which has none in this turn.
-            critic = replace(self.critic, network=self.accelerator.unwrap_model(self.critic.network))
-            with roles.frozen(critic.weights, self.head):
-                return self.adversary.generator(self._predict(critic, prompt), x, self.stream.generator, self.method)
-
-        if self.config.perceptual:
-            return {"perceptual": (self.config.perceptual.weight, near_the_teacher)}
-        return {"adversarial": (self.gan.student_weight, taken_for_the_teacher)} if self.gan else {}
 
     @torch.no_grad()
     def sample(self, done: int) -> dict[str, float]:
@@ -218,13 +179,23 @@ class Trainer:
             for rows, state in zip(prompts.split(batch), noise.split(batch), strict=True):
                 prompt, pooled = self.embeddings.rows(rows)
                 student = self._predict(alone, (prompt.to(device), pooled.to(device)))
-                solved.append(self.schedule.solve(student, state.to(device), self.method.student_grid))
+                solved.append(self.schedule.solve(student, state.to(device), self.hparams.student_grid))
         if not self.accelerator.is_main_process:
             return {}
         pixels, latents = torch.cat([self.decode(part).cpu() for part in solved]), torch.cat(solved)
         image_grid.save_grid(image_grid.to_uint8(pixels), GRID_PROMPTS, self.folder / f"grid-{done:06}.png", scale=2)
         by_prompt = latents.flatten(1).unflatten(0, (GRID_SAMPLES, GRID_PROMPTS)).transpose(0, 1)
         return {"latent_diversity": pairwise_diversity(by_prompt).mean().item()}
+
+    def _networks(self) -> Networks:
+        network: Any = self.accelerator.unwrap_model(self.critic.network)
+        layer, width = self.family.features(network)
+        prepare, device = self.accelerator.prepare_model, self.accelerator.device
+        return Networks(self.critic.weights, layer, width, self.decode, prepare, device)
+
+    def _batch(self, critic: Role, prompt: Prompt) -> Batch:
+        teacher_sample = partial(self._teacher_sample, prompt=prompt)
+        return Batch(self._predict(critic, prompt), teacher_sample, self.stream.generator)
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """float32 latents → float32 images [B, 3, H, W] in about [−1, 1]; keeps gradients."""
@@ -234,7 +205,7 @@ class Trainer:
     @torch.no_grad()
     def _teacher_sample(self, noise: torch.Tensor, prompt: Prompt) -> torch.Tensor:
         """The guided teacher's whole ODE from `noise`."""
-        return self.schedule.solve(self._guided_teacher(prompt), noise, self.method.teacher_grid)
+        return self.schedule.solve(self._guided_teacher(prompt), noise, self.hparams.teacher_grid)
 
     def _guided_teacher(self, prompt: Prompt) -> Predict:
         return guided(self._predict(self.teacher, prompt), self._unconditional(), self.config.guidance_scale)

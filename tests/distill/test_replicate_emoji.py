@@ -52,15 +52,15 @@ def test_every_prompt_of_the_evaluation_is_understood_as_its_judge_understands_i
 @pytest.mark.parametrize("method", emoji_beds.METHODS)
 def test_every_methods_configuration_is_valid(method) -> None:
     config = emoji_beds.configured(emoji_beds.SMALL, method, seed=2)
-    assert (config.method_, config.seed, config.guidance_scale) == (method, 2, 1.0)
-    assert config.method().distribution_matching == (method != "step1-regression")
+    assert (config.method, config.seed, config.guidance_scale) == (method, 2, 1.0)
+    assert config.hyperparameters().distribution_matching == (method != "step1-regression")
 
 
 @pytest.mark.parametrize("change", [{"precision": "bf16"}, {"batch": 3}])
 def test_results_of_other_settings_are_not_mixed_with_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, object]
 ) -> None:
-    monkeypatch.setattr("distill.config.computes_bfloat16", lambda device: False)
+    monkeypatch.setattr("distill.config.has_native_bfloat16", lambda device: False)
     config = emoji_beds.configured(emoji_beds.QUICK, "dmd", seed=0)
     (tmp_path / "dmd-0.json").write_text(json.dumps({"config": emoji_beds._as_json(config) | change}))
     with pytest.raises(ValueError, match="other settings"):

@@ -29,7 +29,7 @@ def ask(role, family) -> torch.Tensor:
     state = torch.randn(2, 4, 16, 16, generator=generator)
     prompt, pooled = torch.randn(2, 16, 64, generator=generator), torch.randn(2, 64, generator=generator)
     pooled = pooled[:, : 32 if family.name == "sdxl" else 64]
-    return family.ask(role, state, torch.tensor([900.0, 300.0]), prompt, pooled)
+    return family.predict(role, state, torch.tensor([900.0, 300.0]), prompt, pooled)
 
 
 def test_with_adapters_off_the_teacher_answers_to_the_last_bit(pipeline):
