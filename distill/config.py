@@ -24,7 +24,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 def _of_this_machine(precision: Any) -> Any:
-    """`auto` is bf16 where it is no emulation. It is settled when a run begins, so that it goes on in the same one."""
+    """Resolve `auto`: bf16 where the device computes in it natively. A run resumes in the precision it started with."""
     if precision != "auto":
         return precision
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -38,8 +38,11 @@ def _known_method(name: str) -> str:
 
 
 class Grid(BaseModel):
-    """The levels that a sampler visits. sd3: either `sigmas` as they are, or `steps` evenly spaced ones shifted to
-    noise, ending at `last`, then 0. sdxl: `timesteps` as they are, or `steps` evenly spaced ones from the noisiest."""
+    """The noise levels that a sampler visits.
+
+    sd3: `sigmas` as they are, or `steps` evenly spaced ones, shifted by `shift`, from 1 down to `last` and then 0.
+    sdxl: `timesteps` as they are, or `steps` evenly spaced ones, starting at the noisiest.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -56,7 +59,7 @@ class Grid(BaseModel):
         return self
 
     def resolve(self, family: FamilyName = "sd3") -> tuple[float, ...]:
-        """Every level in the family's t, down to the clean one. Raises ValueError for what is no grid of the family."""
+        """All levels in the family's t, down to the clean one. Raises ValueError when it is no grid of the family."""
         grid = self._flow() if family == "sd3" else self._ddpm()
         if any(after >= now for now, after in pairwise(grid)):
             raise ValueError("a grid must fall strictly")
@@ -81,13 +84,15 @@ class Grid(BaseModel):
 
 
 class DistillConfig(BaseModel):
-    """One run. `steps` counts student updates; each is preceded by `critic_updates` critic updates.
+    """The configuration of one run.
 
-    An update takes `accumulate` batches of `batch` samples on each process. With `lora_rank`, student and critic are
-    LoRA adapters on the teacher; without, networks of their own. `embeddings` is a folder of encoded prompts that
-    runs may share; without, the run keeps its own. Of a cycle's critic updates `critic_rollouts` draw samples of the
-    student, by default each; the others take the last ones again, with fresh noise and noise levels. With 0 they take
-    those that the student's own update made.
+    `steps` counts student updates. Each follows `critic_updates` updates of the fake score ("critic"). An update takes
+    `accumulate` batches of `batch` samples on each process. With `lora_rank`, student and critic are LoRA adapters on
+    the teacher; without, networks of their own. `embeddings` is a folder of encoded prompts that runs may share;
+    without, the run keeps its own.
+
+    `critic_rollouts` of a cycle's critic updates draw samples of the student, by default all of them. The others reuse
+    the last samples with fresh noise and noise levels. With 0, all reuse the samples of the student's own update.
 
     Other keys are the settings of one method, such as `gan`: see `distill.method.base.Method.Settings`.
     """
@@ -170,7 +175,7 @@ class DistillConfig(BaseModel):
 
     @property
     def rollouts(self) -> int:
-        """How often the critic turns of a cycle draw samples."""
+        """The number of critic updates in a cycle that draw samples."""
         return self.critic_updates if self.critic_rollouts is None else self.critic_rollouts
 
     @property
@@ -197,12 +202,12 @@ def _resolve(name: str, grid: Grid, family: FamilyName) -> tuple[float, ...]:
 
 
 def load(path: Path) -> DistillConfig:
-    """Read a YAML file. Raises pydantic.ValidationError, which names every wrong field, or OSError."""
+    """Read a YAML file. Raises pydantic.ValidationError, which names the wrong fields, or OSError."""
     return DistillConfig.model_validate(yaml.safe_load(path.read_text()) or {})
 
 
 def read_prompts(path: Path) -> list[str]:
-    """The prompt file: one prompt a line, blank lines left out. Raises ValueError when none is left."""
+    """Read a prompt file: one prompt a line; blank lines are skipped. Raises ValueError when there is none."""
     prompts = [line.strip() for line in path.read_text().splitlines() if line.strip()]
     if not prompts:
         raise ValueError(f"prompts: {path} holds no prompt; write one a line")

@@ -4,7 +4,8 @@ Every method trains by the losses of `distill.method.dp_dmd`. It sets their hype
 student's loss and to the fake score's.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -111,5 +112,20 @@ class Method(Protocol):
         return {}
 
     def student_terms(self, batch: Batch, noise: torch.Tensor) -> dict[str, Term]:
-        """Terms that join the student's loss, functions of its samples from `noise` float32 [B, …]."""
+        """Terms that join the student's loss, functions of its samples from `noise` float32 [B, …].
+
+        They must leave no gradients in other modules that are trained: see `frozen`.
+        """
         return {}
+
+
+@contextmanager
+def frozen(*modules: nn.Module) -> Iterator[None]:
+    """Keep gradients out of `modules`, which are trained otherwise, in graphs recorded within the context."""
+    for module in modules:
+        module.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.requires_grad_(True)

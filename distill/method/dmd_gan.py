@@ -1,15 +1,12 @@
 """DMD with an adversarial term: a head on the fake score's features is the discriminator (DMD2)."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat
-from torch import nn
 
 from distill.method.adversary import Adversary, GanLoss, Head
-from distill.method.base import Batch, Networks, NoSettings
+from distill.method.base import Batch, Networks, NoSettings, frozen
 from distill.method.dp_dmd import Hyperparameters, Term
 from distill.method.variants import Dmd
 
@@ -62,19 +59,7 @@ class DmdGan(Dmd):
 
     def student_terms(self, batch: Batch, noise: torch.Tensor) -> dict[str, Term]:
         def adversarial(x: torch.Tensor) -> torch.Tensor:
-            with _frozen(self.critic_weights, self.head):
+            with frozen(self.critic_weights, self.head):
                 return self.adversary.generator(batch.critic, x, batch.generator, self.hparams)
 
         return {"adversarial": (self.gan.student_weight, adversarial)}
-
-
-@contextmanager
-def _frozen(*modules: nn.Module) -> Iterator[None]:
-    """Keep gradients out of `modules`, which learn otherwise, in every graph that is recorded within it."""
-    for module in modules:
-        module.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for module in modules:
-            module.requires_grad_(True)

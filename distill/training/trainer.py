@@ -1,4 +1,4 @@
-"""Train a student by DP-DMD: alternate critic and student turns, clip, average, log, checkpoint."""
+"""Train a student: alternate critic and student turns, clip gradients, average weights, log, checkpoint."""
 
 import hashlib
 from collections.abc import Callable, Iterable
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import nn
 
 from distill import embedding_cache, families, image_grid, teacher_pipeline
@@ -29,14 +28,14 @@ Prompt = tuple[torch.Tensor, torch.Tensor]
 """Embeddings of a batch: float32 [B, tokens, width] and pooled float32 [B, width]."""
 
 FREE = {"steps", "save_every", "log_every", "embeddings"}
-"""Settings that may change when a run goes on."""
+"""Settings that may change when a run resumes."""
 
 GRID_PROMPTS = 16
 GRID_SAMPLES = 4
 
 
 class Trainer:
-    """Teacher, student and fake score ("critic") with their optimisers, and the two kinds of turn.
+    """Teacher, student and fake score ("critic") with their optimisers, and a turn of each of the latter two.
 
     Raises ValueError, before any work, for an empty prompt file or a teacher folder of an unknown kind.
     """
@@ -48,12 +47,7 @@ class Trainer:
         if (found := teacher_pipeline.family(config.teacher)) != config.family:
             raise ValueError(f"family: {config.family}, but {config.teacher} is of family {found}")
         prompts = [*read_prompts(config.prompts), config.negative_prompt]
-        self.accelerator = Accelerator(
-            mixed_precision=config.precision,
-            # A broadcast in every forward pass would overwrite what earlier steps of the rollout need in theirs.
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
-        )
-        processes.check(self.accelerator, config)
+        self.accelerator = processes.accelerator(config)
         with self.accelerator.main_process_first():
             embeddings = config.embeddings or folder / "embeddings"
             self.embeddings = embedding_cache.fill(embeddings, config.teacher, prompts, config.max_sequence_length)
@@ -72,14 +66,14 @@ class Trainer:
         learners = [*self.critic.weights.parameters(), *self.method.head.parameters()]
         self.critic_optimizer = _adamw(learners, config.critic_learning_rate)
         self.student_optimizer = _adamw(self.student.weights.parameters(), config.student_learning_rate)
-        # A stream of its own for every rank: equal noise on all of them would shrink the batch to one rank's.
+        # A stream for each rank: with equal noise on all ranks, the batch would be no larger than one rank's.
         self.stream = training_loop.RandomStream(config.seed * 100_003 + self.accelerator.process_index)
-        # What all ranks must decide alike.
+        # The same on all ranks, for decisions that they share.
         self.common_stream = training_loop.RandomStream(config.seed)
         self.critic_samples = CriticSamples(self.accelerator.device)
 
     def train(self) -> None:
-        """Train (or go on training) to the configured number of student updates; the last checkpoint has them all."""
+        """Train, or resume, up to the configured number of student updates, after which there is a checkpoint."""
         stateful = {
             "student": self.student.weights,
             "critic": self.critic.weights,
@@ -91,7 +85,7 @@ class Trainer:
             "common_stream": self.common_stream,
         }
         config = self.config
-        if config.rollouts == 0:  # otherwise every cycle begins with samples of its own
+        if config.rollouts == 0:  # otherwise every cycle starts with new samples
             stateful["critic_samples"] = self.critic_samples
         settings = config.model_dump(mode="json", by_alias=True, exclude=FREE)
         prompts = hashlib.sha256("\n".join(self.embeddings.prompts).encode()).hexdigest()
@@ -107,14 +101,14 @@ class Trainer:
         )
 
     def cycle(self, index: int) -> dict[str, float]:
-        """All critic turns, then one student turn; returns the telemetry. The first cycle begins with the warm-up."""
+        """Run the critic turns and one student turn; returns the telemetry. The first cycle includes the warm-up."""
         turns = self.config.critic_updates + (self.config.critic_warmup if index == 0 else 0)
         metrics = [self.critic_turn(turn) for turn in range(turns)]
         critic = {name: sum(turn[name] for turn in metrics) / turns for name in metrics[0]} if turns else {}
         return critic | self.student_turn()
 
     def critic_turn(self, turn: int = 0) -> dict[str, float]:
-        """The critic turn number `turn` of a cycle."""
+        """Run critic turn number `turn` of a cycle; returns the telemetry."""
         exit_step = dp_dmd.draw_exit_step(self.hparams, self.common_stream.generator)
         draws = not self.critic_samples or is_drawing(turn, self.config.rollouts, self.config.critic_updates)
         metrics = self._update(partial(self._critic_losses, draws, exit_step), self.critic, self.critic_optimizer)
@@ -124,6 +118,7 @@ class Trainer:
         }
 
     def student_turn(self) -> dict[str, float]:
+        """Run one student turn; returns the telemetry."""
         exit_step = dp_dmd.draw_exit_step(self.hparams, self.common_stream.generator)
         telemetry = self._update(partial(self._student_losses, exit_step), self.student, self.student_optimizer)
         self.average.update_parameters(self.student.weights)
@@ -145,8 +140,8 @@ class Trainer:
 
     def _student_losses(self, exit_step: int | None, number: int) -> Losses:
         noise, prompt = self._draw()
-        # Not through a wrapper: it would wait for gradients of the critic, which has none in this turn.
-        alone = replace(self.critic, network=self.accelerator.unwrap_model(self.critic.network))
+        # Unwrapped: the critic has no gradients in this turn.
+        batch = self._batch(self._unwrapped(self.critic), prompt)
         found = dp_dmd.student_losses(
             self._predict(self.student, prompt),
             self._predict(self.critic, prompt),
@@ -155,56 +150,65 @@ class Trainer:
             self.stream.generator,
             self.hparams,
             exit_step=exit_step,
-            terms=self.method.student_terms(self._batch(alone, prompt), noise),
+            terms=self.method.student_terms(batch, noise),
         )
         self.critic_samples[number] = found.sample, prompt
         return found
 
     @torch.no_grad()
     def sample(self, done: int) -> dict[str, float]:
-        """Draw the averaged student's pictures: four seeds (rows) of 16 prompts spread over the prompt file.
+        """Save a grid of the averaged student's images: four seeds (rows) of 16 prompts spread over the prompt file.
 
-        Returns how far apart the seeds' latents are, by the paper's measure (Eq. 9), as a mean over the prompts.
+        Returns the pairwise diversity of the seeds' latents (Eq. 9) as a mean over the prompts.
         """
         if not (self.accelerator.is_main_process or sharding.is_sharded(self.student.network)):
             return {}
-        prompts = torch.linspace(0, len(self.embeddings.prompts) - 2, GRID_PROMPTS).long().repeat(GRID_SAMPLES)
-        noise = torch.randn(len(prompts), *self.latent_shape, generator=torch.Generator().manual_seed(0))
-        device, batch = self.accelerator.device, self.config.batch
-        # Not through a wrapper, whose ranks would wait for each other.
-        alone = replace(self.student, network=self.accelerator.unwrap_model(self.student.network))
-        # No more at once than a training pass has: large images would not fit.
-        solved = []
-        with self.student.holding(self.average.module):
-            for rows, state in zip(prompts.split(batch), noise.split(batch), strict=True):
-                prompt, pooled = self.embeddings.rows(rows)
-                student = self._predict(alone, (prompt.to(device), pooled.to(device)))
-                solved.append(self.schedule.solve(student, state.to(device), self.hparams.student_grid))
+        batches = self._grid_latents()
         if not self.accelerator.is_main_process:
             return {}
-        pixels, latents = torch.cat([self.decode(part).cpu() for part in solved]), torch.cat(solved)
+        pixels, latents = torch.cat([self.decode(batch).cpu() for batch in batches]), torch.cat(batches)
         image_grid.save_grid(image_grid.to_uint8(pixels), GRID_PROMPTS, self.folder / f"grid-{done:06}.png", scale=2)
         by_prompt = latents.flatten(1).unflatten(0, (GRID_SAMPLES, GRID_PROMPTS)).transpose(0, 1)
         return {"latent_diversity": pairwise_diversity(by_prompt).mean().item()}
 
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Decode float32 latents to float32 images [B, 3, H, W] in about [−1, 1]; keeps gradients."""
+        scaling, shift = self.vae.config.scaling_factor, self.vae.config.get("shift_factor") or 0.0
+        return self.vae.decode(latents / scaling + shift).sample
+
+    def _grid_latents(self) -> list[torch.Tensor]:
+        """Sample the averaged student: float32 [B, C, H, W], seed after seed, in batches."""
+        prompts = torch.linspace(0, len(self.embeddings.prompts) - 2, GRID_PROMPTS).long().repeat(GRID_SAMPLES)
+        noise = torch.randn(len(prompts), *self.latent_shape, generator=torch.Generator().manual_seed(0))
+        device, batch = self.accelerator.device, self.config.batch
+        student = self._unwrapped(self.student)
+        solved = []
+        with self.student.holding(self.average.module):
+            # In batches no larger than in training: large images would not fit otherwise.
+            for rows, state in zip(prompts.split(batch), noise.split(batch), strict=True):
+                prompt, pooled = self.embeddings.rows(rows)
+                predict = self._predict(student, (prompt.to(device), pooled.to(device)))
+                solved.append(self.schedule.solve(predict, state.to(device), self.hparams.student_grid))
+        return solved
+
     def _networks(self) -> Networks:
-        network: Any = self.accelerator.unwrap_model(self.critic.network)
+        network: Any = self._unwrapped(self.critic).network
         layer, width = self.family.features(network)
         prepare, device = self.accelerator.prepare_model, self.accelerator.device
         return Networks(self.critic.weights, layer, width, self.decode, prepare, device)
 
+    def _unwrapped(self, role: Role) -> Role:
+        """Strip the wrapper for data parallelism, which waits for other ranks and for gradients."""
+        return replace(role, network=self.accelerator.unwrap_model(role.network))
+
     def _batch(self, critic: Role, prompt: Prompt) -> Batch:
+        """Bind the models to the embeddings of a batch, for the method's terms."""
         teacher_sample = partial(self._teacher_sample, prompt=prompt)
         return Batch(self._predict(critic, prompt), teacher_sample, self.stream.generator)
 
-    def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """float32 latents → float32 images [B, 3, H, W] in about [−1, 1]; keeps gradients."""
-        scaling, shift = self.vae.config.scaling_factor, self.vae.config.get("shift_factor") or 0.0
-        return self.vae.decode(latents / scaling + shift).sample
-
     @torch.no_grad()
     def _teacher_sample(self, noise: torch.Tensor, prompt: Prompt) -> torch.Tensor:
-        """The guided teacher's whole ODE from `noise`."""
+        """Follow the guided teacher's whole ODE from `noise` float32 [B, C, H, W]."""
         return self.schedule.solve(self._guided_teacher(prompt), noise, self.hparams.teacher_grid)
 
     def _guided_teacher(self, prompt: Prompt) -> Predict:
@@ -214,7 +218,7 @@ class Trainer:
         return conditional(network, *prompt, family=self.family, schedule=self.schedule)
 
     def _draw(self) -> tuple[torch.Tensor, Prompt]:
-        """Initial noise float32 [B, C, H, W] and the embeddings of a batch of prompts."""
+        """Draw initial noise float32 [B, C, H, W] and the embeddings of a batch of prompts."""
         batch, generator, device = self.config.batch, self.stream.generator, self.accelerator.device
         rows = torch.randint(len(self.embeddings.prompts) - 1, (batch,), generator=generator)
         noise = torch.randn(batch, *self.latent_shape, generator=generator)
@@ -229,7 +233,7 @@ class Trainer:
     def _update(
         self, losses_of_batch: Callable[[int], Losses], role: Role, optimizer: torch.optim.Optimizer
     ) -> dict[str, float]:
-        """Backward for every accumulated batch, clip, step; returns the telemetry, averaged over these batches."""
+        """Accumulate gradients, clip, step; returns the telemetry, averaged over the accumulated batches."""
         telemetry: dict[str, float] = {}
         batches = self.config.accumulate
         for number in range(batches):
@@ -243,7 +247,7 @@ class Trainer:
         learners = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         if self.config.lora_rank:
             processes.average_gradients(self.accelerator, role.weights)
-        # Not by accelerate, which compares sharded parameters by value. torch's own counts the shards of all ranks.
+        # Not by accelerate, which compares sharded parameters by value. torch's function includes all ranks' shards.
         norm = sharding.whole(nn.utils.clip_grad_norm_(learners, self.config.max_grad_norm))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -251,5 +255,5 @@ class Trainer:
 
 
 def _adamw(learners: Iterable[nn.Parameter], rate: float) -> torch.optim.AdamW:
-    # Fused: on a CPU, too, a quarter of the time that it takes parameter by parameter.
+    # Fused: a quarter of the time of a loop over parameters, on a CPU, too.
     return torch.optim.AdamW(learners, rate, weight_decay=0.0, fused=True)

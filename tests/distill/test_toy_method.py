@@ -12,7 +12,7 @@ from torch import nn
 from distill import config as configuration
 from distill import runs
 from distill.config import DistillConfig
-from distill.method.base import Batch, Method, Networks, NoSettings
+from distill.method.base import Batch, Method, Networks, NoSettings, frozen
 from distill.method.dp_dmd import Hyperparameters, Term
 from distill.method.registry import METHODS
 from distill.training.trainer import Trainer
@@ -46,7 +46,11 @@ class ToyMethod(Method):
         return {"toy_critic": (self.weight, self.size)}
 
     def student_terms(self, batch: Batch, noise: torch.Tensor) -> dict[str, Term]:
-        return {"toy_student": (self.weight, lambda x: self.size(x - batch.teacher_sample(noise)))}
+        def distance(x: torch.Tensor) -> torch.Tensor:
+            with frozen(self.head):
+                return self.size(x - batch.teacher_sample(noise))
+
+        return {"toy_student": (self.weight, distance)}
 
     def size(self, x: torch.Tensor) -> torch.Tensor:
         return self.head(x.flatten()[:, None]).square().mean()
