@@ -8,7 +8,7 @@ import typer
 
 from jobs.cli import errors_as_lines
 
-# What the caller can mend is one line and exit code 2.
+# Errors that the caller can correct become one line and exit code 2.
 _one_line = partial(errors_as_lines, ValueError, OSError, extra="distill", code=2, command="fourstep distill")
 
 app = typer.Typer(help="Distil a teacher into a few-step student by DP-DMD.", no_args_is_help=True)
@@ -22,7 +22,7 @@ def cache(
     prompts: Annotated[Path, typer.Option(help="Text file, one prompt a line.")],
     out: Annotated[Path, typer.Option(help="The folder to write, or to add to.")],
     max_sequence_length: Annotated[int, typer.Option(help="Length of the T5 block, in tokens.")] = 256,
-    negative_prompt: Annotated[str, typer.Option(help="Of classifier-free guidance.")] = "",
+    negative_prompt: Annotated[str, typer.Option(help="Negative prompt of classifier-free guidance.")] = "",
 ) -> None:
     """Encode every prompt once, for all runs whose configuration names the folder as `embeddings`."""
     with _one_line():
@@ -35,11 +35,11 @@ def cache(
 
 @app.command()
 def train(
-    config: Annotated[Path, typer.Option(help="The run's YAML file; its paths are relative to where you stand.")],
+    config: Annotated[Path, typer.Option(help="The run's YAML file; its paths are relative to the working directory.")],
     run: RunFolder,
-    out: Annotated[Path | None, typer.Option(help="Where to export the student when training is done.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to export the student to after training.")] = None,
 ) -> None:
-    """Train a student. An interrupted run goes on with `fourstep distill resume`."""
+    """Train a student. Resume an interrupted run with `fourstep distill resume`."""
     with _one_line():
         from distill import runs
 
@@ -48,9 +48,10 @@ def train(
 
 @app.command()
 def resume(
-    run: RunFolder, out: Annotated[Path | None, typer.Option(help="Where to export the student when done.")] = None
+    run: RunFolder,
+    out: Annotated[Path | None, typer.Option(help="Folder to export the student to after training.")] = None,
 ) -> None:
-    """Go on with a run from its last checkpoint, with the configuration it was started with."""
+    """Resume a run from its last checkpoint, with the configuration it was started with."""
     with _one_line():
         from distill import runs
 
@@ -78,7 +79,7 @@ def memory(
         Path | None, typer.Option(help="A pipeline folder, of which only the JSON files are read, for the teacher.")
     ] = None,
 ) -> None:
-    """Say how much memory the run will need on each process, from shapes alone."""
+    """Estimate the memory that a run needs on each process, from shapes alone."""
     with _one_line():
         from distill import config as configuration
         from distill import memory as estimate
@@ -94,13 +95,17 @@ def replicate(
         Literal["mixture", "emoji-small", "emoji"],
         typer.Option(help="mixture: minutes; emoji-small (exact teacher): hours; emoji (the bundled pair): one hour."),
     ] = "mixture",
-    out: Annotated[Path | None, typer.Option(help="Where the results go.", show_default="build/replicate/BED")] = None,
-    work: Annotated[Path, typer.Option(help="Of emoji-small: where the artwork is, or is fetched to.")] = Path(
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the results.", show_default="build/replicate/BED")
+    ] = None,
+    work: Annotated[Path, typer.Option(help="For emoji-small: the artwork's folder; fetched if missing.")] = Path(
         "build/emoji"
     ),
-    quick: Annotated[bool, typer.Option("--quick", help="The whole way in seconds; its figures mean nothing.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Run every step in seconds; the figures mean nothing.")
+    ] = False,
 ) -> None:
-    """The paper's comparison in small. What is in the folder already is not run again."""
+    """Repeat the paper's comparison at a small scale. Results that the folder already holds are kept."""
     with _one_line():
         from distill.replicate.settings import run_setting
 

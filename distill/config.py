@@ -6,26 +6,16 @@ from typing import Annotated, Any, Literal, Self
 
 import torch
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from distill.method.adversary import GanLoss
-from distill.method.dp_dmd import AnchorTarget, GradStep, Method
+from distill.method.base import Method
+from distill.method.dp_dmd import AnchorTarget, GradStep, Hyperparameters
 from distill.method.losses import Normaliser
+from distill.method.registry import METHODS, owners_of_settings
 from distill.noise_schedule import FLOW, NoiseSchedule, shifted_grid, trailing_grid
 from worker.device.bfloat16 import has_native_bfloat16
 
 FamilyName = Literal["sd3", "sdxl"]
-MethodName = Literal["dp-dmd", "dp-dmd-nodetach", "dmd", "dmd-perceptual", "dmd-gan", "step1-regression"]
-PLAIN_DMD: dict[str, Any] = {"lambda": 0.0, "detach": False}
-IMPLIED: dict[str, dict[str, Any]] = {
-    "dp-dmd": {},
-    "dp-dmd-nodetach": {"detach": False},
-    "dmd": PLAIN_DMD,
-    "dmd-perceptual": PLAIN_DMD,
-    "dmd-gan": PLAIN_DMD,
-    "step1-regression": {"critic_updates": 0, "critic_warmup": 0},
-}
-"""What a method's name settles about the other settings."""
 
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -34,16 +24,25 @@ Count = Annotated[int, Field(ge=1)]
 
 
 def _of_this_machine(precision: Any) -> Any:
-    """`auto` is bf16 where it is no emulation. It is settled when a run begins, so that it goes on in the same one."""
+    """Resolve `auto`: bf16 where the device computes in it natively. A run resumes in the precision it started with."""
     if precision != "auto":
         return precision
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return "bf16" if has_native_bfloat16(device) else "no"
 
 
+def _known_method(name: str) -> str:
+    if name not in METHODS:
+        raise ValueError(f"{name!r} is none of {', '.join(METHODS)}")
+    return name
+
+
 class Grid(BaseModel):
-    """The levels that a sampler visits. sd3: either `sigmas` as they are, or `steps` evenly spaced ones shifted to
-    noise, ending at `last`, then 0. sdxl: `timesteps` as they are, or `steps` evenly spaced ones from the noisiest."""
+    """The noise levels that a sampler visits.
+
+    sd3: `sigmas` as they are, or `steps` evenly spaced ones, shifted by `shift`, from 1 down to `last` and then 0.
+    sdxl: `timesteps` as they are, or `steps` evenly spaced ones, starting at the noisiest.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -60,7 +59,7 @@ class Grid(BaseModel):
         return self
 
     def resolve(self, family: FamilyName = "sd3") -> tuple[float, ...]:
-        """Every level in the family's t, down to the clean one. Raises ValueError for what is no grid of the family."""
+        """All levels in the family's t, down to the clean one. Raises ValueError when it is no grid of the family."""
         grid = self._flow() if family == "sd3" else self._ddpm()
         if any(after >= now for now, after in pairwise(grid)):
             raise ValueError("a grid must fall strictly")
@@ -84,45 +83,28 @@ class Grid(BaseModel):
         return (*map(float, self.timesteps), -1.0)
 
 
-class Perceptual(BaseModel):
-    """Of dmd-perceptual: `network` is "package.module:factory", see `distill.method.perceptual.feature_network`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    network: str
-    weight: Positive = 1.0
-
-
-class Gan(BaseModel):
-    """Of dmd-gan: the weights of its loss in the student's turn and in the critic's, and of R1 in the latter."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    loss: GanLoss = "softplus"
-    student_weight: Positive = 5e-3
-    critic_weight: Positive = 1e-2
-    r1: NotNegative = 0.0
-    r1_noise: Positive = 0.01
-
-
 class DistillConfig(BaseModel):
-    """One run. `steps` counts student updates; each is preceded by `critic_updates` critic updates.
+    """The configuration of one run.
 
-    An update takes `accumulate` batches of `batch` samples on each process. With `lora_rank`, student and critic are
-    LoRA adapters on the teacher; without, networks of their own. `embeddings` is a folder of encoded prompts that
-    runs may share; without, the run keeps its own. Of a cycle's critic updates `critic_rollouts` draw samples of the
-    student, by default each; the others take the last ones again, with fresh noise and noise levels. With 0 they take
-    those that the student's own update made.
+    `steps` counts student updates. Each follows `critic_updates` updates of the fake score ("critic"). An update takes
+    `accumulate` batches of `batch` samples on each process. With `lora_rank`, student and critic are LoRA adapters on
+    the teacher; without, networks of their own. `embeddings` is a folder of encoded prompts that runs may share;
+    without, the run keeps its own.
+
+    `critic_rollouts` of a cycle's critic updates draw samples of the student, by default all of them. The others reuse
+    the last samples with fresh noise and noise levels. With 0, all reuse the samples of the student's own update.
+
+    Other keys are the settings of one method, such as `gan`: see `distill.method.base.Method.Settings`.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True)
 
     teacher: Path
     prompts: Path
     embeddings: Path | None = None
     steps: Count
     family: FamilyName = "sd3"
-    method_: Annotated[MethodName, Field(alias="method")] = "dp-dmd"
+    method: Annotated[str, AfterValidator(_known_method)] = "dp-dmd"
     batch: Count = 16
     accumulate: Count = 1
     seed: int = 0
@@ -139,8 +121,6 @@ class DistillConfig(BaseModel):
     norm: Normaliser = "xt"
     noise_shift: Positive = 3.0
     noise_range: tuple[Fraction, Fraction] = (0.001, 0.999)
-    perceptual: Perceptual | None = None
-    gan: Gan | None = None
     lora_rank: Count | None = None
     gradient_checkpointing: bool = False
     critic_updates: Annotated[int, Field(ge=0)] = 5
@@ -158,11 +138,16 @@ class DistillConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _settled_by_method(cls, values: dict[str, Any]) -> dict[str, Any]:
-        implied = IMPLIED.get(values.get("method", "dp-dmd"), {})
-        for name, value in implied.items():
+        """Add the settings that the method's name fixes, and check those that only this method has."""
+        method = METHODS.get(values.get("method", "dp-dmd"))
+        if method is None:
+            return values  # refused by the field's own check
+        for name, value in method.implied.items():
             if values.get(name, value) != value:
                 raise ValueError(f"{name}: {values[name]} does not go with method {values['method']}; leave it out")
-        return values | implied
+        fields = {field.alias or name for name, field in cls.model_fields.items()}
+        others = {key: value for key, value in values.items() if key not in fields}
+        return {**values, **method.implied, **_own_settings(method, others)}
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
@@ -173,56 +158,40 @@ class DistillConfig(BaseModel):
             raise ValueError(f"anchor_k: {self.anchor_k} is more than the teacher's {teacher_steps} steps")
         if self.noise_range[0] >= self.noise_range[1]:
             raise ValueError(f"noise_range: must rise, not go from {self.noise_range[0]} to {self.noise_range[1]}")
-        if self.method_ != "step1-regression" and self.critic_updates == 0:
-            raise ValueError("critic_updates: distribution matching needs at least 1 for each student update")
         if self.rollouts > self.critic_updates:
             raise ValueError(f"critic_rollouts: {self.rollouts} is more than the {self.critic_updates} critic_updates")
-        if self.method_ == "step1-regression" and self.lambda_ == 0:
-            raise ValueError("lambda: step1-regression has no other loss, so it must be above 0")
-        if (self.perceptual is None) == (self.method_ == "dmd-perceptual"):
-            raise ValueError("perceptual: method dmd-perceptual needs it, and no other takes it")
-        if self.gan is not None and self.method_ != "dmd-gan":
-            raise ValueError("gan: is for method dmd-gan alone")
         if self.lora_rank is not None and self.compile:
             raise ValueError("compile: adapters that take turns cannot be compiled; set it to false with lora_rank")
-        if self.lora_rank is not None and self.gradient_checkpointing and self.method_ == "dmd-gan":
-            raise ValueError(
-                "gradient_checkpointing: dmd-gan differentiates two adapters at once, one alone is repeated"
-            )
-        if self.method_ == "dp-dmd-nodetach" and self.grad_step == "last":
-            raise ValueError("grad_step: with last, the first step gets no gradient that a detach could cut")
+        METHODS[self.method].check(self)
         return self
 
-    def method(self, schedule: NoiseSchedule = FLOW) -> Method:
-        """Its losses, on the teacher's noise `schedule`."""
-        return Method(
-            student_grid=self.student_grid.resolve(self.family),
-            teacher_grid=self.teacher_grid.resolve(self.family),
-            anchor_k=self.anchor_k,
-            lambda_=self.lambda_,
-            detach=self.detach,
-            distribution_matching=self.method_ != "step1-regression",
-            norm=self.norm,
-            anchor_target=self.anchor_target,
-            grad_step=self.grad_step,
-            noise_shift=self.noise_shift,
-            noise_range=self.noise_range,
-            schedule=schedule,
-        )
+    def hyperparameters(self, schedule: NoiseSchedule = FLOW) -> Hyperparameters:
+        """The hyperparameters of the method's losses, on the teacher's noise `schedule`."""
+        return METHODS[self.method].hyperparameters(self, schedule)
+
+    def section(self, key: str) -> Any:
+        """The method's own settings under `key`, a model; None where they are left out."""
+        return (self.model_extra or {}).get(key)
 
     @property
     def rollouts(self) -> int:
-        """How often the critic turns of a cycle draw samples."""
+        """The number of critic updates in a cycle that draw samples."""
         return self.critic_updates if self.critic_rollouts is None else self.critic_rollouts
 
     @property
     def method_name(self) -> str:
-        """What an exported folder says it was made by: λ and detach given by hand count, too."""
-        if self.method_ != "dp-dmd":
-            return self.method_
-        if self.lambda_ == 0:
-            return "dmd"
-        return "dp-dmd" if self.detach else "dp-dmd-nodetach"
+        """The method's name in an exported folder; λ and detach set by hand count, too."""
+        return METHODS[self.method].exported_name(self)
+
+
+def _own_settings(method: type[Method], keys: dict[str, Any]) -> dict[str, Any]:
+    """Check `keys`, which must be settings of `method`; returns them, and None for those of other methods."""
+    owners = owners_of_settings()
+    given = {key: value for key, value in keys.items() if value is not None or key not in owners}
+    for key in given:
+        if owners.get(key, method.name) != method.name:
+            raise ValueError(f"{key}: is for method {owners[key]} alone")
+    return dict.fromkeys(owners) | dict(method.Settings.model_validate(given))
 
 
 def _resolve(name: str, grid: Grid, family: FamilyName) -> tuple[float, ...]:
@@ -233,12 +202,12 @@ def _resolve(name: str, grid: Grid, family: FamilyName) -> tuple[float, ...]:
 
 
 def load(path: Path) -> DistillConfig:
-    """Read a YAML file. Raises pydantic.ValidationError, which names every wrong field, or OSError."""
+    """Read a YAML file. Raises pydantic.ValidationError, which names the wrong fields, or OSError."""
     return DistillConfig.model_validate(yaml.safe_load(path.read_text()) or {})
 
 
 def read_prompts(path: Path) -> list[str]:
-    """The prompt file: one prompt a line, blank lines left out. Raises ValueError when none is left."""
+    """Read a prompt file: one prompt a line; blank lines are skipped. Raises ValueError when there is none."""
     prompts = [line.strip() for line in path.read_text().splitlines() if line.strip()]
     if not prompts:
         raise ValueError(f"prompts: {path} holds no prompt; write one a line")

@@ -1,4 +1,7 @@
-"""A distillation run as a folder: its configuration, checkpoint, log, sample grids, and what becomes of it."""
+"""A distillation run as a folder: start it, resume it, export its student.
+
+The folder holds the configuration, checkpoints, log and sample grids.
+"""
 
 import os
 from collections.abc import Iterator
@@ -19,23 +22,23 @@ from distill.training.trainer import Trainer
 
 
 def start(config_file: Path, run: Path, out: Path | None) -> None:
-    """Begin a run in an empty folder. Raises ValueError when `run` already holds one."""
-    if checkpoints.exists(run):
-        raise ValueError(f"--run: {run} already holds a run; go on with it by `fourstep distill resume --run {run}`")
+    """Start a run in the folder `run`, and export the student to `out`. Raises ValueError when `run` holds a run."""
+    if checkpoints.steps_of(run):
+        raise ValueError(f"--run: {run} already holds a run; resume it with `fourstep distill resume --run {run}`")
     config = configuration.load(config_file)
-    if os.environ.get("RANK", "0") == "0":  # the processes do not know each other yet
+    if os.environ.get("RANK", "0") == "0":  # the process group does not exist yet
         run.mkdir(parents=True, exist_ok=True)
         (run / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json", by_alias=True), sort_keys=False))
     _train(config, run, out)
 
 
 def resume(run: Path, out: Path | None) -> None:
-    """Go on with the run in `run`. Raises ValueError when its configuration is no longer what it was begun with."""
+    """Resume the run in `run`. Raises ValueError when its configuration differs from the one it was started with."""
     _train(_config_of(run), run, out)
 
 
 def export(run: Path, out: Path, dtype: str, lora: bool = False) -> None:
-    """Write the averaged student of the last checkpoint as a servable folder, or its adapter as a LoRA file."""
+    """Export the averaged student of the last checkpoint to `out`: a servable folder or, with `lora`, a LoRA file."""
     config = _config_of(run)
     pipeline = teacher_pipeline.load(config.teacher, text_encoders=False)
     network = getattr(pipeline, families.of(pipeline).denoiser).float()
@@ -52,10 +55,11 @@ def _train(config: DistillConfig, run: Path, out: Path | None) -> None:
         trainer.train()
     if out is not None and checkpoints.rank() == 0:
         export(run, out, "bfloat16")
-    # A process that leaves while the others still talk to it takes them down, or aborts itself.
+    # A process that exits while others still communicate with it crashes them, or aborts itself.
     trainer.accelerator.wait_for_everyone()
-    # Whoever lets the group go last waits for its threads, and these may wait for the interpreter. Python's own handle
-    # gives it up meanwhile, the networks' wrappers do not (one run of thirty never ended), so they go first.
+    # Dropping the last reference to the process group waits for its threads, which may wait for the interpreter lock.
+    # Python's own handle releases the lock meanwhile; the networks' wrappers do not (one run of thirty hung), so they
+    # are dropped first.
     group = distributed.group.WORLD if distributed.is_initialized() else None
     trainer.accelerator.end_training()
     del trainer
@@ -64,7 +68,7 @@ def _train(config: DistillConfig, run: Path, out: Path | None) -> None:
 
 @contextmanager
 def denormals_flushed() -> Iterator[None]:
-    """Tiny numbers slow a CPU many times over and teach nothing. The setting is the whole process's: it is undone."""
+    """Flush denormal numbers to zero, for the duration and the whole process: they slow a CPU many times over."""
     torch.set_flush_denormal(True)
     try:
         yield

@@ -62,15 +62,15 @@ class AuthorsLoop:
             teacher = self.guided(for_teacher, unconditional)
             made: list[torch.Tensor] = []
             loss = dp_dmd.student_losses(
-                student, critic, teacher, noise, generator, trainer.method, terms={"kept": (0.0, _keep_in(made))}
+                student, critic, teacher, noise, generator, trainer.hparams, terms={"kept": (0.0, _keep_in(made))}
             ).total
             self.update(loss, trainer.student.weights, trainer.student_optimizer)
             with torch.no_grad():
                 pixels = image_grid.to_uint8(trainer.decode(made[0]))
             image_grid.save_grid(pixels, len(pixels), self.folder / "batch.png")
         else:
-            x = dp_dmd.sample(student, noise, trainer.method)
-            loss = dp_dmd.critic_loss(critic, x, generator, trainer.method)
+            x = dp_dmd.sample(student, noise, trainer.hparams)
+            loss = dp_dmd.critic_loss(critic, x, generator, trainer.hparams)
             self.update(loss, trainer.critic.weights, trainer.critic_optimizer)
 
     def encode(self, texts: list[str]) -> Prompt:

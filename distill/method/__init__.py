@@ -1,1 +1,1 @@
-"""Losses and guidance of DP-DMD and of the methods it is compared with."""
+"""DP-DMD and the methods it is compared with: losses, guidance, and a registry."""

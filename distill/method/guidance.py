@@ -1,4 +1,4 @@
-"""Classifier-free guidance as a function of state and noise level."""
+"""Conditional and guided predictions of a denoiser as functions of state and noise level."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,7 @@ def conditional(
     family: Family = STABLE_DIFFUSION_3,
     schedule: NoiseSchedule = FLOW,
 ) -> Predict:
-    """The model's own answer for `prompt` float32 [B, tokens, width] and `pooled` float32 [B, width]."""
+    """The model's prediction for `prompt` float32 [B, tokens, width] and `pooled` float32 [B, width], unguided."""
 
     def predict(state: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         return family.predict(model, state, schedule.timestep(t), prompt, pooled).float()
@@ -26,7 +26,10 @@ def conditional(
 
 
 def guided(positive: Predict, negative: Predict, scale: float) -> Predict:
-    """negative + scale·(positive − negative); two evaluations, one after the other, for a lower memory peak."""
+    """Classifier-free guidance: negative + scale·(positive − negative).
+
+    The two evaluations run one after the other, for a lower memory peak.
+    """
 
     def predict(state: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         without = negative(state, t)

@@ -1,7 +1,7 @@
 """The losses of DP-DMD (arXiv 2602.03139), pure functions on float32 tensors.
 
-`x` is the student's final sample, `state` = z_t its noised copy; `x_real` and `x_fake` are the clean samples
-that the guided teacher and the fake score ("critic") see in it.
+`x` is the student's final sample, `state` = z_t its noised copy. `x_real` and `x_fake` are the clean samples that the
+guided teacher and the fake score predict from it; the code calls the fake score "critic" for short.
 """
 
 from typing import Literal
@@ -39,5 +39,5 @@ def dmd_loss(x: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
 
 
 def critic_loss(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """The fake score learns the student's samples as the teacher once learned its data (Eq. 2 for the flow)."""
+    """The denoising loss of the fake score on noised samples of the student (Eq. 2 for the flow)."""
     return F.mse_loss(prediction, target)

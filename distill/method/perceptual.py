@@ -1,4 +1,4 @@
-"""The perceptual term of `dmd-perceptual`: the student's image near the teacher's from the same noise."""
+"""The perceptual distance of `dmd-perceptual`, in the features of any frozen network."""
 
 import pkgutil
 from collections.abc import Callable, Sequence
@@ -11,23 +11,28 @@ Decode = Callable[[torch.Tensor], torch.Tensor]
 
 
 def feature_network(name: str) -> nn.Module:
-    """What `package.module:factory` makes: images [B, 3, H, W] in [−1, 1] → one feature map [B, channels, …] or a
-    sequence of them. It is frozen here. Raises ValueError when there is no such factory."""
+    """Make the frozen network of the factory `name`, "package.module:factory".
+
+    It maps images [B, 3, H, W] in [−1, 1] to one feature map [B, channels, …] or a sequence of them. Raises ValueError
+    when there is no such factory.
+    """
     try:
         network = pkgutil.resolve_name(name)()
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"perceptual.network: {name} cannot be had: {error}") from error
+        raise ValueError(f"perceptual.network: {name} cannot be loaded: {error}") from error
     return network.eval().requires_grad_(False)
 
 
 def distance(network: nn.Module, images: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-    """Mean squared difference of features, each of unit length over its channels, summed over the maps (as LPIPS
-    does, with equal weights). Gradients reach `images` only."""
+    """Mean squared difference of unit-length features, summed over the maps: LPIPS with equal weights.
+
+    Images are float32 [B, 3, H, W]. Gradients reach `images` only.
+    """
     with torch.no_grad():
-        wanted = _maps(network(reference))
-    pairs = zip(_maps(network(images)), wanted, strict=True)
-    apart = [(F.normalize(one, dim=1) - F.normalize(other, dim=1)).square().sum(1).mean() for one, other in pairs]
-    return torch.stack(apart).sum()
+        targets = _maps(network(reference))
+    pairs = zip(_maps(network(images)), targets, strict=True)
+    distances = [(F.normalize(one, dim=1) - F.normalize(other, dim=1)).square().sum(1).mean() for one, other in pairs]
+    return torch.stack(distances).sum()
 
 
 def _maps(features: torch.Tensor | Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:

@@ -17,7 +17,7 @@ import yaml
 from rich.progress import track
 
 from distill import image_grid, runs
-from distill.config import DistillConfig, MethodName
+from distill.config import DistillConfig
 from distill.emoji import artwork
 from distill.emoji import benchmark as emoji
 from distill.emoji.encoder import EmojiEncoder
@@ -31,7 +31,7 @@ from distill.training.trainer import Trainer
 from worker.sampling import noise
 
 RECIPE = Path("distill/configs/emoji.yaml")
-METHODS: tuple[MethodName, ...] = (
+METHODS: tuple[str, ...] = (
     "dmd", "dp-dmd", "dp-dmd-nodetach", "dmd-perceptual", "dmd-gan", "step1-regression",
 )  # fmt: skip
 PERCEPTUAL = {"network": "distill.emoji.encoder:perceptual_network"}
@@ -44,7 +44,7 @@ class Plan:
     """The students that a setting trains, their number of updates, batch size and guidance scale; `pictures` of each
     prompt are read."""
 
-    methods: tuple[MethodName, ...]
+    methods: tuple[str, ...]
     seeds: tuple[int, ...]
     updates: int
     batch: int
@@ -136,7 +136,7 @@ def precision(report: Mapping[str, Any]) -> float:
     return report["spaces"]["emoji"]["manifolds"]["precision"]
 
 
-def configured(plan: Plan, method: MethodName, seed: int) -> DistillConfig:
+def configured(plan: Plan, method: str, seed: int) -> DistillConfig:
     """The bundled student's recipe, but for the method, the teacher's guidance and the plan's length."""
     recipe: dict[str, Any] = yaml.safe_load(RECIPE.read_text())
     recipe |= {"method": method, "seed": seed, "steps": plan.updates, "batch": plan.batch, "compile": False}
@@ -161,14 +161,14 @@ def exact_pictures(trainer: ExactTrainer, count: int, out: Path) -> PictureSet:
         for prompt in track(prompts, description="exact teacher"):
             captions = torch.full((count,), trainer.exact.caption(prompt))
             with torch.no_grad():
-                latents = FLOW.solve(trainer.exact.conditional(captions), start, trainer.method.teacher_grid)
+                latents = FLOW.solve(trainer.exact.conditional(captions), start, trainer.hparams.teacher_grid)
                 made.append(image_grid.to_uint8(trainer.decode(latents)))
         np.save(path, np.stack(made))
-    evaluations = len(trainer.method.teacher_grid) - 1
+    evaluations = len(trainer.hparams.teacher_grid) - 1
     return PictureSet("exact", evaluations, prompts, tuple(seeds), np.load(path, allow_pickle=False))
 
 
-def _missing(plan: Plan, out: Path) -> list[tuple[MethodName, int]]:
+def _missing(plan: Plan, out: Path) -> list[tuple[str, int]]:
     """The runs of the plan that have no result yet. Raises ValueError when one has a result of another plan."""
     missing = []
     for seed, method in product(plan.seeds, plan.methods):

@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from distill.config import IMPLIED, MethodName
-from distill.method.dp_dmd import AnchorTarget, Method
+from distill.method.dp_dmd import AnchorTarget, Hyperparameters
+from distill.method.registry import METHODS
 from distill.noise_schedule import shifted_grid
 
 STUDENT_GRID = (1.0, 0.75, 0.5, 0.25, 0.0)
@@ -27,7 +27,7 @@ class Run:
     """
 
     name: str
-    method: MethodName = "dp-dmd"
+    method: str = "dp-dmd"
     dimension: int = 256
     updates: int = 200
     k: tuple[int, int] = (5, 5)
@@ -43,7 +43,7 @@ class Run:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        implied = IMPLIED[self.method]
+        implied = METHODS[self.method].implied
         object.__setattr__(self, "detach", implied.get("detach", self.detach))
         if "lambda" in implied:
             object.__setattr__(self, "lambda_", (implied["lambda"],) * 2)
@@ -56,13 +56,13 @@ class Run:
         if self.seed in NOISE_SEEDS:
             raise ValueError(f"{self.name}: seed {self.seed} draws the noise that is measured; a world needs another")
 
-    def at(self, update: int, generator: torch.Generator) -> Method:
+    def at(self, update: int, generator: torch.Generator) -> Hyperparameters:
         """The losses' settings in student update `update`."""
         low, high = self.k
         k = int(torch.randint(low, high + 1, (), generator=generator))
         first, last = self.lambda_
         done = update / max(1, self.updates - 1)
-        return Method(
+        return Hyperparameters(
             student_grid=self.student_grid,
             teacher_grid=self.teacher_grid,
             anchor_k=k,

@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from distill.method import dp_dmd, losses, perceptual
 from distill.method.adversary import Adversary
-from distill.method.dp_dmd import Method, Term
+from distill.method.dp_dmd import Hyperparameters, Term
 from distill.noise_schedule import FLOW, Predict, full_t
 from distill.replicate.mixture import CLASSES, Mixture
 from distill.replicate.mixture_run import Run
@@ -84,7 +84,7 @@ class Distillation:
         """The share of the learning rates: falls to 0 over the second half, which makes the samples sharp."""
         return min(1.0, 2 * (1 - done / self.run.updates))
 
-    def _critic_turns(self, method: Method) -> None:
+    def _critic_turns(self, method: Hyperparameters) -> None:
         turns, rollouts = self.run.critic_updates, self.run.critic_rollouts
         if turns == 0:
             return
@@ -103,7 +103,7 @@ class Distillation:
                 loss = loss + GAN_WEIGHTS[1] * self.adversary.discriminator(critic, x, real, self.generator, method)
             _update(self.critic, self.critic_optimizer, self.size.seeds * loss, self.size.clip)
 
-    def _student_turn(self, method: Method) -> None:
+    def _student_turn(self, method: Hyperparameters) -> None:
         labels, noise = self._draw()
         student, terms = self.student.conditional(labels), self._baseline_terms(noise, labels, method)
         if self.run.anchor_guidance != self.run.guidance:
@@ -120,7 +120,7 @@ class Distillation:
         )
         _update(self.student, self.student_optimizer, self.size.seeds * found.total, self.size.clip)
 
-    def _baseline_terms(self, noise: torch.Tensor, labels: torch.Tensor, method: Method) -> dict[str, Term]:
+    def _baseline_terms(self, noise: torch.Tensor, labels: torch.Tensor, method: Hyperparameters) -> dict[str, Term]:
         """Loss terms that dmd-perceptual and dmd-gan add to distribution matching."""
 
         def near_the_teacher(x: torch.Tensor) -> torch.Tensor:
@@ -134,7 +134,7 @@ class Distillation:
         return {}
 
     def _apart_from_anchor(
-        self, student: Predict, noise: torch.Tensor, labels: torch.Tensor, method: Method
+        self, student: Predict, noise: torch.Tensor, labels: torch.Tensor, method: Hyperparameters
     ) -> Callable[[torch.Tensor], torch.Tensor]:
         """The diversity loss to an anchor whose teacher is guided otherwise than the one of distribution matching."""
         teacher = self.world.guided(labels, self.run.anchor_guidance)
@@ -147,7 +147,7 @@ class Distillation:
         return apart
 
     @torch.no_grad()
-    def _teacher_samples(self, noise: torch.Tensor, labels: torch.Tensor, method: Method) -> torch.Tensor:
+    def _teacher_samples(self, noise: torch.Tensor, labels: torch.Tensor, method: Hyperparameters) -> torch.Tensor:
         return FLOW.solve(self.world.guided(labels, self.run.guidance), noise, method.teacher_grid)
 
     def _draw(self, batches: int = 1) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,7 +1,7 @@
-"""Checkpoints of a run: directories that are there whole or not at all, of safetensors and one JSON file.
+"""Checkpoints of a run: directories of safetensors and one JSON file, written atomically.
 
-`checkpoints/step-000050/` holds a safetensors file for each part and `state.json`: how far the run is, its settings,
-and everything in the parts' state that is no tensor. The last two are kept.
+`checkpoints/step-000050/` holds a safetensors file for each part and `state.json`: the number of steps done, the run's
+settings, and the parts' state other than tensors. The last two checkpoints are kept.
 """
 
 import json
@@ -21,12 +21,10 @@ from distill.training import sharding
 KEPT = 2
 FOLDER = "checkpoints"
 STATE = "state.json"
-ONE_FILE = "checkpoint.pt"
-"""What runs were checkpointed to before; still read where there is no directory yet."""
 
 
 class Stateful(Protocol):
-    """Anything whose whole state travels in a `state_dict`: modules, optimisers, schedules."""
+    """An object whose whole state is in its `state_dict`, such as a module or an optimiser."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -34,24 +32,20 @@ class Stateful(Protocol):
 
 
 class OtherSettings(ValueError):
-    """The run is to go on with settings it was not begun with."""
+    """A run is resumed with other settings than it was started with."""
 
 
 def steps_of(run: Path) -> list[int]:
-    """The numbers of steps after which `run` has a checkpoint, rising."""
+    """The steps after which `run` has a checkpoint, in ascending order."""
     found = (path.parent.name for path in (run / FOLDER).glob(f"step-*/{STATE}"))
     return sorted(int(name.removeprefix("step-")) for name in found)
 
 
-def exists(run: Path) -> bool:
-    return bool(steps_of(run)) or (run / ONE_FILE).is_file()
-
-
 def save(run: Path, stateful: Mapping[str, Stateful], done: int, settings: Mapping[str, Any] | None = None) -> None:
-    """Write everything or nothing: a kill or a full disk leaves the checkpoint before whole.
+    """Write a checkpoint atomically: a kill or a full disk leaves the previous one intact.
 
-    Of several ranks, which must all call it, the first one writes, sharded parts gathered one after the other. Raises
-    OSError, on all of them, when the disk is full.
+    Every rank must call it. The first one writes, gathering sharded parts one after the other. Raises OSError on all
+    ranks when the disk is full.
     """
     folder = run / FOLDER
     partial, whole = folder / f"partial-{done:06}", folder / f"step-{done:06}"
@@ -64,7 +58,7 @@ def save(run: Path, stateful: Mapping[str, Stateful], done: int, settings: Mappi
     def write(name: str, tensors: dict[str, torch.Tensor]) -> None:
         try:
             save_file(tensors, partial / f"{name}.safetensors")
-        except SafetensorError as error:  # what it makes of every error of the operating system
+        except SafetensorError as error:  # which wraps every error of the operating system
             raise OSError(f"checkpoint after step {done}: {name} cannot be written: {error}") from error
         _flush(partial / f"{name}.safetensors")
 
@@ -90,13 +84,13 @@ def save(run: Path, stateful: Mapping[str, Stateful], done: int, settings: Mappi
 
 
 def load(run: Path, stateful: Mapping[str, Stateful], settings: Mapping[str, Any] | None = None) -> int:
-    """Restore `stateful` from the last checkpoint of `run`; returns the number of steps done, 0 without one.
+    """Restore `stateful` from the last checkpoint of `run`; returns the number of steps done, 0 without a checkpoint.
 
-    Raises OtherSettings, naming each of them, when `settings` differ from those it was written with.
+    Raises OtherSettings when `settings` differ from those of the checkpoint; the message names each difference.
     """
     steps = steps_of(run)
     if not steps:
-        return _load_one_file(run / ONE_FILE, stateful)
+        return 0
     folder = run / FOLDER / f"step-{steps[-1]:06}"
     state = json.loads((folder / STATE).read_text())
     _refuse_others(state["settings"], settings or {})
@@ -106,28 +100,19 @@ def load(run: Path, stateful: Mapping[str, Stateful], settings: Mapping[str, Any
 
 
 def rank() -> int:
-    """This process among those that train together; 0 when it is alone."""
+    """The rank of this process; 0 when it trains alone."""
     return distributed.get_rank() if distributed.is_initialized() else 0
-
-
-def _load_one_file(path: Path, stateful: Mapping[str, Stateful]) -> int:
-    if not path.is_file():
-        return 0
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    for name in stateful.keys() & state.keys():
-        stateful[name].load_state_dict(state[name])
-    return state["done"]
 
 
 def _refuse_others(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     differing = [name for name in sorted(before.keys() & now.keys()) if before[name] != now[name]]
     if differing:
         changes = "; ".join(f"{name} was {before[name]} and is {now[name]}" for name in differing)
-        raise OtherSettings(f"this run was begun with other settings: {changes}")
+        raise OtherSettings(f"this run was started with other settings: {changes}")
 
 
 def _on_first_rank(work: Callable[[], None]) -> None:
-    """Let the first rank work while the others wait; an OSError there is raised on all ranks."""
+    """Call `work` on the first rank while the others wait. An OSError there is raised on all ranks."""
     failed: list[OSError | None] = [None]
     if rank() == 0:
         try:
@@ -150,7 +135,7 @@ def _restore(part: Stateful, state: Any) -> None:
 
 
 def _rotate(folder: Path, old: list[int]) -> None:
-    """Delete checkpoints under another name, so that half of one is never taken for a whole."""
+    """Delete checkpoints, renaming them first, so that a half-deleted one is never read."""
     for done in old:
         os.replace(folder / f"step-{done:06}", folder / f"old-{done:06}")
     for leftover in (*folder.glob("old-*"), *folder.glob("partial-*")):
@@ -158,7 +143,7 @@ def _rotate(folder: Path, old: list[int]) -> None:
 
 
 def _without_tensors(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
-    """`value` as JSON has it, its tensors moved to `tensors`; what JSON lacks becomes {"kind": content}."""
+    """Convert `value` to JSON types. Tensors move to `tensors`; types that JSON lacks become {"kind": content}."""
     if isinstance(value, torch.Tensor):
         # Cloned, since safetensors refuses tensors that share memory, as tied weights do.
         number, gathered = str(len(tensors)), sharding.whole(value.detach())
@@ -185,7 +170,7 @@ def _with_tensors(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
 
 
 def _flush(path: Path) -> None:
-    """Let a file's bytes, or a directory's entries, reach the disk."""
+    """Write a file's bytes, or a directory's entries, through to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Networks whose repeated blocks are compiled."""
+"""Compilation of a network's repeated blocks."""
 
 from collections.abc import Sequence
 

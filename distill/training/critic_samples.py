@@ -1,4 +1,4 @@
-"""What the critic turns of a cycle learn from: fresh samples of the student, or earlier ones once more."""
+"""The student's samples that the fake score learns from: new ones, or the last ones again."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,19 +13,19 @@ Samples = tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]
 
 
 def is_drawing(turn: int, rollouts: int, turns: int) -> bool:
-    """Whether critic turn `turn` of a cycle draws samples, when `turns` of them share `rollouts` draws evenly."""
+    """Whether critic turn `turn` of a cycle draws new samples, when `rollouts` draws are spread evenly over `turns`."""
     return turn * rollouts // turns > (turn - 1) * rollouts // turns
 
 
 class CriticSamples(dict[int, Samples]):
-    """This rank's last samples, on `device`, by the number of the accumulated batch."""
+    """This rank's last samples on `device`, keyed by the number of the accumulated batch."""
 
     def __init__(self, device: torch.device) -> None:
         super().__init__()
         self.device = device
 
     def state_dict(self) -> dict[str, Any]:
-        """Of all ranks, which must all ask."""
+        """The samples of all ranks; every rank must call it."""
         own = {number: (x.cpu(), prompt.cpu(), pooled.cpu()) for number, (x, (prompt, pooled)) in self.items()}
         ranks = [own]
         if distributed.is_initialized():

@@ -1,22 +1,34 @@
-"""Several processes that train together."""
+"""Training on several processes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import distributed, nn
 
 from distill.config import DistillConfig
+from distill.method.registry import METHODS
 from distill.training import sharding
 from distill.training.roles import Role
 
 
+def accelerator(config: DistillConfig) -> Accelerator:
+    """Join the processes of this run. Raises ValueError as `check` does."""
+    joined = Accelerator(
+        mixed_precision=config.precision,
+        # A broadcast in every forward pass would overwrite buffers that earlier steps of the rollout still need.
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
+    check(joined, config)
+    return joined
+
+
 def check(accelerator: Accelerator, config: DistillConfig) -> None:
-    """Raises ValueError for what is not trained on several processes."""
-    if accelerator.num_processes > 1 and config.method_ == "dmd-gan":
-        raise ValueError("method: dmd-gan is trained on one process only")
+    """Raise ValueError when `config` cannot be trained on these processes."""
+    if accelerator.num_processes > 1 and not METHODS[config.method].data_parallel:
+        raise ValueError(f"method: {config.method} is trained on one process only")
     if not sharding.wanted():
         return
     if not distributed.is_initialized():
@@ -32,8 +44,11 @@ def prepared(
     average: nn.Module,
     blocks: Callable[[Any], Sequence[nn.Module]],
 ) -> list[Role]:
-    """Teacher, student and critic with their networks on the device and under autocast: sharded, or, where each has
-    its own, under data parallelism. `average` follows the student's weights."""
+    """Put the networks of teacher, student and fake score, `parts`, on the device and under autocast.
+
+    They are sharded, or wrapped for data parallelism where each role has a network of its own. `average`, the average
+    of the student's weights, is treated as they are.
+    """
     shared, sharded = config.lora_rank is not None, sharding.wanted()
     average.to(accelerator.device)
     networks: dict[nn.Module, nn.Module] = {}
@@ -49,14 +64,14 @@ def prepared(
 
 
 def average_gradients(accelerator: Accelerator, weights: nn.Module) -> None:
-    """Over all ranks, for adapters: their network is not wrapped."""
+    """Average the gradients of `weights` over all ranks. Adapters need it: their network is not wrapped."""
     for parameter in weights.parameters():
         if parameter.grad is not None:
             parameter.grad = accelerator.reduce(parameter.grad, "mean")
 
 
 def mean(accelerator: Accelerator, metrics: dict[str, float]) -> dict[str, float]:
-    """Of every metric over all ranks, which must all ask."""
+    """The mean of every metric over all ranks; every rank must call it."""
     if accelerator.num_processes == 1:
         return metrics
     values = torch.tensor(list(metrics.values()), dtype=torch.float32, device=accelerator.device)

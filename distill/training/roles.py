@@ -22,9 +22,9 @@ ROLES = ("student", "critic")
 
 @dataclass(frozen=True)
 class Role:
-    """A network to ask, and what of it learns: `weights`, a module whose parameters are all the role's own.
+    """A network, and `weights`, a module that holds the role's trained parameters and no others.
 
-    `adapter` names the role's LoRA adapter in a shared network; "" switches them all off.
+    `adapter` names the role's LoRA adapter in a shared network; "" disables all adapters.
     """
 
     network: nn.Module
@@ -36,8 +36,10 @@ class Role:
         return self.network(*arguments, **named)
 
     def activate(self) -> None:
-        """In a shared network, let this role's adapter be the one that works: before a backward pass, too, since
-        gradient checkpointing asks the network again in it."""
+        """Enable this role's adapter in a shared network.
+
+        Call it before a backward pass, too: gradient checkpointing runs the network again there.
+        """
         if self.adapter is None:
             return
         for layer in self.network.modules():
@@ -49,7 +51,7 @@ class Role:
 
     @contextmanager
     def holding(self, weights: nn.Module) -> Iterator[None]:
-        """Within it the role's parameters are those of `weights`, which is like `self.weights`: they are exchanged."""
+        """Swap the role's parameters with those of `weights`, a module like `self.weights`, for the duration."""
         self._exchange(weights)
         try:
             yield
@@ -66,15 +68,15 @@ class Role:
 
 
 def copies(teacher: nn.Module) -> tuple[Role, Role, Role]:
-    """Teacher, student and critic as three networks."""
+    """Make teacher, student and fake score ("critic") three networks."""
     student, critic = (copy.deepcopy(teacher).requires_grad_(True) for _ in range(2))
     return tuple(Role(network, network) for network in (teacher.requires_grad_(False), student, critic))  # type: ignore[return-value]
 
 
 def adapters(teacher: Any, rank: int) -> tuple[Role, Role, Role]:
-    """Teacher, student and critic as one network: the teacher is the network with its adapters off.
+    """Make teacher, student and fake score ("critic") one network: the teacher is the network with its adapters off.
 
-    An adapter starts as no change at all, so that student and critic begin as the teacher.
+    A new adapter changes nothing, so that student and critic start as the teacher.
     """
     teacher.requires_grad_(False)
     # Each adapter that peft adds takes requires_grad from those before it.
@@ -83,7 +85,7 @@ def adapters(teacher: Any, rank: int) -> tuple[Role, Role, Role]:
 
 
 def freeze(parts: Iterable[Role], precision: str) -> None:
-    """Under autocast to bfloat16 ("bf16") keep weights that no role learns in it: layers would cast them anyway."""
+    """Keep weights that no role trains in bfloat16 when `precision` is "bf16": autocast would cast them anyway."""
     if precision != "bf16":
         return
     for part in parts:
@@ -92,20 +94,8 @@ def freeze(parts: Iterable[Role], precision: str) -> None:
                 parameter.data = parameter.data.bfloat16()
 
 
-@contextmanager
-def frozen(*networks: nn.Module) -> Iterator[None]:
-    """What runs within it leaves no gradient in `networks`, which learn otherwise."""
-    for network in networks:
-        network.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for network in networks:
-            network.requires_grad_(True)
-
-
 def attach(network: Any, name: str, rank: int) -> nn.Module:
-    """Put a LoRA adapter into `network`; returns its float32 parameters, [rank, in] and [out, rank] a layer."""
+    """Add a LoRA adapter to `network`; returns its float32 parameters, [rank, in] and [out, rank] for each layer."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # a second adapter is meant
         network.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(TARGETS)), adapter_name=name)
@@ -113,7 +103,7 @@ def attach(network: Any, name: str, rank: int) -> nn.Module:
 
 
 def lora_state(network: Any, weights: nn.Module) -> dict[str, torch.Tensor]:
-    """The student's adapter by diffusers' names, with the values of `weights`; it is in `network` afterwards."""
+    """Add the student's adapter, with the values of `weights`, to `network`; returns it by diffusers' names."""
     own = attach(network, "student", next(weights.parameters()).shape[0])
     for value, parameter in zip(weights.parameters(), own.parameters(), strict=True):
         parameter.data.copy_(value)

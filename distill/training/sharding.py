@@ -1,4 +1,4 @@
-"""Networks whose weights are split over processes (FSDP2: torch's fully_shard), and their states as if whole."""
+"""Sharding of weights over processes (FSDP2, torch's fully_shard), and whole state dicts of sharded networks."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def wanted() -> bool:
-    """Whether `accelerate launch` was told to shard. Raises ValueError for the sharding of before, FSDP1."""
+    """Whether `accelerate launch` is configured to shard. Raises ValueError for FSDP1."""
     if not parse_flag_from_env("ACCELERATE_USE_FSDP"):
         return False
     if (version := os.environ.get("FSDP_VERSION", "1")) != "2":
@@ -22,16 +22,16 @@ def wanted() -> bool:
 
 
 def shard(network: nn.Module, blocks: Iterable[nn.Module], device: torch.device, precision: str) -> None:
-    """Split `network` over all processes; each of its `blocks` is gathered when it is asked and let go afterwards.
+    """Shard `network` over all processes. Each of its `blocks` is gathered for its forward pass and freed afterwards.
 
-    Its float32 weights, gradients and sums of gradients stay float32; with `precision` "bf16" it is gathered in
-    bfloat16. The states that pass through keep their type.
+    Weights, gradients and their reductions are float32; with `precision` "bf16" weights are gathered in bfloat16.
+    Inputs keep their dtype.
     """
     mesh = init_device_mesh(device.type, (distributed.get_world_size(),))
     gathered = torch.bfloat16 if precision == "bf16" else None
     policy = MixedPrecisionPolicy(param_dtype=gathered, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for part in (*blocks, network):
-        # The outermost, too: gathered weights that stayed would be old ones after the weights are exchanged.
+        # Free the outermost weights, too: gathered ones would be stale after the role's weights are swapped.
         fully_shard(part, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
 
 
@@ -40,18 +40,18 @@ def is_sharded(network: nn.Module) -> bool:
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """A sharded tensor gathered; all processes must ask for it. Any other tensor as it is."""
+    """Gather a sharded tensor, which every process must do; any other tensor is returned as it is."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def load_module(module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
-    """`load_state_dict` of whole tensors, each process keeping its shards."""
+    """Load a state dict of whole tensors; each process keeps its shards."""
     own = module.state_dict()
     module.load_state_dict({name: _as(value, own.get(name)) for name, value in state.items()})
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """`load_state_dict` of whole tensors, each process keeping its shards."""
+    """Load a state dict of whole tensors; each process keeps its shards."""
     optimizer.load_state_dict(state)
     for parameter, kept in optimizer.state.items():
         for name, value in kept.items():

@@ -1,4 +1,4 @@
-"""What a training run tells about itself: a line of JSON at a time, and the same for TensorBoard."""
+"""Metrics of a training run, as lines of JSON and for TensorBoard."""
 
 import json
 import os
@@ -16,21 +16,21 @@ EVENTS = "tensorboard"
 
 
 class Telemetry:
-    """Writes to `folder`/log.jsonl and `folder`/tensorboard; nothing at all where `writes` is False.
+    """Write metrics to `folder`/log.jsonl and `folder`/tensorboard; write nothing where `writes` is False.
 
-    A run that goes on after step `first` replaces what a killed one had told of later steps.
+    A run that resumes after step `first` drops the lines that a killed one had written about later steps.
     """
 
     def __init__(self, folder: Path, first: int, *, writes: bool = True) -> None:
         self.folder = folder
         self.events: SummaryWriter | None = None
         if writes:
-            _forget_lines_after(folder / LOG, first)
+            _drop_lines_after(folder / LOG, first)
             self.events = SummaryWriter(folder / EVENTS, purge_step=first + 1)
         self.log = open(folder / LOG if writes else os.devnull, "a")  # noqa: SIM115
 
     def scalars(self, step: int, seconds: float, metrics: Mapping[str, float]) -> None:
-        """Tell `metrics` of `step`, reached `seconds` after the start of this process's share of the run."""
+        """Write the `metrics` of `step`, reached `seconds` after this process began to train."""
         self.log.write(json.dumps({"step": step, "seconds": round(seconds, 1), **metrics}) + "\n")
         self.log.flush()
         if self.events:
@@ -38,7 +38,7 @@ class Telemetry:
                 self.events.add_scalar(name, value, step)
 
     def grid(self, step: int) -> None:
-        """Show the sample grid of `step`, if the run has drawn one as `grid-STEP.png`."""
+        """Add the sample grid of `step` to TensorBoard, if the run has drawn one as `grid-STEP.png`."""
         path = self.folder / f"grid-{step:06}.png"
         if self.events and path.is_file():
             with Image.open(path) as image:
@@ -55,12 +55,10 @@ class Telemetry:
             self.events.close()
 
 
-def _forget_lines_after(log: Path, done: int) -> None:
-    """Drop what a killed run had logged of steps that are going to be done again."""
+def _drop_lines_after(log: Path, done: int) -> None:
+    """Drop the lines about steps after `done`, and a line that was cut off."""
     if log.exists():
         lines = log.read_text().splitlines(keepends=True)
-        kept = [
-            x0_through for x0_through in lines if x0_through.endswith("\n") and json.loads(x0_through)["step"] <= done
-        ]
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= done]
         if kept != lines:
             log.write_text("".join(kept))

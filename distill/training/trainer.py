@@ -1,4 +1,4 @@
-"""Train a student by DP-DMD: alternate critic and student turns, clip, average, log, checkpoint."""
+"""Train a student: alternate critic and student turns, clip gradients, average weights, log, checkpoint."""
 
 import hashlib
 from collections.abc import Callable, Iterable
@@ -6,24 +6,21 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
-from diffusers import ModelMixin
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from distill import embedding_cache, families, image_grid, teacher_pipeline
-from distill.config import DistillConfig, Gan, read_prompts
+from distill.config import DistillConfig, read_prompts
 from distill.evaluation.metrics import pairwise_diversity
-from distill.method import dp_dmd, perceptual
-from distill.method.adversary import Adversary, Head
-from distill.method.dp_dmd import Losses, Term
+from distill.method import dp_dmd
+from distill.method.base import Batch, Networks
+from distill.method.dp_dmd import Losses
 from distill.method.guidance import conditional, guided
+from distill.method.registry import METHODS
 from distill.noise_schedule import Predict
-from distill.training import processes, roles, sharding, training_loop
-from distill.training.compilation import compile_blocks
+from distill.training import models, processes, sharding, training_loop
 from distill.training.critic_samples import CriticSamples, is_drawing
 from distill.training.roles import Role
 
@@ -31,14 +28,14 @@ Prompt = tuple[torch.Tensor, torch.Tensor]
 """Embeddings of a batch: float32 [B, tokens, width] and pooled float32 [B, width]."""
 
 FREE = {"steps", "save_every", "log_every", "embeddings"}
-"""Settings that may change when a run goes on."""
+"""Settings that may change when a run resumes."""
 
 GRID_PROMPTS = 16
 GRID_SAMPLES = 4
 
 
 class Trainer:
-    """Teacher, student and fake score ("critic") with their optimisers, and the two kinds of turn.
+    """Teacher, student and fake score ("critic") with their optimisers, and a turn of each of the latter two.
 
     Raises ValueError, before any work, for an empty prompt file or a teacher folder of an unknown kind.
     """
@@ -50,61 +47,37 @@ class Trainer:
         if (found := teacher_pipeline.family(config.teacher)) != config.family:
             raise ValueError(f"family: {config.family}, but {config.teacher} is of family {found}")
         prompts = [*read_prompts(config.prompts), config.negative_prompt]
-        self.accelerator = Accelerator(
-            mixed_precision=config.precision,
-            # A broadcast in every forward pass would overwrite what earlier steps of the rollout need in theirs.
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
-        )
-        processes.check(self.accelerator, config)
+        self.accelerator = processes.accelerator(config)
         with self.accelerator.main_process_first():
             embeddings = config.embeddings or folder / "embeddings"
             self.embeddings = embedding_cache.fill(embeddings, config.teacher, prompts, config.max_sequence_length)
         pipeline = teacher_pipeline.load(config.teacher, text_encoders=False)
         self.family = families.of(pipeline)
         self.schedule = self.family.schedule(pipeline)
-        self.method = config.method(self.schedule)
         self.vae = pipeline.vae.float().requires_grad_(False).to(self.accelerator.device)
         network = getattr(pipeline, self.family.denoiser).float()
         size = network.config.sample_size
         self.latent_shape = (network.config.in_channels, size, size)
-        teacher, student, critic = (
-            roles.adapters(network, rank) if (rank := config.lora_rank) else roles.copies(network)
+        self.teacher, self.student, self.critic, self.average = models.build(
+            network, self.family.blocks, config, self.accelerator
         )
-        self.average = AveragedModel(student.weights, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
-        self.average.requires_grad_(False)
-        roles.freeze((teacher, student, critic), config.precision)
-        if config.compile:
-            compile_blocks([block for role in (teacher, student, critic) for block in self.family.blocks(role.network)])
-        if config.gradient_checkpointing:
-            for role in (student, critic):
-                cast(ModelMixin, role.network).enable_gradient_checkpointing()
-        self.feature_network: nn.Module | None = None
-        if config.perceptual:
-            self.feature_network = perceptual.feature_network(config.perceptual.network).to(self.accelerator.device)
-        self.gan = (config.gan or Gan()) if config.method_ == "dmd-gan" else None
-        layer, width = self.family.features(critic.network)
-        head = Head(width) if self.gan else nn.Identity()
-        parts, blocks = (teacher, student, critic), self.family.blocks
-        prepared = processes.prepared(self.accelerator, config, parts, self.average.module, blocks)
-        self.teacher, self.student, self.critic = prepared
-        self.head = self.accelerator.prepare_model(head) if self.gan else head
-        learners = [*critic.weights.parameters(), *head.parameters()]
+        self.hparams = config.hyperparameters(self.schedule)
+        self.method = METHODS[config.method](config, self.hparams, self._networks())
+        learners = [*self.critic.weights.parameters(), *self.method.head.parameters()]
         self.critic_optimizer = _adamw(learners, config.critic_learning_rate)
-        self.student_optimizer = _adamw(student.weights.parameters(), config.student_learning_rate)
-        if self.gan:
-            self.adversary = Adversary(layer, self.head, self.gan.loss, self.gan.r1, self.gan.r1_noise)
-        # A stream of its own for every rank: equal noise on all of them would shrink the batch to one rank's.
+        self.student_optimizer = _adamw(self.student.weights.parameters(), config.student_learning_rate)
+        # A stream for each rank: with equal noise on all ranks, the batch would be no larger than one rank's.
         self.stream = training_loop.RandomStream(config.seed * 100_003 + self.accelerator.process_index)
-        # What all ranks must decide alike.
+        # The same on all ranks, for decisions that they share.
         self.common_stream = training_loop.RandomStream(config.seed)
         self.critic_samples = CriticSamples(self.accelerator.device)
 
     def train(self) -> None:
-        """Train (or go on training) to the configured number of student updates; the last checkpoint has them all."""
+        """Train, or resume, up to the configured number of student updates, after which there is a checkpoint."""
         stateful = {
             "student": self.student.weights,
             "critic": self.critic.weights,
-            "head": self.accelerator.unwrap_model(self.head),
+            "head": self.accelerator.unwrap_model(self.method.head),
             "average": self.average,
             "student_optimizer": self.student_optimizer,
             "critic_optimizer": self.critic_optimizer,
@@ -112,7 +85,7 @@ class Trainer:
             "common_stream": self.common_stream,
         }
         config = self.config
-        if config.rollouts == 0:  # otherwise every cycle begins with samples of its own
+        if config.rollouts == 0:  # otherwise every cycle starts with new samples
             stateful["critic_samples"] = self.critic_samples
         settings = config.model_dump(mode="json", by_alias=True, exclude=FREE)
         prompts = hashlib.sha256("\n".join(self.embeddings.prompts).encode()).hexdigest()
@@ -128,15 +101,15 @@ class Trainer:
         )
 
     def cycle(self, index: int) -> dict[str, float]:
-        """All critic turns, then one student turn; returns the telemetry. The first cycle begins with the warm-up."""
+        """Run the critic turns and one student turn; returns the telemetry. The first cycle includes the warm-up."""
         turns = self.config.critic_updates + (self.config.critic_warmup if index == 0 else 0)
         metrics = [self.critic_turn(turn) for turn in range(turns)]
         critic = {name: sum(turn[name] for turn in metrics) / turns for name in metrics[0]} if turns else {}
         return critic | self.student_turn()
 
     def critic_turn(self, turn: int = 0) -> dict[str, float]:
-        """The critic turn number `turn` of a cycle."""
-        exit_step = dp_dmd.draw_exit_step(self.method, self.common_stream.generator)
+        """Run critic turn number `turn` of a cycle; returns the telemetry."""
+        exit_step = dp_dmd.draw_exit_step(self.hparams, self.common_stream.generator)
         draws = not self.critic_samples or is_drawing(turn, self.config.rollouts, self.config.critic_updates)
         metrics = self._update(partial(self._critic_losses, draws, exit_step), self.critic, self.critic_optimizer)
         # "total" and "grad_norm" are the student's in the log.
@@ -145,7 +118,8 @@ class Trainer:
         }
 
     def student_turn(self) -> dict[str, float]:
-        exit_step = dp_dmd.draw_exit_step(self.method, self.common_stream.generator)
+        """Run one student turn; returns the telemetry."""
+        exit_step = dp_dmd.draw_exit_step(self.hparams, self.common_stream.generator)
         telemetry = self._update(partial(self._student_losses, exit_step), self.student, self.student_optimizer)
         self.average.update_parameters(self.student.weights)
         return telemetry
@@ -153,88 +127,89 @@ class Trainer:
     def _critic_losses(self, draws: bool, exit_step: int | None, number: int) -> Losses:
         if draws:
             noise, prompt = self._draw()
-            x = dp_dmd.sample(self._predict(self.student, prompt), noise, self.method, exit_step)
+            x = dp_dmd.sample(self._predict(self.student, prompt), noise, self.hparams, exit_step)
             self.critic_samples[number] = x, prompt
         x, prompt = self.critic_samples[number]
-        critic, generator = self._predict(self.critic, prompt), self.stream.generator
-        loss = dp_dmd.critic_loss(critic, x, generator, self.method)
+        batch = self._batch(self.critic, prompt)
+        loss = dp_dmd.critic_loss(batch.critic, x, batch.generator, self.hparams)
         total, parts = loss, {"critic": loss}
-        if self.gan:
-            real = self._teacher_sample(torch.randn(x.shape, generator=generator).to(x), prompt)
-            apart = self.adversary.discriminator(critic, x, real, generator, self.method)
-            total, parts = loss + self.gan.critic_weight * apart, {"critic": loss, "discriminator": apart}
+        for name, (weight, term) in self.method.critic_terms(batch).items():
+            parts[name] = term(x)
+            total = total + weight * parts[name]
         return Losses(total, parts, x)
 
     def _student_losses(self, exit_step: int | None, number: int) -> Losses:
         noise, prompt = self._draw()
+        # Unwrapped: the critic has no gradients in this turn.
+        batch = self._batch(self._unwrapped(self.critic), prompt)
         found = dp_dmd.student_losses(
             self._predict(self.student, prompt),
             self._predict(self.critic, prompt),
             self._guided_teacher(prompt),
             noise,
             self.stream.generator,
-            self.method,
+            self.hparams,
             exit_step=exit_step,
-            terms=self._terms(noise, prompt),
+            terms=self.method.student_terms(batch, noise),
         )
         self.critic_samples[number] = found.sample, prompt
         return found
 
-    def _terms(self, noise: torch.Tensor, prompt: Prompt) -> dict[str, Term]:
-        """The losses of the student's sample that the baselines add to distribution matching."""
-
-        def near_the_teacher(x: torch.Tensor) -> torch.Tensor:
-            with torch.no_grad():
-                reference = self.decode(self._teacher_sample(noise, prompt))
-            assert self.feature_network is not None
-            return perceptual.distance(self.feature_network, self.decode(x), reference)
-
-        def taken_for_the_teacher(x: torch.Tensor) -> torch.Tensor:
-            # Not through a wrapper: it would wait for gradients of the critic, which has none in this turn.
-            critic = replace(self.critic, network=self.accelerator.unwrap_model(self.critic.network))
-            with roles.frozen(critic.weights, self.head):
-                return self.adversary.generator(self._predict(critic, prompt), x, self.stream.generator, self.method)
-
-        if self.config.perceptual:
-            return {"perceptual": (self.config.perceptual.weight, near_the_teacher)}
-        return {"adversarial": (self.gan.student_weight, taken_for_the_teacher)} if self.gan else {}
-
     @torch.no_grad()
     def sample(self, done: int) -> dict[str, float]:
-        """Draw the averaged student's pictures: four seeds (rows) of 16 prompts spread over the prompt file.
+        """Save a grid of the averaged student's images: four seeds (rows) of 16 prompts spread over the prompt file.
 
-        Returns how far apart the seeds' latents are, by the paper's measure (Eq. 9), as a mean over the prompts.
+        Returns the pairwise diversity of the seeds' latents (Eq. 9) as a mean over the prompts.
         """
         if not (self.accelerator.is_main_process or sharding.is_sharded(self.student.network)):
             return {}
-        prompts = torch.linspace(0, len(self.embeddings.prompts) - 2, GRID_PROMPTS).long().repeat(GRID_SAMPLES)
-        noise = torch.randn(len(prompts), *self.latent_shape, generator=torch.Generator().manual_seed(0))
-        device, batch = self.accelerator.device, self.config.batch
-        # Not through a wrapper, whose ranks would wait for each other.
-        alone = replace(self.student, network=self.accelerator.unwrap_model(self.student.network))
-        # No more at once than a training pass has: large images would not fit.
-        solved = []
-        with self.student.holding(self.average.module):
-            for rows, state in zip(prompts.split(batch), noise.split(batch), strict=True):
-                prompt, pooled = self.embeddings.rows(rows)
-                student = self._predict(alone, (prompt.to(device), pooled.to(device)))
-                solved.append(self.schedule.solve(student, state.to(device), self.method.student_grid))
+        batches = self._grid_latents()
         if not self.accelerator.is_main_process:
             return {}
-        pixels, latents = torch.cat([self.decode(part).cpu() for part in solved]), torch.cat(solved)
+        pixels, latents = torch.cat([self.decode(batch).cpu() for batch in batches]), torch.cat(batches)
         image_grid.save_grid(image_grid.to_uint8(pixels), GRID_PROMPTS, self.folder / f"grid-{done:06}.png", scale=2)
         by_prompt = latents.flatten(1).unflatten(0, (GRID_SAMPLES, GRID_PROMPTS)).transpose(0, 1)
         return {"latent_diversity": pairwise_diversity(by_prompt).mean().item()}
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """float32 latents → float32 images [B, 3, H, W] in about [−1, 1]; keeps gradients."""
+        """Decode float32 latents to float32 images [B, 3, H, W] in about [−1, 1]; keeps gradients."""
         scaling, shift = self.vae.config.scaling_factor, self.vae.config.get("shift_factor") or 0.0
         return self.vae.decode(latents / scaling + shift).sample
 
+    def _grid_latents(self) -> list[torch.Tensor]:
+        """Sample the averaged student: float32 [B, C, H, W], seed after seed, in batches."""
+        prompts = torch.linspace(0, len(self.embeddings.prompts) - 2, GRID_PROMPTS).long().repeat(GRID_SAMPLES)
+        noise = torch.randn(len(prompts), *self.latent_shape, generator=torch.Generator().manual_seed(0))
+        device, batch = self.accelerator.device, self.config.batch
+        student = self._unwrapped(self.student)
+        solved = []
+        with self.student.holding(self.average.module):
+            # In batches no larger than in training: large images would not fit otherwise.
+            for rows, state in zip(prompts.split(batch), noise.split(batch), strict=True):
+                prompt, pooled = self.embeddings.rows(rows)
+                predict = self._predict(student, (prompt.to(device), pooled.to(device)))
+                solved.append(self.schedule.solve(predict, state.to(device), self.hparams.student_grid))
+        return solved
+
+    def _networks(self) -> Networks:
+        network: Any = self._unwrapped(self.critic).network
+        layer, width = self.family.features(network)
+        prepare, device = self.accelerator.prepare_model, self.accelerator.device
+        return Networks(self.critic.weights, layer, width, self.decode, prepare, device)
+
+    def _unwrapped(self, role: Role) -> Role:
+        """Strip the wrapper for data parallelism, which waits for other ranks and for gradients."""
+        return replace(role, network=self.accelerator.unwrap_model(role.network))
+
+    def _batch(self, critic: Role, prompt: Prompt) -> Batch:
+        """Bind the models to the embeddings of a batch, for the method's terms."""
+        teacher_sample = partial(self._teacher_sample, prompt=prompt)
+        return Batch(self._predict(critic, prompt), teacher_sample, self.stream.generator)
+
     @torch.no_grad()
     def _teacher_sample(self, noise: torch.Tensor, prompt: Prompt) -> torch.Tensor:
-        """The guided teacher's whole ODE from `noise`."""
-        return self.schedule.solve(self._guided_teacher(prompt), noise, self.method.teacher_grid)
+        """Follow the guided teacher's whole ODE from `noise` float32 [B, C, H, W]."""
+        return self.schedule.solve(self._guided_teacher(prompt), noise, self.hparams.teacher_grid)
 
     def _guided_teacher(self, prompt: Prompt) -> Predict:
         return guided(self._predict(self.teacher, prompt), self._unconditional(), self.config.guidance_scale)
@@ -243,7 +218,7 @@ class Trainer:
         return conditional(network, *prompt, family=self.family, schedule=self.schedule)
 
     def _draw(self) -> tuple[torch.Tensor, Prompt]:
-        """Initial noise float32 [B, C, H, W] and the embeddings of a batch of prompts."""
+        """Draw initial noise float32 [B, C, H, W] and the embeddings of a batch of prompts."""
         batch, generator, device = self.config.batch, self.stream.generator, self.accelerator.device
         rows = torch.randint(len(self.embeddings.prompts) - 1, (batch,), generator=generator)
         noise = torch.randn(batch, *self.latent_shape, generator=generator)
@@ -258,7 +233,7 @@ class Trainer:
     def _update(
         self, losses_of_batch: Callable[[int], Losses], role: Role, optimizer: torch.optim.Optimizer
     ) -> dict[str, float]:
-        """Backward for every accumulated batch, clip, step; returns the telemetry, averaged over these batches."""
+        """Accumulate gradients, clip, step; returns the telemetry, averaged over the accumulated batches."""
         telemetry: dict[str, float] = {}
         batches = self.config.accumulate
         for number in range(batches):
@@ -272,7 +247,7 @@ class Trainer:
         learners = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         if self.config.lora_rank:
             processes.average_gradients(self.accelerator, role.weights)
-        # Not by accelerate, which compares sharded parameters by value. torch's own counts the shards of all ranks.
+        # Not by accelerate, which compares sharded parameters by value. torch's function includes all ranks' shards.
         norm = sharding.whole(nn.utils.clip_grad_norm_(learners, self.config.max_grad_norm))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -280,5 +255,5 @@ class Trainer:
 
 
 def _adamw(learners: Iterable[nn.Parameter], rate: float) -> torch.optim.AdamW:
-    # Fused: on a CPU, too, a quarter of the time that it takes parameter by parameter.
+    # Fused: a quarter of the time of a loop over parameters, on a CPU, too.
     return torch.optim.AdamW(learners, rate, weight_decay=0.0, fused=True)

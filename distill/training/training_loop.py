@@ -18,7 +18,7 @@ from distill.training.telemetry import Telemetry
 
 
 class RandomStream:
-    """A `torch.Generator` whose position, on every rank, is part of the checkpoint."""
+    """A `torch.Generator` whose state, on every rank, is part of the checkpoint."""
 
     def __init__(self, seed: int) -> None:
         self.generator = torch.Generator().manual_seed(seed)
@@ -31,16 +31,16 @@ class RandomStream:
         return {"states": states}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Raises ValueError when there were more or fewer ranks."""
-        states = state_dict["states"] if "states" in state_dict else [state_dict["state"]]
+        """Restore this rank's state. Raises ValueError when the number of ranks has changed."""
+        states = state_dict["states"]
         ranks = distributed.get_world_size() if distributed.is_initialized() else 1
         if len(states) != ranks:
-            raise ValueError(f"this run was begun with {len(states)} processes and cannot go on with {ranks}")
+            raise ValueError(f"this run was started with {len(states)} processes and cannot resume with {ranks}")
         self.generator.set_state(states[checkpoints.rank()])
 
 
 class _Means:
-    """Sums of the metrics since the last line of the log; part of the checkpoint, so that a resumed log is whole."""
+    """Sums of the metrics since the last line of the log; checkpointed, so that a resumed run logs the same lines."""
 
     def __init__(self) -> None:
         self.sums: dict[str, float] = {}
@@ -62,7 +62,7 @@ class _Means:
 
 
 class _GlobalRandomness:
-    """torch's own generator, for whatever draws from it unasked."""
+    """torch's global generator, for code that draws from it implicitly."""
 
     def state_dict(self) -> dict[str, Any]:
         return {"state": torch.get_rng_state()}
@@ -82,14 +82,15 @@ def run(
     sample: Callable[[int], Mapping[str, float] | None] = lambda done: None,
     settings: Mapping[str, Any] | None = None,
 ) -> None:
-    """Call `step(i)` for every i that the last checkpoint in `folder` has not done yet, up to `steps`.
+    """Call `step(i)` for every i from the last checkpoint in `folder` up to `steps`.
 
-    `step` returns metrics; `log.jsonl` and TensorBoard get their mean over each `log_every` steps. After
-    every `save_every` steps, and at the end, everything in `stateful` is checkpointed and `sample` draws
-    `grid-STEP.png`; what it measures on it is a line of the log by itself. A killed run goes on from its
-    last checkpoint as if it had never been killed, if its `settings` are the same (else
-    checkpoints.OtherSettings); SIGINT and SIGTERM let the step finish, write a checkpoint and raise
-    KeyboardInterrupt. All ranks that train together call it; the first one writes.
+    `step` returns metrics; `log.jsonl` and TensorBoard get their mean over each `log_every` steps. After every
+    `save_every` steps, and at the end, everything in `stateful` is checkpointed and `sample` draws `grid-STEP.png`;
+    the metrics that it returns are a log line of their own. A killed run resumes from its last checkpoint to the same
+    bits. SIGINT and SIGTERM let the step finish, write a checkpoint and raise KeyboardInterrupt. Every rank must call
+    it; the first one writes.
+
+    Raises checkpoints.OtherSettings when `settings` differ from those of the checkpoint.
     """
     folder.mkdir(parents=True, exist_ok=True)
     means = _Means()
@@ -122,7 +123,7 @@ def run(
 
 
 def _anywhere(flag: bool) -> bool:
-    """Whether it is so on any rank."""
+    """Whether `flag` is set on any rank."""
     if not distributed.is_initialized():
         return flag
     flags: list[bool] = [False] * distributed.get_world_size()
@@ -132,7 +133,7 @@ def _anywhere(flag: bool) -> bool:
 
 @contextmanager
 def _signals_kept() -> Iterator[threading.Event]:
-    """Within it SIGINT and SIGTERM only set the event; Python allows that on the main thread alone."""
+    """Let SIGINT and SIGTERM only set the event, for the duration. Outside the main thread signals stay as they are."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop

@@ -48,7 +48,7 @@ def test_student_has_learned_and_its_grid_is_the_training_grid(student):
     assert any(not torch.equal(before[name], after[name]) for name in before)
     contract = SamplingContract.load(out)
     assert (contract.family, contract.prediction, contract.timesteps) == ("sdxl", "epsilon", [999, 749, 499, 249])
-    grid = configuration.load(run / "config.yaml").method().student_grid
+    grid = configuration.load(run / "config.yaml").hyperparameters().student_grid
     assert (*map(float, contract.timesteps), -1.0) == grid
 
 

@@ -2,7 +2,6 @@
 
 from playwright.sync_api import Locator, Page, expect
 
-from tests.playground.conftest import KEY
 from tests.playground.served import KEY
 
 

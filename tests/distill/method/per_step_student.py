@@ -4,10 +4,10 @@ import torch
 from torch import nn
 
 from distill.method import dp_dmd
-from distill.method.dp_dmd import Method
+from distill.method.dp_dmd import Hyperparameters
 from distill.noise_schedule import Predict, shifted_grid
 
-METHOD = Method(
+METHOD = Hyperparameters(
     student_grid=shifted_grid(4, 3.0), teacher_grid=shifted_grid(30, 3.0), anchor_k=5, lambda_=0.05, norm="xt"
 )
 
@@ -35,7 +35,7 @@ def field(seed: int) -> Predict:
     return lambda state, t: torch.tanh(layer(state)) * t[:, None]
 
 
-def student_losses(student: nn.Module, method: Method, **options) -> dp_dmd.Losses:
+def student_losses(student: nn.Module, method: Hyperparameters, **options) -> dp_dmd.Losses:
     noise = torch.randn(8, 6, generator=torch.Generator().manual_seed(3))
     return dp_dmd.student_losses(
         student, field(1), field(2), noise, torch.Generator().manual_seed(4), method, **options

@@ -142,8 +142,8 @@ def test_every_method_by_its_name_teaches_only_the_steps_it_may(method):
         name: (0.5, lambda x: x.square().mean()) for name in ROUTES[method] if name in ("perceptual", "adversarial")
     }
     torch.manual_seed(0)
-    student = PerStepStudent(config.method().student_grid)
-    parts = student_losses(student, config.method(), terms=terms).parts
+    student = PerStepStudent(config.hyperparameters().student_grid)
+    parts = student_losses(student, config.hyperparameters(), terms=terms).parts
     differentiable = {name for name, part in parts.items() if part.requires_grad}
     assert differentiable == ROUTES[method].keys()
     for name, reached in ROUTES[method].items():
@@ -179,12 +179,12 @@ def moved_by(turn: Callable[[], object], trainer: Trainer) -> set[str]:
         "teacher": teacher,
         "student": trainer.student.weights.state_dict(),
         "critic": trainer.critic.weights.state_dict(),
-        "head": trainer.head.state_dict(),
+        "head": trainer.method.head.state_dict(),
         "decoder": trainer.vae.state_dict(),
     }
     before = {name: {key: value.clone() for key, value in state.items()} for name, state in parts.items()}
     turn()
-    learners = [trainer.student.weights, trainer.critic.weights, trainer.head]
+    learners = [trainer.student.weights, trainer.critic.weights, trainer.method.head]
     assert all(p.requires_grad and p.grad is None for learner in learners for p in learner.parameters())
     assert all(p.grad is None for p in trainer.teacher.network.parameters())
     return {

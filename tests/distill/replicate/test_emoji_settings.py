@@ -52,8 +52,8 @@ def test_every_prompt_of_the_evaluation_is_understood_as_its_judge_understands_i
 @pytest.mark.parametrize("method", emoji_settings.METHODS)
 def test_every_methods_configuration_is_valid(method) -> None:
     config = emoji_settings.configured(emoji_settings.SMALL, method, seed=2)
-    assert (config.method_, config.seed, config.guidance_scale) == (method, 2, 1.0)
-    assert config.method().distribution_matching == (method != "step1-regression")
+    assert (config.method, config.seed, config.guidance_scale) == (method, 2, 1.0)
+    assert config.hyperparameters().distribution_matching == (method != "step1-regression")
 
 
 @pytest.mark.parametrize("change", [{"precision": "bf16"}, {"batch": 3}])

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from distill.training import checkpoints
-from distill.training.training_loop import RandomStream
 
 
 class Held:
@@ -122,21 +121,6 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     assert checkpoints.load(tmp_path, {}, {"batch": 2, "seed": 0, "new": 1}) == 5
     with pytest.raises(checkpoints.OtherSettings, match="batch was 2 and is 4"):
         checkpoints.load(tmp_path, {}, {"batch": 4, "seed": 0})
-
-
-def test_the_one_file_of_before_is_read_until_there_is_a_directory(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    model = nn.Linear(2, 2)
-    generator = torch.Generator().manual_seed(3)
-    old = {"done": 40, "model": model.state_dict(), "stream": {"state": generator.get_state()}}
-    torch.save(old, tmp_path / "checkpoint.pt")
-    assert checkpoints.exists(tmp_path)
-    restored, stream = nn.Linear(2, 2), RandomStream(0)
-    assert checkpoints.load(tmp_path, {"model": restored, "stream": stream, "new": Held({})}) == 40
-    assert torch.equal(restored.weight, model.weight)
-    assert torch.equal(torch.rand(2, generator=stream.generator), torch.rand(2, generator=generator))
-    checkpoints.save(tmp_path, {"model": restored}, 41)
-    assert checkpoints.load(tmp_path, {"model": restored}) == 41
 
 
 def test_nothing_is_pickled(tmp_path: Path) -> None:

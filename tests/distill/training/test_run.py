@@ -65,7 +65,7 @@ def test_exported_grid_is_the_training_grid_to_the_last_bit(write_config, tmp_pa
     config_file = write_config(steps=1)
     runs.start(config_file, tmp_path / "run", tmp_path / "student")
     contract = SamplingContract.load(tmp_path / "student")
-    method = configuration.load(config_file).method()
+    method = configuration.load(config_file).hyperparameters()
     assert tuple(contract.sigmas) == method.student_grid
     assert (contract.anchor_k, contract.lambda_) == (method.anchor_k, method.lambda_)
     table = model_folder.load(str(tmp_path / "student")).table

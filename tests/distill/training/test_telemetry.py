@@ -130,6 +130,6 @@ def grid_diversity(trainer: Trainer) -> float:
         prompt = trainer.embeddings.rows(row.repeat(GRID_SAMPLES))
         student = trainer._predict(trainer.student, prompt)
         with torch.no_grad(), trainer.student.holding(trainer.average.module):
-            latents = trainer.schedule.solve(student, noise[place::GRID_PROMPTS], trainer.method.student_grid)
+            latents = trainer.schedule.solve(student, noise[place::GRID_PROMPTS], trainer.hparams.student_grid)
         each.append(pairwise_diversity(latents.flatten(1)[None]))
     return torch.cat(each).mean().item()

@@ -1,0 +1,37 @@
+"""The models of a run, on the device and ready to train."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+from accelerate import Accelerator
+from diffusers import ModelMixin
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from distill.config import DistillConfig
+from distill.training import processes, roles
+from distill.training.compilation import compile_blocks
+from distill.training.roles import Role
+
+
+def build(
+    network: nn.Module,
+    blocks: Callable[[Any], Sequence[nn.Module]],
+    config: DistillConfig,
+    accelerator: Accelerator,
+) -> tuple[Role, Role, Role, AveragedModel]:
+    """Make teacher, student, fake score and the student's average of the teacher's denoiser `network`.
+
+    `blocks` returns the repeated blocks of such a network, which are compiled and sharded one by one.
+    """
+    parts = roles.adapters(network, config.lora_rank) if config.lora_rank else roles.copies(network)
+    average = AveragedModel(parts[1].weights, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
+    average.requires_grad_(False)
+    roles.freeze(parts, config.precision)
+    if config.compile:
+        compile_blocks([block for role in parts for block in blocks(role.network)])
+    if config.gradient_checkpointing:
+        for role in parts[1:]:
+            cast(ModelMixin, role.network).enable_gradient_checkpointing()
+    teacher, student, critic = processes.prepared(accelerator, config, parts, average.module, blocks)
+    return teacher, student, critic, average
