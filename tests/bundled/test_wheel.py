@@ -79,3 +79,9 @@ def test_the_wheel_brings_its_own_model(installed: Path, hostile: Path) -> None:
     code = "from jobs import settings; print(settings.BUNDLED_MODEL)"
     printed = subprocess.check_output([python, "-P", "-c", code], cwd=hostile, text=True)
     assert Path(printed.strip()).is_relative_to(installed.parents[1])
+
+
+def test_the_wheel_leaves_the_testing_modules_out(installed: Path) -> None:
+    (packages,) = installed.parents[1].glob("lib/python3*/site-packages")
+    assert (packages / "worker" / "engine").is_dir()
+    assert list(packages.glob("*/testing")) == []
