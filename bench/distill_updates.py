@@ -28,8 +28,8 @@ from distill import image_grid, teacher_pipeline
 from distill.config import DistillConfig
 from distill.method import dp_dmd
 from distill.method.guidance import conditional
-from distill.noise_schedule import Predict
 from distill.training.trainer import Prompt, Trainer
+from worker.sampling.noise_schedule import Predict
 
 CONFIG = Path("distill/configs/emoji.yaml")
 

@@ -11,8 +11,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from distill.method.adversary import GanLoss
 from distill.method.dp_dmd import AnchorTarget, GradStep, Method
 from distill.method.losses import Normaliser
-from distill.noise_schedule import FLOW, NoiseSchedule, shifted_grid, trailing_grid
 from worker.device.bfloat16 import has_native_bfloat16
+from worker.sampling.noise_schedule import FLOW, NoiseSchedule, shifted_grid, trailing_grid
 
 FamilyName = Literal["sd3", "sdxl"]
 MethodName = Literal["dp-dmd", "dp-dmd-nodetach", "dmd", "dmd-perceptual", "dmd-gan", "step1-regression"]

@@ -9,7 +9,7 @@ from diffusers import DDIMScheduler, StableDiffusionXLPipeline
 from torch import nn
 
 from distill.config import FamilyName
-from distill.noise_schedule import FLOW, NoiseSchedule
+from worker.sampling.noise_schedule import FLOW, NoiseSchedule
 
 Network = Callable[..., Any]
 """A denoiser, or what asks one."""

@@ -17,13 +17,13 @@ import torch
 from safetensors.torch import load_file
 
 from distill.method import dp_dmd
-from distill.noise_schedule import FLOW
 from distill.replicate import emoji_tables
 from distill.replicate import experiments as table
 from distill.replicate import report_tables as tables
 from distill.replicate.cell import Cell
 from distill.replicate.mixture import MODES, Mixture
 from distill.replicate.seeded_attention import SeededAttention
+from worker.sampling.noise_schedule import FLOW
 
 DOCS = Path(__file__).parent
 DATA = DOCS / "data" / "replication"

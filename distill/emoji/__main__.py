@@ -13,8 +13,8 @@ from diffusers import AutoencoderTiny
 from distill import image_grid, prompt_embeddings, teacher_pipeline
 from distill.emoji import artwork, autoencoder, encoder, pipeline, sample_grid, teacher, text_encoders
 from distill.emoji.captions import Captions
-from distill.noise_schedule import shifted_grid
 from jobs.sampling_contract import SamplingContract
+from worker.sampling.noise_schedule import shifted_grid
 from worker.weights_hash import weights_sha256
 
 PROMPTS = Path("distill/configs/emoji-prompts.txt")

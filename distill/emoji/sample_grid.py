@@ -10,9 +10,9 @@ from distill import image_grid
 from distill.emoji import pipeline
 from distill.families import STABLE_DIFFUSION_3, Family
 from distill.method.guidance import conditional, guided
-from distill.noise_schedule import FLOW, NoiseSchedule, shifted_grid
 from distill.prompt_embeddings import PromptEmbeddings
 from worker.device.bfloat16 import has_native_bfloat16
+from worker.sampling.noise_schedule import FLOW, NoiseSchedule, shifted_grid
 
 PROMPTS = (
     "a smiling cat face", "a red apple", "a sunflower", "a 3d rocket", "a fox", "a slice of pizza",

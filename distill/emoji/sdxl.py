@@ -16,8 +16,8 @@ from transformers import CLIPTextModel
 from distill import families, prompt_embeddings, teacher_pipeline
 from distill.emoji import artwork, autoencoder, sample_grid, teacher, text_encoders
 from distill.emoji.captions import Captions
-from distill.noise_schedule import trailing_grid
 from jobs.sampling_contract import SamplingContract
+from worker.sampling.noise_schedule import trailing_grid
 from worker.weights_hash import weights_sha256
 
 STEPS = 30

@@ -18,10 +18,10 @@ from distill.emoji.captions import Captions
 from distill.emoji.text_encoders import PROJECTION, T5_WIDTH
 from distill.families import STABLE_DIFFUSION_3, Family
 from distill.method.guidance import conditional
-from distill.noise_schedule import FLOW, NoiseSchedule
 from distill.prompt_embeddings import PromptEmbeddings
 from distill.training import training_loop
 from worker.device.bfloat16 import has_native_bfloat16
+from worker.sampling.noise_schedule import FLOW, NoiseSchedule
 
 BATCH = 48
 WIDTH_PER_HEAD, HEADS, DEPTH = 32, 6, 6
@@ -91,7 +91,7 @@ def train(
         drawn = captions.draw(pictures, stream.generator)
         wording = torch.randint(wordings, (batch,), generator=stream.generator)
         u = torch.rand(batch, generator=stream.generator)
-        t = schedule.at(noise_shift * u / (1 + (noise_shift - 1) * u))
+        t = schedule.t_of_fraction(noise_shift * u / (1 + (noise_shift - 1) * u))
         noise = torch.randn(batch, *latents.shape[1:], generator=stream.generator)
         state = schedule.noised(latents[pictures], noise, t)
         target = exact_target(state, t, latents, captions.posterior[drawn], schedule)

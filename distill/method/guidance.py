@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from distill.families import STABLE_DIFFUSION_3, Family
-from distill.noise_schedule import FLOW, NoiseSchedule, Predict
+from worker.sampling.noise_schedule import FLOW, NoiseSchedule, Predict
 
 
 def conditional(

@@ -21,12 +21,12 @@ from distill.emoji import artwork
 from distill.emoji.encoder import EmojiEncoder
 from distill.evaluation import comparison, emoji, feature_spaces, metrics, pictures, report
 from distill.evaluation.pictures import PictureSet
-from distill.noise_schedule import FLOW
 from distill.replicate.exact_trainer import ExactTrainer
 from distill.replicate.gates import Gate
 from distill.replicate.run import write_json
 from distill.training.trainer import Trainer
 from worker.sampling import noise
+from worker.sampling.noise_schedule import FLOW
 
 RECIPE = Path("distill/configs/emoji.yaml")
 ENCODER = Path("models/emoji-encoder")

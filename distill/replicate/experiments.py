@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from distill.noise_schedule import shifted_grid
 from distill.replicate.cell import STUDENT_GRID, Cell, through
+from worker.sampling.noise_schedule import shifted_grid
 
 DMD = Cell("dmd", method="dmd")
 PAPER = Cell("dp-dmd")

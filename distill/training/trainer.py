@@ -21,11 +21,11 @@ from distill.method import dp_dmd, perceptual
 from distill.method.adversary import Adversary, Head
 from distill.method.dp_dmd import Losses, Term
 from distill.method.guidance import conditional, guided
-from distill.noise_schedule import Predict
 from distill.training import processes, roles, sharding, training_loop
 from distill.training.compilation import compile_blocks
 from distill.training.critic_samples import CriticSamples, is_drawing
 from distill.training.roles import Role
+from worker.sampling.noise_schedule import Predict
 
 Prompt = tuple[torch.Tensor, torch.Tensor]
 """Embeddings of a batch: float32 [B, tokens, width] and pooled float32 [B, width]."""

@@ -9,11 +9,11 @@ from torch import nn
 from distill.config import DistillConfig
 from distill.method import dp_dmd, perceptual
 from distill.method.adversary import Adversary, Head, discriminator_loss, generator_loss
-from distill.noise_schedule import shifted_grid
 from distill.training.trainer import Trainer
 from tests import tiny_pipelines
 from tests.distill.test_dp_dmd import METHOD, PerStepStudent, student_losses
 from tests.distill.test_run import SETTINGS
+from worker.sampling.noise_schedule import shifted_grid
 
 
 def two_maps() -> nn.Module:

@@ -9,7 +9,7 @@ from torch import nn
 
 from distill.method import dp_dmd, losses
 from distill.method.dp_dmd import Method
-from distill.noise_schedule import FLOW, NoiseSchedule, Predict, shifted_grid, trailing_grid
+from worker.sampling.noise_schedule import FLOW, NoiseSchedule, Predict, shifted_grid, trailing_grid
 
 METHOD = Method(
     student_grid=shifted_grid(4, 3.0), teacher_grid=shifted_grid(30, 3.0), anchor_k=5, lambda_=0.05, norm="xt"

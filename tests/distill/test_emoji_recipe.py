@@ -12,9 +12,9 @@ from distill.emoji import autoencoder, pipeline, sample_grid, sdxl, teacher, tex
 from distill.emoji.artwork import Artwork
 from distill.emoji.captions import STYLE_WORDS, Captions
 from distill.emoji.world import EMOJI, STYLES
-from distill.noise_schedule import FLOW, NoiseSchedule, trailing_grid
 from distill.prompt_embeddings import PromptEmbeddings
 from distill.training import checkpoints
+from worker.sampling.noise_schedule import FLOW, NoiseSchedule, trailing_grid
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,7 @@ def test_the_exact_target_of_a_data_set_of_one_is_that_of_its_sample(prediction:
     generator = torch.Generator().manual_seed(0)
     x, noise = torch.randn(2, 3, 4, 8, 8, generator=generator)
     x = x[:1].expand(3, -1, -1, -1)
-    t = schedule.at(torch.tensor([0.2, 0.5, 0.9]))
+    t = schedule.t_of_fraction(torch.tensor([0.2, 0.5, 0.9]))
     target = teacher.exact_target(schedule.noised(x, noise, t), t, x[:1], torch.ones(3, 1), schedule)
     torch.testing.assert_close(target, schedule.target(x, noise, t), rtol=1e-3, atol=1e-4)
 

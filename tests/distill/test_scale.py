@@ -13,11 +13,11 @@ from safetensors.torch import load_file
 from distill import config as configuration
 from distill import runs
 from distill.method import dp_dmd
-from distill.noise_schedule import NoiseSchedule
 from distill.training import checkpoints, processes
 from distill.training.trainer import Trainer
 from tests import tiny_pipelines
 from tests.distill.test_run import SETTINGS
+from worker.sampling.noise_schedule import NoiseSchedule
 
 SEED = 5
 

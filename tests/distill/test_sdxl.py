@@ -11,10 +11,10 @@ from diffusers import StableDiffusionXLPipeline
 from distill import config as configuration
 from distill import families, prompt_embeddings, runs
 from distill.method.guidance import conditional, guided
-from distill.noise_schedule import trailing_grid
 from jobs.sampling_contract import SamplingContract
 from tests import tiny_sdxl_pipelines
 from tests.distill.test_run import losses_told
+from worker.sampling.noise_schedule import trailing_grid
 
 SETTINGS: dict[str, Any] = {
     "family": "sdxl",
