@@ -121,7 +121,7 @@ def _parts(engine: Engine, path: DevicePath, batch: Batch) -> dict[str, torch.Te
     embeddings[slot] = fixed[0]
     encoded = network.encode(prompts)[slot]
     return {
-        "text encoders": torch.cat([encoded.tokens.flatten(), encoded.pooled]).float(),
+        "text encoders": torch.cat([part.flatten() for part in encoded.parts.values()]).float(),
         "denoiser": path.step(StepInputs(latents, index, stacked(embeddings))).pred_x0[slot],
         "decoder": path.decode(latents)[slot],
     }

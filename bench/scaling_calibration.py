@@ -18,7 +18,7 @@ from bench.simulation import Device
 from jobs.models import ImageTask
 from worker.engine.engine import Engine
 from worker.engine.scheduler import Candidate, StepTimes, buckets, schedule
-from worker.model_folder import ServedModel
+from worker.model_folder import LoadedModel
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Costs:
         return {"step": step, "finish": finish, "outside": round(self.outside, 6)}
 
 
-def engine_costs(model: ServedModel, max_batch: int, repeats: int) -> Costs:
+def engine_costs(model: LoadedModel, max_batch: int, repeats: int) -> Costs:
     """Medians over batches that run alone from the first step to the last, planning and all."""
     engine = Engine(model, max_batch, policy=_all_together)
     engine.warm_up()

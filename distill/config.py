@@ -6,15 +6,15 @@ from typing import Annotated, Any, Literal, Self
 
 import torch
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from distill.method.adversary import GanLoss
 from distill.method.dp_dmd import AnchorTarget, GradStep, Method
 from distill.method.losses import Normaliser
 from worker.device.bfloat16 import has_native_bfloat16
+from worker.families import registry
 from worker.sampling.noise_schedule import FLOW, NoiseSchedule, shifted_grid, trailing_grid
 
-FamilyName = Literal["sd3", "sdxl"]
 MethodName = Literal["dp-dmd", "dp-dmd-nodetach", "dmd", "dmd-perceptual", "dmd-gan", "step1-regression"]
 PLAIN_DMD: dict[str, Any] = {"lambda": 0.0, "detach": False}
 IMPLIED: dict[str, dict[str, Any]] = {
@@ -42,8 +42,9 @@ def _of_this_machine(precision: Any) -> Any:
 
 
 class Grid(BaseModel):
-    """The levels that a sampler visits. sd3: either `sigmas` as they are, or `steps` evenly spaced ones shifted to
-    noise, ending at `last`, then 0. sdxl: `timesteps` as they are, or `steps` evenly spaced ones from the noisiest."""
+    """The levels that a sampler visits. Flow matching (sd3): either `sigmas` as they are, or `steps` evenly spaced ones
+    shifted to noise, ending at `last`, then 0. DDPM (sdxl): `timesteps` as they are, or `steps` evenly spaced ones from
+    the noisiest."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -59,16 +60,16 @@ class Grid(BaseModel):
             raise ValueError("give exactly one of sigmas, timesteps and steps")
         return self
 
-    def resolve(self, family: FamilyName = "sd3") -> tuple[float, ...]:
+    def resolve(self, family: str = "sd3") -> tuple[float, ...]:
         """Every level in the family's t, down to the clean one. Raises ValueError for what is no grid of the family."""
-        grid = self._flow() if family == "sd3" else self._ddpm()
+        grid = self._flow() if registry.named(family).grid_field == "sigmas" else self._ddpm()
         if any(after >= now for now, after in pairwise(grid)):
             raise ValueError("a grid must fall strictly")
         return grid
 
     def _flow(self) -> tuple[float, ...]:
         if self.timesteps is not None:
-            raise ValueError("timesteps are for sdxl; sd3 has sigmas")
+            raise ValueError("timesteps are for DDPM families; those of flow matching have sigmas")
         sigmas = self.sigmas or shifted_grid(self.steps or 1, self.shift, self.last)
         if sigmas[0] != 1.0 or sigmas[-1] != 0.0:
             raise ValueError(f"a grid must run from 1 to 0, not from {sigmas[0]} to {sigmas[-1]}")
@@ -76,7 +77,7 @@ class Grid(BaseModel):
 
     def _ddpm(self) -> tuple[float, ...]:
         if self.sigmas is not None or self.shift != 1.0 or self.last is not None:
-            raise ValueError("sigmas, shift and last are for sd3; sdxl has timesteps or steps")
+            raise ValueError("sigmas, shift and last are for flow matching; DDPM families have timesteps or steps")
         if self.timesteps is None:
             return trailing_grid(self.steps or 1)
         if self.timesteps[0] != 999 or self.timesteps[-1] < 0:
@@ -121,7 +122,7 @@ class DistillConfig(BaseModel):
     prompts: Path
     embeddings: Path | None = None
     steps: Count
-    family: FamilyName = "sd3"
+    family: Annotated[str, AfterValidator(lambda name: registry.named(name).name)] = "sd3"
     method_: Annotated[MethodName, Field(alias="method")] = "dp-dmd"
     batch: Count = 16
     accumulate: Count = 1
@@ -225,7 +226,7 @@ class DistillConfig(BaseModel):
         return "dp-dmd" if self.detach else "dp-dmd-nodetach"
 
 
-def _resolve(name: str, grid: Grid, family: FamilyName) -> tuple[float, ...]:
+def _resolve(name: str, grid: Grid, family: str) -> tuple[float, ...]:
     try:
         return grid.resolve(family)
     except ValueError as error:

@@ -12,7 +12,7 @@ from worker.engine.device_path import DevicePath
 from worker.engine.engine import Engine
 from worker.engine.row import Failure, Picture
 from worker.families.prompt_embeddings import stacked
-from worker.model_folder import ServedModel
+from worker.model_folder import LoadedModel
 from worker.pixels import to_uint8
 from worker.sampling import noise
 
@@ -48,7 +48,7 @@ def generate(
 
 @torch.inference_mode()
 def generate_batch(
-    model: ServedModel, prompts: Sequence[str], seeds: Sequence[int], size: tuple[int, int] | None = None
+    model: LoadedModel, prompts: Sequence[str], seeds: Sequence[int], size: tuple[int, int] | None = None
 ) -> np.ndarray:
     """All pairs of prompt and seed as one batch, in step with each other → uint8 [N, height, width, 3].
 

@@ -15,21 +15,21 @@ from jobs.models import model_name
 from jobs.sampling_contract import FILE_NAME, SamplingContract
 from worker.device.bfloat16 import has_native_bfloat16
 from worker.errors import FolderRefusedError
-from worker.families import pipeline_contract
-from worker.families.pipeline_contract import Network
+from worker.families import pipeline_contract, registry
+from worker.families.base import Family
+from worker.families.network import Network
 from worker.model_source import check_source
 from worker.sampling.step_table import StepTable
 from worker.weights_hash import weights_sha256
 
 log = logging.getLogger(__name__)
 
-PIPELINES = {"StableDiffusion3Pipeline": "sd3", "StableDiffusionXLPipeline": "sdxl"}
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack")
 """Endings of weights that are not safetensors."""
 
 
 @dataclass(frozen=True)
-class ServedModel:
+class LoadedModel:
     """Everything the engine needs: networks on their device, and the grid they are sampled on."""
 
     name: str
@@ -41,7 +41,7 @@ class ServedModel:
 
 def load(
     model: str, device: str = "auto", dtype: str = "auto", steps: int = 4, guidance_scale: float = 1.0
-) -> ServedModel:
+) -> LoadedModel:
     """Load a pipeline folder, a LoRA folder or a hub id, from safetensors only.
 
     A LoRA folder holds the LoRA file and a sampling.json whose `base` says what it is fused into. `steps` and
@@ -56,8 +56,8 @@ def load(
     lora = _is_lora(folder)
     base = _base(folder, contract) if lora else folder
     family = _family(base)
-    if contract and contract.family != family:
-        raise FolderRefusedError(f"family: sampling.json says {contract.family}, but the pipeline is {family}")
+    if contract and contract.family != family.name:
+        raise FolderRefusedError(f"family: sampling.json says {contract.family}, but the pipeline is {family.name}")
     _refuse_pickles(base)
     sha256 = weights_sha256(base)
     if contract and contract.base_sha256 not in (None, sha256):
@@ -69,10 +69,11 @@ def load(
     return served(model_name(model), weights_sha256(base, folder) if lora else sha256, contract, pipeline)
 
 
-def served(name: str, sha256: str, contract: SamplingContract, pipeline: Any) -> ServedModel:
+def served(name: str, sha256: str, contract: SamplingContract, pipeline: Any) -> LoadedModel:
     """A loaded pipeline with its contract. Raises FolderRefused when they do not fit each other."""
     table = pipeline_contract.check(contract, pipeline)
-    return ServedModel(name, sha256, contract, table, pipeline_contract.network(contract, pipeline))
+    network = Network(registry.of(pipeline), pipeline, contract.max_sequence_length)
+    return LoadedModel(name, sha256, contract, table, network)
 
 
 def device_and_dtype(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
@@ -112,14 +113,14 @@ def _base(folder: Path, contract: SamplingContract | None) -> Path:
     return beside if beside.is_dir() else _folder(contract.base)
 
 
-def _family(folder: Path) -> str:
+def _family(folder: Path) -> Family:
     index = folder / "model_index.json"
     if not index.is_file():
         raise FolderRefusedError(f"model_index.json: missing in {folder}, so it is not a diffusers pipeline")
-    pipeline = json.loads(index.read_bytes()).get("_class_name")
-    if pipeline not in PIPELINES:
-        raise FolderRefusedError(f"family: this worker serves {', '.join(PIPELINES)}, not {pipeline}")
-    return PIPELINES[pipeline]
+    pipeline, served = json.loads(index.read_bytes()).get("_class_name"), registry.pipelines()
+    if pipeline not in served:
+        raise FolderRefusedError(f"family: this worker serves {', '.join(served)}, not {pipeline}")
+    return served[pipeline]
 
 
 def _contract(folder: Path) -> SamplingContract | None:

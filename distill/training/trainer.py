@@ -14,7 +14,7 @@ from diffusers import ModelMixin
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from distill import embedding_cache, families, image_grid, teacher_pipeline
+from distill import embedding_cache, image_grid, teacher_pipeline
 from distill.config import DistillConfig, Gan, read_prompts
 from distill.evaluation.metrics import pairwise_diversity
 from distill.method import dp_dmd, perceptual
@@ -25,10 +25,12 @@ from distill.training import processes, roles, sharding, training_loop
 from distill.training.compilation import compile_blocks
 from distill.training.critic_samples import CriticSamples, is_drawing
 from distill.training.roles import Role
+from worker.families import registry
+from worker.families.prompt_embeddings import PromptEmbedding
 from worker.sampling.noise_schedule import Predict
 
-Prompt = tuple[torch.Tensor, torch.Tensor]
-"""Embeddings of a batch: float32 [B, tokens, width] and pooled float32 [B, width]."""
+Prompt = PromptEmbedding
+"""Embeddings of a batch, in float32."""
 
 FREE = {"steps", "save_every", "log_every", "embeddings"}
 """Settings that may change when a run goes on."""
@@ -47,7 +49,7 @@ class Trainer:
         self.config = config
         self.folder = folder
         torch.manual_seed(config.seed)
-        if (found := teacher_pipeline.family(config.teacher)) != config.family:
+        if (found := teacher_pipeline.family(config.teacher).name) != config.family:
             raise ValueError(f"family: {config.family}, but {config.teacher} is of family {found}")
         prompts = [*read_prompts(config.prompts), config.negative_prompt]
         self.accelerator = Accelerator(
@@ -60,16 +62,15 @@ class Trainer:
             embeddings = config.embeddings or folder / "embeddings"
             self.embeddings = embedding_cache.fill(embeddings, config.teacher, prompts, config.max_sequence_length)
         pipeline = teacher_pipeline.load(config.teacher, text_encoders=False)
-        self.family = families.of(pipeline)
-        self.schedule = self.family.schedule(pipeline)
+        self.family = registry.of(pipeline)
+        self.schedule = self.family.noise_schedule(pipeline)
         self.method = config.method(self.schedule)
         self.vae = pipeline.vae.float().requires_grad_(False).to(self.accelerator.device)
         network = getattr(pipeline, self.family.denoiser).float()
-        size = network.config.sample_size
-        self.latent_shape = (network.config.in_channels, size, size)
-        teacher, student, critic = (
-            roles.adapters(network, rank) if (rank := config.lora_rank) else roles.copies(network)
-        )
+        self.size = self.family.native_size(pipeline)
+        self.latent_shape = self.family.latent_shape(pipeline, self.size)
+        rank, targets = config.lora_rank, self.family.lora_targets
+        teacher, student, critic = roles.adapters(network, rank, targets) if rank else roles.copies(network)
         self.average = AveragedModel(student.weights, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
         self.average.requires_grad_(False)
         roles.freeze((teacher, student, critic), config.precision)
@@ -216,8 +217,7 @@ class Trainer:
         solved = []
         with self.student.holding(self.average.module):
             for rows, state in zip(prompts.split(batch), noise.split(batch), strict=True):
-                prompt, pooled = self.embeddings.rows(rows)
-                student = self._predict(alone, (prompt.to(device), pooled.to(device)))
+                student = self._predict(alone, self.embeddings.rows(rows).to(device=device))
                 solved.append(self.schedule.solve(student, state.to(device), self.method.student_grid))
         if not self.accelerator.is_main_process:
             return {}
@@ -228,8 +228,7 @@ class Trainer:
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """float32 latents → float32 images [B, 3, H, W] in about [−1, 1]; keeps gradients."""
-        scaling, shift = self.vae.config.scaling_factor, self.vae.config.get("shift_factor") or 0.0
-        return self.vae.decode(latents / scaling + shift).sample
+        return self.family.decode(self.vae, latents)
 
     @torch.no_grad()
     def _teacher_sample(self, noise: torch.Tensor, prompt: Prompt) -> torch.Tensor:
@@ -237,23 +236,23 @@ class Trainer:
         return self.schedule.solve(self._guided_teacher(prompt), noise, self.method.teacher_grid)
 
     def _guided_teacher(self, prompt: Prompt) -> Predict:
-        return guided(self._predict(self.teacher, prompt), self._unconditional(), self.config.guidance_scale)
+        positive, negative = self._predict(self.teacher, prompt), self._unconditional()
+        return guided(positive, negative, self.config.guidance_scale, self.family.guide)
 
     def _predict(self, network: Role, prompt: Prompt) -> Predict:
-        return conditional(network, *prompt, family=self.family, schedule=self.schedule)
+        return conditional(network, prompt, size=self.size, family=self.family, schedule=self.schedule)
 
     def _draw(self) -> tuple[torch.Tensor, Prompt]:
         """Initial noise float32 [B, C, H, W] and the embeddings of a batch of prompts."""
         batch, generator, device = self.config.batch, self.stream.generator, self.accelerator.device
         rows = torch.randint(len(self.embeddings.prompts) - 1, (batch,), generator=generator)
         noise = torch.randn(batch, *self.latent_shape, generator=generator)
-        prompt, pooled = self.embeddings.rows(rows)
-        return noise.to(device), (prompt.to(device), pooled.to(device))
+        return noise.to(device), self.embeddings.rows(rows).to(device=device)
 
     def _unconditional(self) -> Predict:
-        prompt, pooled = (part.to(self.accelerator.device) for part in self.embeddings.of(self.config.negative_prompt))
-        batch = self.config.batch
-        return self._predict(self.teacher, (prompt.expand(batch, -1, -1), pooled.expand(batch, -1)))
+        negative = self.embeddings.of(self.config.negative_prompt).to(device=self.accelerator.device)
+        batch = negative.map(lambda part: part.expand(self.config.batch, *part.shape[1:]))
+        return self._predict(self.teacher, batch)
 
     def _update(
         self, losses_of_batch: Callable[[int], Losses], role: Role, optimizer: torch.optim.Optimizer

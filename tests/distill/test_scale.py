@@ -17,6 +17,7 @@ from distill.training import checkpoints, processes
 from distill.training.trainer import Trainer
 from tests import tiny_pipelines
 from tests.distill.test_run import SETTINGS
+from worker.families.prompt_embeddings import concatenated
 from worker.sampling.noise_schedule import NoiseSchedule
 
 SEED = 5
@@ -62,7 +63,7 @@ def one_batch_of_two_streams(monkeypatch):
             drawn.append(draw(self))
         self.config, self.stream.generator = whole, kept
         noises, prompts = zip(*drawn, strict=True)
-        return torch.cat(noises), tuple(torch.cat(parts) for parts in zip(*prompts, strict=True))
+        return torch.cat(noises), concatenated(*prompts)
 
     monkeypatch.setattr(dp_dmd, "draw_noise", halves_of_noise)
     monkeypatch.setattr(Trainer, "_draw", halves)

@@ -19,7 +19,7 @@ from worker.engine.compile_thread import CompileThread
 from worker.engine.device_thread import DeviceThread
 from worker.engine.engine import Engine
 from worker.engine.row import Outcome, Picture
-from worker.model_folder import ServedModel, served
+from worker.model_folder import LoadedModel, served
 
 WAIT_S = 500
 
@@ -48,7 +48,7 @@ def device() -> Iterator[DeviceThread]:
     thread.join()
 
 
-def _one_size() -> ServedModel:
+def _one_size() -> LoadedModel:
     return served("tiny", "ab", tiny_pipelines.contract(sizes=[(64, 64)]), tiny_pipelines.build())
 
 
@@ -153,10 +153,10 @@ def test_a_compiler_that_fails_or_errs_leaves_the_engine_as_it_was(
     assert len(pictures(engine, [image_task()])) == 1
 
 
-def test_the_compiled_twin_shares_the_weights(tiny_model: ServedModel) -> None:
+def test_the_compiled_twin_shares_the_weights(tiny_model: LoadedModel) -> None:
     network = tiny_model.network
     twin = network.compiled()
-    for ours, theirs in ((network._transformer, twin._transformer), (network._vae, twin._vae)):
+    for ours, theirs in ((network.denoiser, twin.denoiser), (network.vae, twin.vae)):
         addresses = [tensor.data_ptr() for tensor in ours.parameters()]
         assert addresses == [tensor.data_ptr() for tensor in theirs.parameters()]
 

@@ -22,5 +22,5 @@ def test_only_the_twin_that_is_compiled_uses_it() -> None:
     def fast(one: torch.nn.Module) -> set[bool]:
         return {module.__dict__.get("gelu") is fast_gelu for module in one.modules() if isinstance(module, GELU)}
 
-    assert fast(network.compiled()._transformer) == {True}
-    assert fast(network._transformer) == {False}
+    assert fast(network.compiled().denoiser) == {True}
+    assert fast(network.denoiser) == {False}

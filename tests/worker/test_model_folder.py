@@ -68,6 +68,7 @@ def _pickled_weights(folder: Path) -> None:
         (_contract(sigmas=None, timesteps=[999, 749, 499, 249]), "sigmas"),
         (_contract(prediction="epsilon"), "prediction"),
         (_contract(family="sdxl"), "family"),
+        (_contract(family="sd1"), "family"),
         (_contract(base_sha256="00" * 32), "base_sha256"),
         (_contract(max_sequence_length=600), "max_sequence_length"),
         (_contract(sizes=[[64, 60]]), "sizes"),

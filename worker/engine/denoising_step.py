@@ -8,6 +8,7 @@ import torch
 
 from worker.families.prompt_embeddings import PromptEmbedding, concatenated, repeated
 from worker.sampling import step_table as sampler
+from worker.sampling.guidance import Guide, classifier_free_guidance
 from worker.sampling.step_table import StepTable
 
 
@@ -31,7 +32,7 @@ class StepInputs:
 
     @property
     def tensors(self) -> list[torch.Tensor]:
-        always = [self.latents, self.index, self.embeddings.tokens, self.embeddings.pooled]
+        always = [self.latents, self.index, *self.embeddings.parts.values()]
         return always if self.noise is None else [*always, self.noise]
 
 
@@ -46,16 +47,22 @@ class StepOutputs:
 class DenoisingStep:
     """Coefficients, guidance and network in one call that never waits for the device.
 
-    With a `negative` embedding, of one row, every row is evaluated twice and guided by `guidance_scale`.
+    With a `negative` embedding, of one row, every row is evaluated twice, and `guide` combines both predictions.
     """
 
     def __init__(
-        self, predict: Predict, table: StepTable, guidance_scale: float, negative: PromptEmbedding | None
+        self,
+        predict: Predict,
+        table: StepTable,
+        guidance_scale: float,
+        negative: PromptEmbedding | None,
+        guide: Guide = classifier_free_guidance,
     ) -> None:
         self._predict = predict
         self._table = table
         self._guidance_scale = guidance_scale
         self._negative = negative
+        self._guide = guide
 
     def __call__(self, inputs: StepInputs) -> StepOutputs:
         predict = self._predictor(inputs.embeddings)
@@ -65,4 +72,4 @@ class DenoisingStep:
         if self._negative is None:
             return partial(self._predict, embeddings=embeddings)
         both = concatenated(repeated(self._negative, len(embeddings.tokens)), embeddings)
-        return sampler.guided(partial(self._predict, embeddings=both), self._guidance_scale)
+        return sampler.guided(partial(self._predict, embeddings=both), self._guidance_scale, self._guide)

@@ -6,9 +6,9 @@ import torch
 
 from worker.engine.denoising_step import DenoisingStep, StepInputs, StepOutputs
 from worker.engine.step_graphs import Graph, StepGraphs
-from worker.families.pipeline_contract import Network
+from worker.families.network import Network
 from worker.families.prompt_embeddings import PromptEmbedding
-from worker.model_folder import ServedModel
+from worker.model_folder import LoadedModel
 
 
 class DevicePath:
@@ -19,13 +19,14 @@ class DevicePath:
 
     def __init__(
         self,
-        model: ServedModel,
+        model: LoadedModel,
         network: Network,
         negative: PromptEmbedding | None,
         new_graph: Callable[[], Graph] | None = None,
     ) -> None:
         self._network = network
-        step = DenoisingStep(network.predict, model.table.to(network.device), model.contract.guidance_scale, negative)
+        table = model.table.to(network.device)
+        step = DenoisingStep(network.predict, table, model.contract.guidance_scale, negative, network.guide)
         self._graphs = StepGraphs(step, new_graph) if new_graph else None
         self._step = self._graphs or step
 

@@ -16,7 +16,7 @@ from worker.engine.preview_images import decode_previews
 from worker.engine.row import Failure, FinishedSet, Outcome, Picture, PreviewImage, Row
 from worker.engine.scheduler import Candidate, Size, StepTimes, buckets, every_size, schedule
 from worker.engine.step_graphs import Graph
-from worker.model_folder import ServedModel
+from worker.model_folder import LoadedModel
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class Engine:
 
     def __init__(
         self,
-        model: ServedModel,
+        model: LoadedModel,
         max_batch: int,
         new_graph: Callable[[], Graph] | None = None,
         policy: Policy = schedule,

@@ -11,11 +11,12 @@ from jobs.diversity import LAYOUT_GRID
 from worker.engine.denoising_step import StepInputs
 from worker.engine.device_path import DevicePath
 from worker.engine.latent_descriptor import latent_descriptors
+from worker.engine.prompt_cache import PromptCache
 from worker.engine.row import Picture, Row, Start
 from worker.engine.scheduler import bucket_for
 from worker.engine.step_graphs import Graph
-from worker.families.prompt_embeddings import PromptEmbedding, PromptEmbeddings, stacked
-from worker.model_folder import ServedModel
+from worker.families.prompt_embeddings import PromptEmbedding, stacked
+from worker.model_folder import LoadedModel
 from worker.pixels import to_uint8
 from worker.sampling import noise
 
@@ -51,7 +52,7 @@ class BatchStages:
 
     def __init__(
         self,
-        model: ServedModel,
+        model: LoadedModel,
         max_batch: int,
         new_graph: Callable[[], Graph] | None,
         measure: Callable[[Measured], None],
@@ -60,7 +61,7 @@ class BatchStages:
         self._device = model.network.device
         self._draws = model.table.noise_draws
         self._measure = measure
-        self.prompts = PromptEmbeddings(model.network.encode, max_batch)
+        self.prompts = PromptCache(model.network.encode, max_batch)
         self.strict_batch = dict.fromkeys(model.contract.sizes, max_batch)
         self._model, self._new_graph = model, new_graph
         self._negative = self._negative_embedding()

@@ -80,9 +80,7 @@ class StepGraphs:
         return StepInputs(
             self._buffer("latents", example.latents),
             self._buffer("index", example.index),
-            PromptEmbedding(
-                self._buffer("tokens", example.embeddings.tokens), self._buffer("pooled", example.embeddings.pooled)
-            ),
+            PromptEmbedding(**{name: self._buffer(name, part) for name, part in example.embeddings.parts.items()}),
             None if example.noise is None else self._buffer("noise", example.noise),
         )
 

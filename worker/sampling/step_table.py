@@ -7,6 +7,7 @@ from typing import cast
 import torch
 
 from jobs.sampling_contract import SamplingContract
+from worker.sampling.guidance import Guide, classifier_free_guidance
 from worker.sampling.noise_schedule import (
     Coefficients,
     Levels,
@@ -167,13 +168,13 @@ def sample(table: StepTable, predict: Predict, noise: torch.Tensor) -> torch.Ten
     return latents
 
 
-def guided(predict_both: Predict, scale: float) -> Predict:
-    """Classifier-free guidance around a `predict_both` that is given [uncond rows, cond rows], 2·B rows in all."""
+def guided(predict_both: Predict, scale: float, guide: Guide = classifier_free_guidance) -> Predict:
+    """Guide by a `predict_both` that is given [unconditional rows, conditional rows], 2·B rows in all."""
 
     def predict(latents: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         both = predict_both(torch.cat([latents, latents]), torch.cat([timesteps, timesteps])).float()
         unconditional, conditional = both.chunk(2)
-        return unconditional + scale * (conditional - unconditional)
+        return guide(unconditional, conditional, scale)
 
     return predict
 
