@@ -29,6 +29,7 @@ from distill.config import DistillConfig
 from distill.method import dp_dmd
 from distill.training.trainer import Prompt, Trainer
 from worker.families.prompt_embeddings import concatenated, stacked
+from worker.pixels import to_uint8
 from worker.sampling.noise_schedule import Predict
 
 CONFIG = Path("distill/configs/emoji.yaml")
@@ -65,7 +66,7 @@ class AuthorsLoop:
             ).total
             self.update(loss, trainer.student.weights, trainer.student_optimizer)
             with torch.no_grad():
-                pixels = image_grid.to_uint8(trainer.decode(made[0]))
+                pixels = to_uint8(trainer.decode(made[0])).cpu().numpy()
             image_grid.save_grid(pixels, len(pixels), self.folder / "batch.png")
         else:
             x = dp_dmd.sample(student, noise, trainer.method)

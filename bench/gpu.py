@@ -23,14 +23,14 @@ from bench import results_file
 from jobs.sampling_contract import SamplingContract
 from worker.engine.compile_thread import compile_shape
 from worker.engine.cuda_graphs import CudaGraphs
-from worker.engine.device_path import DevicePath
 from worker.engine.engine import Engine
+from worker.engine.model_runner import Executor
 from worker.engine.step_graphs import Graph
 from worker.families.network import Network
 from worker.families.prompt_embeddings import PromptEmbedding
 from worker.families.registry import STABLE_DIFFUSION_3
 from worker.generate import generate
-from worker.model_folder import LoadedModel
+from worker.model_folder.loading import LoadedModel
 from worker.sampling import step_table as sampler
 
 NAME = "gpu"
@@ -122,10 +122,10 @@ def _steps(
     model = served(network, side, 4, 1.0)
     engine = Engine(model, max_batch)
     made = {
-        "eager": engine.strict_path,
-        "graph": DevicePath(model, network, None, new_graph),
-        "compiled": engine.compiled_path(),
-        "compiled, graph": Engine(model, max_batch, new_graph).compiled_path(),
+        "eager": engine.runner.eager,
+        "graph": Executor(model, network, None, new_graph),
+        "compiled": engine.runner.new_compiled(),
+        "compiled, graph": Engine(model, max_batch, new_graph).runner.new_compiled(),
     }
     rows = []
     for example in engine.examples():  # largest first, as graphs of one pool need it
@@ -133,7 +133,7 @@ def _steps(
         for name in paths:
             try:
                 if name.startswith("compiled"):
-                    compile_shape(made[name], engine.strict_path, example)
+                    compile_shape(made[name], engine.runner.eager, example)
                 if name.endswith("graph"):
                     made[name].capture(example)
                 taken[name] = round(_step_ms(made[name], example, repeats), 3)
@@ -144,7 +144,7 @@ def _steps(
 
 
 @torch.inference_mode()
-def _step_ms(path: DevicePath, example: Any, repeats: int) -> float:
+def _step_ms(path: Executor, example: Any, repeats: int) -> float:
     """Median of `repeats`, after two that are not counted."""
     return 1000 * median([_seconds(lambda: path.step(example)) for _ in range(repeats + 2)][2:])
 

@@ -17,7 +17,7 @@ from jobs.sampling_contract import SamplingContract
 from jobs.settings import WorkerSettings
 from worker import process
 from worker.families.prompt_embeddings import PromptEmbedding
-from worker.model_folder import LoadedModel
+from worker.model_folder.loading import LoadedModel
 from worker.sampling import step_table as sampler
 from worker.sampling.guidance import classifier_free_guidance
 
@@ -31,7 +31,7 @@ class SleepingNetwork:
     """The interface of worker.families.network, with zeros for everything."""
 
     device, dtype = torch.device("cpu"), torch.float32
-    guide = staticmethod(classifier_free_guidance)
+    guide, text_lengths = staticmethod(classifier_free_guidance), ()
 
     def __init__(self, fixed_s: float, per_row_s: float) -> None:
         self._fixed_s, self._per_row_s = fixed_s, per_row_s

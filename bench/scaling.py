@@ -29,7 +29,7 @@ from bench.scaling_calibration import Costs, engine_costs, outside
 from bench.simulation import Simulation, bursty, poisson, step_level
 from jobs.settings import WorkerSettings
 from worker.consumer import MOST_HELD
-from worker.model_folder import load
+from worker.model_folder.loading import load
 
 RESULTS = Path(__file__).parent / "results"
 FIXED_S, PER_ROW_S = 0.010, 0.005

@@ -18,7 +18,7 @@ from bench.simulation import Device
 from jobs.models import ImageTask
 from worker.engine.engine import Engine
 from worker.engine.scheduler import Candidate, StepTimes, buckets, schedule
-from worker.model_folder import LoadedModel
+from worker.model_folder.loading import LoadedModel
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from worker.engine.engine import Engine
 from worker.engine.model_runner import Measured
 from worker.engine.row import Failure, Picture
 from worker.generate import generate
-from worker.model_folder import LoadedModel, load
+from worker.model_folder.loading import LoadedModel, load
 from worker.startup import quiet_libraries
 
 PROMPTS = ["a smiling cat face", "fruit", "a red heart", "animal", "a sad face", "sun", "flower", "a green car"]

@@ -12,7 +12,7 @@ from distill.config import DistillConfig
 from distill.training import roles
 from jobs.sampling_contract import SamplingContract, Teacher
 from worker.families import registry
-from worker.weights_hash import weights_sha256
+from worker.model_folder.weights_hash import weights_sha256
 
 
 def export(config: DistillConfig, student: nn.Module, out: Path, dtype: torch.dtype) -> SamplingContract:

@@ -15,9 +15,9 @@ from diffusers import DiffusionPipeline, StableDiffusion3Pipeline
 
 from distill import teacher_pipeline
 from jobs.sampling_contract import SamplingContract, Teacher
-from worker.families import pipeline_contract
 from worker.families.registry import STABLE_DIFFUSION_3
-from worker.weights_hash import weights_sha256
+from worker.model_folder.contract import own_contract
+from worker.model_folder.weights_hash import weights_sha256
 
 STEPS = 4
 ANCHOR_K, LAMBDA = 5, 0.05
@@ -77,7 +77,7 @@ def check(state: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor
 def _contract(pipeline: Any, teacher: Teacher, out: Path) -> SamplingContract:
     """Their sampling: the grid that the base model's scheduler makes of four steps (for SD3.5-M 1, .858, .602, .009,
     0: the fourth evaluation hardly moves the picture)."""
-    own = pipeline_contract.own_contract(pipeline, STEPS)
+    own = own_contract(pipeline, STEPS)
     made_by = {"method": "dp-dmd", "anchor_k": ANCHOR_K, "lambda_": LAMBDA, "teacher": teacher}
     return own.model_copy(update=made_by | {"base_sha256": weights_sha256(out)})
 

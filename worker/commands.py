@@ -24,11 +24,12 @@ def check(
     The exit code is 0 for a model that can be served, 1 for one that cannot.
     """
     with errors_as_lines(extra="worker", code=2, command="fourstep models"):
-        from worker import model_folder, startup
+        from worker import startup
         from worker.errors import FolderRefusedError
+        from worker.model_folder import loading
     startup.quiet_libraries()
     try:
-        served = model_folder.load(model, device="cpu")
+        served = loading.load(model, device="cpu")
     except FolderRefusedError as error:
         typer.echo(f"{model} cannot be served: {error}", err=True)
         raise typer.Exit(1) from error

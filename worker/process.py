@@ -37,7 +37,7 @@ SHUTDOWN_S = 5.0
 
 
 async def run(settings: WorkerSettings, redis_url: str) -> int:
-    """Serve until SIGTERM or SIGINT. Returns the exit code, 0 or after a crash 1. Raises StartFailed.
+    """Serve until SIGTERM or SIGINT. Returns the exit code, 0 or after a crash 1. Raises StartFailedError.
 
     Ends the process itself when a signal comes while the device is busy and cannot be interrupted.
     """

@@ -16,13 +16,13 @@ from worker.engine.cuda_graphs import CudaGraphs
 from worker.engine.engine import Engine
 from worker.engine.model_runner import Measured
 from worker.errors import StartFailedError
-from worker.model_folder import load
+from worker.model_folder.loading import load
 
 log = logging.getLogger(__name__)
 
 
 def start_engine(settings: WorkerSettings, metrics: WorkerMetrics) -> Engine:
-    """Load the model and run every stage once, eagerly. Raises FolderRefused, StartFailed or RuntimeError."""
+    """Load the model and run every stage once, eagerly. Raises FolderRefusedError, StartFailedError or RuntimeError."""
     quiet_libraries()
     if settings.compile_cache is not None:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(settings.compile_cache)
@@ -53,7 +53,7 @@ def model_card(engine: Engine, settings: WorkerSettings) -> ModelCard:
             "dtype": str(model.network.dtype).removeprefix("torch."),
             "max_batch": settings.max_batch,
             "compile": compiles(settings, model.network.device),
-            "cuda_graphs": engine.replays_graphs,
+            "cuda_graphs": engine.runner.eager.has_graphs,
             "threads": torch.get_num_threads(),
             "lease_s": settings.lease_s,
             "result_ttl_s": settings.result_ttl_s,

@@ -14,6 +14,7 @@ from distill.prompt_embeddings import PromptEmbeddings
 from worker.device.bfloat16 import has_native_bfloat16
 from worker.families.base import Family
 from worker.families.registry import STABLE_DIFFUSION_3
+from worker.pixels import to_uint8
 from worker.sampling.noise_schedule import FLOW, NoiseSchedule, shifted_grid
 
 PROMPTS = (
@@ -46,4 +47,5 @@ def draw(
     )
     with torch.autocast("cpu", torch.bfloat16, enabled=has_native_bfloat16(torch.device("cpu"))):
         latents = torch.cat([schedule.solve(guided(positive, negative, GUIDANCE_SCALE), part, grid) for part in noise])
-    image_grid.save_grid(image_grid.to_uint8(pipeline.decode(vae, latents)), len(PROMPTS), path, scale=2)
+    pixels = to_uint8(pipeline.decode(vae, latents)).numpy()
+    image_grid.save_grid(pixels, len(PROMPTS), path, scale=2)

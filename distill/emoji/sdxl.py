@@ -18,8 +18,8 @@ from distill.emoji import artwork, autoencoder, sample_grid, teacher, text_encod
 from distill.emoji.captions import Captions
 from jobs.sampling_contract import SamplingContract
 from worker.families import registry
+from worker.model_folder.weights_hash import weights_sha256
 from worker.sampling.noise_schedule import trailing_grid
-from worker.weights_hash import weights_sha256
 
 STEPS = 30
 BATCH = 32

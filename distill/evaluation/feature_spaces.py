@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModel, CLIPVisionModel
 
 from distill.emoji.encoder import EmojiEncoder
 from distill.evaluation.preprocessing import Preprocessing
-from worker.model_folder import device_and_dtype
+from worker.model_folder.loading import device_and_dtype
 
 FeatureSpace = Callable[[torch.Tensor], torch.Tensor]
 

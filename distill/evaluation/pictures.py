@@ -11,9 +11,9 @@ import torch
 from rich.progress import track
 
 from jobs.sampling_contract import FILE_NAME
-from worker import model_folder
 from worker.engine.engine import Engine
 from worker.generate import generate
+from worker.model_folder import loading
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class Sampling:
 def make(folder: Path, prompts: Sequence[str], seeds: Sequence[int], cache: Path, sampling: Sampling) -> PictureSet:
     """Sample `folder` as it is served; pictures of equal weights, grid, prompts and seeds come from `cache`.
 
-    Raises FolderRefused for a folder that cannot be served and RuntimeError when a picture fails.
+    Raises FolderRefusedError for a folder that cannot be served and RuntimeError when a picture fails.
     """
-    model = model_folder.load(str(folder), steps=sampling.steps)
+    model = loading.load(str(folder), steps=sampling.steps)
     if not (folder / FILE_NAME).is_file():
         guided = model.contract.model_copy(update={"guidance_scale": sampling.guidance_scale})
         model = replace(model, contract=guided)

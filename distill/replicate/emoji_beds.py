@@ -25,6 +25,7 @@ from distill.replicate.exact_trainer import ExactTrainer
 from distill.replicate.gates import Gate
 from distill.replicate.run import write_json
 from distill.training.trainer import Trainer
+from worker.pixels import to_uint8
 from worker.sampling import noise
 from worker.sampling.noise_schedule import FLOW
 
@@ -161,7 +162,7 @@ def exact_pictures(trainer: ExactTrainer, count: int, out: Path) -> PictureSet:
             asked = torch.full((count,), trainer.exact.caption(prompt))
             with torch.no_grad():
                 latents = FLOW.solve(trainer.exact.conditional(asked), start, trainer.method.teacher_grid)
-                made.append(image_grid.to_uint8(trainer.decode(latents)))
+                made.append(to_uint8(trainer.decode(latents)).cpu().numpy())
         np.save(path, np.stack(made))
     evaluations = len(trainer.method.teacher_grid) - 1
     return PictureSet("exact", evaluations, prompts, tuple(seeds), np.load(path, allow_pickle=False))

@@ -27,6 +27,7 @@ from distill.training.critic_samples import CriticSamples, is_drawing
 from distill.training.roles import Role
 from worker.families import registry
 from worker.families.prompt_embeddings import PromptEmbedding
+from worker.pixels import to_uint8
 from worker.sampling.noise_schedule import Predict
 
 Prompt = PromptEmbedding
@@ -221,8 +222,9 @@ class Trainer:
                 solved.append(self.schedule.solve(student, state.to(device), self.method.student_grid))
         if not self.accelerator.is_main_process:
             return {}
-        pixels, latents = torch.cat([self.decode(part).cpu() for part in solved]), torch.cat(solved)
-        image_grid.save_grid(image_grid.to_uint8(pixels), GRID_PROMPTS, self.folder / f"grid-{done:06}.png", scale=2)
+        pixels = torch.cat([to_uint8(self.decode(part)).cpu() for part in solved]).numpy()
+        latents = torch.cat(solved)
+        image_grid.save_grid(pixels, GRID_PROMPTS, self.folder / f"grid-{done:06}.png", scale=2)
         by_prompt = latents.flatten(1).unflatten(0, (GRID_SAMPLES, GRID_PROMPTS)).transpose(0, 1)
         return {"latent_diversity": pairwise_diversity(by_prompt).mean().item()}
 

@@ -14,9 +14,9 @@ from distill.commands import app
 from distill.training import roles
 from tests import tiny_pipelines, tiny_sdxl_pipelines
 from tests.distill import test_run, test_sdxl
-from worker import model_folder
 from worker.families import registry
 from worker.families.prompt_embeddings import PromptEmbedding
+from worker.model_folder import loading
 
 FAMILIES = {"sd3": (tiny_pipelines, StableDiffusion3Pipeline), "sdxl": (tiny_sdxl_pipelines, StableDiffusionXLPipeline)}
 
@@ -103,7 +103,7 @@ def test_adapters_train_and_export_merged_or_as_a_file(family, method, tmp_path)
     assert any(not torch.equal(before[key], students[key]) for key in before)
     for key in students:
         torch.testing.assert_close(after[key], students[key])
-    served = model_folder.load(str(tmp_path / "lora"), dtype="float32")
+    served = loading.load(str(tmp_path / "lora"), dtype="float32")
     assert served.contract.base == "../teacher"
     for key, value in weights(getattr(served.network.pipeline, name)).items():
         torch.testing.assert_close(value, students[key])

@@ -6,7 +6,7 @@ import pytest
 
 from tests import tiny_pipelines
 from worker.engine.engine import Engine
-from worker.model_folder import LoadedModel, load
+from worker.model_folder.loading import LoadedModel, load
 
 
 @pytest.fixture(scope="session")

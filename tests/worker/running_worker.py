@@ -20,7 +20,7 @@ from tests.worker.tasks import image_task
 from worker.consumer import Consumer
 from worker.engine.device_thread import DeviceThread
 from worker.engine.engine import Engine
-from worker.model_folder import LoadedModel
+from worker.model_folder.loading import LoadedModel
 from worker.results import ResultWriter
 from worker.startup import model_card
 

@@ -18,7 +18,7 @@ from worker.engine.diverse_set import farthest_apart
 from worker.engine.engine import Engine
 from worker.engine.model_runner import Measured
 from worker.engine.row import Failure, FinishedSet
-from worker.model_folder import LoadedModel, served
+from worker.model_folder.loading import LoadedModel, served
 
 
 def set_task(images: int, candidates: int, **changes: object) -> ImageTask:

@@ -16,7 +16,7 @@ from worker.engine.model_runner import Measured
 from worker.engine.row import Failure, Picture
 from worker.families.prompt_embeddings import PromptEmbedding
 from worker.generate import generate
-from worker.model_folder import LoadedModel, served
+from worker.model_folder.loading import LoadedModel, served
 from worker.sampling.step_table import flow_euler
 
 PROMPTS = ["a red cat", "sad big dog", "sun", "heart", "small blue face", "", "green", "a smiling sun"]
@@ -67,7 +67,7 @@ def test_batches_are_padded_to_buckets_where_that_buys_something(
     engine.measure = measured.append
     if is_compiled:
         monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **options: None)  # minutes, of no concern here
-        engine.switch(engine.compiled_path())
+        engine.switch(engine.runner.new_compiled())
     made = pictures(engine, [image_task(seed=seed, mode=mode) for seed in range(3)])
     assert {picture.bucket for picture in made} == {3 + padding}
     added = {cost.stage: cost.padding for cost in measured}
@@ -105,7 +105,7 @@ def test_prompts_are_encoded_along_where_that_costs_little(
     monkeypatch.setattr(tiny_model.network, "encode", slow)
     engine = Engine(tiny_model, max_batch=8)
     engine.warm_up()
-    assert engine.prompts.fill_to == (0 if per_prompt_s else 8)
+    assert engine.runner.prompts.fill_to == (0 if per_prompt_s else 8)
 
 
 def test_a_repeated_prompt_is_not_encoded_again(engine: Engine) -> None:

@@ -15,7 +15,7 @@ from worker.engine.engine import Engine
 from worker.engine.model_runner import Measured
 from worker.engine.row import Failure, Picture
 from worker.families.prompt_embeddings import PromptEmbedding
-from worker.model_folder import LoadedModel
+from worker.model_folder.loading import LoadedModel
 
 
 @contextmanager
@@ -61,7 +61,7 @@ def _steps(engine: Engine) -> list[int]:
 def test_a_poisonous_row_fails_alone(tiny_model: LoadedModel) -> None:
     engine = Engine(tiny_model, max_batch=8)
     tasks = [image_task(prompt, seed=1) for prompt in ("sun", "heart", "poison", "big dog", "cat", "red")]
-    poison = engine.prompts.get(["poison"], strict=False)[0].pooled
+    poison = engine.runner.prompts.get(["poison"], strict=False)[0].pooled
     tried: list[int] = []
 
     def check(latents: torch.Tensor, pooled: torch.Tensor) -> None:
@@ -149,7 +149,7 @@ def test_what_the_text_encoders_do_not_hold_is_not_encoded_along(
     engine = Engine(tiny_model, max_batch=8)
     engine.warm_up()
     assert max(engine.step_times[64, 64]) == 4
-    assert engine.prompts.fill_to <= 4
+    assert engine.runner.prompts.fill_to <= 4
     assert len(pictures(engine, [image_task(f"sun {seed}", seed) for seed in range(8)])) == 8
 
 
@@ -159,7 +159,7 @@ def test_compiled_code_is_planned_by_the_sizes_it_is_made_for(
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **options: None)  # minutes, of no concern here
     engine = Engine(tiny_model, max_batch=4)
     engine.warm_up()
-    engine.switch(engine.compiled_path())
+    engine.switch(engine.runner.new_compiled())
     assert [list(times) for times in engine.step_times.values()] == [[1, 2, 4]] * 2
 
 

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from tests import tiny_pipelines
 from worker.device.fast_gelu import fast_gelu
-from worker.model_folder import served
+from worker.model_folder.loading import served
 
 
 def test_it_is_torchs_to_rounding() -> None:

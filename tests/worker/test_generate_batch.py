@@ -6,7 +6,7 @@ import pytest
 from tests import tiny_pipelines
 from worker.engine.engine import Engine
 from worker.generate import generate, generate_batch
-from worker.model_folder import LoadedModel, served
+from worker.model_folder.loading import LoadedModel, served
 
 PROMPTS, SEEDS = ["a red cat", "sun", "sun"], [7, 8, 9]
 

@@ -23,7 +23,7 @@ from tests.worker.running_worker import LEASE_S, RunningWorker, hears_cancellati
 from tests.worker.tasks import pictures
 from worker.consumer import MAX_DELIVERIES, MOST_HELD
 from worker.engine.engine import Engine
-from worker.model_folder import LoadedModel
+from worker.model_folder.loading import LoadedModel
 from worker.startup import model_card
 
 OLD_S = 3600.0

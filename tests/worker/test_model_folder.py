@@ -12,8 +12,8 @@ import torch
 from jobs.sampling_contract import FILE_NAME
 from tests import tiny_pipelines
 from worker.errors import FolderRefusedError
-from worker.model_folder import device_and_dtype, load
-from worker.weights_hash import weights_sha256
+from worker.model_folder.loading import device_and_dtype, load
+from worker.model_folder.weights_hash import weights_sha256
 
 
 @pytest.fixture

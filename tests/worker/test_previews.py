@@ -21,7 +21,7 @@ from worker import previews
 from worker.engine.engine import Engine
 from worker.engine.preview_images import decode_previews
 from worker.engine.row import FinishedSet, PreviewImage, Row
-from worker.model_folder import LoadedModel
+from worker.model_folder.loading import LoadedModel
 from worker.pixels import to_uint8
 
 
@@ -141,7 +141,7 @@ async def test_wishes_bring_previews_and_end(
         await settled(worker.queue, "job")
         monkeypatch.setattr(previews, "WISH_S", 0.01)
         await worker.queue.subscribe_to_previews(subscription)
-        await wait_until(lambda: not worker.engine.engine.watched)
+        await wait_until(lambda: not worker.engine.watched)
     listening.cancel()
     picture = Image.open(io.BytesIO(base64.b64decode(heard[0].b64)))
     assert (picture.format, picture.size) == ("JPEG", (64, 64))
@@ -152,6 +152,6 @@ async def _wished(worker: RunningWorker, subscription: PreviewSubscription) -> N
 
     async def heeded() -> bool:
         await worker.queue.subscribe_to_previews(subscription)
-        return bool(worker.engine.engine.watched)
+        return bool(worker.engine.watched)
 
     await wait_until(heeded)

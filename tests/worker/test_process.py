@@ -26,7 +26,7 @@ from worker import process as worker_process
 from worker.engine.engine import Engine
 from worker.errors import StartFailedError
 from worker.generate import generate
-from worker.model_folder import LoadedModel, load
+from worker.model_folder.loading import LoadedModel, load
 
 
 async def _start(*module: str, **settings: object) -> Process:

@@ -8,7 +8,7 @@ from diffusers import DDIMScheduler
 
 from tests import tiny_pipelines
 from worker.families.prompt_embeddings import stacked
-from worker.model_folder import LoadedModel
+from worker.model_folder.loading import LoadedModel
 from worker.sampling import noise
 from worker.sampling import step_table as sampler
 from worker.sampling.step_table import StepTable

@@ -18,7 +18,7 @@ from worker.engine.engine import Engine
 from worker.errors import FolderRefusedError
 from worker.families import registry
 from worker.generate import generate
-from worker.model_folder import load, served
+from worker.model_folder.loading import load, served
 
 PROMPTS = ["a red cat", "sad big dog", "sun"]
 SEEDS = [5, 6, 7]

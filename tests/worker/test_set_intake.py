@@ -14,7 +14,7 @@ from tests.waiting import wait_until
 from tests.worker.running_worker import LEASE_S, RunningWorker, hears_cancellations, job, running, settled
 from tests.worker.tasks import image_task, pictures
 from worker.engine.engine import Engine
-from worker.model_folder import LoadedModel, load
+from worker.model_folder.loading import LoadedModel, load
 from worker.startup import model_card
 
 

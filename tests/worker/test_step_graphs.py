@@ -17,7 +17,7 @@ from worker.engine.engine import Engine
 from worker.engine.model_runner import Measured
 from worker.engine.step_graphs import StepGraphs
 from worker.families.prompt_embeddings import PromptEmbedding
-from worker.model_folder import LoadedModel, load, served
+from worker.model_folder.loading import LoadedModel, load, served
 from worker.sampling import noise
 from worker.sampling.step_table import StepTable
 

@@ -13,7 +13,7 @@ from worker.engine.prompt_cache import PromptCache
 from worker.engine.scheduler import buckets
 from worker.families.prompt_embeddings import stacked
 from worker.generate import generate
-from worker.model_folder import LoadedModel
+from worker.model_folder.loading import LoadedModel
 from worker.sampling import noise
 
 MAX_BATCH = 4

@@ -65,10 +65,11 @@ class DenoisingStep:
         self._guide = guide
 
     def __call__(self, inputs: StepInputs) -> StepOutputs:
-        predict = self._predictor(inputs.embeddings)
+        predict = self.predictor(inputs.embeddings)
         return StepOutputs(*sampler.step(self._table, predict, inputs.latents, inputs.index, inputs.noise))
 
-    def _predictor(self, embeddings: PromptEmbedding) -> sampler.Predict:
+    def predictor(self, embeddings: PromptEmbedding) -> sampler.Predict:
+        """Return the prediction for `embeddings` of B rows, guided where there is a negative embedding."""
         if self._negative is None:
             return partial(self._predict, embeddings=embeddings)
         both = concatenated(repeated(self._negative, len(embeddings.tokens)), embeddings)

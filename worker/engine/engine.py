@@ -9,14 +9,13 @@ import torch
 
 from jobs.models import FailureReason, ImageTask
 from worker.engine.denoising_step import StepInputs
-from worker.engine.device_path import DevicePath
 from worker.engine.diverse_set import CandidateSet
-from worker.engine.model_runner import TIMED_RUNS, BatchStages, Measured
+from worker.engine.model_runner import TIMED_RUNS, Executor, Measured, ModelRunner
 from worker.engine.preview_images import decode_previews
 from worker.engine.row import Failure, FinishedSet, Outcome, Picture, PreviewImage, Row
 from worker.engine.scheduler import Candidate, Size, StepTimes, buckets, every_size, schedule
 from worker.engine.step_graphs import Graph
-from worker.model_folder import LoadedModel
+from worker.model_folder.loading import LoadedModel
 
 log = logging.getLogger(__name__)
 
@@ -54,26 +53,11 @@ class Engine:
         self._sets: dict[str, CandidateSet] = {}
         self._failures: dict[str, Failure] = {}
         self._steps = model.table.steps
-        self._stages = BatchStages(model, max_batch, new_graph, lambda measured: self.measure(measured))
-        self.prompts = self._stages.prompts
+        self.runner = ModelRunner(model, max_batch, new_graph, lambda measured: self.measure(measured))
 
     @property
     def busy(self) -> bool:
         return bool(self._rows)
-
-    @property
-    def replays_graphs(self) -> bool:
-        return self.path.has_graphs
-
-    @property
-    def strict_path(self) -> DevicePath:
-        """The networks as they were loaded, which strict rows always take."""
-        return self._stages.strict_path
-
-    @property
-    def path(self) -> DevicePath:
-        """What a batch without strict rows takes."""
-        return self._stages.path
 
     def add(self, tasks: Mapping[str, ImageTask]) -> None:
         """Let `tasks` join at the next step, together; their keys are new, and name them in their outcomes."""
@@ -103,7 +87,7 @@ class Engine:
         candidates = [row.candidate(self._steps) for row in self._rows.values() if self._can_step(row)]
         chosen = self._policy(candidates, self.step_times, self.backlogged)
         rows = [self._rows[key] for key in chosen]
-        self._survivors(self._survivors(rows, self._begin), self._stages.denoise)
+        self._survivors(self._survivors(rows, self._begin), self.runner.denoise)
         self._choose()
         self._show_unfinished()
         pictures: list[Picture] = []
@@ -129,15 +113,15 @@ class Engine:
                     if bucket == 1:
                         raise
                     self._forget_buckets(size, bucket)
-                    self._stages.strict_batch[size] = max(self.step_times[size])
+                    self.runner.strict_batch[size] = max(self.step_times[size])
         if self._failures:
             raise RuntimeError(f"warm-up: {next(iter(self._failures.values())).detail}")
-        self._stages.measure_encoding(min(max(times) for times in self.step_times.values()))
+        self.runner.measure_encoding(min(max(times) for times in self.step_times.values()))
         for size, times in self.step_times.items():
             for bucket in times:
                 self.measure_step(size, bucket)
         log.info("seconds a step takes, by size and batch: %s", self.step_times)
-        if not self.replays_graphs:
+        if not self.runner.eager.has_graphs:
             self.step_times = {size: every_size(times) for size, times in self.step_times.items()}
 
     @torch.inference_mode()
@@ -152,9 +136,10 @@ class Engine:
     def _rehearse(self, size: Size, bucket: int) -> float:
         """Run every stage for `bucket` rows; returns the seconds of a step, with its share of the decoding."""
         rows = [_warm_up_row(*size, f"warm-up {bucket} {index}") for index in range(bucket)]
-        self._stages.begin(rows)
-        self._stages.capture(rows)
-        self._stages.denoise(rows)
+        self.runner.begin(rows)
+        for example in self.runner.examples(rows):
+            self.runner.executor.capture(example)
+        self.runner.denoise(rows)
         self._decode([], rows)
         return rows[0].seconds["denoise_step"] + rows[0].seconds["decode"] / self._steps
 
@@ -174,17 +159,13 @@ class Engine:
         for size, times in self._bucket_times().items():
             for bucket in sorted(times, reverse=True):
                 rows = [_warm_up_row(*size, f"warm-up {bucket} {index}") for index in range(bucket)]
-                self._stages.begin(rows)
-                examples.append(self._stages.inputs(rows))
+                self.runner.begin(rows)
+                examples += self.runner.examples(rows)
         return examples
 
-    def compiled_path(self) -> DevicePath:
-        """A path on the same weights that compiles each shape when it is first run; any thread may make it."""
-        return self._stages.compiled_path()
-
-    def switch(self, path: DevicePath) -> None:
-        """Run all but strict rows on the compiled `path` from the next step on."""
-        self._stages.path = path
+    def switch(self, compiled: Executor) -> None:
+        """Run all but strict rows on the `compiled` executor from the next step on."""
+        self.runner.compiled = compiled
         self.step_times = self._bucket_times()
 
     def _bucket_times(self) -> dict[Size, dict[int, float]]:
@@ -194,7 +175,7 @@ class Engine:
 
     def _begin(self, rows: list[Row]) -> None:
         waiting = [row.task.prompt for row in self._rows.values() if row.start is None]
-        self._stages.begin(rows, waiting)
+        self.runner.begin(rows, waiting)
 
     def _begun(self) -> set[str]:
         return {row.task_key for row in self._rows.values() if row.start is not None}
@@ -239,7 +220,7 @@ class Engine:
 
     def _decode(self, pictures: list[Picture], rows: list[Row]) -> None:
         """Add what comes out of `rows` to `pictures`."""
-        for row, picture in zip(rows, self._stages.decode(rows), strict=True):
+        for row, picture in zip(rows, self.runner.decode(rows), strict=True):
             if picture:
                 pictures.append(picture)
             else:
@@ -265,7 +246,7 @@ class Engine:
             return []
         error = self._attempt(rows, work)
         if isinstance(error, torch.OutOfMemoryError):
-            self._forget_buckets(rows[0].size, len(self._stages.padded(rows)))
+            self._forget_buckets(rows[0].size, len(self.runner.padded(rows)))
         if error and len(rows) > 1:
             log.warning("a batch of %d failed (%s): trying its halves", len(rows), type(error).__name__)
             half = len(rows) // 2

@@ -51,12 +51,18 @@ class Family(ABC):
     def encode(self, pipeline: Any, prompts: Sequence[str], max_sequence_length: int | None) -> list[PromptEmbedding]:
         """Return one embedding for each prompt, in the text encoders' dtype.
 
-        `max_sequence_length` is the number of tokens to encode, for families that leave the choice.
+        `max_sequence_length` is the number of tokens to encode, for families that leave the choice. The encoders must
+        run at the same length in every call, so that an embedding does not depend on the prompts beside it.
         """
 
     def default_sequence_length(self, pipeline: Any) -> int | None:
         """Return the number of tokens where nobody chooses it; None for a family that leaves no choice."""
         return None
+
+    def text_lengths(self, max_sequence_length: int | None) -> tuple[int, ...]:
+        """Return the lengths in tokens, rising, that embeddings of differing length are padded to in a batch: a step is
+        compiled and captured for each. Empty where all embeddings have one length."""
+        return ()
 
     def negative(self, pipeline: Any, empty: PromptEmbedding) -> PromptEmbedding:
         """Return the embedding that guidance leads away from, given that of the `empty` prompt."""

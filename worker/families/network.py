@@ -24,6 +24,7 @@ class Network:
         self.device: torch.device = self.denoiser.device
         self.dtype: torch.dtype = self.denoiser.dtype
         self._max_sequence_length = max_sequence_length or family.default_sequence_length(pipeline)
+        self.text_lengths = family.text_lengths(self._max_sequence_length)
         self._scale_factor = family.scale_factor(pipeline)
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:

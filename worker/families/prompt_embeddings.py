@@ -44,20 +44,23 @@ class PromptEmbedding:
         """Move every part to `device`, and cast those of floating point to `dtype`."""
         return self.map(lambda part: part.to(device=device, dtype=dtype if part.is_floating_point() else None))
 
-    def padded(self, length: int) -> Self:
-        """Pad the tokens to `length` with zeros that the mask leaves out. Raises ValueError where there is no mask."""
+    def resized(self, length: int) -> Self:
+        """Cut the tokens to `length`, or pad them with zeros that the mask leaves out.
+
+        Raises ValueError where there is no mask.
+        """
         missing = length - self.length
         if missing == 0:
             return self
         if self.mask is None:
-            raise ValueError(f"an embedding of {self.length} tokens has no mask and cannot be padded to {length}")
+            raise ValueError(f"an embedding of {self.length} tokens has no mask and cannot have {length}")
         return replace(self, tokens=F.pad(self.tokens, (0, 0, 0, missing)), mask=F.pad(self.mask, (0, missing)))
 
 
 def stacked(embeddings: Sequence[PromptEmbedding], length: int = 0) -> PromptEmbedding:
     """Make one batch of single embeddings, padded to the longest of them or to `length`, whichever is more."""
     length = max(length, *(each.length for each in embeddings))
-    return _joined(torch.stack, [each.padded(length) for each in embeddings])
+    return _joined(torch.stack, [each.resized(length) for each in embeddings])
 
 
 def repeated(embedding: PromptEmbedding, rows: int) -> PromptEmbedding:
@@ -68,7 +71,7 @@ def repeated(embedding: PromptEmbedding, rows: int) -> PromptEmbedding:
 def concatenated(first: PromptEmbedding, second: PromptEmbedding) -> PromptEmbedding:
     """Make one batch of two, padded to the longer of them."""
     length = max(first.length, second.length)
-    return _joined(torch.cat, [first.padded(length), second.padded(length)])
+    return _joined(torch.cat, [first.resized(length), second.resized(length)])
 
 
 def _joined(join: Callable[[list[torch.Tensor]], torch.Tensor], embeddings: list[PromptEmbedding]) -> PromptEmbedding:

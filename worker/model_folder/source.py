@@ -6,7 +6,7 @@ from worker.errors import FolderRefusedError
 
 
 def check_source(model: str) -> None:
-    """Raises FolderRefused when `model` is neither a folder nor looks like a hub id."""
+    """Raises FolderRefusedError when `model` is neither a folder nor looks like a hub id."""
     if Path(model).is_dir():
         return
     if "," in model:

@@ -41,7 +41,7 @@ def own_contract(pipeline: Any, steps: int, guidance_scale: float = 1.0) -> Samp
         raise FolderRefusedError(f"scheduler: {error}") from error
 
 
-def check(contract: SamplingContract, pipeline: Any) -> StepTable:
+def check_contract(contract: SamplingContract, pipeline: Any) -> StepTable:
     """Return the sampler's table for a pipeline that fits `contract`. Raises FolderRefusedError, naming the field."""
     registry.of(pipeline).check(contract, pipeline)
     try:

@@ -15,12 +15,13 @@ from jobs.models import model_name
 from jobs.sampling_contract import FILE_NAME, SamplingContract
 from worker.device.bfloat16 import has_native_bfloat16
 from worker.errors import FolderRefusedError
-from worker.families import pipeline_contract, registry
+from worker.families import registry
 from worker.families.base import Family
 from worker.families.network import Network
-from worker.model_source import check_source
+from worker.model_folder.contract import check_contract, own_contract
+from worker.model_folder.source import check_source
+from worker.model_folder.weights_hash import weights_sha256
 from worker.sampling.step_table import StepTable
-from worker.weights_hash import weights_sha256
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ def load(
     `guidance_scale` count only for a model without sampling.json, which is served on its own scheduler's grid.
     `device` "auto" means the first CUDA device if there is one, `dtype` "auto" bfloat16 where the device computes in
     it: on CUDA, and on a CPU with AVX512-BF16 or AMX; else float32.
-    Raises FolderRefused.
+    Raises FolderRefusedError.
     """
     place = device_and_dtype(device, dtype)
     folder = _folder(model)
@@ -65,19 +66,19 @@ def load(
     pipeline = _pipeline(base, *place, lora=folder if lora else None)
     if contract is None:
         log.warning("%s has no %s: serving it on its own scheduler at %d steps", model, FILE_NAME, steps)
-        contract = pipeline_contract.own_contract(pipeline, steps, guidance_scale)
+        contract = own_contract(pipeline, steps, guidance_scale)
     return served(model_name(model), weights_sha256(base, folder) if lora else sha256, contract, pipeline)
 
 
 def served(name: str, sha256: str, contract: SamplingContract, pipeline: Any) -> LoadedModel:
-    """A loaded pipeline with its contract. Raises FolderRefused when they do not fit each other."""
-    table = pipeline_contract.check(contract, pipeline)
+    """A loaded pipeline with its contract. Raises FolderRefusedError when they do not fit each other."""
+    table = check_contract(contract, pipeline)
     network = Network(registry.of(pipeline), pipeline, contract.max_sequence_length)
     return LoadedModel(name, sha256, contract, table, network)
 
 
 def device_and_dtype(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
-    """What "auto" stands for on this machine. Raises FolderRefused for a device or dtype it does not have."""
+    """What "auto" stands for on this machine. Raises FolderRefusedError for a device or dtype it does not have."""
     try:
         chosen = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     except RuntimeError as error:
