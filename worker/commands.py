@@ -1,4 +1,4 @@
-"""`fourstep worker`, and `fourstep models …`: model folders, looked at without serving them."""
+"""The commands `fourstep worker` and `fourstep models`."""
 
 import sys
 from typing import Annotated
@@ -12,7 +12,7 @@ app = typer.Typer(help="Model folders.", no_args_is_help=True)
 
 @app.callback()
 def _group() -> None:
-    """A group, though it holds one command so far."""
+    """Keep `models` a group: typer would make a single command the group itself."""
 
 
 @app.command()

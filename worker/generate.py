@@ -1,4 +1,4 @@
-"""Pictures without a server: the engine run until it is idle, or one batch without an engine."""
+"""Generate pictures without a server: by an engine, or as one batch without one."""
 
 import time
 from collections.abc import Sequence
@@ -24,9 +24,9 @@ def generate(
     size: tuple[int, int] | None = None,
     mode: Mode = "fast",
 ) -> np.ndarray:
-    """One image for each pair of prompt and seed → uint8 [N, height, width, 3], in their order.
+    """Generate one image for each pair of prompt and seed: uint8 [N, height, width, 3], in their order.
 
-    `size` is (height, width) in pixels, by default the model's native one. Nobody else may be using `engine`.
+    `size` is (height, width) in pixels, by default the model's native one. `engine` must be idle and not shared.
     Raises RuntimeError with the first failure.
     """
     height, width = size or engine.model.contract.sizes[0]
@@ -50,7 +50,7 @@ def generate(
 def generate_batch(
     model: LoadedModel, prompts: Sequence[str], seeds: Sequence[int], size: tuple[int, int] | None = None
 ) -> np.ndarray:
-    """All pairs of prompt and seed as one batch, in step with each other → uint8 [N, height, width, 3].
+    """Generate all pairs of prompt and seed as one batch, in lockstep: uint8 [N, height, width, 3].
 
     For other servers that bring their own batching. The batch is as large as it is given: nothing is scheduled, padded
     or kept between calls. `size` is (height, width) in pixels, by default the model's native one.

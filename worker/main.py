@@ -1,4 +1,4 @@
-"""The worker process: what `fourstep worker` runs."""
+"""The entry point of a worker process."""
 
 import asyncio
 import sys

@@ -1,4 +1,4 @@
-"""From settings to a warm engine, and what it says of itself."""
+"""Start the engine by the settings, and make the model card that announces it."""
 
 import logging
 import os
@@ -36,7 +36,7 @@ def start_engine(settings: WorkerSettings, metrics: WorkerMetrics) -> Engine:
 
 
 def model_card(engine: Engine, settings: WorkerSettings) -> ModelCard:
-    """What the worker announces; `settings` holds the effective values."""
+    """Return the model card that the worker announces; its `settings` are the effective values."""
     model = engine.model
     return ModelCard(
         name=model.name,
@@ -63,7 +63,7 @@ def model_card(engine: Engine, settings: WorkerSettings) -> ModelCard:
 
 
 def compiles(settings: WorkerSettings, device: torch.device) -> bool:
-    """Whether the networks are to be compiled; "auto" means on a CUDA device."""
+    """Return whether the networks are to be compiled; "auto" means on a CUDA device."""
     return device.type == "cuda" if settings.compile == "auto" else settings.compile
 
 
@@ -88,7 +88,7 @@ def _observe(metrics: WorkerMetrics, measured: Measured) -> None:
 
 
 def quiet_libraries() -> None:
-    """Progress bars and warnings off: one of the warnings quotes prompts, which are not to be logged."""
+    """Turn off progress bars and warnings: one of the warnings quotes prompts, which must not be logged."""
     for library in (diffusers_logging, transformers_logging):
         library.set_verbosity_error()
         library.disable_progress_bar()

@@ -99,7 +99,7 @@ async def test_a_task_that_nobody_survives_is_given_up(redis: Redis, tiny_model:
 async def test_leases_of_waiting_and_running_images_are_renewed(redis: Redis, tiny_model: LoadedModel) -> None:
     async with running(redis, tiny_model, max_batch=1, lease_s=LEASE_S, gated=True) as worker:
         await worker.queue.admit(job(400), 500, 600)
-        await wait_until(lambda: worker.engine.engine.busy)
+        await wait_until(lambda: worker.engine.busy)
         await worker.gate.take()
         for _ in range(2):
             assert await _made_old(redis, worker.queue) > 1
@@ -178,7 +178,7 @@ async def _announced(queue: TaskQueue) -> bool:
 @pytest.mark.slow
 async def test_images_that_cannot_be_stored_are_kept_and_stored_later(redis: Redis, tiny_model: LoadedModel) -> None:
     async with running(redis, tiny_model, lease_s=LEASE_S, gated=True) as worker:
-        most = MOST_HELD * (worker.engine.engine.max_batch + worker.engine.engine.max_batch // 2)
+        most = MOST_HELD * (worker.engine.max_batch + worker.engine.max_batch // 2)
         await worker.queue.admit(job(most + 10), 100, 600)
         await redis.config_set("maxmemory", 1)
         worker.gate.open()
@@ -215,7 +215,7 @@ async def test_a_failing_device_thread_ends_the_worker(redis: Redis, tiny_model:
     def broken() -> bool:
         raise RuntimeError("the device is gone")
 
-    worker.engine.engine.step = broken  # type: ignore[method-assign, assignment]
+    worker.engine.step = broken  # type: ignore[method-assign, assignment]
     await worker.queue.admit(job(1), 100, 600)
     with pytest.raises(ExceptionGroup) as caught:
         await worker.ended()
@@ -237,7 +237,7 @@ async def test_a_cancelled_job_leaves_the_engine_within_a_step(redis: Redis, tin
         steps = worker.gate.taken
         await worker.gate.take()
         await wait_until(lambda: worker.images("cancelled") > 0)
-        assert not worker.engine.engine.busy
+        assert not worker.engine.busy
         assert worker.gate.taken == steps + 1
         state = await worker.queue.job("job")
         worker.gate.open()
@@ -258,7 +258,7 @@ async def test_a_cancellation_that_went_unheard_is_noticed_with_the_lease(
     async with running(redis, tiny_model, max_batch=1, lease_s=LEASE_S, gated=True) as worker:
         await hears_cancellations(redis, worker)
         await worker.queue.admit(job(50), 600, 600)
-        await wait_until(lambda: worker.engine.engine.busy)
+        await wait_until(lambda: worker.engine.busy)
         worker.queue.cancelled_jobs = silence  # type: ignore[method-assign]
         for client in await redis.client_list(_type="pubsub"):
             await redis.client_kill(client["addr"])
@@ -266,18 +266,18 @@ async def test_a_cancellation_that_went_unheard_is_noticed_with_the_lease(
         await wait_until(lambda: "withdraw" in worker.device.asked)
         worker.gate.open()
         await wait_until(lambda: worker.images("cancelled") > 0)
-        await wait_until(lambda: not worker.engine.engine.busy)
+        await wait_until(lambda: not worker.engine.busy)
 
 
 @pytest.mark.slow
 async def test_a_single_does_not_wait_for_a_call_of_64(redis: Redis, tiny_model: LoadedModel) -> None:
     async with running(redis, tiny_model, max_batch=8, gated=True) as worker:
         await wait_until(lambda: worker.consumer._alone)
-        for times in worker.engine.engine.step_times.values():
+        for times in worker.engine.step_times.values():
             times.update(dict.fromkeys(times, 0.2))  # about that on a busy machine
         now = time.time()
         await worker.queue.admit(job(64, "large", created=now), 100, 600)
-        await wait_until(lambda: worker.engine.engine.busy)
+        await wait_until(lambda: worker.engine.busy)
         await worker.gate.take()
         await worker.queue.admit(job(1, "single", created=now), 100, 600)
         await wait_until(lambda: _keys(worker, "single"))
@@ -301,7 +301,7 @@ async def test_one_of_several_workers_leaves_images_to_the_others(redis: Redis, 
         await wait_until(lambda: known)
         assert (known, worker.consumer._alone) == ([2], False)
         await worker.queue.admit(job(64, "large"), 100, 600)
-        await wait_until(lambda: worker.engine.engine.backlogged)
+        await wait_until(lambda: worker.engine.backlogged)
         assert await worker.queue.depth() == (61, 3)
         await worker.queue.cancel("large", "seen enough")
 

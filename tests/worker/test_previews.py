@@ -118,7 +118,7 @@ def test_large_images_are_shown_small() -> None:
 async def test_wishes_bring_previews_and_end(
     redis: Redis, tiny_model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(previews, "WISH_S", 3600.0)
+    monkeypatch.setattr(previews, "SUBSCRIPTION_S", 3600.0)
     subscription = PreviewSubscription(job_id="job", channel="fourstep:previews:me")
     heard: list[Preview] = []
 
@@ -139,7 +139,7 @@ async def test_wishes_bring_previews_and_end(
         assert {preview.job_id for preview in heard} == {"job"}
         assert [(preview.index, preview.step) for preview in heard] == [(i, s) for s in (1, 2, 3) for i in (0, 1)]
         await settled(worker.queue, "job")
-        monkeypatch.setattr(previews, "WISH_S", 0.01)
+        monkeypatch.setattr(previews, "SUBSCRIPTION_S", 0.01)
         await worker.queue.subscribe_to_previews(subscription)
         await wait_until(lambda: not worker.engine.watched)
     listening.cancel()

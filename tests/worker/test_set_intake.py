@@ -70,12 +70,12 @@ async def test_a_cancelled_set_leaves_the_engine_whole(redis: Redis, tiny_model:
     async with running(redis, tiny_model, max_batch=2, gated=True) as worker:
         await hears_cancellations(redis, worker)
         await worker.queue.admit([_set()], 100, 600)
-        await wait_until(lambda: worker.engine.engine.busy)
+        await wait_until(lambda: worker.engine.busy)
         assert await worker.queue.cancel("set", "no longer wanted") == 3
         await wait_until(lambda: "withdraw" in worker.device.asked)
         await worker.gate.take()
         await wait_until(lambda: worker.images("cancelled") == 3)
-        assert not worker.engine.engine.busy
+        assert not worker.engine.busy
         worker.gate.open()
         await worker.queue.admit(job(2, "next"), 100, 600)
         assert (await settled(worker.queue, "next")).status == "completed"
@@ -105,7 +105,7 @@ async def test_a_job_is_scored_once_whoever_made_its_images(redis: Redis, tiny_f
         workers = first, second
         await first.queue.admit(job(6), 100, 600)
         await first.queue.admit(job(1, "single"), 100, 600)
-        await wait_until(lambda: all(worker.engine.engine.busy for worker in workers))
+        await wait_until(lambda: all(worker.engine.busy for worker in workers))
         for worker in workers:
             worker.gate.open()
         state = await settled(first.queue, "job")

@@ -1,4 +1,4 @@
-"""Compiles the networks beside the serving engine, and switches it over when every shape is ready."""
+"""Compile the networks beside the serving engine, and switch it over when every shape is ready."""
 
 import logging
 import threading
@@ -17,14 +17,14 @@ TOLERANCE = 0.05
 """Largest relative error (root mean square) of a compiled prediction: bfloat16 gives about 0.01."""
 
 RECOMPILE_LIMIT = 4096
-"""torch's own, 8, is a safeguard against shapes without end; ours end with the last bucket of the last size."""
+"""torch's default of 8 guards against an endless number of shapes; here their number is known."""
 
 
 class CompileThread(threading.Thread):
-    """Compiles a twin of the engine's networks on the same weights, then has the engine use it between two steps.
+    """Compiles a twin of the engine's networks on the same weights, then switches the engine to it between two steps.
 
-    The engine serves on as it is until then, and for good when the compiler fails or its code is wrong. Afterwards
-    this process compiles nothing more: a batch of a new shape runs eagerly.
+    The engine runs eagerly until then, and for good when the compiler fails or its code is wrong. Afterwards this
+    process compiles nothing more: a batch of a new shape runs eagerly.
     """
 
     def __init__(self, device: DeviceThread) -> None:
@@ -32,7 +32,7 @@ class CompileThread(threading.Thread):
         self._device = device
 
     def compile(self, engine: Engine) -> None:
-        """Start, for an `engine` that the device thread owns."""
+        """Start compiling for an `engine` that the device thread owns."""
         self._engine = engine
         self.start()
 

@@ -1,4 +1,4 @@
-"""One denoising step as a function of tensors alone: what a CUDA graph can hold and a compiler can see through."""
+"""One denoising step as a function of tensors alone, so that it can be captured and compiled."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -13,14 +13,14 @@ from worker.sampling.step_table import StepTable
 
 
 class Predict(Protocol):
-    """A network: latents fp32 [B, C, h, w], timesteps fp32 [B] and B embeddings → its prediction [B, C, h, w]."""
+    """Predicts [B, C, h, w] from latents fp32 [B, C, h, w], timesteps fp32 [B] and embeddings of B rows."""
 
     def __call__(self, latents: torch.Tensor, timesteps: torch.Tensor, embeddings: PromptEmbedding) -> torch.Tensor: ...
 
 
 @dataclass(frozen=True)
 class StepInputs:
-    """A batch on one device: `latents` fp32 [B, C, h, w], and `index` int64 [B] with the step that each row takes.
+    """A batch on one device: `latents` fp32 [B, C, h, w], and `index` int64 [B], the step that each row takes.
 
     `embeddings` holds B rows; `noise` is like `latents`, or None for a deterministic sampler.
     """
@@ -38,7 +38,7 @@ class StepInputs:
 
 @dataclass(frozen=True)
 class StepOutputs:
-    """fp32 [B, C, h, w] each: the `latents` of the next step, and the `pred_x0` image that this one foresees."""
+    """The `latents` for the next step and `pred_x0`, the predicted clean latents: fp32 [B, C, h, w] each."""
 
     latents: torch.Tensor
     pred_x0: torch.Tensor

@@ -23,12 +23,12 @@ Policy = Callable[[Sequence[Candidate], StepTimes, bool], list[str]]
 
 
 class Engine:
-    """All rows of one device. Not thread-safe: one thread owns it, and with it the device.
+    """Schedules and runs all rows of one device. Not thread-safe: one thread owns it, and with it the device.
 
-    `new_graph` makes the graphs that warm-up captures; without it every step is launched kernel by kernel.
-    `measure` is told the cost of every batch, and `show` is given previews of the jobs that are `watched`. `policy`
-    chooses the rows of each step; benchmarks compare others. `backlogged` is to be kept true while more rows wait for
-    this engine than it has.
+    `new_graph` makes the graphs that warm-up captures; without it every step is launched kernel by kernel. `policy`
+    chooses the rows of each step; benchmarks compare others. The engine calls `measure` with the cost of every batch
+    and `show` with previews of the jobs in `watched`. Its owner keeps `backlogged` true while more images wait in the
+    queue than the engine has.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Engine:
         return bool(self._rows)
 
     def add(self, tasks: Mapping[str, ImageTask]) -> None:
-        """Let `tasks` join at the next step, together; their keys are new, and name them in their outcomes."""
+        """Add `tasks`, which join at the next step together; outcomes carry their keys, which must be new."""
         for key, task in tasks.items():
             rows = [Row(key, task)]
             if task.select:
@@ -69,7 +69,7 @@ class Engine:
             self._rows.update({row.key: row for row in rows})
 
     def withdraw(self, keys: Collection[str]) -> list[str]:
-        """Forget those tasks of `keys` that are still here, begun or not, and return their keys."""
+        """Remove the tasks of `keys` that are not finished, and return their keys."""
         gone = [row for row in self._rows.values() if row.task_key in keys]
         for row in gone:
             del self._rows[row.key]
@@ -77,7 +77,7 @@ class Engine:
         return list(dict.fromkeys(row.task_key for row in gone))
 
     def withdraw_unstarted(self) -> list[str]:
-        """Forget every task that has not begun, and return their keys."""
+        """Remove every task that has not begun, and return their keys."""
         return self.withdraw({row.task_key for row in self._rows.values()} - self._begun())
 
     @torch.inference_mode()
@@ -93,17 +93,16 @@ class Engine:
         pictures: list[Picture] = []
         for row in self._survivors(self._finished(), partial(self._decode, pictures)):
             del self._rows[row.key]
-        done = self._whole(pictures)
+        done = self._completed(pictures)
         failures, self._failures = self._failures, {}
         return [*done, *failures.values()]
 
     @torch.inference_mode()
     def warm_up(self) -> None:
-        """Run every stage at every size and bucket, largest first, so that no request pays for first calls; what eager
-        code prepares for a batch size between two buckets takes it a hundredth of a second, once.
+        """Run every stage at every size and bucket, largest first, so that no request pays for first calls.
 
-        Captures all graphs there will be, and measures the steps. Batches that the memory does not hold are left
-        out. Raises RuntimeError when the model gives NaN or infinity, torch.OutOfMemoryError when one row is too much.
+        Captures all graphs and measures the steps. Batches that do not fit into memory are left out. Raises
+        RuntimeError when the model gives NaN or infinity, torch.OutOfMemoryError when a single row does not fit.
         """
         for size in self.model.contract.sizes:
             for bucket in reversed(buckets(self.max_batch)):
@@ -126,7 +125,7 @@ class Engine:
 
     @torch.inference_mode()
     def measure_step(self, size: Size, bucket: int) -> None:
-        """Time one of the steps that the plan goes by; to be called again when it has become faster."""
+        """Measure an entry of `step_times`, which the scheduler uses; call it again when steps are faster."""
         measure, self.measure = self.measure, lambda measured: None
         try:
             self.step_times[size][bucket] = min(self._rehearse(size, bucket) for _ in range(TIMED_RUNS))
@@ -134,7 +133,7 @@ class Engine:
             self.measure = measure
 
     def _rehearse(self, size: Size, bucket: int) -> float:
-        """Run every stage for `bucket` rows; returns the seconds of a step, with its share of the decoding."""
+        """Run every stage for `bucket` rows; returns the seconds of a step, its share of the decoding included."""
         rows = [_warm_up_row(*size, f"warm-up {bucket} {index}") for index in range(bucket)]
         self.runner.begin(rows)
         for example in self.runner.examples(rows):
@@ -144,7 +143,7 @@ class Engine:
         return rows[0].seconds["denoise_step"] + rows[0].seconds["decode"] / self._steps
 
     def _forget_buckets(self, size: Size, too_large: int) -> None:
-        """Plan no more batches of `too_large` rows or above, of which one ran out of memory."""
+        """Schedule no more batches of `too_large` rows or above, since one ran out of memory."""
         fitting = {bucket: seconds for bucket, seconds in self.step_times[size].items() if bucket < too_large}
         if fitting and len(fitting) < len(self.step_times[size]):
             self.step_times[size] = fitting
@@ -154,7 +153,7 @@ class Engine:
 
     @torch.inference_mode()
     def examples(self) -> list[StepInputs]:
-        """A batch of every shape that graphs and compiled code are made for, largest first."""
+        """Return a batch of every shape that graphs and compiled code are made for, largest first."""
         examples = []
         for size, times in self._bucket_times().items():
             for bucket in sorted(times, reverse=True):
@@ -169,7 +168,7 @@ class Engine:
         self.step_times = self._bucket_times()
 
     def _bucket_times(self) -> dict[Size, dict[int, float]]:
-        """The part of `step_times` that graphs and compiled code are made for."""
+        """Return the part of `step_times` that graphs and compiled code are made for."""
         made = buckets(self.max_batch)
         return {size: {n: times[n] for n in made if n in times} for size, times in self.step_times.items()}
 
@@ -193,13 +192,13 @@ class Engine:
         return row.owner is not None and self._sets[row.owner].holds(row)
 
     def _choose(self) -> None:
-        """Let the candidates go that were not chosen, in every set that can choose now."""
+        """Drop the candidates that were not chosen, in every set that can choose now."""
         for candidates in self._sets.values():
             for row in candidates.choose():
                 del self._rows[row.key]
 
     def _show_unfinished(self) -> None:
-        """Hand out previews of rows whose job is watched; what goes wrong with a preview harms no image."""
+        """Show previews of rows whose job is watched; a failing preview harms no image."""
         if not self.watched:
             return
         rows = [row for row in self._rows.values() if row.shown_step < row.step < self._steps]
@@ -213,21 +212,21 @@ class Engine:
                 log.exception("no previews of this step")
 
     def _finished(self) -> list[Row]:
-        """Rows to decode together; more than one step leaves behind only if sets choose after their last step."""
+        """Return finished rows of one size, as many as are decoded together."""
         done = [row for row in self._rows.values() if row.step == self._steps and not self._is_held(row)]
         same_size = [row for row in done if row.size == done[0].size]
         return same_size[: max(self.step_times[done[0].size])] if done else []
 
     def _decode(self, pictures: list[Picture], rows: list[Row]) -> None:
-        """Add what comes out of `rows` to `pictures`."""
+        """Decode `rows` and append their pictures to `pictures`."""
         for row, picture in zip(rows, self.runner.decode(rows), strict=True):
             if picture:
                 pictures.append(picture)
             else:
                 self._fail(row, "error", "the image came out as NaN or infinity")
 
-    def _whole(self, pictures: list[Picture]) -> list[Outcome]:
-        """The outcomes that `pictures` complete: each its own task's, or the last of a set."""
+    def _completed(self, pictures: list[Picture]) -> list[Outcome]:
+        """Return the tasks that `pictures` complete: a single image, or a set with its last one."""
         outcomes: list[Outcome] = []
         for picture in pictures:
             if picture.key in self._failures:
@@ -241,7 +240,7 @@ class Engine:
         return outcomes
 
     def _survivors(self, rows: list[Row], work: Callable[[list[Row]], None]) -> list[Row]:
-        """Do `work` on all rows together and, if that raises, on each half: only a row that fails alone fails."""
+        """Do `work` on all rows together and, if that raises, on each half: only rows that fail alone fail."""
         if not rows:
             return []
         error = self._attempt(rows, work)
@@ -266,7 +265,7 @@ class Engine:
         return None
 
     def _fail(self, row: Row, reason: FailureReason, detail: str) -> None:
-        """Give up the whole task of `row`; of several reasons the first is told."""
+        """Give up the whole task of `row`; of several failures the first is reported."""
         self.withdraw([row.task_key])
         self._failures.setdefault(row.task_key, Failure(row.task_key, reason, detail))
 

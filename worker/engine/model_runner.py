@@ -21,7 +21,7 @@ from worker.pixels import to_uint8
 from worker.sampling import noise
 
 TIMED_RUNS = 3
-"""Of so many runs at warm-up the fastest counts."""
+"""Number of runs at warm-up, of which the fastest counts."""
 
 
 @dataclass(frozen=True)

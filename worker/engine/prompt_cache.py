@@ -1,4 +1,4 @@
-"""Embeddings of recent prompts, so that a prompt that comes again is not encoded again."""
+"""A cache of prompt embeddings."""
 
 import logging
 from collections import OrderedDict
@@ -12,9 +12,9 @@ Encode = Callable[[Sequence[str]], list[PromptEmbedding]]
 
 
 class PromptCache:
-    """The `capacity` most recently used embeddings, by the prompt's text; misses are encoded in one batch.
+    """Keeps the `capacity` most recently used embeddings by the prompt's text; misses are encoded in one batch.
 
-    Prompts that only wait may fill that batch up to `fill_to`; 0 for never.
+    Prompts of rows that still wait may fill that batch up to `fill_to`; 0 for never.
     """
 
     def __init__(self, encode: Encode, max_batch: int, capacity: int = 256) -> None:
@@ -26,11 +26,11 @@ class PromptCache:
         self.hits = 0
 
     def get(self, prompts: Sequence[str], strict: bool, waiting: Sequence[str] = ()) -> list[PromptEmbedding]:
-        """One embedding for each of at most `max_batch` prompts, in their order.
+        """Return one embedding for each of at most `max_batch` prompts, in their order.
 
-        A strict one comes from a batch padded to `max_batch`: like the denoiser, the text encoders repeat their
-        bits only at one batch size. What a fast call left behind is then encoded anew. Where anything is encoded,
-        prompts that are `waiting` are taken along, up to `fill_to` in all.
+        A strict one comes from a batch padded to `max_batch`: like the denoiser, the text encoders repeat their bits
+        only at one batch size. An embedding of a call that was not strict is encoded again for one that is. Where
+        anything is encoded, prompts that are `waiting` are encoded along, up to `fill_to` in all.
         """
         unique = list(dict.fromkeys(prompts))
         known = {prompt: self._kept[prompt][0] for prompt in unique if self._serves(prompt, strict)}
@@ -49,7 +49,7 @@ class PromptCache:
         return [known[prompt] for prompt in prompts]
 
     def _encoded_with(self, prompts: list[str], along: list[str], strict: bool) -> dict[str, PromptEmbedding]:
-        """`prompts` and those `along`, or `prompts` alone: one that cannot be encoded fails in its own turn."""
+        """Encode `prompts` and those `along`, or, if that fails, `prompts` alone: the others fail in their own turn."""
         try:
             return self._encoded(prompts + along, strict)
         except Exception as error:

@@ -1,4 +1,4 @@
-"""Denoising steps replayed from CUDA graphs: one graph of the whole step for each batch size and image size."""
+"""Denoising steps replayed from CUDA graphs: one graph of the whole step for each shape of a batch."""
 
 import logging
 from collections.abc import Callable
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 Step = Callable[[StepInputs], StepOutputs]
 _Shapes = tuple[torch.Size, ...]
-"""Of all tensors of a batch, the latents first."""
+"""The shapes of all tensors of a batch, the latents first."""
 
 
 class Graph(Protocol):
@@ -24,7 +24,7 @@ class Graph(Protocol):
         """Record `function`; every replay writes its outputs into the tensors returned here."""
 
     def replay(self) -> None:
-        """Run what was recorded again, on what its input tensors hold by now."""
+        """Run the recording on the present contents of its input tensors."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class StepGraphs:
         )
 
     def _buffer(self, name: str, example: torch.Tensor) -> torch.Tensor:
-        """The first rows of the buffer for tensors like `example`, holding its values."""
+        """Return the first rows of the buffer for tensors like `example`, filled with its values."""
         rows = len(example)
         whole = self._buffers.get((name, example.shape[1:]))
         if whole is None or len(whole) < rows:

@@ -1,4 +1,4 @@
-"""Whether a loaded pipeline fits its sampling contract, and the contract of one that has none."""
+"""Check a loaded pipeline against its sampling contract, and make the contract of one that has none."""
 
 from typing import Any
 

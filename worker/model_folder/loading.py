@@ -1,4 +1,4 @@
-"""A diffusers pipeline folder, or a LoRA file on one, with its sampling contract: checked and loaded."""
+"""Load a diffusers pipeline folder, or a LoRA file on one, with its sampling contract."""
 
 import json
 import logging
@@ -71,14 +71,14 @@ def load(
 
 
 def served(name: str, sha256: str, contract: SamplingContract, pipeline: Any) -> LoadedModel:
-    """A loaded pipeline with its contract. Raises FolderRefusedError when they do not fit each other."""
+    """Combine a loaded pipeline with its contract. Raises FolderRefusedError when they do not fit each other."""
     table = check_contract(contract, pipeline)
     network = Network(registry.of(pipeline), pipeline, contract.max_sequence_length)
     return LoadedModel(name, sha256, contract, table, network)
 
 
 def device_and_dtype(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
-    """What "auto" stands for on this machine. Raises FolderRefusedError for a device or dtype it does not have."""
+    """Resolve "auto" for this machine. Raises FolderRefusedError for a device or dtype that it does not have."""
     try:
         chosen = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     except RuntimeError as error:
@@ -107,7 +107,7 @@ def _is_lora(folder: Path) -> bool:
 
 
 def _base(folder: Path, contract: SamplingContract | None) -> Path:
-    """The pipeline that the LoRA file in `folder` belongs to."""
+    """Return the folder of the pipeline that the LoRA file in `folder` is made for."""
     if contract is None or contract.base is None:
         raise FolderRefusedError(f"base: {folder} holds a LoRA file, but no {FILE_NAME} that names its base model")
     beside = folder / contract.base
@@ -135,7 +135,7 @@ def _contract(folder: Path) -> SamplingContract | None:
 
 
 def _refuse_pickles(folder: Path) -> None:
-    """Unpickling runs whatever code the file holds, so it is not done, even where diffusers would."""
+    """Refuse weights that are only pickled: unpickling runs the code in the file."""
     for part in sorted(path for path in folder.iterdir() if path.is_dir()):
         pickles = sorted(path.name for path in part.iterdir() if path.suffix in PICKLES)
         if pickles and not any(part.glob("*.safetensors")):

@@ -27,7 +27,7 @@ class StepTable:
     """One row of coefficients for each step of a sampler; every field is a fp32 tensor [steps].
 
     Step i calls the network at `timesteps[i]` and gives x_next = a[i]·x + b[i]·prediction + c[i]·noise. The clean
-    image it foresees is x0_a[i]·x + x0_b[i]·prediction.
+    image that it predicts is x0_a[i]·x + x0_b[i]·prediction.
     """
 
     timesteps: torch.Tensor
@@ -43,7 +43,7 @@ class StepTable:
 
     @property
     def noise_draws(self) -> int:
-        """How many draws of noise an image needs: its starting latent and, for a stochastic sampler, one a step."""
+        """Number of draws of noise for an image: its starting latent and, in a stochastic sampler, one a step."""
         return 1 + self.steps if bool(self.c.any()) else 1
 
     def to(self, device: torch.device) -> "StepTable":
@@ -119,7 +119,7 @@ def _table(timesteps: torch.Tensor, following: Coefficients, noise: torch.Tensor
 
 
 def from_contract(contract: SamplingContract, alphas_cumprod: torch.Tensor | None = None) -> StepTable:
-    """The sampler that `contract` asks for; epsilon and v need the training schedule's `alphas_cumprod`.
+    """Build the sampler of `contract`; epsilon and v need the training schedule's `alphas_cumprod`.
 
     Raises ValueError that names the field of the contract which does not fit.
     """
@@ -142,10 +142,10 @@ def step(
     index: torch.Tensor,
     noise: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One step for each row, from its own step index to the next.
+    """Take one step of each row, from its own step index to the next.
 
     `latents` fp32 [B, C, H, W]; `index` int64 [B] on the same device; `noise` fp32 like `latents`, for tables whose
-    c is not all zero. Returns the next latents and the clean ones foreseen, fp32. Never waits for the device.
+    c is not all zero. Returns the next latents and pred_x0, the predicted clean ones, fp32. Never waits for the device.
     """
     prediction = predict(latents, table.timesteps[index]).float()
     following = _rows(table.a, index) * latents + _rows(table.b, index) * prediction
@@ -155,7 +155,7 @@ def step(
 
 
 def sample(table: StepTable, predict: Predict, noise: torch.Tensor) -> torch.Tensor:
-    """All steps for one batch, in step with each other.
+    """Take all steps of one batch, its rows in lockstep.
 
     `noise` fp32 [draws, B, C, H, W] with `table.noise_draws` draws, or [B, C, H, W] for a deterministic table.
     Returns clean latents, fp32 [B, C, H, W]. Keeps gradients; the caller decides about `torch.no_grad`.
