@@ -12,10 +12,9 @@ from distill.method.base import Method
 from distill.method.dp_dmd import AnchorTarget, GradStep, Hyperparameters
 from distill.method.losses import Normaliser
 from distill.method.registry import METHODS, owners_of_settings
-from distill.noise_schedule import FLOW, NoiseSchedule, shifted_grid, trailing_grid
 from worker.device.bfloat16 import has_native_bfloat16
-
-FamilyName = Literal["sd3", "sdxl"]
+from worker.families import registry
+from worker.sampling.noise_schedule import FLOW, NoiseSchedule, shifted_grid, trailing_grid
 
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -58,16 +57,16 @@ class Grid(BaseModel):
             raise ValueError("give exactly one of sigmas, timesteps and steps")
         return self
 
-    def resolve(self, family: FamilyName = "sd3") -> tuple[float, ...]:
+    def resolve(self, family: str = "sd3") -> tuple[float, ...]:
         """All levels in the family's t, down to the clean one. Raises ValueError when it is no grid of the family."""
-        grid = self._flow() if family == "sd3" else self._ddpm()
+        grid = self._flow() if registry.named(family).grid_field == "sigmas" else self._ddpm()
         if any(after >= now for now, after in pairwise(grid)):
             raise ValueError("a grid must fall strictly")
         return grid
 
     def _flow(self) -> tuple[float, ...]:
         if self.timesteps is not None:
-            raise ValueError("timesteps are for sdxl; sd3 has sigmas")
+            raise ValueError("timesteps are for DDPM families; those of flow matching have sigmas")
         sigmas = self.sigmas or shifted_grid(self.steps or 1, self.shift, self.last)
         if sigmas[0] != 1.0 or sigmas[-1] != 0.0:
             raise ValueError(f"a grid must run from 1 to 0, not from {sigmas[0]} to {sigmas[-1]}")
@@ -75,7 +74,7 @@ class Grid(BaseModel):
 
     def _ddpm(self) -> tuple[float, ...]:
         if self.sigmas is not None or self.shift != 1.0 or self.last is not None:
-            raise ValueError("sigmas, shift and last are for sd3; sdxl has timesteps or steps")
+            raise ValueError("sigmas, shift and last are for flow matching; DDPM families have timesteps or steps")
         if self.timesteps is None:
             return trailing_grid(self.steps or 1)
         if self.timesteps[0] != 999 or self.timesteps[-1] < 0:
@@ -103,7 +102,7 @@ class DistillConfig(BaseModel):
     prompts: Path
     embeddings: Path | None = None
     steps: Count
-    family: FamilyName = "sd3"
+    family: Annotated[str, AfterValidator(lambda name: registry.named(name).name)] = "sd3"
     method: Annotated[str, AfterValidator(_known_method)] = "dp-dmd"
     batch: Count = 16
     accumulate: Count = 1
@@ -194,7 +193,7 @@ def _own_settings(method: type[Method], keys: dict[str, Any]) -> dict[str, Any]:
     return dict.fromkeys(owners) | dict(method.Settings.model_validate(given))
 
 
-def _resolve(name: str, grid: Grid, family: FamilyName) -> tuple[float, ...]:
+def _resolve(name: str, grid: Grid, family: str) -> tuple[float, ...]:
     try:
         return grid.resolve(family)
     except ValueError as error:

@@ -19,7 +19,8 @@ from rich.progress import track
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from distill import families, prompt_embeddings, teacher_pipeline
+from distill import prompt_embeddings, teacher_pipeline
+from worker.families.prompt_embeddings import PromptEmbedding, stacked
 
 SCHEMA = 1
 INDEX = "index.json"
@@ -28,6 +29,10 @@ BATCH = 64
 
 Place = tuple[str, int]
 """A shard's file name and a row in it."""
+
+STORED_NAMES = {"tokens": "prompt"}
+"""Part of an embedding → its name in a shard, where the two differ."""
+PART_NAMES = {stored: name for name, stored in STORED_NAMES.items()}
 
 
 class EmbeddingCache:
@@ -39,23 +44,22 @@ class EmbeddingCache:
         self._places = tuple(places)
         self._shards: dict[str, Any] = {}
 
-    def rows(self, numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """int64 [B] → float32 [B, tokens, width] and float32 [B, width]."""
+    def rows(self, numbers: torch.Tensor) -> PromptEmbedding:
+        """Return the batch of the prompts numbered `numbers`, int64 [B], in float32."""
         found = [self._row(*self._places[number]) for number in numbers.tolist()]
-        prompt, pooled = (torch.stack(parts).float() for parts in zip(*found, strict=True))
-        return prompt, pooled
+        return stacked(found).to(dtype=torch.float32)
 
-    def of(self, prompt: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """One prompt's rows, batch 1. Raises KeyError for a prompt that is not among `prompts`."""
+    def of(self, prompt: str) -> PromptEmbedding:
+        """Return one prompt's embedding as a batch of 1. Raises KeyError for a prompt that is not among `prompts`."""
         if prompt not in self.prompts:
             raise KeyError(f"prompt {prompt!r} is not among the run's")
         return self.rows(torch.tensor([self.prompts.index(prompt)]))
 
-    def _row(self, shard: str, row: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _row(self, shard: str, row: int) -> PromptEmbedding:
         if shard not in self._shards:
             self._shards[shard] = safe_open(self.folder / shard, "pt").__enter__()
         file = self._shards[shard]
-        return file.get_slice("prompt")[row], file.get_slice("pooled")[row]
+        return PromptEmbedding(**{PART_NAMES.get(name, name): file.get_slice(name)[row] for name in file.keys()})  # noqa: SIM118
 
 
 def fill(
@@ -80,7 +84,7 @@ def fill(
 def encoders_sha256(teacher: Path) -> str:
     """Over every file of the text encoders and tokenizers in the pipeline folder `teacher`."""
     total = hashlib.sha256()
-    for part in families.PIPELINES[teacher_pipeline.kind(teacher)].text_parts:
+    for part in teacher_pipeline.family(teacher).text_components:
         for path in sorted((teacher / part).glob("*")):
             with open(path, "rb") as file:
                 total.update(f"{part}/{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
@@ -111,13 +115,14 @@ def _encode(
 ) -> None:
     """Write shards of what is `lacking` and enter it in `places`."""
     pipeline = teacher_pipeline.load_text_encoders(teacher)
-    waiting: list[tuple[str, torch.Tensor, torch.Tensor]] = []
+    waiting: list[tuple[str, PromptEmbedding]] = []
     room = 0
     for start in track(range(0, len(lacking), BATCH), "encoding prompts", transient=True):
         keys = list(lacking)[start : start + BATCH]
         encoded = prompt_embeddings.encode(pipeline, [lacking[key] for key in keys], max_sequence_length, BATCH)
-        waiting += zip(keys, encoded.prompt.cpu(), encoded.pooled.cpu(), strict=True)
-        room = max(1, shard_bytes // (waiting[0][1].nbytes + waiting[0][2].nbytes))
+        unique = encoded.unique.to(device="cpu")
+        waiting += [(key, unique.map(lambda part, row=row: part[row])) for row, key in enumerate(keys)]  # type: ignore[misc]
+        room = max(1, shard_bytes // sum(part.nbytes for part in waiting[0][1].parts.values()))
         while len(waiting) >= room:
             _write(folder, places, waiting[:room])
             del waiting[:room]
@@ -125,11 +130,12 @@ def _encode(
         _write(folder, places, waiting)
 
 
-def _write(folder: Path, places: dict[str, Place], rows: list[tuple[str, torch.Tensor, torch.Tensor]]) -> None:
-    keys, prompt, pooled = zip(*rows, strict=True)
+def _write(folder: Path, places: dict[str, Place], rows: list[tuple[str, PromptEmbedding]]) -> None:
+    keys, embeddings = zip(*rows, strict=True)
     name = f"shard-{hashlib.sha256(''.join(keys).encode()).hexdigest()[:16]}.safetensors"
     partial = folder / f"partial-{name}"
-    save_file({"prompt": torch.stack(prompt), "pooled": torch.stack(pooled)}, partial)
+    parts = stacked(embeddings).parts
+    save_file({STORED_NAMES.get(name, name): part for name, part in parts.items()}, partial)
     os.replace(partial, folder / name)
     places |= {key: (name, row) for row, key in enumerate(keys)}
     unfinished = folder / f"partial-{INDEX}"

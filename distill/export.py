@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from distill import families, teacher_pipeline
+from distill import teacher_pipeline
 from distill.config import DistillConfig
 from distill.training import roles
 from jobs.sampling_contract import SamplingContract, Teacher
-from worker.weights_hash import weights_sha256
+from worker.families import registry
+from worker.model_folder.weights_hash import weights_sha256
 
 
 def export(config: DistillConfig, student: nn.Module, out: Path, dtype: torch.dtype) -> SamplingContract:
@@ -21,10 +22,10 @@ def export(config: DistillConfig, student: nn.Module, out: Path, dtype: torch.dt
     merged. Denoiser and autoencoder are stored in `dtype`; the text encoders stay as the teacher's folder has them.
     """
     pipeline = teacher_pipeline.load(config.teacher)
-    family = families.of(pipeline)
+    family = registry.of(pipeline)
     network: Any = getattr(pipeline, family.denoiser).float()
     if config.lora_rank:
-        roles.merge(network, student)
+        roles.merge(network, student, family.lora_targets)
     else:
         network.load_state_dict(student.state_dict())
     network.to(dtype)
@@ -44,10 +45,10 @@ def export_lora(config: DistillConfig, student: nn.Module, out: Path, dtype: tor
     if not config.lora_rank:
         raise ValueError("--lora: this run trained whole networks; only a run with lora_rank has adapters")
     pipeline = teacher_pipeline.load(config.teacher, text_encoders=False)
-    denoiser = families.of(pipeline).denoiser
-    state = roles.lora_state(getattr(pipeline, denoiser).float(), student)
+    family = registry.of(pipeline)
+    state = roles.lora_state(getattr(pipeline, family.denoiser).float(), student, family.lora_targets)
     layers = {name: value.to(dtype).contiguous() for name, value in state.items()}
-    pipeline.save_lora_weights(out, **{f"{denoiser}_lora_layers": layers})
+    pipeline.save_lora_weights(out, **{f"{family.denoiser}_lora_layers": layers})
     teacher_sha256 = weights_sha256(config.teacher)
     contract = _contract(config, pipeline, teacher_sha256, teacher_sha256)
     # Relative, so that the two folders can be moved together.
@@ -58,22 +59,20 @@ def export_lora(config: DistillConfig, student: nn.Module, out: Path, dtype: tor
 
 def _contract(config: DistillConfig, pipeline: Any, teacher_sha256: str, base_sha256: str) -> SamplingContract:
     """The grid that the student was trained on, and whose student it is."""
-    family = families.of(pipeline)
-    side = getattr(pipeline, family.denoiser).config.sample_size * pipeline.vae_scale_factor
+    family = registry.of(pipeline)
     grid = config.student_grid.resolve(config.family)
-    flow = family.name == "sd3"
+    chosen = family.default_sequence_length(pipeline) is not None
     return SamplingContract(
         method=config.method_name,
         family=family.name,
-        prediction=family.schedule(pipeline).prediction,
+        prediction=family.prediction(pipeline),
         steps=len(grid) - 1,
-        sigmas=list(grid) if flow else None,
-        timesteps=None if flow else [int(t) for t in grid[:-1]],
         guidance_scale=1.0,
-        max_sequence_length=config.max_sequence_length if flow else None,
-        sizes=[(side, side)],
+        max_sequence_length=config.max_sequence_length if chosen else None,
+        sizes=[family.native_size(pipeline)],
         anchor_k=config.anchor_k,
         lambda_=config.lambda_,
         teacher=Teacher(id=config.teacher.name, sha256=teacher_sha256),
         base_sha256=base_sha256,
+        **family.contract_grid(grid),
     )

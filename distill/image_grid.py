@@ -3,14 +3,8 @@
 from pathlib import Path
 
 import numpy as np
-import torch
 from diffusers.utils import make_image_grid
 from PIL import Image
-
-
-def to_uint8(images: torch.Tensor) -> np.ndarray:
-    """float [B, 3, H, W] in [−1, 1] → uint8 [B, H, W, 3]."""
-    return ((images.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
 def save_grid(images: np.ndarray, columns: int, path: Path, scale: int = 1) -> None:

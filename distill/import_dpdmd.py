@@ -15,10 +15,11 @@ from diffusers import DiffusionPipeline, StableDiffusion3Pipeline
 
 from distill import teacher_pipeline
 from jobs.sampling_contract import SamplingContract, Teacher
-from worker.weights_hash import weights_sha256
+from worker.families.registry import STABLE_DIFFUSION_3
+from worker.model_folder.contract import own_contract
+from worker.model_folder.weights_hash import weights_sha256
 
 STEPS = 4
-MAX_SEQUENCE_LENGTH = 256
 ANCHOR_K, LAMBDA = 5, 0.05
 """What the paper says the released student was trained with."""
 WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
@@ -34,7 +35,7 @@ def import_checkpoint(file: Path, base: str, out: Path) -> SamplingContract:
     """
     state = read(file)
     folder = _folder(base)
-    if teacher_pipeline.family(folder) != "sd3":
+    if teacher_pipeline.family(folder) is not STABLE_DIFFUSION_3:
         raise ValueError(f"--base: {base} is no Stable Diffusion 3 pipeline, which the checkpoint is made for")
     pipeline = StableDiffusion3Pipeline.from_pretrained(folder, use_safetensors=True)
     check(state, pipeline.transformer.state_dict())
@@ -76,22 +77,9 @@ def check(state: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor
 def _contract(pipeline: Any, teacher: Teacher, out: Path) -> SamplingContract:
     """Their sampling: the grid that the base model's scheduler makes of four steps (for SD3.5-M 1, .858, .602, .009,
     0: the fourth evaluation hardly moves the picture)."""
-    pipeline.scheduler.set_timesteps(STEPS)
-    side = pipeline.transformer.config.sample_size * pipeline.vae_scale_factor
-    return SamplingContract(
-        method="dp-dmd",
-        family="sd3",
-        prediction="flow",
-        steps=STEPS,
-        sigmas=pipeline.scheduler.sigmas.tolist(),
-        guidance_scale=1.0,
-        max_sequence_length=min(MAX_SEQUENCE_LENGTH, pipeline.tokenizer_3.model_max_length),
-        sizes=[(side, side)],
-        anchor_k=ANCHOR_K,
-        lambda_=LAMBDA,
-        teacher=teacher,
-        base_sha256=weights_sha256(out),
-    )
+    own = own_contract(pipeline, STEPS)
+    made_by = {"method": "dp-dmd", "anchor_k": ANCHOR_K, "lambda_": LAMBDA, "teacher": teacher}
+    return own.model_copy(update=made_by | {"base_sha256": weights_sha256(out)})
 
 
 def _folder(base: str) -> Path:

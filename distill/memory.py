@@ -11,13 +11,14 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from distill import families, teacher_pipeline
+from distill import teacher_pipeline
 from distill.config import DistillConfig
-from distill.families import Family
 from distill.training import roles
 from distill.training.roles import Role
+from worker.families.base import Family
 
-CLIP_TOKENS = 77
+NO_SIZE = (1, 1)
+"""Of an image whose content does not matter."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,12 @@ def of_run(config: DistillConfig, architecture: Path | None = None) -> Memory:
     Autoencoder, prompt embeddings and what a single layer needs for a moment are not counted.
     """
     folder = architecture or config.teacher
-    family = families.PIPELINES[teacher_pipeline.kind(folder)]()
+    family = teacher_pipeline.family(folder)
     about = json.loads((folder / family.denoiser / "config.json").read_text())
     with torch.device("meta"):
         network: Any = getattr(diffusers, about["_class_name"]).from_config(about)
-        parts = roles.adapters(network, config.lora_rank) if config.lora_rank else roles.copies(network)
+        rank, targets = config.lora_rank, family.lora_targets
+        parts = roles.adapters(network, rank, targets) if rank else roles.copies(network)
     roles.freeze(parts, config.precision)
     _, student, critic = parts
     learners = [_bytes(role.weights.parameters()) for role in (student, critic)]
@@ -77,29 +79,13 @@ def _activations(config: DistillConfig, family: Family, student: Role) -> int:
         kept = _Kept((*network.parameters(), *network.buffers()))
         if config.gradient_checkpointing:
             network.enable_gradient_checkpointing(kept.repeated)
-        inputs = _inputs(config, family, network.config)
+        latents, embeddings = family.empty_inputs(network.config, config.batch, config.max_sequence_length)
         student.activate()
         autocast = torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16")
         with autocast, torch.autograd.graph.saved_tensors_hooks(kept.add, lambda tensor: tensor):
-            family.predict(network, *inputs)
+            family.predict(network, latents, torch.empty(config.batch), embeddings, NO_SIZE)
     evaluations = len(config.student_grid.resolve(config.family)) - 1 if config.grad_step == "all" else 2
     return evaluations * kept.bytes + kept.largest
-
-
-def _inputs(config: DistillConfig, family: Family, sizes: Any) -> tuple[torch.Tensor, ...]:
-    """State, timestep, prompt embeddings and pooled ones of one batch."""
-    state = torch.empty(config.batch, sizes.in_channels, sizes.sample_size, sizes.sample_size)
-    if family.name == "sd3":
-        tokens, width, pooled = (
-            CLIP_TOKENS + config.max_sequence_length,
-            sizes.joint_attention_dim,
-            sizes.pooled_projection_dim,
-        )
-    else:
-        tokens, width = CLIP_TOKENS, sizes.cross_attention_dim
-        pooled = sizes.projection_class_embeddings_input_dim - 6 * sizes.addition_time_embed_dim
-    prompt = torch.empty(config.batch, tokens, width)
-    return state, torch.empty(config.batch), prompt, torch.empty(config.batch, pooled)
 
 
 class _Kept:

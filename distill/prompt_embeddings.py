@@ -2,53 +2,48 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from distill import families
+from worker.families import registry
+from worker.families.prompt_embeddings import PromptEmbedding, stacked
 
 
 @dataclass(frozen=True)
 class PromptEmbeddings:
-    """Embeddings of `prompts`: `index` int64 [prompts] points into the deduplicated
-    `prompt` bfloat16 [unique, tokens, width] and `pooled` bfloat16 [unique, width]."""
+    """Embeddings of `prompts`: `index` int64 [prompts] points into the rows of `unique`, a batch in bfloat16 with one
+    row for each distinct prompt."""
 
     prompts: tuple[str, ...]
     index: torch.Tensor
-    prompt: torch.Tensor
-    pooled: torch.Tensor
+    unique: PromptEmbedding
 
-    def rows(self, numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """int64 [B] → float32 [B, tokens, width] and float32 [B, width]."""
+    def rows(self, numbers: torch.Tensor) -> PromptEmbedding:
+        """Return the batch of the prompts numbered `numbers`, int64 [B], in float32."""
         unique = self.index[numbers]
-        return self.prompt[unique].float(), self.pooled[unique].float()
+        return self.unique.map(lambda part: part[unique]).to(dtype=torch.float32)
 
-    def of(self, prompt: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """One prompt's rows, batch 1. Raises KeyError for a prompt that is not in the cache."""
+    def of(self, prompt: str) -> PromptEmbedding:
+        """Return one prompt's embedding as a batch of 1. Raises KeyError for a prompt that is not among `prompts`."""
         if prompt not in self.prompts:
             raise KeyError(f"prompt {prompt!r} is not in the embedding cache")
         return self.rows(torch.tensor([self.prompts.index(prompt)]))
 
 
 @torch.no_grad()
-def encode(pipeline, prompts: Sequence[str], max_sequence_length: int, batch: int = 64) -> PromptEmbeddings:
+def encode(pipeline: Any, prompts: Sequence[str], max_sequence_length: int, batch: int = 64) -> PromptEmbeddings:
     """Encode every distinct prompt once with the pipeline's own text encoders.
 
     `pipeline` is of a known family; prompts may not contain line breaks (ValueError).
     """
     if any("\n" in prompt for prompt in prompts):
         raise ValueError("a prompt contains a line break; write one prompt per line")
-    family = families.of(pipeline)
+    family = registry.of(pipeline)
     unique = list(dict.fromkeys(prompts))
-    encoded = []
+    encoded: list[PromptEmbedding] = []
     for start in range(0, len(unique), batch):
-        part = unique[start : start + batch]
-        prompt, pooled = family.encode(pipeline, part, max_sequence_length)
-        encoded.append((prompt.bfloat16(), pooled.bfloat16()))
+        part = family.encode(pipeline, unique[start : start + batch], max_sequence_length)
+        encoded += [each.to(dtype=torch.bfloat16) for each in part]
     number = {prompt: row for row, prompt in enumerate(unique)}
-    return PromptEmbeddings(
-        tuple(prompts),
-        torch.tensor([number[prompt] for prompt in prompts]),
-        torch.cat([prompt for prompt, _ in encoded]),
-        torch.cat([pooled for _, pooled in encoded]),
-    )
+    return PromptEmbeddings(tuple(prompts), torch.tensor([number[prompt] for prompt in prompts]), stacked(encoded))

@@ -15,10 +15,11 @@ from torch.optim.swa_utils import AveragedModel
 
 from distill import config as configuration
 from distill import export as exporting
-from distill import families, teacher_pipeline
+from distill import teacher_pipeline
 from distill.config import DistillConfig
 from distill.training import checkpoints, roles
 from distill.training.trainer import Trainer
+from worker.families import registry
 
 
 def start(config_file: Path, run: Path, out: Path | None) -> None:
@@ -41,8 +42,10 @@ def export(run: Path, out: Path, dtype: str, lora: bool = False) -> None:
     """Export the averaged student of the last checkpoint to `out`: a servable folder or, with `lora`, a LoRA file."""
     config = _config_of(run)
     pipeline = teacher_pipeline.load(config.teacher, text_encoders=False)
-    network = getattr(pipeline, families.of(pipeline).denoiser).float()
-    average = AveragedModel(roles.attach(network, "student", config.lora_rank) if config.lora_rank else network)
+    family = registry.of(pipeline)
+    network = getattr(pipeline, family.denoiser).float()
+    rank, targets = config.lora_rank, family.lora_targets
+    average = AveragedModel(roles.attach(network, "student", rank, targets) if rank else network)
     if not checkpoints.load(run, {"average": average}):
         raise ValueError(f"--run: {run} holds no checkpoint yet")
     write = exporting.export_lora if lora else exporting.export

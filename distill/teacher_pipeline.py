@@ -1,42 +1,43 @@
 """Load a teacher's diffusers folder, with its text encoders or without."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
 
-from distill import families
-from distill.config import FamilyName
+from worker.families import registry
+from worker.families.base import Family
 
 
 def load(folder: Path, *, text_encoders: bool = True) -> Any:
-    """The pipeline in `folder`. Raises ValueError for a folder that is no pipeline of a known family."""
-    name = kind(folder)
-    absent = {} if text_encoders else dict.fromkeys(families.PIPELINES[name].text_parts)
-    return getattr(diffusers, name).from_pretrained(folder, use_safetensors=True, **absent)
+    """Load the pipeline in `folder`. Raises ValueError for a folder that is no pipeline of a known family."""
+    return _load(folder, [] if text_encoders else family(folder).text_components)
 
 
 def load_text_encoders(folder: Path) -> Any:
-    """The pipeline in `folder` with nothing but what encodes prompts, on the accelerator if there is one."""
-    name = kind(folder)
-    absent = dict.fromkeys((families.PIPELINES[name].denoiser, "vae"))
-    pipeline = getattr(diffusers, name).from_pretrained(folder, use_safetensors=True, **absent)
+    """Load only what encodes prompts of the pipeline in `folder`, onto the accelerator if there is one."""
+    pipeline = _load(folder, [family(folder).denoiser, "vae"])
     return pipeline.to(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else pipeline
 
 
-def family(folder: Path) -> FamilyName:
-    """The family of the pipeline in `folder`, without loading it. Raises ValueError as `load` does."""
-    return families.PIPELINES[kind(folder)].name
+def family(folder: Path) -> Family:
+    """Return the family of the pipeline in `folder`, without loading it. Raises ValueError as `load` does."""
+    return registry.pipelines()[_class_name(folder)]
 
 
-def kind(folder: Path) -> str:
-    """The name of its pipeline's class. Raises ValueError as `load` does."""
-    index = folder / "model_index.json"
+def _load(folder: Path, absent: Sequence[str]) -> Any:
+    pipeline = getattr(diffusers, _class_name(folder))
+    return pipeline.from_pretrained(folder, use_safetensors=True, **dict.fromkeys(absent))
+
+
+def _class_name(folder: Path) -> str:
+    index, known = folder / "model_index.json", registry.pipelines()
     if not index.is_file():
         raise ValueError(f"teacher: {folder} is no diffusers pipeline folder (it has no model_index.json)")
     name = json.loads(index.read_text()).get("_class_name")
-    if name not in families.PIPELINES:
-        raise ValueError(f"teacher: {folder} holds a {name}; known pipelines: {', '.join(families.PIPELINES)}")
+    if name not in known:
+        raise ValueError(f"teacher: {folder} holds a {name}; known pipelines: {', '.join(known)}")
     return name

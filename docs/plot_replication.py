@@ -17,13 +17,13 @@ from safetensors.torch import load_file
 
 from bench.markdown import filled
 from distill.method import dp_dmd
-from distill.noise_schedule import FLOW
 from distill.replicate import experiments
 from distill.replicate.mixture import MODES, Mixture
 from distill.replicate.mixture_run import Run
 from distill.replicate.results import gathered
 from distill.replicate.seeded_attention import SeededAttention
 from docs import replication_tables as tables
+from worker.sampling.noise_schedule import FLOW
 
 DOCS = Path(__file__).parent
 DATA = DOCS / "data" / "replication"

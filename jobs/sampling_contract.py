@@ -36,7 +36,7 @@ class SamplingContract(BaseModel):
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
     method: str
-    family: Literal["sd3", "sdxl"]
+    family: str
     prediction: Literal["flow", "epsilon", "v"]
     steps: int = Field(gt=0)
     sigmas: list[float] | None = None

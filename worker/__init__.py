@@ -1,1 +1,1 @@
-"""The engine: takes image tasks from the queue and denoises them, one step of one batch at a time."""
+"""The worker: takes image tasks from the queue and denoises them, one step of one batch at a time."""

@@ -1,4 +1,4 @@
-"""`fourstep worker`, and `fourstep models …`: model folders, looked at without serving them."""
+"""The commands `fourstep worker` and `fourstep models`."""
 
 import sys
 from typing import Annotated
@@ -12,7 +12,7 @@ app = typer.Typer(help="Model folders.", no_args_is_help=True)
 
 @app.callback()
 def _group() -> None:
-    """A group, though it holds one command so far."""
+    """Keep `models` a group: typer would make a single command the group itself."""
 
 
 @app.command()
@@ -24,11 +24,12 @@ def check(
     The exit code is 0 for a model that can be served, 1 for one that cannot.
     """
     with errors_as_lines(extra="worker", code=2, command="fourstep models"):
-        from worker import model_folder, startup
+        from worker import startup
         from worker.errors import FolderRefusedError
+        from worker.model_folder import loading
     startup.quiet_libraries()
     try:
-        served = model_folder.load(model, device="cpu")
+        served = loading.load(model, device="cpu")
     except FolderRefusedError as error:
         typer.echo(f"{model} cannot be served: {error}", err=True)
         raise typer.Exit(1) from error

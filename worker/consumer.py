@@ -1,4 +1,4 @@
-"""From the queue to the engine and back: claims, leases, take-overs, and a clean end."""
+"""Consume image tasks from the queue: claim them, keep their leases, pass them to the engine, hand results on."""
 
 import asyncio
 import logging
@@ -21,23 +21,24 @@ from worker.results import ResultWriter
 log = logging.getLogger(__name__)
 
 BLOCK_S = 1.0
-"""The longest wait for a task in one read, and so the longest time that a shutdown waits for the reader."""
+"""Longest wait for a task in one read, and so the longest time that a shutdown waits for the reader."""
 
 RESUBSCRIBE_PAUSE_S = 0.5
 
 MOST_HELD = 6
-"""Claims stop at so many times the engine's capacity: what is held then waits for a Redis without memory.
+"""Claimed images, as a multiple of the engine's capacity, at which claiming stops: results then wait for a Redis that
+has no memory left.
 
-The only worker of a model claims so much at once, so that the plan sees the small call behind a call of 64. Among
-several, images that one holds are images that another cannot take.
+The only worker of a model claims so many at once, so that the scheduler sees the small call behind a call of 64. Among
+several workers, images that one holds are images that another cannot take.
 """
 
 MAX_DELIVERIES = 3
-"""A task that took this many workers down with it is given up."""
+"""Deliveries after which a task is given up: it took this many workers down with it."""
 
 
 class Consumer:
-    """One worker's dealings with the queue; lives in the event loop, while the engine lives on `device`."""
+    """Moves tasks between the queue and the engine. It runs in the event loop, the engine on the thread `device`."""
 
     def __init__(
         self,
@@ -55,7 +56,7 @@ class Consumer:
         self._card = card
         self._device = device
         self._engine = engine
-        self._settlement = result_writer
+        self._result_writer = result_writer
         self._metrics = metrics
         self._lease_s = lease_s
         self._previews = Previews(queue)
@@ -68,7 +69,7 @@ class Consumer:
         self._stopping = False
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Serve until `stop` is set, then finish what has begun and hand the rest back.
+        """Serve until `stop` is set, then finish the images that have begun and requeue the others.
 
         Raises an ExceptionGroup when the device thread or one of the loops fails.
         """
@@ -76,9 +77,9 @@ class Consumer:
             self._serve_engine(group)
             lasting = [
                 group.create_task(self._keep_leases()),
-                group.create_task(self._take_over_forever(group)),
+                group.create_task(self._reclaim_forever(group)),
                 group.create_task(self._watch_device()),
-                group.create_task(self._heed_cancellations()),
+                group.create_task(self._listen_for_cancellations()),
                 group.create_task(self._previews.listen_for_subscriptions()),
                 group.create_task(self._previews.publish_forever()),
             ]
@@ -87,7 +88,7 @@ class Consumer:
             self._stopping = True
             self._changed.set()
             await claiming
-            await self._hand_back_unstarted()
+            await self._requeue_unstarted()
             while self._held:
                 await self._change()
             for task in lasting:
@@ -116,7 +117,7 @@ class Consumer:
             self._alone = await until_redis_answers(registry.known_workers) == 1
             await asyncio.sleep(self._lease_s / 3)
 
-    async def _heed_cancellations(self) -> None:
+    async def _listen_for_cancellations(self) -> None:
         while True:
             with suppress(RedisError, OSError):
                 async for job_id in self._queue.cancelled_jobs():
@@ -124,7 +125,7 @@ class Consumer:
             await asyncio.sleep(RESUBSCRIBE_PAUSE_S)
 
     async def _withdraw(self, keys: Sequence[str]) -> None:
-        """Take images that are settled already, by a cancellation, out of the engine at the next step boundary."""
+        """Take cancelled tasks out of the engine at the next step boundary."""
         if not keys:
             return
         withdrawn = await asyncio.wrap_future(self._device.call(self._engine.withdraw, keys))
@@ -143,7 +144,7 @@ class Consumer:
             self._engine.backlogged = len(claims) == room
             self._admit(group, claims)
 
-    async def _take_over_forever(self, group: asyncio.TaskGroup) -> None:
+    async def _reclaim_forever(self, group: asyncio.TaskGroup) -> None:
         while not self._stopping:
             await asyncio.sleep(self._lease_s / 2)
             if self._free <= 0:
@@ -156,12 +157,12 @@ class Consumer:
     async def _watch_device(self) -> None:
         await asyncio.wrap_future(self._device.stopped)
 
-    async def _hand_back_unstarted(self) -> None:
+    async def _requeue_unstarted(self) -> None:
         keys = await asyncio.wrap_future(self._device.call(self._engine.withdraw_unstarted))
         claims = [self._held.pop(key) for key in keys]
         self._in_engine -= _rows(claims)
         await until_redis_answers(partial(self._queue.requeue, claims))
-        log.info("stopping: %d images handed back, %d to finish", len(keys), len(self._held))
+        log.info("stopping: %d images requeued, %d to finish", len(keys), len(self._held))
 
     @property
     def _free(self) -> int:
@@ -172,7 +173,7 @@ class Consumer:
         return MOST_HELD * self._capacity - len(self._held)
 
     async def _change(self) -> None:
-        """Until an image leaves the engine or is settled, or the end begins."""
+        """Wait until an image leaves the engine or is settled, or the shutdown begins."""
         self._changed.clear()
         await self._changed.wait()
 
@@ -202,11 +203,11 @@ class Consumer:
             group.create_task(self._settle(outcome))
 
     async def _settle(self, outcome: Outcome) -> None:
-        await self._settlement.settle(self._held[outcome.key], outcome)
+        await self._result_writer.settle(self._held[outcome.key], outcome)
         self._release(outcome.key)
 
     async def _bury(self, claim: Claim) -> None:
-        await self._settlement.bury(claim, f"given up after {claim.deliveries} deliveries")
+        await self._result_writer.bury(claim, f"given up after {claim.deliveries} deliveries")
         self._release(claim.entry_id)
 
     def _release(self, key: str) -> None:
@@ -215,5 +216,5 @@ class Consumer:
 
 
 def _rows(claims: Iterable[Claim]) -> int:
-    """How much of the engine the tasks take: a diverse set begins with a row for each candidate."""
+    """Return the number of rows that the tasks begin with: a diverse set has one for each candidate."""
     return sum(claim.task.select.candidates if claim.task.select else 1 for claim in claims)

@@ -1,4 +1,4 @@
-"""Why a model is not served, or a worker does not start: each in one line."""
+"""Errors for the operator, each of one line."""
 
 
 class FolderRefusedError(ValueError):

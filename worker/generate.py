@@ -1,4 +1,4 @@
-"""Pictures without a server: the engine run until it is idle, or one batch without an engine."""
+"""Generate pictures without a server: by an engine, or as one batch without one."""
 
 import time
 from collections.abc import Sequence
@@ -7,14 +7,14 @@ import numpy as np
 import torch
 
 from jobs.models import ImageTask, Mode
-from worker.engine.denoising_step import StepInputs
-from worker.engine.device_path import DevicePath
+from worker.engine.denoising_step import DenoisingStep
 from worker.engine.engine import Engine
 from worker.engine.row import Failure, Picture
 from worker.families.prompt_embeddings import stacked
-from worker.model_folder import ServedModel
+from worker.model_folder.loading import LoadedModel
 from worker.pixels import to_uint8
 from worker.sampling import noise
+from worker.sampling import step_table as sampler
 
 
 def generate(
@@ -24,9 +24,9 @@ def generate(
     size: tuple[int, int] | None = None,
     mode: Mode = "fast",
 ) -> np.ndarray:
-    """One image for each pair of prompt and seed → uint8 [N, height, width, 3], in their order.
+    """Generate one image for each pair of prompt and seed: uint8 [N, height, width, 3], in their order.
 
-    `size` is (height, width) in pixels, by default the model's native one. Nobody else may be using `engine`.
+    `size` is (height, width) in pixels, by default the model's native one. `engine` must be idle and not shared.
     Raises RuntimeError with the first failure.
     """
     height, width = size or engine.model.contract.sizes[0]
@@ -48,20 +48,18 @@ def generate(
 
 @torch.inference_mode()
 def generate_batch(
-    model: ServedModel, prompts: Sequence[str], seeds: Sequence[int], size: tuple[int, int] | None = None
+    model: LoadedModel, prompts: Sequence[str], seeds: Sequence[int], size: tuple[int, int] | None = None
 ) -> np.ndarray:
-    """All pairs of prompt and seed as one batch, in step with each other → uint8 [N, height, width, 3].
+    """Generate all pairs of prompt and seed as one batch, in lockstep: uint8 [N, height, width, 3].
 
-    For other servers that bring their own batching. The batch is as large as it is given: nothing is planned, padded
+    For other servers that bring their own batching. The batch is as large as it is given: nothing is scheduled, padded
     or kept between calls. `size` is (height, width) in pixels, by default the model's native one.
     """
-    network, steps = model.network, model.table.steps
-    negative = network.negative(network.encode([""])[0]) if model.contract.guidance_scale > 1 else None
-    path = DevicePath(model, network, negative)
+    network, table = model.network, model.table.to(model.network.device)
+    scale = model.contract.guidance_scale
+    negative = network.negative(network.encode([""])[0]) if scale > 1 else None
+    step = DenoisingStep(network.predict, table, scale, negative, network.guide)
     shape = network.latent_shape(*(size or model.contract.sizes[0]))
-    drawn = torch.stack([noise.draw(seed, shape, model.table.noise_draws) for seed in seeds], dim=1).to(network.device)
-    latents, embeddings = drawn[0], stacked(network.encode(prompts))
-    for step in range(steps):
-        index = torch.full((len(latents),), step, device=network.device)
-        latents = path.step(StepInputs(latents, index, embeddings, drawn[1 + step] if len(drawn) > 1 else None)).latents
-    return to_uint8(path.decode(latents)).cpu().numpy()
+    drawn = torch.stack([noise.draw(seed, shape, table.noise_draws) for seed in seeds], dim=1).to(network.device)
+    latents = sampler.sample(table, step.predictor(stacked(network.encode(prompts))), drawn)
+    return to_uint8(network.decode(latents)).cpu().numpy()

@@ -1,4 +1,4 @@
-"""Pixels to PNG, JPEG or WebP bytes, with the recipe of the image inside."""
+"""Encode pixels as PNG, JPEG or WebP, with the recipe of the image inside."""
 
 import io
 import json
@@ -15,9 +15,9 @@ RECIPE_KEY = "fourstep"
 """Keyword of the PNG's iTXt chunk; JPEG and WebP keep the recipe in the EXIF ImageDescription."""
 
 PNG_COMPRESSION, PNG_STRATEGY = 1, 3
-"""zlib's quickest level, and Z_RLE: on filtered pixels it is quicker than a search for longer matches, and as small.
+"""zlib's fastest level, and Z_RLE, which on filtered pixels is faster than a search for longer matches, and as small.
 
-Figures, also for the other encoders that were tried, are in docs/performance.md.
+docs/performance.md has figures, also of other encoders.
 """
 
 WEBP_METHOD = 1
@@ -25,7 +25,7 @@ WEBP_METHOD = 1
 
 
 def recipe(task: ImageTask, model_sha: str, steps: int, version: str) -> dict[str, Any]:
-    """What it takes to make the image again."""
+    """Return everything that it takes to make the image again."""
     return {
         "model_sha": model_sha,
         "prompt": task.prompt,
@@ -40,9 +40,9 @@ def recipe(task: ImageTask, model_sha: str, steps: int, version: str) -> dict[st
 def encode_image(
     pixels: np.ndarray, image_format: ImageFormat, quality: int = 90, about: dict[str, Any] | None = None
 ) -> bytes:
-    """uint8 [height, width, 3] → the bytes of an image file; `quality` 1–100 counts for JPEG and WebP.
+    """Encode uint8 [height, width, 3] as an image file; `quality` 1–100 counts for JPEG and WebP.
 
-    `about`, the recipe, is embedded as JSON. Equal arguments give equal bytes: nothing depends on the clock.
+    `about`, the recipe, is embedded as JSON. Equal arguments give equal bytes.
     """
     image, out = Image.fromarray(pixels), io.BytesIO()
     if image_format == "png":

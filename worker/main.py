@@ -1,4 +1,4 @@
-"""The worker process: what `fourstep worker` runs."""
+"""The entry point of a worker process."""
 
 import asyncio
 import sys
@@ -9,7 +9,7 @@ from jobs.settings import WorkerSettings, explain
 from jobs.structured_logging import configure_logging
 from jobs.tracing import configure_tracing
 from worker.errors import FolderRefusedError, StartFailedError
-from worker.model_source import check_source
+from worker.model_folder.source import check_source
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""Unfinished images for whoever is looking: wishes come in from Redis, small pictures go out; nobody else pays."""
+"""Publish previews of unfinished images on the Redis channels that subscribed to them."""
 
 import asyncio
 import base64
@@ -15,8 +15,8 @@ from worker.image_bytes import encode_image
 
 log = logging.getLogger(__name__)
 
-WISH_S = 6.0
-"""How long a wish lasts unless it is repeated."""
+SUBSCRIPTION_S = 6.0
+"""How long a subscription lasts unless it is repeated."""
 
 RESUBSCRIBE_PAUSE_S = 0.5
 FORMAT: ImageFormat = "jpeg"
@@ -24,18 +24,18 @@ QUALITY = 80
 
 
 class Previews:
-    """Lives in the event loop; `watched` is read by the device thread too."""
+    """Keeps subscriptions and publishes previews. It runs in the event loop; the device thread reads `watched`."""
 
     def __init__(self, queue: WorkerQueue) -> None:
         self.watched: dict[str, set[str]] = {}
-        """The channels to tell, by job: empty when nobody looks at anything."""
+        """Subscribed channels by job."""
         self._queue = queue
         self._until: dict[tuple[str, str], float] = {}
-        self._sketches: asyncio.Queue[list[PreviewImage]] = asyncio.Queue()
+        self._waiting: asyncio.Queue[list[PreviewImage]] = asyncio.Queue()
 
-    def show(self, decode_previews: list[PreviewImage]) -> None:
-        """Publish `decode_previews` soon, in the order of the calls."""
-        self._sketches.put_nowait(decode_previews)
+    def show(self, previews: list[PreviewImage]) -> None:
+        """Publish `previews` soon, in the order of the calls."""
+        self._waiting.put_nowait(previews)
 
     async def listen_for_subscriptions(self) -> None:
         while True:
@@ -46,14 +46,14 @@ class Previews:
 
     async def publish_forever(self) -> None:
         while True:
-            for sketch in await self._sketches.get():
+            for image in await self._waiting.get():
                 with suppress(RedisError, OSError):  # a preview that is late is worth nothing
-                    await self._publish(sketch)
+                    await self._publish(image)
 
     def _grant(self, subscription: PreviewSubscription) -> None:
-        self._until[subscription.job_id, subscription.channel] = time.monotonic() + WISH_S
+        self._until[subscription.job_id, subscription.channel] = time.monotonic() + SUBSCRIPTION_S
         self.watched.setdefault(subscription.job_id, set()).add(subscription.channel)
-        asyncio.get_running_loop().call_later(WISH_S + 0.01, self._expire, subscription)
+        asyncio.get_running_loop().call_later(SUBSCRIPTION_S + 0.01, self._expire, subscription)
 
     def _expire(self, subscription: PreviewSubscription) -> None:
         if self._until.get((subscription.job_id, subscription.channel), 0.0) > time.monotonic():
@@ -64,18 +64,18 @@ class Previews:
         if not channels:
             self.watched.pop(subscription.job_id, None)
 
-    async def _publish(self, sketch: PreviewImage) -> None:
-        channels = list(self.watched.get(sketch.job_id, ()))
+    async def _publish(self, image: PreviewImage) -> None:
+        channels = list(self.watched.get(image.job_id, ()))
         if not channels:
             return
-        data = await asyncio.to_thread(encode_image, sketch.pixels, FORMAT, QUALITY)
-        height, width, _ = sketch.pixels.shape
+        data = await asyncio.to_thread(encode_image, image.pixels, FORMAT, QUALITY)
+        height, width, _ = image.pixels.shape
         preview = Preview(
-            job_id=sketch.job_id,
-            index=sketch.index,
-            seed=sketch.seed,
-            step=sketch.step,
-            steps=sketch.steps,
+            job_id=image.job_id,
+            index=image.index,
+            seed=image.seed,
+            step=image.step,
+            steps=image.steps,
             width=width,
             height=height,
             format=FORMAT,

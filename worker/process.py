@@ -1,4 +1,4 @@
-"""One worker process from start to stop: metrics, device thread, model, queue, signals."""
+"""Run one worker process from start to stop: metrics, device thread, model, queue, signals."""
 
 import asyncio
 import logging
@@ -23,23 +23,24 @@ from worker.engine.compile_thread import CompileThread
 from worker.engine.device_thread import DeviceThread
 from worker.engine.engine import Engine
 from worker.errors import FolderRefusedError, StartFailedError
-from worker.model_folder import ServedModel, load
+from worker.model_folder.loading import LoadedModel, load
 from worker.results import ResultWriter
 from worker.startup import compiles, model_card, start_engine
 
 log = logging.getLogger(__name__)
 
 SWITCH_INTERVAL_S = 1e-4
-"""How long a thread may keep the interpreter from another one. Each operation of a step gives it up and wants it back;
-with Python's own 5 ms the device would be idle for as long as queue and image files need it (docs/performance.md)."""
+"""How long a thread may hold the interpreter while another wants it. Each operation of a step releases it and takes it
+back; with Python's default of 5 ms the device would be idle while queue and image files are handled
+(docs/performance.md)."""
 
 LAST_STEP_S = 1.0
 SHUTDOWN_S = 5.0
-"""What is unfinished this long after SIGTERM is left to the workers that take over the leases."""
+"""Seconds after SIGTERM at which unfinished images are left to the workers that take over their leases."""
 
 
-async def run(settings: WorkerSettings, redis_url: str, load_model: Callable[..., ServedModel] = load) -> int:
-    """Serve until SIGTERM or SIGINT. Returns the exit code, 0 or after a crash 1. Raises StartFailed.
+async def run(settings: WorkerSettings, redis_url: str, load_model: Callable[..., LoadedModel] = load) -> int:
+    """Serve until SIGTERM or SIGINT. Returns the exit code: 0, or 1 after a crash. Raises StartFailedError.
 
     Ends the process itself when a signal comes while the device is busy and cannot be interrupted.
     """
@@ -74,9 +75,9 @@ async def _warm_engine(
     settings: WorkerSettings,
     metrics: WorkerMetrics,
     stop: asyncio.Event,
-    load_model: Callable[..., ServedModel],
+    load_model: Callable[..., LoadedModel],
 ) -> Engine | None:
-    """The engine, ready to serve; None when `stop` was set before."""
+    """Return the engine, ready to serve; None when `stop` was set before."""
     starting = asyncio.wrap_future(device.call(start_engine, settings, metrics, load_model))
     await _first(starting, stop)
     if not starting.done():
@@ -130,7 +131,7 @@ async def _until_stopped(consumer: Consumer, stop: asyncio.Event) -> int:
 
 
 async def _first(future: asyncio.Future, stop: asyncio.Event) -> None:
-    """Until `future` is done or `stop` is set."""
+    """Wait until `future` is done or `stop` is set."""
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({future, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()

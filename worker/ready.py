@@ -1,4 +1,4 @@
-"""`python -m worker.ready`: exit status 0 when the worker of this container serves, by its own metrics.
+"""`python -m worker.ready` exits with 0 when the worker of this container serves, as its metrics say.
 
 Run every few seconds beside a busy worker, so it imports next to nothing.
 """
@@ -14,7 +14,7 @@ ANNOUNCED = re.compile(rb'^fourstep_build_info\{[^}]*\bmodel="[^"]', re.MULTILIN
 
 
 def is_ready(host: str, port: int) -> bool:
-    """Whether a worker answers on its metrics port and has announced its warm model."""
+    """Return whether a worker answers on its metrics port and has announced its warm model."""
     connection = HTTPConnection(WILDCARDS.get(host, host), port, timeout=TIMEOUT_S)
     try:
         connection.request("GET", "/metrics")
@@ -26,7 +26,7 @@ def is_ready(host: str, port: int) -> bool:
 
 
 def address() -> tuple[str, int]:
-    """Where the worker's metrics are, as jobs.settings has it."""
+    """Return host and port of the worker's metrics, as jobs.settings reads them."""
     return os.environ.get("FOURSTEP_METRICS_HOST") or "127.0.0.1", int(os.environ.get("FOURSTEP_METRICS_PORT") or 8001)
 
 

@@ -1,4 +1,4 @@
-"""Patience with a Redis that is away or has no memory left."""
+"""Retries for a Redis that is away or has no memory left."""
 
 import asyncio
 import logging
@@ -31,7 +31,7 @@ async def until_redis_answers(operation: Callable[[], Awaitable[Result]]) -> Res
 
 
 def _raise_if_cancelled() -> None:
-    """Python 3.11's `asyncio.wait_for`, through which redis-py writes, now and then swallows a cancellation."""
+    """Raise a cancellation that was lost: `asyncio.wait_for` of Python 3.11, in redis-py's writes, may swallow it."""
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError

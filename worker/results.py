@@ -1,4 +1,4 @@
-"""What became of an image, brought to Redis: encoded, hashed and committed once."""
+"""Write outcomes to Redis: images are encoded, hashed and committed once."""
 
 import asyncio
 import hashlib
@@ -24,7 +24,7 @@ ENCODER_THREADS = 2
 
 
 class ResultWriter:
-    """Settles outcomes while the device runs on; image bytes are made in threads of their own.
+    """Encodes images in threads of its own and commits results, or failures, once.
 
     Results are kept in Redis for `ttl_s` seconds.
     """
@@ -40,7 +40,7 @@ class ResultWriter:
         self._threads = ThreadPoolExecutor(ENCODER_THREADS, thread_name_prefix="image-bytes")
 
     async def settle(self, claim: Claim, outcome: Outcome) -> None:
-        """Commit the pictures, or report the failure; waits for as long as Redis is away."""
+        """Commit the pictures, or the failure; waits for as long as Redis is away."""
         if isinstance(outcome, Failure):
             settled = await self._fail(claim, outcome)
         else:
@@ -92,7 +92,7 @@ class ResultWriter:
         return failure.reason if first else "duplicate"
 
     async def bury(self, claim: Claim, detail: str) -> None:
-        """Fail a task that nobody survives, and keep it for a person to look at."""
+        """Fail a task that took down several workers, and keep it among the dead letters."""
         first = await until_redis_answers(lambda: self._queue.bury(claim, detail, self._ttl_s))
         self._metrics.images.labels("error" if first else "duplicate").inc(len(claim.task.indices))
         self._metrics.dead_letters.inc(first)

@@ -1,4 +1,4 @@
-"""From settings to a warm engine, and what it says of itself."""
+"""Start the engine by the settings, and make the model card that announces it."""
 
 import logging
 import os
@@ -17,15 +17,15 @@ from worker.engine.cuda_graphs import CudaGraphs
 from worker.engine.engine import Engine
 from worker.engine.model_runner import Measured
 from worker.errors import StartFailedError
-from worker.model_folder import ServedModel, load
+from worker.model_folder.loading import LoadedModel, load
 
 log = logging.getLogger(__name__)
 
 
 def start_engine(
-    settings: WorkerSettings, metrics: WorkerMetrics, load_model: Callable[..., ServedModel] = load
+    settings: WorkerSettings, metrics: WorkerMetrics, load_model: Callable[..., LoadedModel] = load
 ) -> Engine:
-    """Load the model and run every stage once, eagerly. Raises FolderRefused, StartFailed or RuntimeError."""
+    """Load the model and run every stage once, eagerly. Raises FolderRefusedError, StartFailedError or RuntimeError."""
     quiet_libraries()
     if settings.compile_cache is not None:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(settings.compile_cache)
@@ -39,7 +39,7 @@ def start_engine(
 
 
 def model_card(engine: Engine, settings: WorkerSettings) -> ModelCard:
-    """What the worker announces; `settings` holds the effective values."""
+    """Return the model card that the worker announces; its `settings` are the effective values."""
     model = engine.model
     return ModelCard(
         name=model.name,
@@ -56,7 +56,7 @@ def model_card(engine: Engine, settings: WorkerSettings) -> ModelCard:
             dtype=str(model.network.dtype).removeprefix("torch."),
             max_batch=settings.max_batch,
             compile=compiles(settings, model.network.device),
-            cuda_graphs=engine.replays_graphs,
+            cuda_graphs=engine.runner.eager.has_graphs,
             threads=torch.get_num_threads(),
             lease_s=settings.lease_s,
             result_ttl_s=settings.result_ttl_s,
@@ -66,7 +66,7 @@ def model_card(engine: Engine, settings: WorkerSettings) -> ModelCard:
 
 
 def compiles(settings: WorkerSettings, device: torch.device) -> bool:
-    """Whether the networks are to be compiled; "auto" means on a CUDA device."""
+    """Return whether the networks are to be compiled; "auto" means on a CUDA device."""
     return device.type == "cuda" if settings.compile == "auto" else settings.compile
 
 
@@ -91,7 +91,7 @@ def _observe(metrics: WorkerMetrics, measured: Measured) -> None:
 
 
 def quiet_libraries() -> None:
-    """Progress bars and warnings off: one of the warnings quotes prompts, which are not to be logged."""
+    """Turn off progress bars and warnings: one of the warnings quotes prompts, which must not be logged."""
     for library in (diffusers_logging, transformers_logging):
         library.set_verbosity_error()
         library.disable_progress_bar()

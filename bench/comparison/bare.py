@@ -21,7 +21,7 @@ from jobs.settings import BUNDLED_MODEL
 from worker.engine.device_thread import DeviceThread
 from worker.engine.engine import Engine
 from worker.generate import generate
-from worker.model_folder import load
+from worker.model_folder.loading import load
 from worker.startup import quiet_libraries
 
 BATCH = 8

@@ -22,9 +22,9 @@ from bench.comparison.systems import SYSTEMS, Tuning
 NAME = "comparison_profile"
 SECONDS, RATE, CALLERS = 12, 100, 16
 DRAWING = {
-    "text encoders": "prompt_embeddings.py",
+    "text encoders": "prompt_cache.py",
     "denoising network": "denoising_step.py",
-    "decoder": "decode (worker/families/stable_diffusion_3.py",
+    "decoder": "decode (worker/families/base.py",
     "plan": "scheduler.py",
 }
 BESIDE = {"queue and Redis": "consumer.py", "image files": "image_bytes.py", "settling": "results.py"}

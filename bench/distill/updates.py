@@ -28,9 +28,10 @@ from distill import config as configuration
 from distill import image_grid, teacher_pipeline
 from distill.config import DistillConfig
 from distill.method import dp_dmd
-from distill.method.guidance import conditional
-from distill.noise_schedule import Predict
 from distill.training.trainer import Prompt, Trainer
+from worker.families.prompt_embeddings import concatenated, stacked
+from worker.pixels import to_uint8
+from worker.sampling.noise_schedule import Predict
 
 CONFIG = Path("distill/configs/emoji.yaml")
 
@@ -66,7 +67,7 @@ class AuthorsLoop:
             ).total
             self.update(loss, trainer.student.weights, trainer.student_optimizer)
             with torch.no_grad():
-                pixels = image_grid.to_uint8(trainer.decode(made[0]))
+                pixels = to_uint8(trainer.decode(made[0])).cpu().numpy()
             image_grid.save_grid(pixels, len(pixels), self.folder / "batch.png")
         else:
             x = dp_dmd.sample(student, noise, trainer.hparams)
@@ -74,13 +75,12 @@ class AuthorsLoop:
             self.update(loss, trainer.critic.weights, trainer.critic_optimizer)
 
     def encode(self, texts: list[str]) -> Prompt:
-        return self.trainer.family.encode(self.pipeline, texts, self.trainer.config.max_sequence_length)
+        return stacked(self.trainer.family.encode(self.pipeline, texts, self.trainer.config.max_sequence_length))
 
     def guided(self, prompt: Prompt, unconditional: Prompt) -> Predict:
         """One evaluation of a batch twice as large."""
         trainer = self.trainer
-        both = [torch.cat(parts) for parts in zip(unconditional, prompt, strict=True)]
-        velocity = conditional(trainer.teacher, both[0], both[1], family=trainer.family, schedule=trainer.schedule)
+        velocity = trainer._predict(trainer.teacher, concatenated(unconditional, prompt))
 
         def predict(state: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
             without, positive = velocity(torch.cat([state, state]), torch.cat([t, t])).chunk(2)

@@ -20,10 +20,10 @@ from distill.evaluation.metrics import paired_ratio, pairwise_diversity
 from jobs.diversity import diversity_score, pack_layout
 from jobs.models import DiverseSet, ImageTask
 from jobs.settings import BUNDLED_MODEL
-from worker import model_folder
 from worker.engine.engine import Engine
 from worker.engine.model_runner import Measured
 from worker.engine.row import Failure, FinishedSet, Picture
+from worker.model_folder import loading
 
 IMAGES, CANDIDATES = 4, 16
 FIRST_SEEDS = (20_000, 20_100, 20_200, 20_300)
@@ -65,7 +65,7 @@ def student() -> Engine:
     """The bundled student, warm, on one thread of the CPU."""
     torch.set_flush_denormal(True)
     torch.set_num_threads(1)
-    engine = Engine(model_folder.load(str(BUNDLED_MODEL), device="cpu", dtype="float32"), max_batch=8)
+    engine = Engine(loading.load(str(BUNDLED_MODEL), device="cpu", dtype="float32"), max_batch=8)
     engine.warm_up()
     return engine
 

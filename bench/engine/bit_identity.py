@@ -14,12 +14,12 @@ from bench import markdown, results_file
 from jobs.settings import BUNDLED_MODEL
 from worker.engine.compile_thread import compile_shape
 from worker.engine.denoising_step import StepInputs
-from worker.engine.device_path import DevicePath
 from worker.engine.device_thread import DeviceThread
 from worker.engine.engine import Engine
+from worker.engine.model_runner import Executor
 from worker.engine.scheduler import buckets
 from worker.families.prompt_embeddings import stacked
-from worker.model_folder import load
+from worker.model_folder.loading import load
 from worker.sampling import noise
 from worker.startup import quiet_libraries
 
@@ -61,28 +61,28 @@ def _run(options: argparse.Namespace, dtype: str) -> dict[str, dict[str, float]]
     quiet_libraries()
     engine = Engine(load(options.model, dtype=dtype), options.max_batch)
     largest = options.max_batch
-    base = _parts(engine, engine.strict_path, Batch(largest))
+    base = _parts(engine, engine.runner.eager, Batch(largest))
     table = {
         "another slot": _differences(
-            base, *(_parts(engine, engine.strict_path, Batch(largest, slot)) for slot in range(1, largest))
+            base, *(_parts(engine, engine.runner.eager, Batch(largest, slot)) for slot in range(1, largest))
         ),
         "other neighbours": _differences(
-            base, *(_parts(engine, engine.strict_path, Batch(largest, 0, company)) for company in range(2, 8))
+            base, *(_parts(engine, engine.runner.eager, Batch(largest, 0, company)) for company in range(2, 8))
         ),
     }
     for rows in buckets(largest)[:-1]:
         name = f"a batch of {rows} instead of {largest}"
-        table[name] = _differences(base, _parts(engine, engine.strict_path, Batch(rows)))
-    table |= _other_threads(lambda: _differences(base, _parts(engine, engine.strict_path, Batch(largest))))
+        table[name] = _differences(base, _parts(engine, engine.runner.eager, Batch(rows)))
+    table |= _other_threads(lambda: _differences(base, _parts(engine, engine.runner.eager, Batch(largest))))
     if options.compile:
         table |= _compiled(engine, base)
     return table
 
 
 def _compiled(engine: Engine, base: dict[str, torch.Tensor]) -> dict[str, dict[str, float]]:
-    path, examples = engine.compiled_path(), engine.examples()
+    path, examples = engine.runner.new_compiled(), engine.examples()
     for example in examples[:2]:
-        compile_shape(path, engine.strict_path, example)
+        compile_shape(path, engine.runner.eager, example)
     largest, half = len(examples[0].latents), len(examples[1].latents)
     whole = _parts(engine, path, Batch(largest))
     return {
@@ -104,7 +104,7 @@ def _other_threads(difference: Callable[[], dict[str, float]]) -> dict[str, dict
         torch.set_num_threads(threads)
 
 
-def _parts(engine: Engine, path: DevicePath, batch: Batch) -> dict[str, torch.Tensor]:
+def _parts(engine: Engine, path: Executor, batch: Batch) -> dict[str, torch.Tensor]:
     """The output of each part for the image in this batch."""
     network, slot = engine.model.network, batch.slot
     prompts = [PROMPTS[(row + batch.company) % len(PROMPTS)] for row in range(batch.rows)]
@@ -115,12 +115,12 @@ def _parts(engine: Engine, path: DevicePath, batch: Batch) -> dict[str, torch.Te
     latents = torch.stack([noise.draw(seed, shape)[0] for seed in seeds]).to(network.device)
     index = torch.arange(batch.rows, device=network.device) % engine.model.table.steps
     index[slot] = 0
-    fixed = engine.prompts.get(PROMPTS[: engine.max_batch], strict=True)
+    fixed = engine.runner.prompts.get(PROMPTS[: engine.max_batch], strict=True)
     embeddings = [fixed[(row + batch.company) % len(fixed)] for row in range(batch.rows)]
     embeddings[slot] = fixed[0]
     encoded = network.encode(prompts)[slot]
     return {
-        "text encoders": torch.cat([encoded.tokens.flatten(), encoded.pooled]).float(),
+        "text encoders": torch.cat([part.flatten() for part in encoded.parts.values()]).float(),
         "denoiser": path.step(StepInputs(latents, index, stacked(embeddings))).pred_x0[slot],
         "decoder": path.decode(latents)[slot],
     }

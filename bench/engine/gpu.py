@@ -23,13 +23,14 @@ from bench import results_file
 from jobs.sampling_contract import SamplingContract
 from worker.engine.compile_thread import compile_shape
 from worker.engine.cuda_graphs import CudaGraphs
-from worker.engine.device_path import DevicePath
 from worker.engine.engine import Engine
+from worker.engine.model_runner import Executor
 from worker.engine.step_graphs import Graph
+from worker.families.network import Network
 from worker.families.prompt_embeddings import PromptEmbedding
-from worker.families.stable_diffusion_3 import StableDiffusion3
+from worker.families.registry import STABLE_DIFFUSION_3
 from worker.generate import generate
-from worker.model_folder import ServedModel
+from worker.model_folder.loading import LoadedModel
 from worker.sampling import step_table as sampler
 
 NAME = "gpu"
@@ -61,7 +62,7 @@ class Architecture:
     tokens: int = TOKENS
 
 
-class RandomNetwork(StableDiffusion3):
+class RandomNetwork(Network):
     """The networks of `architecture` in `dtype` on `device`, with random embeddings for prompts."""
 
     def __init__(self, architecture: Architecture, device: torch.device, dtype: torch.dtype) -> None:
@@ -70,7 +71,8 @@ class RandomNetwork(StableDiffusion3):
             transformer = SD3Transformer2DModel(**architecture.transformer).to(dtype).eval().requires_grad_(False)
             vae = AutoencoderKL(**architecture.vae).to(dtype).eval().requires_grad_(False)
         scale = 2 ** (len(architecture.vae["block_out_channels"]) - 1)
-        super().__init__(SimpleNamespace(transformer=transformer, vae=vae, vae_scale_factor=scale), architecture.tokens)
+        parts = SimpleNamespace(transformer=transformer, vae=vae, vae_scale_factor=scale)
+        super().__init__(STABLE_DIFFUSION_3, parts, architecture.tokens)
         self._shape = (architecture.tokens, transformer.config.joint_attention_dim)
         self._pooled = transformer.config.pooled_projection_dim
 
@@ -81,7 +83,7 @@ class RandomNetwork(StableDiffusion3):
         return [PromptEmbedding(drawn(*self._shape), drawn(self._pooled)) for _ in prompts]
 
 
-def served(network: StableDiffusion3, side: int, steps: int, guidance: float) -> ServedModel:
+def served(network: Network, side: int, steps: int, guidance: float) -> LoadedModel:
     """`network` sampled in `steps` equal steps at one square size."""
     contract = SamplingContract(
         method="none",
@@ -92,11 +94,11 @@ def served(network: StableDiffusion3, side: int, steps: int, guidance: float) ->
         guidance_scale=guidance,
         sizes=[(side, side)],
     )
-    return ServedModel("random", "0" * 64, contract, sampler.from_contract(contract), network)
+    return LoadedModel("random", "0" * 64, contract, sampler.from_contract(contract), network)
 
 
 def measure(
-    network: StableDiffusion3,
+    network: Network,
     sides: Sequence[int],
     max_batch: int,
     new_graph: Callable[[], Graph] | None,
@@ -110,7 +112,7 @@ def measure(
 
 
 def _steps(
-    network: StableDiffusion3,
+    network: Network,
     side: int,
     max_batch: int,
     new_graph: Callable[[], Graph] | None,
@@ -120,10 +122,10 @@ def _steps(
     model = served(network, side, 4, 1.0)
     engine = Engine(model, max_batch)
     made = {
-        "eager": engine.strict_path,
-        "graph": DevicePath(model, network, None, new_graph),
-        "compiled": engine.compiled_path(),
-        "compiled, graph": Engine(model, max_batch, new_graph).compiled_path(),
+        "eager": engine.runner.eager,
+        "graph": Executor(model, network, None, new_graph),
+        "compiled": engine.runner.new_compiled(),
+        "compiled, graph": Engine(model, max_batch, new_graph).runner.new_compiled(),
     }
     rows = []
     for example in engine.examples():  # largest first, as graphs of one pool need it
@@ -131,7 +133,7 @@ def _steps(
         for name in paths:
             try:
                 if name.startswith("compiled"):
-                    compile_shape(made[name], engine.strict_path, example)
+                    compile_shape(made[name], engine.runner.eager, example)
                 if name.endswith("graph"):
                     made[name].capture(example)
                 taken[name] = round(_step_ms(made[name], example, repeats), 3)
@@ -142,13 +144,13 @@ def _steps(
 
 
 @torch.inference_mode()
-def _step_ms(path: DevicePath, example: Any, repeats: int) -> float:
+def _step_ms(path: Executor, example: Any, repeats: int) -> float:
     """Median of `repeats`, after two that are not counted."""
     return 1000 * median([_seconds(lambda: path.step(example)) for _ in range(repeats + 2)][2:])
 
 
 def _student_and_teacher(
-    network: StableDiffusion3, side: int, max_batch: int, new_graph: Callable[[], Graph] | None
+    network: Network, side: int, max_batch: int, new_graph: Callable[[], Graph] | None
 ) -> dict[str, Any]:
     """Images a second of both in full batches, with decoding, uncompiled."""
     rates = {}

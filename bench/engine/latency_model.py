@@ -16,8 +16,9 @@ from jobs.sampling_contract import SamplingContract
 from jobs.settings import WorkerSettings
 from worker import process
 from worker.families.prompt_embeddings import PromptEmbedding
-from worker.model_folder import ServedModel
+from worker.model_folder.loading import LoadedModel
 from worker.sampling import step_table as sampler
+from worker.sampling.guidance import classifier_free_guidance
 
 NAME = "latency-model"
 CONTRACT = SamplingContract(
@@ -26,9 +27,10 @@ CONTRACT = SamplingContract(
 
 
 class SleepingNetwork:
-    """The interface of worker.families.stable_diffusion_3, with zeros for everything."""
+    """The interface of worker.families.network, with zeros for everything."""
 
     device, dtype = torch.device("cpu"), torch.float32
+    guide, text_lengths = staticmethod(classifier_free_guidance), ()
 
     def __init__(self, fixed_s: float, per_row_s: float) -> None:
         self._fixed_s, self._per_row_s = fixed_s, per_row_s
@@ -47,10 +49,10 @@ class SleepingNetwork:
         return torch.zeros(len(latents), 3, *CONTRACT.sizes[0])
 
 
-def sleeping_model(fixed_s: float, per_row_s: float) -> ServedModel:
+def sleeping_model(fixed_s: float, per_row_s: float) -> LoadedModel:
     """A model of four steps, each of which takes `fixed_s` + `per_row_s` × rows seconds."""
     network = SleepingNetwork(fixed_s, per_row_s)
-    return ServedModel(NAME, "0" * 64, CONTRACT, sampler.from_contract(CONTRACT), network)  # type: ignore[arg-type]
+    return LoadedModel(NAME, "0" * 64, CONTRACT, sampler.from_contract(CONTRACT), network)  # type: ignore[arg-type]
 
 
 def main() -> int:

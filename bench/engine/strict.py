@@ -16,7 +16,7 @@ from worker.engine.engine import Engine
 from worker.engine.model_runner import Measured
 from worker.engine.row import Failure, Picture
 from worker.generate import generate
-from worker.model_folder import ServedModel, load
+from worker.model_folder.loading import LoadedModel, load
 from worker.startup import quiet_libraries
 
 PROMPTS = ["a smiling cat face", "fruit", "a red heart", "animal", "a sad face", "sun", "flower", "a green car"]
@@ -59,14 +59,14 @@ Made = tuple[Request, Mode, np.ndarray, int]
 """A request, its mode, the pixels, and the batches run so far."""
 
 
-def _solo(model: ServedModel, max_batch: int, requests: list[Request], mode: Mode) -> dict[Request, np.ndarray]:
+def _solo(model: LoadedModel, max_batch: int, requests: list[Request], mode: Mode) -> dict[Request, np.ndarray]:
     """Each image by an engine that never sees another one at the same time."""
     engine = Engine(model, max_batch)
     return {one: generate(engine, [one[0]], [one[1]], mode=mode)[0] for one in requests}
 
 
 def _stream(
-    model: ServedModel, options: argparse.Namespace, requests: list[Request], modes: tuple[Mode, ...], seed: int
+    model: LoadedModel, options: argparse.Namespace, requests: list[Request], modes: tuple[Mode, ...], seed: int
 ) -> Iterator[Made]:
     """Images that join and leave at random step boundaries until enough batches ran; restarts now and then."""
     dice, batches = random.Random(seed), 0
@@ -91,7 +91,7 @@ def _stream(
                 yield *waiting.pop(outcome.key), outcome.pixels, batches
 
 
-def _task(model: ServedModel, request: Request, mode: Mode, dice: random.Random) -> ImageTask:
+def _task(model: LoadedModel, request: Request, mode: Mode, dice: random.Random) -> ImageTask:
     height, width = model.contract.sizes[0]
     prompt, seed = request
     return ImageTask(

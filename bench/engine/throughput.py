@@ -27,7 +27,7 @@ from worker.engine.compile_thread import compile_shape
 from worker.engine.device_thread import DeviceThread
 from worker.engine.engine import Engine
 from worker.generate import generate
-from worker.model_folder import device_and_dtype, load
+from worker.model_folder.loading import device_and_dtype, load
 from worker.startup import quiet_libraries
 
 Make = Callable[[Sequence[str]], float]
@@ -110,9 +110,9 @@ def _engine(engine: Engine, clock: Callable[[], float]) -> Make:
 
 def _compiled(engine: Engine, batch: int) -> Engine:
     """Compiled for full batches only, which are all that this benchmark runs."""
-    path = engine.compiled_path()
-    compile_shape(path, engine.strict_path, engine.examples()[0])
-    engine.switch(path)
+    compiled = engine.runner.new_compiled()
+    compile_shape(compiled, engine.runner.eager, engine.examples()[0])
+    engine.switch(compiled)
     return engine
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 from bench.peers import settings
 from bench.peers.engine import Draw
 from worker.generate import generate_batch
-from worker.model_folder import load as load_model
+from worker.model_folder.loading import load as load_model
 
 
 def load() -> Draw:

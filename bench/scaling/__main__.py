@@ -31,7 +31,7 @@ from bench.service import http_load
 from bench.service.front_end import Stack, front_end
 from jobs.settings import WorkerSettings
 from worker.consumer import MOST_HELD
-from worker.model_folder import load
+from worker.model_folder.loading import load
 
 FIXED_S, PER_ROW_S = 0.010, 0.005
 STEPS, MAX_BATCH = 4, 8

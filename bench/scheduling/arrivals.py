@@ -23,7 +23,7 @@ from jobs.settings import BUNDLED_MODEL
 from worker.engine.engine import Engine, Policy
 from worker.engine.row import Failure
 from worker.engine.scheduler import Candidate, StepTimes
-from worker.model_folder import load
+from worker.model_folder.loading import load
 
 PROMPTS = ["a red cat", "sad big dog", "sun", "heart", "small blue face", "a smiling sun", "green", "a star"]
 

@@ -18,7 +18,7 @@ from bench.service import http_load
 from jobs.models import ImageTask
 from worker.engine.engine import Engine
 from worker.engine.scheduler import Candidate, StepTimes, buckets, schedule
-from worker.model_folder import ServedModel
+from worker.model_folder.loading import LoadedModel
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Costs:
 
 
 def engine_costs(
-    model: ServedModel, max_batch: int, repeats: int, clock: Callable[[], float] = time.perf_counter
+    model: LoadedModel, max_batch: int, repeats: int, clock: Callable[[], float] = time.perf_counter
 ) -> Costs:
     """Medians over batches that run alone from the first step to the last, scheduling included, by `clock`."""
     engine = Engine(model, max_batch, policy=_all_together)

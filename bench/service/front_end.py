@@ -165,7 +165,7 @@ def latency(images: int) -> dict[str, Any]:
     from jobs.settings import WorkerSettings
     from worker.engine.engine import Engine
     from worker.generate import generate
-    from worker.model_folder import load
+    from worker.model_folder.loading import load
 
     settings = WorkerSettings()
     engine = Engine(load(settings.model, settings.device, settings.dtype, settings.steps), settings.max_batch)

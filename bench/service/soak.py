@@ -32,7 +32,7 @@ from jobs.settings import WorkerSettings
 from worker.consumer import Consumer
 from worker.engine.device_thread import DeviceThread
 from worker.engine.engine import Engine
-from worker.model_folder import served
+from worker.model_folder.loading import served
 from worker.results import ResultWriter
 from worker.startup import model_card
 from worker.testing import tiny_pipelines

@@ -10,12 +10,13 @@ import torch
 import typer
 from diffusers import AutoencoderTiny
 
-from distill import image_grid, prompt_embeddings, teacher_pipeline
+from distill import prompt_embeddings, teacher_pipeline
 from distill.emoji import artwork, autoencoder, encoder, pipeline, sample_grid, teacher, text_encoders
 from distill.emoji.captions import Captions
-from distill.noise_schedule import shifted_grid
 from jobs.sampling_contract import SamplingContract
-from worker.weights_hash import weights_sha256
+from worker.model_folder.weights_hash import weights_sha256
+from worker.pixels import to_uint8
+from worker.sampling.noise_schedule import shifted_grid
 
 PROMPTS = Path("distill/configs/emoji-prompts.txt")
 STEPS = 30
@@ -82,7 +83,7 @@ def contract(folder: Path) -> SamplingContract:
 def reconstructed(vae: AutoencoderTiny, pictures: artwork.Artwork) -> torch.Tensor:
     """The pictures after a way through the latents: uint8 [N, 64, 64, 3]."""
     latents = autoencoder.encode_all(vae, pictures)
-    return torch.from_numpy(image_grid.to_uint8(pipeline.decode(vae, latents)))
+    return to_uint8(pipeline.decode(vae, latents))
 
 
 if __name__ == "__main__":

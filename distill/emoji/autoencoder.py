@@ -12,6 +12,7 @@ from distill import image_grid
 from distill.emoji.artwork import Artwork
 from distill.training import training_loop
 from worker.device.bfloat16 import has_native_bfloat16
+from worker.pixels import to_uint8
 
 LATENT_CHANNELS = 4
 BATCH = 16
@@ -65,7 +66,7 @@ def train(artwork: Artwork, folder: Path, steps: int) -> AutoencoderTiny:
         some = to_float(images[:: len(images) // 48][:48])
         decoded = reconstruct(average.module, some)
         both = torch.stack([some, decoded], 1).flatten(0, 1)
-        image_grid.save_grid(image_grid.to_uint8(both), 16, folder / f"grid-{done:06}.png", scale=2)
+        image_grid.save_grid(to_uint8(both).numpy(), 16, folder / f"grid-{done:06}.png", scale=2)
 
     parts = {"model": model, "average": average, "optimizer": optimizer, "schedule": schedule, "stream": stream}
     training_loop.run(folder, parts, step, steps, save_every=500, sample=sample)

@@ -14,6 +14,7 @@ from distill.emoji.artwork import Artwork
 from distill.emoji.autoencoder import to_float
 from distill.emoji.world import EMOJI, STYLES
 from distill.training import training_loop
+from worker.pixels import to_uint8
 
 FEATURES = 128
 BATCH = 64
@@ -122,7 +123,7 @@ def train(artwork: Artwork, reconstructed: torch.Tensor, folder: Path, steps: in
     def sample(done: int) -> None:
         generator = torch.Generator().manual_seed(0)
         shown = disturbed(to_float(originals[:: len(originals) // 32][:32]), generator)
-        image_grid.save_grid(image_grid.to_uint8(shown), 16, folder / f"grid-{done:06}.png")
+        image_grid.save_grid(to_uint8(shown).numpy(), 16, folder / f"grid-{done:06}.png")
 
     stateful: dict[str, training_loop.Stateful] = {
         "encoder": encoder,

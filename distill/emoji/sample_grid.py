@@ -8,11 +8,14 @@ from torch import nn
 
 from distill import image_grid
 from distill.emoji import pipeline
-from distill.families import STABLE_DIFFUSION_3, Family
+from distill.emoji.artwork import SIZE
 from distill.method.guidance import conditional, guided
-from distill.noise_schedule import FLOW, NoiseSchedule, shifted_grid
 from distill.prompt_embeddings import PromptEmbeddings
 from worker.device.bfloat16 import has_native_bfloat16
+from worker.families.base import Family
+from worker.families.registry import STABLE_DIFFUSION_3
+from worker.pixels import to_uint8
+from worker.sampling.noise_schedule import FLOW, NoiseSchedule, shifted_grid
 
 PROMPTS = (
     "a smiling cat face", "a red apple", "a sunflower", "a 3d rocket", "a fox", "a slice of pizza",
@@ -34,12 +37,15 @@ def draw(
     grid: tuple[float, ...] = GRID,
 ) -> None:
     """Write two guided samples of every prompt, row by row, to `path`; `embeddings` holds PROMPTS."""
-    prompt, pooled = (torch.cat(part) for part in zip(*map(embeddings.of, PROMPTS), strict=True))
+    numbers = {prompt: number for number, prompt in enumerate(embeddings.prompts)}
+    asked, empty = (
+        embeddings.rows(torch.tensor([numbers[text] for text in texts])) for texts in (PROMPTS, [""] * len(PROMPTS))
+    )
     noise = torch.randn(2, len(PROMPTS), 4, 16, 16, generator=torch.Generator().manual_seed(0))
-    empty = [part.expand(len(PROMPTS), *part.shape[1:]) for part in embeddings.of("")]
     positive, negative = (
-        conditional(model, *words, family=family, schedule=schedule) for words in ((prompt, pooled), empty)
+        conditional(model, words, size=(SIZE, SIZE), family=family, schedule=schedule) for words in (asked, empty)
     )
     with torch.autocast("cpu", torch.bfloat16, enabled=has_native_bfloat16(torch.device("cpu"))):
         latents = torch.cat([schedule.solve(guided(positive, negative, GUIDANCE_SCALE), part, grid) for part in noise])
-    image_grid.save_grid(image_grid.to_uint8(pipeline.decode(vae, latents)), len(PROMPTS), path, scale=2)
+    pixels = to_uint8(pipeline.decode(vae, latents)).numpy()
+    image_grid.save_grid(pixels, len(PROMPTS), path, scale=2)

@@ -13,12 +13,13 @@ from diffusers import DDIMScheduler, StableDiffusionXLPipeline, UNet2DConditionM
 from torch import nn
 from transformers import CLIPTextModel
 
-from distill import families, prompt_embeddings, teacher_pipeline
+from distill import prompt_embeddings, teacher_pipeline
 from distill.emoji import artwork, autoencoder, sample_grid, teacher, text_encoders
 from distill.emoji.captions import Captions
-from distill.noise_schedule import trailing_grid
 from jobs.sampling_contract import SamplingContract
-from worker.weights_hash import weights_sha256
+from worker.families import registry
+from worker.model_folder.weights_hash import weights_sha256
+from worker.sampling.noise_schedule import trailing_grid
 
 STEPS = 30
 BATCH = 32
@@ -39,8 +40,8 @@ def main(
     pictures = artwork.kept(work)
     captions = Captions(pictures)
     pipeline = assemble(teacher_pipeline.load(parts), build())
-    family = families.of(pipeline)
-    schedule = family.schedule(pipeline)
+    family = registry.of(pipeline)
+    schedule = family.noise_schedule(pipeline)
     pipeline.vae.float()
     latents = autoencoder.encode_all(pipeline.vae, pictures)
     texts = [wording for forms in captions.wordings for wording in forms]

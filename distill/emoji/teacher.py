@@ -14,14 +14,16 @@ from torch import nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
+from distill.emoji.artwork import SIZE
 from distill.emoji.captions import Captions
 from distill.emoji.text_encoders import PROJECTION, T5_WIDTH
-from distill.families import STABLE_DIFFUSION_3, Family
 from distill.method.guidance import conditional
-from distill.noise_schedule import FLOW, NoiseSchedule
 from distill.prompt_embeddings import PromptEmbeddings
 from distill.training import training_loop
 from worker.device.bfloat16 import has_native_bfloat16
+from worker.families.base import Family
+from worker.families.registry import STABLE_DIFFUSION_3
+from worker.sampling.noise_schedule import FLOW, NoiseSchedule
 
 BATCH = 48
 WIDTH_PER_HEAD, HEADS, DEPTH = 32, 6, 6
@@ -91,13 +93,13 @@ def train(
         drawn = captions.draw(pictures, stream.generator)
         wording = torch.randint(wordings, (batch,), generator=stream.generator)
         u = torch.rand(batch, generator=stream.generator)
-        t = schedule.at(noise_shift * u / (1 + (noise_shift - 1) * u))
+        t = schedule.t_of_fraction(noise_shift * u / (1 + (noise_shift - 1) * u))
         noise = torch.randn(batch, *latents.shape[1:], generator=stream.generator)
         state = schedule.noised(latents[pictures], noise, t)
         target = exact_target(state, t, latents, captions.posterior[drawn], schedule)
-        prompt, pooled = embeddings.rows(drawn * wordings + wording)
+        prompts = embeddings.rows(drawn * wordings + wording)
         with torch.autocast("cpu", torch.bfloat16, enabled=has_native_bfloat16(torch.device("cpu"))):
-            prediction = conditional(model, prompt, pooled, family=family, schedule=schedule)(state, t)
+            prediction = conditional(model, prompts, size=(SIZE, SIZE), family=family, schedule=schedule)(state, t)
         loss = (_weight(t, schedule) * F.mse_loss(prediction, target, reduction="none").mean((1, 2, 3))).mean()
         loss.backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, CLIPVisionModel
 
 from distill.evaluation.preprocessing import Preprocessing
-from worker.model_folder import device_and_dtype
+from worker.model_folder.loading import device_and_dtype
 
 FeatureSpace = Callable[[torch.Tensor], torch.Tensor]
 

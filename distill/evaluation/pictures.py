@@ -12,9 +12,9 @@ from rich.progress import track
 
 from distill import image_grid
 from jobs.sampling_contract import FILE_NAME
-from worker import model_folder
 from worker.engine.engine import Engine
 from worker.generate import generate
+from worker.model_folder import loading
 
 GRID_PROMPTS = 24
 
@@ -53,7 +53,7 @@ def make(folder: Path, prompts: Sequence[str], seeds: Sequence[int], cache: Path
 
     Raises FolderRefusedError for a folder that cannot be served and RuntimeError when a picture fails.
     """
-    model = model_folder.load(str(folder), steps=sampling.steps)
+    model = loading.load(str(folder), steps=sampling.steps)
     if not (folder / FILE_NAME).is_file():
         guided = model.contract.model_copy(update={"guidance_scale": sampling.guidance_scale})
         model = replace(model, contract=guided)

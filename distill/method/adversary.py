@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from distill.method.dp_dmd import Hyperparameters, draw_noise
-from distill.noise_schedule import Predict
+from worker.sampling.noise_schedule import Predict
 
 GanLoss = Literal["softplus", "hinge"]
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from distill.method.dp_dmd import Hyperparameters, Term
-from distill.noise_schedule import NoiseSchedule, Predict
+from worker.sampling.noise_schedule import NoiseSchedule, Predict
 
 if TYPE_CHECKING:
     from distill.config import DistillConfig

@@ -12,7 +12,7 @@ import torch
 
 from distill.method import losses
 from distill.method.losses import Normaliser
-from distill.noise_schedule import FLOW, NoiseSchedule, Predict, full_t
+from worker.sampling.noise_schedule import FLOW, NoiseSchedule, Predict, full_t
 
 AnchorTarget = Literal["average_velocity", "x0"]
 GradStep = Literal["all", "last", "random"]
@@ -182,4 +182,4 @@ def draw_noise(
     u = low + (high - low) * torch.rand(len(x), generator=generator, device=generator.device)
     eps = torch.randn(x.shape, generator=generator, device=generator.device)
     fraction = hparams.noise_shift * u / (1 + (hparams.noise_shift - 1) * u)
-    return hparams.schedule.at(fraction).to(x.device), eps.to(x.device)
+    return hparams.schedule.t_of_fraction(fraction).to(x.device), eps.to(x.device)

@@ -5,34 +5,37 @@ from typing import Any
 
 import torch
 
-from distill.families import STABLE_DIFFUSION_3, Family
-from distill.noise_schedule import FLOW, NoiseSchedule, Predict
+from worker.families.base import Family, Size
+from worker.families.prompt_embeddings import PromptEmbedding
+from worker.families.registry import STABLE_DIFFUSION_3
+from worker.sampling.guidance import Guide, classifier_free_guidance
+from worker.sampling.noise_schedule import FLOW, NoiseSchedule, Predict
 
 
 def conditional(
     model: Callable[..., Any],
-    prompt: torch.Tensor,
-    pooled: torch.Tensor,
+    embeddings: PromptEmbedding,
     *,
+    size: Size,
     family: Family = STABLE_DIFFUSION_3,
     schedule: NoiseSchedule = FLOW,
 ) -> Predict:
-    """The model's prediction for `prompt` float32 [B, tokens, width] and `pooled` float32 [B, width], unguided."""
+    """The model's prediction for `embeddings` of B rows and images of `size`, unguided."""
 
     def predict(state: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        return family.predict(model, state, schedule.timestep(t), prompt, pooled).float()
+        return family.predict(model, state, schedule.timestep(t), embeddings, size).float()
 
     return predict
 
 
-def guided(positive: Predict, negative: Predict, scale: float) -> Predict:
-    """Classifier-free guidance: negative + scale·(positive − negative).
+def guided(positive: Predict, negative: Predict, scale: float, guide: Guide = classifier_free_guidance) -> Predict:
+    """The prediction that `guide` makes of both.
 
     The two evaluations run one after the other, for a lower memory peak.
     """
 
     def predict(state: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         without = negative(state, t)
-        return without + scale * (positive(state, t) - without)
+        return guide(without, positive(state, t), scale)
 
     return predict

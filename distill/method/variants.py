@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from distill.method.base import Method
 from distill.method.dp_dmd import Hyperparameters
-from distill.noise_schedule import NoiseSchedule
+from worker.sampling.noise_schedule import NoiseSchedule
 
 if TYPE_CHECKING:
     from distill.config import DistillConfig

@@ -16,19 +16,20 @@ import torch
 import yaml
 from rich.progress import track
 
-from distill import image_grid, runs
+from distill import runs
 from distill.config import DistillConfig
 from distill.emoji import artwork
 from distill.emoji import benchmark as emoji
 from distill.emoji.encoder import EmojiEncoder
 from distill.evaluation import comparison, feature_spaces, metrics, pictures, report
 from distill.evaluation.pictures import PictureSet
-from distill.noise_schedule import FLOW
 from distill.replicate.exact_trainer import ExactTrainer
 from distill.replicate.gates import Gate
 from distill.replicate.results import write_json
 from distill.training.trainer import Trainer
+from worker.pixels import to_uint8
 from worker.sampling import noise
+from worker.sampling.noise_schedule import FLOW
 
 RECIPE = Path("distill/configs/emoji.yaml")
 METHODS: tuple[str, ...] = (
@@ -162,7 +163,7 @@ def exact_pictures(trainer: ExactTrainer, count: int, out: Path) -> PictureSet:
             captions = torch.full((count,), trainer.exact.caption(prompt))
             with torch.no_grad():
                 latents = FLOW.solve(trainer.exact.conditional(captions), start, trainer.hparams.teacher_grid)
-                made.append(image_grid.to_uint8(trainer.decode(latents)))
+                made.append(to_uint8(trainer.decode(latents)).cpu().numpy())
         np.save(path, np.stack(made))
     evaluations = len(trainer.hparams.teacher_grid) - 1
     return PictureSet("exact", evaluations, prompts, tuple(seeds), np.load(path, allow_pickle=False))

@@ -13,8 +13,8 @@ from distill.emoji import autoencoder, teacher
 from distill.emoji.artwork import Artwork
 from distill.emoji.captions import Captions
 from distill.emoji.world import EMPTY, STYLES
-from distill.noise_schedule import FLOW, Predict
 from distill.training.trainer import Prompt, Trainer
+from worker.sampling.noise_schedule import FLOW, Predict
 
 
 class ExactTeacher:

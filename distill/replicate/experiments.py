@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from distill.noise_schedule import shifted_grid
 from distill.replicate.mixture_run import STUDENT_GRID, Run, through
+from worker.sampling.noise_schedule import shifted_grid
 
 DMD = Run("dmd", method="dmd")
 PAPER = Run("dp-dmd")

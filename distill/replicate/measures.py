@@ -6,9 +6,9 @@ import torch
 from torch.nn import functional as F
 
 from distill.evaluation import metrics
-from distill.noise_schedule import FLOW, Predict, shifted_grid
 from distill.replicate.mixture import CLASSES, MODES, WITHIN, Mixture
 from distill.replicate.mixture_run import NOISE_SEEDS, TEACHER_STEPS
+from worker.sampling.noise_schedule import FLOW, Predict, shifted_grid
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from distill.noise_schedule import Predict
+from worker.sampling.noise_schedule import Predict
 
 CLASSES, MODES = 10, 8
 WITHIN = 0.1

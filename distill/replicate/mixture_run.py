@@ -7,7 +7,7 @@ import torch
 
 from distill.method.dp_dmd import AnchorTarget, Hyperparameters
 from distill.method.registry import METHODS
-from distill.noise_schedule import shifted_grid
+from worker.sampling.noise_schedule import shifted_grid
 
 STUDENT_GRID = (1.0, 0.75, 0.5, 0.25, 0.0)
 TEACHER_STEPS = 30

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from distill.noise_schedule import Predict
 from distill.replicate.mixture import CLASSES, MODES, Mixture, variance, velocity
+from worker.sampling.noise_schedule import Predict
 
 WAVES = 16
 """Frequencies of the embedding of the noise level."""

@@ -12,10 +12,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from distill.method import dp_dmd, losses, perceptual
 from distill.method.adversary import Adversary
 from distill.method.dp_dmd import Hyperparameters, Term
-from distill.noise_schedule import FLOW, Predict, full_t
 from distill.replicate.mixture import CLASSES, Mixture
 from distill.replicate.mixture_run import Run
 from distill.replicate.seeded_attention import SeededAttention, SeededLinear, clip_each_seed
+from worker.sampling.noise_schedule import FLOW, Predict, full_t
 
 
 @dataclass(frozen=True)

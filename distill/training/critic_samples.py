@@ -7,9 +7,10 @@ import torch
 from torch import distributed
 
 from distill.training import checkpoints
+from worker.families.prompt_embeddings import PromptEmbedding
 
-Samples = tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]
-"""The student's samples float32 [B, C, H, W], and their prompts' embeddings [B, tokens, width] and [B, width]."""
+Samples = tuple[torch.Tensor, PromptEmbedding]
+"""The student's samples float32 [B, C, H, W], and their prompts' embeddings."""
 
 
 def is_drawing(turn: int, rollouts: int, turns: int) -> bool:
@@ -26,7 +27,7 @@ class CriticSamples(dict[int, Samples]):
 
     def state_dict(self) -> dict[str, Any]:
         """The samples of all ranks; every rank must call it."""
-        own = {number: (x.cpu(), prompt.cpu(), pooled.cpu()) for number, (x, (prompt, pooled)) in self.items()}
+        own = {number: (x.cpu(), prompt.to(device="cpu").parts) for number, (x, prompt) in self.items()}
         ranks = [own]
         if distributed.is_initialized():
             ranks *= distributed.get_world_size()
@@ -35,5 +36,5 @@ class CriticSamples(dict[int, Samples]):
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         for number, samples in state_dict["ranks"][checkpoints.rank()].items():
-            x, prompt, pooled = (part.to(self.device) for part in samples)
-            self[number] = x, (prompt, pooled)
+            x, parts = samples
+            self[number] = x.to(self.device), PromptEmbedding(**parts).to(device=self.device)

@@ -1,7 +1,6 @@
 """The models of a run, on the device and ready to train."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import cast
 
 from accelerate import Accelerator
 from diffusers import ModelMixin
@@ -12,26 +11,25 @@ from distill.config import DistillConfig
 from distill.training import processes, roles
 from distill.training.compilation import compile_blocks
 from distill.training.roles import Role
+from worker.families.base import Family
 
 
 def build(
     network: nn.Module,
-    blocks: Callable[[Any], Sequence[nn.Module]],
+    family: Family,
     config: DistillConfig,
     accelerator: Accelerator,
 ) -> tuple[Role, Role, Role, AveragedModel]:
-    """Make teacher, student, fake score and the student's average of the teacher's denoiser `network`.
-
-    `blocks` returns the repeated blocks of such a network, which are compiled and sharded one by one.
-    """
-    parts = roles.adapters(network, config.lora_rank) if config.lora_rank else roles.copies(network)
+    """Make teacher, student, fake score and the student's average of the teacher's denoiser `network`."""
+    rank = config.lora_rank
+    parts = roles.adapters(network, rank, family.lora_targets) if rank else roles.copies(network)
     average = AveragedModel(parts[1].weights, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
     average.requires_grad_(False)
     roles.freeze(parts, config.precision)
     if config.compile:
-        compile_blocks([block for role in parts for block in blocks(role.network)])
+        compile_blocks([block for role in parts for block in family.blocks(role.network)])
     if config.gradient_checkpointing:
         for role in parts[1:]:
             cast(ModelMixin, role.network).enable_gradient_checkpointing()
-    teacher, student, critic = processes.prepared(accelerator, config, parts, average.module, blocks)
+    teacher, student, critic = processes.prepared(accelerator, config, parts, average.module, family.blocks)
     return teacher, student, critic, average

@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +11,6 @@ import torch
 from peft import LoraConfig, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from torch import nn
-
-TARGETS = (
-    "to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out", "net.0.proj", "net.2",
-)  # fmt: skip
-"""Attention and feed-forward layers, by the names that transformer and UNet share."""
 
 ROLES = ("student", "critic")
 
@@ -73,14 +68,15 @@ def copies(teacher: nn.Module) -> tuple[Role, Role, Role]:
     return tuple(Role(network, network) for network in (teacher.requires_grad_(False), student, critic))  # type: ignore[return-value]
 
 
-def adapters(teacher: Any, rank: int) -> tuple[Role, Role, Role]:
+def adapters(teacher: Any, rank: int, targets: Sequence[str]) -> tuple[Role, Role, Role]:
     """Make teacher, student and fake score ("critic") one network: the teacher is the network with its adapters off.
 
-    A new adapter changes nothing, so that student and critic start as the teacher.
+    Adapters are added to the layers whose names end with one of `targets`. A new adapter changes nothing, so that
+    student and critic start as the teacher.
     """
     teacher.requires_grad_(False)
     # Each adapter that peft adds takes requires_grad from those before it.
-    student, critic = (part.requires_grad_(True) for part in [attach(teacher, name, rank) for name in ROLES])
+    student, critic = (part.requires_grad_(True) for part in [attach(teacher, name, rank, targets) for name in ROLES])
     return Role(teacher, nn.Module(), ""), Role(teacher, student, "student"), Role(teacher, critic, "critic")
 
 
@@ -94,24 +90,24 @@ def freeze(parts: Iterable[Role], precision: str) -> None:
                 parameter.data = parameter.data.bfloat16()
 
 
-def attach(network: Any, name: str, rank: int) -> nn.Module:
+def attach(network: Any, name: str, rank: int, targets: Sequence[str]) -> nn.Module:
     """Add a LoRA adapter to `network`; returns its float32 parameters, [rank, in] and [out, rank] for each layer."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # a second adapter is meant
-        network.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(TARGETS)), adapter_name=name)
+        network.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(targets)), adapter_name=name)
     return nn.ParameterList(parameter for path, parameter in network.named_parameters() if f".{name}." in path)
 
 
-def lora_state(network: Any, weights: nn.Module) -> dict[str, torch.Tensor]:
+def lora_state(network: Any, weights: nn.Module, targets: Sequence[str]) -> dict[str, torch.Tensor]:
     """Add the student's adapter, with the values of `weights`, to `network`; returns it by diffusers' names."""
-    own = attach(network, "student", next(weights.parameters()).shape[0])
+    own = attach(network, "student", next(weights.parameters()).shape[0], targets)
     for value, parameter in zip(weights.parameters(), own.parameters(), strict=True):
         parameter.data.copy_(value)
     return get_peft_model_state_dict(network, adapter_name="student")
 
 
-def merge(network: Any, weights: nn.Module) -> None:
+def merge(network: Any, weights: nn.Module, targets: Sequence[str]) -> None:
     """Add the student's adapter, with the values of `weights`, to the network's own weights."""
-    lora_state(network, weights)
+    lora_state(network, weights, targets)
     network.fuse_lora(adapter_names=["student"])
     network.unload_lora()

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from distill import embedding_cache, families, image_grid, teacher_pipeline
+from distill import embedding_cache, image_grid, teacher_pipeline
 from distill.config import DistillConfig, read_prompts
 from distill.evaluation.metrics import pairwise_diversity
 from distill.method import dp_dmd
@@ -19,13 +19,16 @@ from distill.method.base import Batch, Networks
 from distill.method.dp_dmd import Losses
 from distill.method.guidance import conditional, guided
 from distill.method.registry import METHODS
-from distill.noise_schedule import Predict
 from distill.training import models, processes, sharding, training_loop
 from distill.training.critic_samples import CriticSamples, is_drawing
 from distill.training.roles import Role
+from worker.families import registry
+from worker.families.prompt_embeddings import PromptEmbedding
+from worker.pixels import to_uint8
+from worker.sampling.noise_schedule import Predict
 
-Prompt = tuple[torch.Tensor, torch.Tensor]
-"""Embeddings of a batch: float32 [B, tokens, width] and pooled float32 [B, width]."""
+Prompt = PromptEmbedding
+"""Embeddings of a batch, in float32."""
 
 FREE = {"steps", "save_every", "log_every", "embeddings"}
 """Settings that may change when a run resumes."""
@@ -44,7 +47,7 @@ class Trainer:
         self.config = config
         self.folder = folder
         torch.manual_seed(config.seed)
-        if (found := teacher_pipeline.family(config.teacher)) != config.family:
+        if (found := teacher_pipeline.family(config.teacher).name) != config.family:
             raise ValueError(f"family: {config.family}, but {config.teacher} is of family {found}")
         prompts = [*read_prompts(config.prompts), config.negative_prompt]
         self.accelerator = processes.accelerator(config)
@@ -52,14 +55,14 @@ class Trainer:
             embeddings = config.embeddings or folder / "embeddings"
             self.embeddings = embedding_cache.fill(embeddings, config.teacher, prompts, config.max_sequence_length)
         pipeline = teacher_pipeline.load(config.teacher, text_encoders=False)
-        self.family = families.of(pipeline)
-        self.schedule = self.family.schedule(pipeline)
+        self.family = registry.of(pipeline)
+        self.schedule = self.family.noise_schedule(pipeline)
         self.vae = pipeline.vae.float().requires_grad_(False).to(self.accelerator.device)
         network = getattr(pipeline, self.family.denoiser).float()
-        size = network.config.sample_size
-        self.latent_shape = (network.config.in_channels, size, size)
+        self.size = self.family.native_size(pipeline)
+        self.latent_shape = self.family.latent_shape(pipeline, self.size)
         self.teacher, self.student, self.critic, self.average = models.build(
-            network, self.family.blocks, config, self.accelerator
+            network, self.family, config, self.accelerator
         )
         self.hparams = config.hyperparameters(self.schedule)
         self.method = METHODS[config.method](config, self.hparams, self._networks())
@@ -166,15 +169,15 @@ class Trainer:
         batches = self._grid_latents()
         if not self.accelerator.is_main_process:
             return {}
-        pixels, latents = torch.cat([self.decode(batch).cpu() for batch in batches]), torch.cat(batches)
-        image_grid.save_grid(image_grid.to_uint8(pixels), GRID_PROMPTS, self.folder / f"grid-{done:06}.png", scale=2)
+        pixels = torch.cat([to_uint8(self.decode(batch)).cpu() for batch in batches]).numpy()
+        latents = torch.cat(batches)
+        image_grid.save_grid(pixels, GRID_PROMPTS, self.folder / f"grid-{done:06}.png", scale=2)
         by_prompt = latents.flatten(1).unflatten(0, (GRID_SAMPLES, GRID_PROMPTS)).transpose(0, 1)
         return {"latent_diversity": pairwise_diversity(by_prompt).mean().item()}
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Decode float32 latents to float32 images [B, 3, H, W] in about [−1, 1]; keeps gradients."""
-        scaling, shift = self.vae.config.scaling_factor, self.vae.config.get("shift_factor") or 0.0
-        return self.vae.decode(latents / scaling + shift).sample
+        return self.family.decode(self.vae, latents)
 
     def _grid_latents(self) -> list[torch.Tensor]:
         """Sample the averaged student: float32 [B, C, H, W], seed after seed, in batches."""
@@ -186,8 +189,7 @@ class Trainer:
         with self.student.holding(self.average.module):
             # In batches no larger than in training: large images would not fit otherwise.
             for rows, state in zip(prompts.split(batch), noise.split(batch), strict=True):
-                prompt, pooled = self.embeddings.rows(rows)
-                predict = self._predict(student, (prompt.to(device), pooled.to(device)))
+                predict = self._predict(student, self.embeddings.rows(rows).to(device=device))
                 solved.append(self.schedule.solve(predict, state.to(device), self.hparams.student_grid))
         return solved
 
@@ -212,23 +214,23 @@ class Trainer:
         return self.schedule.solve(self._guided_teacher(prompt), noise, self.hparams.teacher_grid)
 
     def _guided_teacher(self, prompt: Prompt) -> Predict:
-        return guided(self._predict(self.teacher, prompt), self._unconditional(), self.config.guidance_scale)
+        positive, negative = self._predict(self.teacher, prompt), self._unconditional()
+        return guided(positive, negative, self.config.guidance_scale, self.family.guide)
 
     def _predict(self, network: Role, prompt: Prompt) -> Predict:
-        return conditional(network, *prompt, family=self.family, schedule=self.schedule)
+        return conditional(network, prompt, size=self.size, family=self.family, schedule=self.schedule)
 
     def _draw(self) -> tuple[torch.Tensor, Prompt]:
         """Draw initial noise float32 [B, C, H, W] and the embeddings of a batch of prompts."""
         batch, generator, device = self.config.batch, self.stream.generator, self.accelerator.device
         rows = torch.randint(len(self.embeddings.prompts) - 1, (batch,), generator=generator)
         noise = torch.randn(batch, *self.latent_shape, generator=generator)
-        prompt, pooled = self.embeddings.rows(rows)
-        return noise.to(device), (prompt.to(device), pooled.to(device))
+        return noise.to(device), self.embeddings.rows(rows).to(device=device)
 
     def _unconditional(self) -> Predict:
-        prompt, pooled = (part.to(self.accelerator.device) for part in self.embeddings.of(self.config.negative_prompt))
-        batch = self.config.batch
-        return self._predict(self.teacher, (prompt.expand(batch, -1, -1), pooled.expand(batch, -1)))
+        negative = self.embeddings.of(self.config.negative_prompt).to(device=self.accelerator.device)
+        batch = negative.map(lambda part: part.expand(self.config.batch, *part.shape[1:]))
+        return self._predict(self.teacher, batch)
 
     def _update(
         self, losses_of_batch: Callable[[int], Losses], role: Role, optimizer: torch.optim.Optimizer

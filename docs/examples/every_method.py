@@ -26,9 +26,9 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # METHODS names this file from there
 
 from fourstep import app  # noqa: E402
-from worker import model_folder  # noqa: E402
 from worker.engine.engine import Engine  # noqa: E402
 from worker.generate import generate  # noqa: E402
+from worker.model_folder import loading  # noqa: E402
 from worker.testing import tiny_pipelines, tiny_sdxl_pipelines  # noqa: E402
 
 TEACHERS: dict[str, Any] = {"sd3": tiny_pipelines, "sdxl": tiny_sdxl_pipelines}
@@ -126,7 +126,7 @@ def check(student: Path, teacher: Path) -> tuple[float, Path]:
     before, after = (denoiser(folder) for folder in (teacher, student))
     moved = max(float((after[name].float() - before[name].float()).abs().max()) for name in before)
     assert moved > 0, f"{student} is its teacher"
-    pixels = generate(Engine(model_folder.load(str(student)), max_batch=1), ["a red cat"], [7])[0]
+    pixels = generate(Engine(loading.load(str(student)), max_batch=1), ["a red cat"], [7])[0]
     assert pixels.std() > 1, f"the picture of {student} is blank"
     Image.fromarray(pixels).save(picture := student.parent / f"{student.name}.png")
     return moved, picture

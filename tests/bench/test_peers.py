@@ -15,7 +15,7 @@ from bench.comparison.trace import Call
 from jobs.settings import BUNDLED_MODEL
 from worker.engine.engine import Engine as OurEngine
 from worker.generate import generate, generate_batch
-from worker.model_folder import load
+from worker.model_folder.loading import load
 
 CALL = Call(0.0, "a smiling cat face", 7, 2, 60.0)
 PROMPTS, SEEDS = [CALL.prompt] * CALL.images, [CALL.seed + index for index in range(CALL.images)]

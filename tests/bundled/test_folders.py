@@ -8,11 +8,11 @@ from diffusers import StableDiffusion3Pipeline
 
 from jobs.sampling_contract import SamplingContract
 from jobs.settings import BUNDLED_MODEL
-from worker import model_folder
 from worker.families.prompt_embeddings import stacked
+from worker.model_folder import loading
+from worker.model_folder.weights_hash import weights_sha256
 from worker.sampling import noise
 from worker.sampling import step_table as sampler
-from worker.weights_hash import weights_sha256
 
 STUDENT = BUNDLED_MODEL
 TEACHER = BUNDLED_MODEL.parent / "emoji-teacher"
@@ -45,7 +45,7 @@ def test_the_student_says_how_it_was_made() -> None:
 @pytest.mark.slow
 def test_worker_and_diffusers_sample_the_same_latents() -> None:
     """Same initial noise, embeddings and grid, in float32."""
-    model = model_folder.load(str(STUDENT), device="cpu", dtype="float32")
+    model = loading.load(str(STUDENT), device="cpu", dtype="float32")
     prompts = ["a smiling cat face", "fruit"]
     start = torch.cat([noise.draw(seed, model.network.latent_shape(64, 64)) for seed in (7, 8)])
     embeddings = stacked(model.network.encode(prompts))

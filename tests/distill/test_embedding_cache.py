@@ -12,9 +12,15 @@ from distill import config as configuration
 from distill import embedding_cache, prompt_embeddings, teacher_pipeline
 from distill.training.trainer import Trainer
 from tests.distill.tiny_runs import SETTINGS
+from worker.families.prompt_embeddings import PromptEmbedding
 from worker.testing import tiny_pipelines
 
 TOKENS = tiny_pipelines.TOKENS
+
+
+def parts(embedding: PromptEmbedding) -> list[torch.Tensor]:
+    assert embedding.parts.keys() == {"tokens", "pooled"}
+    return list(embedding.parts.values())
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +48,7 @@ def test_every_prompt_is_encoded_once_for_all_runs(teacher: Path, tmp_path: Path
     encoded.clear()
     second = embedding_cache.fill(tmp_path, teacher, ["a fox", "a dog"], TOKENS)
     assert encoded == ["a fox"]
-    for before, after in zip(first.of("a dog"), second.of("a dog"), strict=True):
+    for before, after in zip(parts(first.of("a dog")), parts(second.of("a dog")), strict=True):
         assert torch.equal(before, after)
     encoded.clear()
     embedding_cache.fill(tmp_path, teacher, ["a fox", "a cat"], TOKENS)
@@ -54,7 +60,7 @@ def test_rows_are_what_the_text_encoders_say(teacher: Path, tmp_path: Path) -> N
     cache = embedding_cache.fill(tmp_path, teacher, texts, TOKENS)
     direct = prompt_embeddings.encode(teacher_pipeline.load(teacher), texts, TOKENS)
     numbers = torch.tensor([3, 1, 2, 2])
-    for ours, theirs in zip(cache.rows(numbers), direct.rows(numbers), strict=True):
+    for ours, theirs in zip(parts(cache.rows(numbers)), parts(direct.rows(numbers)), strict=True):
         assert ours.dtype == torch.float32
         assert torch.equal(ours, theirs)
     with pytest.raises(KeyError, match="a fox"):
@@ -64,12 +70,13 @@ def test_rows_are_what_the_text_encoders_say(teacher: Path, tmp_path: Path) -> N
 def test_no_shard_is_larger_than_allowed(teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedding_cache, "BATCH", 3)
     texts = [f"prompt {letter}" for letter in "abcdefgh"]
-    row = sum(part.nbytes for part in embedding_cache.fill(tmp_path / "one", teacher, texts[:1], TOKENS).of(texts[0]))
+    one = embedding_cache.fill(tmp_path / "one", teacher, texts[:1], TOKENS)
+    row = sum(part.nbytes for part in parts(one.of(texts[0])))
     cache = embedding_cache.fill(tmp_path / "small", teacher, texts, TOKENS, shard_bytes=row)  # two rows in bfloat16
     assert len(list((tmp_path / "small").glob("shard-*.safetensors"))) == 4
     direct = prompt_embeddings.encode(teacher_pipeline.load(teacher), texts, TOKENS)
     everything = torch.arange(len(texts))
-    for ours, theirs in zip(cache.rows(everything), direct.rows(everything), strict=True):
+    for ours, theirs in zip(parts(cache.rows(everything)), parts(direct.rows(everything)), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0.01)
 
 

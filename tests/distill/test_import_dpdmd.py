@@ -9,7 +9,8 @@ from diffusers import StableDiffusion3Pipeline
 from typer.testing import CliRunner, Result
 
 from fourstep import app
-from worker import model_folder
+from worker.families.prompt_embeddings import stacked
+from worker.model_folder import loading
 from worker.sampling import noise
 from worker.sampling import step_table as sampler
 from worker.testing import tiny_pipelines, tiny_sdxl_pipelines
@@ -50,7 +51,7 @@ def test_the_folder_holds_their_weights_and_is_sampled_as_they_sample_it(
     written = pipeline.transformer.state_dict()
     assert written.keys() == state.keys()
     assert all(torch.equal(written[name], state[name]) for name in state)
-    model = model_folder.load(str(tmp_path / "out"), dtype="float32")
+    model = loading.load(str(tmp_path / "out"), dtype="float32")
     assert model.contract.sigmas is not None
     # By hand from the scheduler's formula, shift 3: σ = 3u / (1 + 2u), for u from 1 to σ(0.001), shifted once more.
     low = 0.003 / 1.002
@@ -59,8 +60,7 @@ def test_the_folder_holds_their_weights_and_is_sampled_as_they_sample_it(
     assert (model.contract.steps, model.contract.guidance_scale, model.contract.method) == (4, 1.0, "dp-dmd")
     theirs = _as_they_sample(base, state)
     with torch.inference_mode():
-        embeddings = model.network.encode(["a red cat"])[0]
-        batch = type(embeddings)(embeddings.tokens[None], embeddings.pooled[None])
+        batch = stacked(model.network.encode(["a red cat"]))
         ours = sampler.sample(model.table, lambda x, t: model.network.predict(x, t, batch), noise.draw(3, (4, 16, 16)))
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 

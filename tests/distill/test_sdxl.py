@@ -8,11 +8,13 @@ import yaml
 from diffusers import StableDiffusionXLPipeline
 
 from distill import config as configuration
-from distill import families, prompt_embeddings, runs
+from distill import prompt_embeddings, runs
 from distill.method.guidance import conditional, guided
-from distill.noise_schedule import trailing_grid
 from jobs.sampling_contract import SamplingContract
 from tests.distill.tiny_runs import SDXL_SETTINGS, losses_told
+from worker.families import registry
+from worker.families.prompt_embeddings import stacked
+from worker.sampling.noise_schedule import trailing_grid
 from worker.testing import tiny_sdxl_pipelines
 
 
@@ -63,10 +65,10 @@ def test_plain_diffusers_samples_what_training_samples(student):
     theirs = pipeline(
         "a cat", num_inference_steps=4, guidance_scale=1.0, latents=noise.clone(), output_type="latent"
     ).images
-    family = families.of(pipeline)
-    prompt, pooled = family.encode(pipeline, ["a cat"], 77)
-    schedule = family.schedule(pipeline)
-    predict = conditional(pipeline.unet, prompt, pooled, family=family, schedule=schedule)
+    family = registry.of(pipeline)
+    embeddings = stacked(family.encode(pipeline, ["a cat"], 77))
+    schedule = family.noise_schedule(pipeline)
+    predict = conditional(pipeline.unet, embeddings, size=(64, 64), family=family, schedule=schedule)
     with torch.no_grad():
         ours = schedule.solve(predict, noise, trailing_grid(4))
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
@@ -76,7 +78,7 @@ def test_plain_diffusers_samples_what_training_samples(student):
 def test_guided_teacher_samples_what_plain_diffusers_samples(student):
     """Classifier-free guidance against the encoders' own "" and not against zeros."""
     pipeline = tiny_sdxl_pipelines.build()
-    family = families.of(pipeline)
+    family = registry.of(pipeline)
     pipeline.scheduler = family.serving_scheduler(pipeline)
     pipeline.register_to_config(force_zeros_for_empty_prompt=False)
     noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -88,10 +90,10 @@ def test_guided_teacher_samples_what_plain_diffusers_samples(student):
         latents=noise.clone(),
         output_type="latent",
     ).images
-    schedule = family.schedule(pipeline)
+    schedule = family.noise_schedule(pipeline)
     positive, negative = (
-        conditional(pipeline.unet, *family.encode(pipeline, [text], 77), family=family, schedule=schedule)
-        for text in ("a cat", "")
+        conditional(pipeline.unet, stacked([embedding]), size=(64, 64), family=family, schedule=schedule)
+        for embedding in family.encode(pipeline, ["a cat", ""], 77)
     )
     with torch.no_grad():
         ours = schedule.solve(guided(positive, negative, 8.0), noise, trailing_grid(10))
@@ -125,8 +127,8 @@ def test_a_teacher_of_v_makes_a_student_of_v(student_of):
 def test_embeddings_are_those_of_the_pipeline():
     pipeline = tiny_sdxl_pipelines.build()
     cached = prompt_embeddings.encode(pipeline, ["a cat", "", "a cat"], 77)
-    prompt, pooled = cached.of("a cat")
+    embedding = cached.of("a cat")
     expected, _, expected_pooled, _ = pipeline.encode_prompt("a cat", do_classifier_free_guidance=False)
-    torch.testing.assert_close(prompt, expected, rtol=0.01, atol=0.01)
-    torch.testing.assert_close(pooled, expected_pooled, rtol=0.01, atol=0.01)
-    assert len(cached.prompt) == 2
+    torch.testing.assert_close(embedding.tokens, expected, rtol=0.01, atol=0.01)
+    torch.testing.assert_close(embedding.pooled, expected_pooled, rtol=0.01, atol=0.01)
+    assert len(cached.unique.tokens) == 2

@@ -63,7 +63,6 @@ def test_timesteps_are_a_grid_too() -> None:
         ({"guidance_scale": 0.5}, "guidance_scale"),
         ({"sizes": []}, "sizes"),
         ({"sizes": [[64, 0]]}, "sizes"),
-        ({"family": "sd1"}, "family"),
         ({"schema": 2}, "schema"),
         ({"sigma": [1.0]}, "sigma"),
     ],

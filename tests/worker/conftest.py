@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from worker.engine.engine import Engine
-from worker.model_folder import ServedModel, load
+from worker.model_folder.loading import LoadedModel, load
 from worker.testing import tiny_pipelines
 
 
@@ -15,10 +15,10 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tiny_folder: Path) -> ServedModel:
+def tiny_model(tiny_folder: Path) -> LoadedModel:
     return load(str(tiny_folder), device="cpu", dtype="float32")
 
 
 @pytest.fixture
-def engine(tiny_model: ServedModel) -> Engine:
+def engine(tiny_model: LoadedModel) -> Engine:
     return Engine(tiny_model, max_batch=4)

@@ -21,7 +21,7 @@ from tests.worker.tasks import image_task
 from worker.consumer import Consumer
 from worker.engine.device_thread import DeviceThread
 from worker.engine.engine import Engine
-from worker.model_folder import ServedModel
+from worker.model_folder.loading import LoadedModel
 from worker.results import ResultWriter
 from worker.startup import model_card
 
@@ -50,7 +50,7 @@ class RunningWorker:
     def __init__(
         self,
         redis: Redis,
-        model: ServedModel,
+        model: LoadedModel,
         max_batch: int = 4,
         *,
         worker_id: str = "w1",
@@ -98,7 +98,7 @@ class RunningWorker:
 
 
 @asynccontextmanager
-async def running(redis: Redis, model: ServedModel, max_batch: int = 4, **how: Any) -> AsyncIterator[RunningWorker]:
+async def running(redis: Redis, model: LoadedModel, max_batch: int = 4, **how: Any) -> AsyncIterator[RunningWorker]:
     worker = RunningWorker(redis, model, max_batch, **how)
     try:
         yield worker

@@ -23,7 +23,7 @@ from tests.worker.running_worker import LEASE_S, RunningWorker, hears_cancellati
 from tests.worker.tasks import pictures
 from worker.consumer import MAX_DELIVERIES, MOST_HELD
 from worker.engine.engine import Engine
-from worker.model_folder import ServedModel
+from worker.model_folder.loading import LoadedModel
 from worker.startup import model_card
 
 OLD_S = 3600.0
@@ -31,7 +31,7 @@ OLD_S = 3600.0
 
 
 @pytest.mark.slow
-async def test_images_are_claimed_made_and_committed(redis: Redis, tiny_model: ServedModel) -> None:
+async def test_images_are_claimed_made_and_committed(redis: Redis, tiny_model: LoadedModel) -> None:
     tasks = job(11, mode="strict")
     expected = pictures(Engine(tiny_model, 4), tasks)
     async with running(redis, tiny_model) as worker:
@@ -56,7 +56,7 @@ async def test_images_are_claimed_made_and_committed(redis: Redis, tiny_model: S
 
 
 @pytest.mark.slow
-async def test_tasks_that_cannot_be_made_fail_with_a_reason(redis: Redis, tiny_model: ServedModel) -> None:
+async def test_tasks_that_cannot_be_made_fail_with_a_reason(redis: Redis, tiny_model: LoadedModel) -> None:
     async with running(redis, tiny_model) as worker:
         await worker.queue.admit(job(1, "late", deadline=time.time() - 1), 100, 600)
         await worker.queue.admit(job(1, "large", height=48), 100, 600)
@@ -69,7 +69,7 @@ async def test_tasks_that_cannot_be_made_fail_with_a_reason(redis: Redis, tiny_m
 
 
 @pytest.mark.slow
-async def test_tasks_of_a_silent_worker_are_taken_over(redis: Redis, tiny_model: ServedModel) -> None:
+async def test_tasks_of_a_silent_worker_are_taken_over(redis: Redis, tiny_model: LoadedModel) -> None:
     queue = TaskQueue(redis, "tiny-student")
     await queue.admit(job(3), 100, 600)
     assert len(await queue.claim("silent", 3, 0)) == 3
@@ -81,7 +81,7 @@ async def test_tasks_of_a_silent_worker_are_taken_over(redis: Redis, tiny_model:
 
 
 @pytest.mark.slow
-async def test_a_task_that_nobody_survives_is_given_up(redis: Redis, tiny_model: ServedModel) -> None:
+async def test_a_task_that_nobody_survives_is_given_up(redis: Redis, tiny_model: LoadedModel) -> None:
     queue = TaskQueue(redis, "tiny-student")
     await queue.admit(job(1), 100, 600)
     await queue.claim("victim-0", 1, 0)
@@ -96,7 +96,7 @@ async def test_a_task_that_nobody_survives_is_given_up(redis: Redis, tiny_model:
     assert "deliveries" in state.failures[0].detail
 
 
-async def test_leases_of_waiting_and_running_images_are_renewed(redis: Redis, tiny_model: ServedModel) -> None:
+async def test_leases_of_waiting_and_running_images_are_renewed(redis: Redis, tiny_model: LoadedModel) -> None:
     async with running(redis, tiny_model, max_batch=1, lease_s=LEASE_S, gated=True) as worker:
         await worker.queue.admit(job(400), 500, 600)
         await wait_until(lambda: worker.engine.busy)
@@ -125,7 +125,7 @@ async def _none_is_old(redis: Redis, queue: TaskQueue) -> bool:
 
 
 @pytest.mark.slow
-async def test_shutdown_finishes_what_runs_and_hands_the_rest_back(redis: Redis, tiny_model: ServedModel) -> None:
+async def test_shutdown_finishes_what_runs_and_hands_the_rest_back(redis: Redis, tiny_model: LoadedModel) -> None:
     async with running(redis, tiny_model, max_batch=2, gated=True) as worker:
         await worker.queue.admit(job(40), 500, 600)
         await worker.gate.take_until_made(2)
@@ -146,7 +146,7 @@ async def test_shutdown_finishes_what_runs_and_hands_the_rest_back(redis: Redis,
 
 @pytest.mark.slow
 async def test_a_redis_that_goes_and_comes_back_empty_is_outlived(
-    tiny_model: ServedModel, free_port: Callable[[], int], caplog: pytest.LogCaptureFixture
+    tiny_model: LoadedModel, free_port: Callable[[], int], caplog: pytest.LogCaptureFixture
 ) -> None:
     port = free_port()
     redis = open_redis(f"redis://127.0.0.1:{port}/0")
@@ -176,7 +176,7 @@ async def _announced(queue: TaskQueue) -> bool:
 
 
 @pytest.mark.slow
-async def test_images_that_cannot_be_stored_are_kept_and_stored_later(redis: Redis, tiny_model: ServedModel) -> None:
+async def test_images_that_cannot_be_stored_are_kept_and_stored_later(redis: Redis, tiny_model: LoadedModel) -> None:
     async with running(redis, tiny_model, lease_s=LEASE_S, gated=True) as worker:
         most = MOST_HELD * (worker.engine.max_batch + worker.engine.max_batch // 2)
         await worker.queue.admit(job(most + 10), 100, 600)
@@ -208,7 +208,7 @@ async def _held(queue: TaskQueue, count: int) -> bool:
     return await queue.depth() == (10, count)
 
 
-async def test_a_failing_device_thread_ends_the_worker(redis: Redis, tiny_model: ServedModel) -> None:
+async def test_a_failing_device_thread_ends_the_worker(redis: Redis, tiny_model: LoadedModel) -> None:
     worker = RunningWorker(redis, tiny_model)
     await wait_until(worker.queue.workers)
 
@@ -223,7 +223,7 @@ async def test_a_failing_device_thread_ends_the_worker(redis: Redis, tiny_model:
 
 
 @pytest.mark.slow
-async def test_a_cancelled_job_leaves_the_engine_within_a_step(redis: Redis, tiny_model: ServedModel) -> None:
+async def test_a_cancelled_job_leaves_the_engine_within_a_step(redis: Redis, tiny_model: LoadedModel) -> None:
     async with running(redis, tiny_model, max_batch=2, gated=True) as worker:
         await hears_cancellations(redis, worker)
         await wait_until(lambda: worker.consumer._alone)
@@ -249,7 +249,7 @@ async def test_a_cancelled_job_leaves_the_engine_within_a_step(redis: Redis, tin
 
 @pytest.mark.slow
 async def test_a_cancellation_that_went_unheard_is_noticed_with_the_lease(
-    redis: Redis, tiny_model: ServedModel
+    redis: Redis, tiny_model: LoadedModel
 ) -> None:
     async def silence() -> AsyncIterator[str]:
         await asyncio.Event().wait()
@@ -270,7 +270,7 @@ async def test_a_cancellation_that_went_unheard_is_noticed_with_the_lease(
 
 
 @pytest.mark.slow
-async def test_a_single_does_not_wait_for_a_call_of_64(redis: Redis, tiny_model: ServedModel) -> None:
+async def test_a_single_does_not_wait_for_a_call_of_64(redis: Redis, tiny_model: LoadedModel) -> None:
     async with running(redis, tiny_model, max_batch=8, gated=True) as worker:
         await wait_until(lambda: worker.consumer._alone)
         for times in worker.engine.step_times.values():
@@ -293,7 +293,7 @@ def _keys(worker: RunningWorker, job_id: str) -> list[str]:
     return [key for key, claim in worker.consumer._held.items() if claim.task.job_id == job_id]
 
 
-async def test_one_of_several_workers_leaves_images_to_the_others(redis: Redis, tiny_model: ServedModel) -> None:
+async def test_one_of_several_workers_leaves_images_to_the_others(redis: Redis, tiny_model: LoadedModel) -> None:
     card = model_card(Engine(tiny_model, 2), WorkerSettings())
     await TaskQueue(redis, card.name).announce("another", card, 600)
     async with running(redis, tiny_model, max_batch=2, gated=True) as worker:

@@ -14,7 +14,7 @@ from tests.task_queue import TaskQueue
 from tests.worker.running_worker import LEASE_S, RunningWorker, hears_cancellations, job, running, settled
 from tests.worker.tasks import image_task, pictures
 from worker.engine.engine import Engine
-from worker.model_folder import ServedModel, load
+from worker.model_folder.loading import LoadedModel, load
 from worker.startup import model_card
 
 
@@ -35,7 +35,7 @@ def _layouts(state_results: Sequence) -> list[str]:
 
 
 @pytest.mark.slow
-async def test_a_set_is_made_committed_and_scored(redis: Redis, tiny_model: ServedModel) -> None:
+async def test_a_set_is_made_committed_and_scored(redis: Redis, tiny_model: LoadedModel) -> None:
     async with running(redis, tiny_model) as worker:
         await worker.queue.admit([_set(mode="strict")], 100, 600)
         state = await settled(worker.queue, "set")
@@ -53,7 +53,7 @@ async def test_a_set_is_made_committed_and_scored(redis: Redis, tiny_model: Serv
 
 
 @pytest.mark.slow
-async def test_a_silent_workers_set_is_taken_over_whole(redis: Redis, tiny_model: ServedModel) -> None:
+async def test_a_silent_workers_set_is_taken_over_whole(redis: Redis, tiny_model: LoadedModel) -> None:
     queue = TaskQueue(redis, "tiny-student")
     await queue.admit([_set()], 100, 600)
     assert len(await queue.claim("silent", 3, 0)) == 1
@@ -66,7 +66,7 @@ async def test_a_silent_workers_set_is_taken_over_whole(redis: Redis, tiny_model
 
 
 @pytest.mark.slow
-async def test_a_cancelled_set_leaves_the_engine_whole(redis: Redis, tiny_model: ServedModel) -> None:
+async def test_a_cancelled_set_leaves_the_engine_whole(redis: Redis, tiny_model: LoadedModel) -> None:
     async with running(redis, tiny_model, max_batch=2, gated=True) as worker:
         await hears_cancellations(redis, worker)
         await worker.queue.admit([_set()], 100, 600)
@@ -83,7 +83,7 @@ async def test_a_cancelled_set_leaves_the_engine_whole(redis: Redis, tiny_model:
 
 
 @pytest.mark.slow
-async def test_a_set_that_comes_too_late_expires_with_all_its_images(redis: Redis, tiny_model: ServedModel) -> None:
+async def test_a_set_that_comes_too_late_expires_with_all_its_images(redis: Redis, tiny_model: LoadedModel) -> None:
     async with running(redis, tiny_model) as worker:
         await worker.queue.admit([_set(deadline=1.0)], 100, 600)
         assert (await settled(worker.queue, "set")).status == "expired"

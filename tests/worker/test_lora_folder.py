@@ -13,9 +13,9 @@ from peft import LoraConfig, get_peft_model_state_dict
 from worker.engine.engine import Engine
 from worker.errors import FolderRefusedError
 from worker.generate import generate
-from worker.model_folder import load, served
+from worker.model_folder.loading import load, served
+from worker.model_folder.weights_hash import weights_sha256
 from worker.testing import tiny_pipelines, tiny_sdxl_pipelines
-from worker.weights_hash import weights_sha256
 
 TINY: dict[str, Any] = {"sd3": tiny_pipelines, "sdxl": tiny_sdxl_pipelines}
 DENOISERS = {"sd3": "transformer", "sdxl": "unet"}

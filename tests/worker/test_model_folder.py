@@ -11,9 +11,9 @@ import torch
 
 from jobs.sampling_contract import FILE_NAME
 from worker.errors import FolderRefusedError
-from worker.model_folder import device_and_dtype, load
+from worker.model_folder.loading import device_and_dtype, load
+from worker.model_folder.weights_hash import weights_sha256
 from worker.testing import tiny_pipelines
-from worker.weights_hash import weights_sha256
 
 
 @pytest.fixture
@@ -68,6 +68,7 @@ def _pickled_weights(folder: Path) -> None:
         (_contract(sigmas=None, timesteps=[999, 749, 499, 249]), "sigmas"),
         (_contract(prediction="epsilon"), "prediction"),
         (_contract(family="sdxl"), "family"),
+        (_contract(family="sd1"), "family"),
         (_contract(base_sha256="00" * 32), "base_sha256"),
         (_contract(max_sequence_length=600), "max_sequence_length"),
         (_contract(sizes=[[64, 60]]), "sizes"),

@@ -20,12 +20,12 @@ from worker import previews
 from worker.engine.engine import Engine
 from worker.engine.preview_images import decode_previews
 from worker.engine.row import FinishedSet, PreviewImage, Row
-from worker.model_folder import ServedModel
+from worker.model_folder.loading import LoadedModel
 from worker.pixels import to_uint8
 
 
 @contextmanager
-def _counted_decodes(model: ServedModel) -> Iterator[list[torch.Size]]:
+def _counted_decodes(model: LoadedModel) -> Iterator[list[torch.Size]]:
     shapes: list[torch.Size] = []
     decode = model.network.decode
 
@@ -40,7 +40,7 @@ def _counted_decodes(model: ServedModel) -> Iterator[list[torch.Size]]:
         del model.network.decode
 
 
-def test_without_a_listener_nothing_is_decoded_but_the_image(tiny_model: ServedModel) -> None:
+def test_without_a_listener_nothing_is_decoded_but_the_image(tiny_model: LoadedModel) -> None:
     engine = Engine(tiny_model, max_batch=4)
     shown: list[list[PreviewImage]] = []
     engine.show, engine.watched = shown.append, {"somebody else's": {"channel"}}
@@ -50,7 +50,7 @@ def test_without_a_listener_nothing_is_decoded_but_the_image(tiny_model: ServedM
     assert shown == []
 
 
-def test_a_watched_job_is_shown_after_every_step_but_the_last(tiny_model: ServedModel) -> None:
+def test_a_watched_job_is_shown_after_every_step_but_the_last(tiny_model: LoadedModel) -> None:
     engine = Engine(tiny_model, max_batch=4)
     shown: list[PreviewImage] = []
     engine.show, engine.watched = shown.extend, {"watched": {"channel"}}
@@ -72,7 +72,7 @@ def test_a_watched_job_is_shown_after_every_step_but_the_last(tiny_model: Served
     assert np.abs(alone.pixels.astype(int) - made.pixels).max() <= 1
 
 
-def test_a_set_is_shown_once_its_images_are_chosen(tiny_model: ServedModel) -> None:
+def test_a_set_is_shown_once_its_images_are_chosen(tiny_model: LoadedModel) -> None:
     engine = Engine(tiny_model, max_batch=4)
     shown: list[PreviewImage] = []
     engine.show, engine.watched = shown.extend, {"watched"}
@@ -87,7 +87,7 @@ def test_a_set_is_shown_once_its_images_are_chosen(tiny_model: ServedModel) -> N
     assert sorted((sketch.step, sketch.index) for sketch in shown) == [(s, i) for s in (1, 2, 3) for i in range(3)]
 
 
-def test_previews_that_cannot_be_made_harm_no_image(tiny_model: ServedModel) -> None:
+def test_previews_that_cannot_be_made_harm_no_image(tiny_model: LoadedModel) -> None:
     engine = Engine(tiny_model, max_batch=4)
 
     def broken(shown: list[PreviewImage]) -> None:
@@ -115,9 +115,9 @@ def test_large_images_are_shown_small() -> None:
 
 @pytest.mark.slow
 async def test_wishes_bring_previews_and_end(
-    redis: Redis, tiny_model: ServedModel, monkeypatch: pytest.MonkeyPatch
+    redis: Redis, tiny_model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(previews, "WISH_S", 3600.0)
+    monkeypatch.setattr(previews, "SUBSCRIPTION_S", 3600.0)
     subscription = PreviewSubscription(job_id="job", channel="fourstep:previews:me")
     heard: list[Preview] = []
 
@@ -138,7 +138,7 @@ async def test_wishes_bring_previews_and_end(
         assert {preview.job_id for preview in heard} == {"job"}
         assert [(preview.index, preview.step) for preview in heard] == [(i, s) for s in (1, 2, 3) for i in (0, 1)]
         await settled(worker.queue, "job")
-        monkeypatch.setattr(previews, "WISH_S", 0.01)
+        monkeypatch.setattr(previews, "SUBSCRIPTION_S", 0.01)
         await worker.queue.subscribe_to_previews(subscription)
         await wait_until(lambda: not worker.engine.watched)
     listening.cancel()

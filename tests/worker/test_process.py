@@ -25,7 +25,7 @@ from worker import process as worker_process
 from worker.engine.engine import Engine
 from worker.errors import StartFailedError
 from worker.generate import generate
-from worker.model_folder import ServedModel, load
+from worker.model_folder.loading import LoadedModel, load
 from worker.testing import tiny_pipelines, tiny_sdxl_pipelines
 
 
@@ -44,7 +44,7 @@ async def _ended(process: Process) -> tuple[int, str]:
 
 @pytest.mark.slow
 async def test_a_worker_serves_reports_finishes_what_runs_and_hands_the_rest_back(
-    redis: Redis, redis_url: str, tiny_folder: Path, tiny_model: ServedModel, free_port: Callable[[], int]
+    redis: Redis, redis_url: str, tiny_folder: Path, tiny_model: LoadedModel, free_port: Callable[[], int]
 ) -> None:
     port = free_port()
     settings = {"model": tiny_folder, "redis_url": redis_url, "metrics_port": port, "max_batch": 2, "dtype": "float32"}
@@ -97,7 +97,7 @@ async def _done(queue: TaskQueue, count: int) -> bool:
     return state is not None and len(state.results) >= count
 
 
-async def _same_pixels_here(queue: TaskQueue, model: ServedModel) -> None:
+async def _same_pixels_here(queue: TaskQueue, model: LoadedModel) -> None:
     """Strict images from another process are those that an engine in this one makes."""
     state = await queue.job("job")
     assert state is not None

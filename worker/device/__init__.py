@@ -1,1 +1,1 @@
-"""What depends on the processor: number formats, memory, kernels."""
+"""Code that depends on the processor: number formats, memory, kernels."""

@@ -1,4 +1,4 @@
-"""What the C library does with memory that is freed."""
+"""Settings of the C library for freed memory."""
 
 import ctypes
 from contextlib import suppress
@@ -9,9 +9,10 @@ KEPT_BYTES = 1 << 30
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep up to 1 GiB for the next step, which needs the same again; elsewhere nothing happens.
+    """Have glibc keep up to 1 GiB of freed memory for the next step, which needs the same again.
 
-    Else it returns large tensors to the kernel as soon as they are freed, and each page of the next one is a fault.
+    By default it returns large tensors to the kernel at once, and each page of the next one is a fault. Other C
+    libraries are left as they are.
     """
     with suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt

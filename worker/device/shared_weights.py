@@ -1,4 +1,4 @@
-"""Two modules on one set of weights."""
+"""Copies of modules that share weights."""
 
 import copy
 
@@ -6,5 +6,5 @@ import torch
 
 
 def copy_sharing_weights(module: torch.nn.Module) -> torch.nn.Module:
-    """A copy of the module tree that shares every tensor."""
+    """Copy the module tree; the copy shares every tensor."""
     return copy.deepcopy(module, {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())})

@@ -1,4 +1,4 @@
-"""Compiles the networks beside the serving engine, and switches it over when every shape is ready."""
+"""Compile the networks beside the serving engine, and switch it over when every shape is ready."""
 
 import logging
 import threading
@@ -7,9 +7,9 @@ import time
 import torch
 
 from worker.engine.denoising_step import StepInputs
-from worker.engine.device_path import DevicePath
 from worker.engine.device_thread import DeviceThread
 from worker.engine.engine import Engine
+from worker.engine.model_runner import Executor
 
 log = logging.getLogger(__name__)
 
@@ -17,14 +17,14 @@ TOLERANCE = 0.05
 """Largest relative error (root mean square) of a compiled prediction: bfloat16 gives about 0.01."""
 
 RECOMPILE_LIMIT = 4096
-"""torch's own, 8, is a safeguard against shapes without end; ours end with the last bucket of the last size."""
+"""torch's default of 8 guards against an endless number of shapes; here their number is known."""
 
 
 class CompileThread(threading.Thread):
-    """Compiles a twin of the engine's networks on the same weights, then has the engine use it between two steps.
+    """Compiles a twin of the engine's networks on the same weights, then switches the engine to it between two steps.
 
-    The engine serves on as it is until then, and for good when the compiler fails or its code is wrong. Afterwards
-    this process compiles nothing more: a batch of a new shape runs eagerly.
+    The engine runs eagerly until then, and for good when the compiler fails or its code is wrong. Afterwards this
+    process compiles nothing more: a batch of a new shape runs eagerly.
     """
 
     def __init__(self, device: DeviceThread) -> None:
@@ -32,7 +32,7 @@ class CompileThread(threading.Thread):
         self._device = device
 
     def compile(self, engine: Engine) -> None:
-        """Start, for an `engine` that the device thread owns."""
+        """Start compiling for an `engine` that the device thread owns."""
         self._engine = engine
         self.start()
 
@@ -49,23 +49,27 @@ class CompileThread(threading.Thread):
             log.info("compiled in %.0f s: now serving the compiled networks", time.monotonic() - started)
 
     def _switch_over(self) -> None:
-        path = self._engine.compiled_path()
+        runner = self._engine.runner
+        compiled = runner.new_compiled()
         for example in self._device.call(self._engine.examples).result():
-            compile_shape(path, self._engine.strict_path, example)
-            self._device.call(path.capture, example).result()
+            compile_shape(compiled, runner.eager, example)
+            self._device.call(compiled.capture, example).result()
         torch.compiler.set_stance("eager_on_recompile")
-        self._device.call(self._engine.switch, path).result()
+        self._device.call(self._engine.switch, compiled).result()
         for size, times in self._engine.step_times.items():
             for bucket in tuple(times):  # one by one, so that images that wait run in between
                 self._device.call(self._engine.measure_step, size, bucket).result()
 
 
 @torch.inference_mode()
-def compile_shape(path: DevicePath, eager: DevicePath, example: StepInputs) -> None:
-    """Run both halves of `path` at the shape of `example`. Raises RuntimeError when the results are not `eager`'s."""
-    compiled, expected = path.step(example), eager.step(example)
-    _check(compiled.pred_x0 - example.latents, expected.pred_x0 - example.latents, "denoiser")
-    _check(path.decode(expected.pred_x0), eager.decode(expected.pred_x0), "decoder")
+def compile_shape(compiled: Executor, eager: Executor, example: StepInputs) -> None:
+    """Run step and decoder at the shape of `example`, which compiles them.
+
+    Raises RuntimeError when the results are not those of `eager`.
+    """
+    found, expected = compiled.step(example), eager.step(example)
+    _check(found.pred_x0 - example.latents, expected.pred_x0 - example.latents, "denoiser")
+    _check(compiled.decode(expected.pred_x0), eager.decode(expected.pred_x0), "decoder")
 
 
 def _check(compiled: torch.Tensor, expected: torch.Tensor, name: str) -> None:

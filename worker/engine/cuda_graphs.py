@@ -8,13 +8,14 @@ import torch
 from worker.engine.denoising_step import StepOutputs
 
 FIRST_RUNS = 3
-"""Runs before a capture, which must not meet what happens only once: cuBLAS handles, kernel choices, compilers."""
+"""Runs before a capture, in which cuBLAS handles are made, kernels chosen and code compiled: a capture cannot hold
+that."""
 
 
 class CudaGraphs:
-    """Makes graphs that take their memory from one pool.
+    """Factory of graphs that take their memory from one pool.
 
-    What a graph needs only while it runs is free for the others, since no two run at the same time.
+    Memory that a graph needs only while it runs is shared with the others, since no two run at the same time.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -34,7 +35,7 @@ class CudaGraph:
         self._graph = torch.cuda.CUDAGraph()
 
     def capture(self, function: Callable[[], StepOutputs]) -> StepOutputs:
-        """Run and record `function`. Raises RuntimeError when it does what a graph cannot hold."""
+        """Run and record `function`. Raises RuntimeError for an operation that a graph cannot hold."""
         stream = torch.cuda.Stream(self._device)
         stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(stream):

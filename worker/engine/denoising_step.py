@@ -1,4 +1,4 @@
-"""One denoising step as a function of tensors alone: what a CUDA graph can hold and a compiler can see through."""
+"""One denoising step as a function of tensors alone, so that it can be captured and compiled."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -8,18 +8,19 @@ import torch
 
 from worker.families.prompt_embeddings import PromptEmbedding, concatenated, repeated
 from worker.sampling import step_table as sampler
+from worker.sampling.guidance import Guide, classifier_free_guidance
 from worker.sampling.step_table import StepTable
 
 
 class Predict(Protocol):
-    """A network: latents fp32 [B, C, h, w], timesteps fp32 [B] and B embeddings → its prediction [B, C, h, w]."""
+    """Predicts [B, C, h, w] from latents fp32 [B, C, h, w], timesteps fp32 [B] and embeddings of B rows."""
 
     def __call__(self, latents: torch.Tensor, timesteps: torch.Tensor, embeddings: PromptEmbedding) -> torch.Tensor: ...
 
 
 @dataclass(frozen=True)
 class StepInputs:
-    """A batch on one device: `latents` fp32 [B, C, h, w], and `index` int64 [B] with the step that each row takes.
+    """A batch on one device: `latents` fp32 [B, C, h, w], and `index` int64 [B], the step that each row takes.
 
     `embeddings` holds B rows; `noise` is like `latents`, or None for a deterministic sampler.
     """
@@ -31,13 +32,13 @@ class StepInputs:
 
     @property
     def tensors(self) -> list[torch.Tensor]:
-        always = [self.latents, self.index, self.embeddings.tokens, self.embeddings.pooled]
+        always = [self.latents, self.index, *self.embeddings.parts.values()]
         return always if self.noise is None else [*always, self.noise]
 
 
 @dataclass(frozen=True)
 class StepOutputs:
-    """fp32 [B, C, h, w] each: the `latents` of the next step, and the `pred_x0` image that this one foresees."""
+    """The `latents` for the next step and `pred_x0`, the predicted clean latents: fp32 [B, C, h, w] each."""
 
     latents: torch.Tensor
     pred_x0: torch.Tensor
@@ -46,23 +47,30 @@ class StepOutputs:
 class DenoisingStep:
     """Coefficients, guidance and network in one call that never waits for the device.
 
-    With a `negative` embedding, of one row, every row is evaluated twice and guided by `guidance_scale`.
+    With a `negative` embedding, of one row, every row is evaluated twice, and `guide` combines both predictions.
     """
 
     def __init__(
-        self, predict: Predict, table: StepTable, guidance_scale: float, negative: PromptEmbedding | None
+        self,
+        predict: Predict,
+        table: StepTable,
+        guidance_scale: float,
+        negative: PromptEmbedding | None,
+        guide: Guide = classifier_free_guidance,
     ) -> None:
         self._predict = predict
         self._table = table
         self._guidance_scale = guidance_scale
         self._negative = negative
+        self._guide = guide
 
     def __call__(self, inputs: StepInputs) -> StepOutputs:
-        predict = self._predictor(inputs.embeddings)
+        predict = self.predictor(inputs.embeddings)
         return StepOutputs(*sampler.step(self._table, predict, inputs.latents, inputs.index, inputs.noise))
 
-    def _predictor(self, embeddings: PromptEmbedding) -> sampler.Predict:
+    def predictor(self, embeddings: PromptEmbedding) -> sampler.Predict:
+        """Return the prediction for `embeddings` of B rows, guided where there is a negative embedding."""
         if self._negative is None:
             return partial(self._predict, embeddings=embeddings)
         both = concatenated(repeated(self._negative, len(embeddings.tokens)), embeddings)
-        return sampler.guided(partial(self._predict, embeddings=both), self._guidance_scale)
+        return sampler.guided(partial(self._predict, embeddings=both), self._guidance_scale, self._guide)

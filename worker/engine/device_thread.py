@@ -17,10 +17,10 @@ Result = TypeVar("Result")
 
 
 class DeviceThread(threading.Thread):
-    """Loads and warms the engine, then steps it for as long as it has rows, and takes calls between steps.
+    """Runs calls, and steps the engine between them for as long as it has rows.
 
-    Everything that touches the engine goes through `call`. `stopped` is done when the thread has ended, with the
-    exception if one ended it.
+    Other threads add and withdraw tasks through `call`. What they set on the engine directly, `backlogged`, `watched`
+    and `show`, it only reads. `stopped` is done when the thread has ended, with the exception if one ended it.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""A diverse set in the engine: all its candidates take the first step, and those foreseen farthest apart go on."""
+"""Diverse sets: all candidates take the first step, and those whose pred_x0 are farthest apart go on."""
 
 import torch
 
@@ -24,11 +24,11 @@ class CandidateSet:
         ]
 
     def holds(self, row: Row) -> bool:
-        """Whether `row` has to wait for the choice."""
+        """Return whether `row` has to wait for the choice."""
         return not self._chosen and row.step > 0
 
     def choose(self) -> list[Row]:
-        """As soon as every candidate has taken its first step, choose; returns the rows that drop out."""
+        """Choose, once every candidate has taken its first step; returns the rows that drop out."""
         if self._chosen or any(row.step == 0 for row in self.rows):
             return []
         pred_x0 = torch.stack([row.pred_x0 for row in self.rows if row.pred_x0 is not None])
@@ -41,7 +41,7 @@ class CandidateSet:
         return dropped
 
     def collect(self, picture: Picture) -> FinishedSet | None:
-        """Take one picture of the chosen; returns the set, in the order of its seeds, once it is whole."""
+        """Add one picture; returns the set, in the order of its seeds, once it is complete."""
         self._pictures.append(picture)
         if len(self._pictures) < self._images:
             return None
@@ -49,10 +49,10 @@ class CandidateSet:
 
 
 def farthest_apart(vectors: torch.Tensor, count: int) -> list[int]:
-    """Positions of `count` of the unit `vectors` [N, D], chosen greedily for the largest mean cosine distance.
+    """Return positions of `count` of the unit `vectors` [N, D], chosen for a large mean cosine distance.
 
-    The two farthest apart come first, then always the one with the largest sum of distances to those chosen. Equal
-    vectors give equal choices, whatever device they come from. What is not finite is chosen last.
+    The choice is greedy: the two farthest apart come first, then always the one with the largest sum of distances
+    to those chosen. Equal vectors give equal choices on every device. Vectors that are not finite are chosen last.
     """
     unit = vectors.double().cpu()
     distance = (1 - unit @ unit.T).nan_to_num(-2.0)

@@ -9,14 +9,13 @@ import torch
 
 from jobs.models import FailureReason, ImageTask
 from worker.engine.denoising_step import StepInputs
-from worker.engine.device_path import DevicePath
 from worker.engine.diverse_set import CandidateSet
-from worker.engine.model_runner import TIMED_RUNS, BatchStages, Measured
+from worker.engine.model_runner import TIMED_RUNS, Executor, Measured, ModelRunner
 from worker.engine.preview_images import decode_previews
 from worker.engine.row import Failure, FinishedSet, Outcome, Picture, PreviewImage, Row
 from worker.engine.scheduler import Candidate, Size, StepTimes, buckets, every_size, schedule
 from worker.engine.step_graphs import Graph
-from worker.model_folder import ServedModel
+from worker.model_folder.loading import LoadedModel
 
 log = logging.getLogger(__name__)
 
@@ -24,17 +23,17 @@ Policy = Callable[[Sequence[Candidate], StepTimes, bool], list[str]]
 
 
 class Engine:
-    """All rows of one device. Not thread-safe: one thread owns it, and with it the device.
+    """Schedules and runs all rows of one device. Not thread-safe: one thread owns it, and with it the device.
 
-    `new_graph` makes the graphs that warm-up captures; without it every step is launched kernel by kernel.
-    `measure` is told the cost of every batch, and `show` is given previews of the jobs that are `watched`. `policy`
-    chooses the rows of each step; benchmarks compare others. `backlogged` is to be kept true while more rows wait for
-    this engine than it has.
+    `new_graph` makes the graphs that warm-up captures; without it every step is launched kernel by kernel. `policy`
+    chooses the rows of each step; benchmarks compare others. The engine calls `measure` with the cost of every batch
+    and `show` with previews of the jobs in `watched`. Its owner keeps `backlogged` true while more images wait in the
+    queue than the engine has.
     """
 
     def __init__(
         self,
-        model: ServedModel,
+        model: LoadedModel,
         max_batch: int,
         new_graph: Callable[[], Graph] | None = None,
         policy: Policy = schedule,
@@ -54,29 +53,14 @@ class Engine:
         self._sets: dict[str, CandidateSet] = {}
         self._failures: dict[str, Failure] = {}
         self._steps = model.table.steps
-        self._stages = BatchStages(model, max_batch, new_graph, lambda measured: self.measure(measured))
-        self.prompts = self._stages.prompts
+        self.runner = ModelRunner(model, max_batch, new_graph, lambda measured: self.measure(measured))
 
     @property
     def busy(self) -> bool:
         return bool(self._rows)
 
-    @property
-    def replays_graphs(self) -> bool:
-        return self.path.has_graphs
-
-    @property
-    def strict_path(self) -> DevicePath:
-        """The networks as they were loaded, which strict rows always take."""
-        return self._stages.strict_path
-
-    @property
-    def path(self) -> DevicePath:
-        """What a batch without strict rows takes."""
-        return self._stages.path
-
     def add(self, tasks: Mapping[str, ImageTask]) -> None:
-        """Let `tasks` join at the next step, together; their keys are new, and name them in their outcomes."""
+        """Add `tasks`, which join at the next step together; outcomes carry their keys, which must be new."""
         for key, task in tasks.items():
             rows = [Row(key, task)]
             if task.select:
@@ -85,7 +69,7 @@ class Engine:
             self._rows.update({row.key: row for row in rows})
 
     def withdraw(self, keys: Collection[str]) -> list[str]:
-        """Forget those tasks of `keys` that are still here, begun or not, and return their keys."""
+        """Remove the tasks of `keys` that are not finished, and return their keys."""
         gone = [row for row in self._rows.values() if row.task_key in keys]
         for row in gone:
             del self._rows[row.key]
@@ -93,7 +77,7 @@ class Engine:
         return list(dict.fromkeys(row.task_key for row in gone))
 
     def withdraw_unstarted(self) -> list[str]:
-        """Forget every task that has not begun, and return their keys."""
+        """Remove every task that has not begun, and return their keys."""
         return self.withdraw({row.task_key for row in self._rows.values()} - self._begun())
 
     @torch.inference_mode()
@@ -103,23 +87,22 @@ class Engine:
         candidates = [row.candidate(self._steps) for row in self._rows.values() if self._can_step(row)]
         chosen = self._policy(candidates, self.step_times, self.backlogged)
         rows = [self._rows[key] for key in chosen]
-        self._survivors(self._survivors(rows, self._begin), self._stages.denoise)
+        self._survivors(self._survivors(rows, self._begin), self.runner.denoise)
         self._choose()
         self._show_unfinished()
         pictures: list[Picture] = []
         for row in self._survivors(self._finished(), partial(self._decode, pictures)):
             del self._rows[row.key]
-        done = self._whole(pictures)
+        done = self._completed(pictures)
         failures, self._failures = self._failures, {}
         return [*done, *failures.values()]
 
     @torch.inference_mode()
     def warm_up(self) -> None:
-        """Run every stage at every size and bucket, largest first, so that no request pays for first calls; what eager
-        code prepares for a batch size between two buckets takes it a hundredth of a second, once.
+        """Run every stage at every size and bucket, largest first, so that no request pays for first calls.
 
-        Captures all graphs there will be, and measures the steps. Batches that the memory does not hold are left
-        out. Raises RuntimeError when the model gives NaN or infinity, torch.OutOfMemoryError when one row is too much.
+        Captures all graphs and measures the steps. Batches that do not fit into memory are left out. Raises
+        RuntimeError when the model gives NaN or infinity, torch.OutOfMemoryError when a single row does not fit.
         """
         for size in self.model.contract.sizes:
             for bucket in reversed(buckets(self.max_batch)):
@@ -129,20 +112,20 @@ class Engine:
                     if bucket == 1:
                         raise
                     self._forget_buckets(size, bucket)
-                    self._stages.strict_batch[size] = max(self.step_times[size])
+                    self.runner.strict_batch[size] = max(self.step_times[size])
         if self._failures:
             raise RuntimeError(f"warm-up: {next(iter(self._failures.values())).detail}")
-        self._stages.measure_encoding(min(max(times) for times in self.step_times.values()))
+        self.runner.measure_encoding(min(max(times) for times in self.step_times.values()))
         for size, times in self.step_times.items():
             for bucket in times:
                 self.measure_step(size, bucket)
         log.info("seconds a step takes, by size and batch: %s", self.step_times)
-        if not self.replays_graphs:
+        if not self.runner.eager.has_graphs:
             self.step_times = {size: every_size(times) for size, times in self.step_times.items()}
 
     @torch.inference_mode()
     def measure_step(self, size: Size, bucket: int) -> None:
-        """Time one of the steps that the plan goes by; to be called again when it has become faster."""
+        """Measure an entry of `step_times`, which the scheduler uses; call it again when steps are faster."""
         measure, self.measure = self.measure, lambda measured: None
         try:
             self.step_times[size][bucket] = min(self._rehearse(size, bucket) for _ in range(TIMED_RUNS))
@@ -150,16 +133,17 @@ class Engine:
             self.measure = measure
 
     def _rehearse(self, size: Size, bucket: int) -> float:
-        """Run every stage for `bucket` rows; returns the seconds of a step, with its share of the decoding."""
+        """Run every stage for `bucket` rows; returns the seconds of a step, its share of the decoding included."""
         rows = [_warm_up_row(*size, f"warm-up {bucket} {index}") for index in range(bucket)]
-        self._stages.begin(rows)
-        self._stages.capture(rows)
-        self._stages.denoise(rows)
+        self.runner.begin(rows)
+        for example in self.runner.examples(rows):
+            self.runner.executor.capture(example)
+        self.runner.denoise(rows)
         self._decode([], rows)
         return rows[0].seconds["denoise_step"] + rows[0].seconds["decode"] / self._steps
 
     def _forget_buckets(self, size: Size, too_large: int) -> None:
-        """Plan no more batches of `too_large` rows or above, of which one ran out of memory."""
+        """Schedule no more batches of `too_large` rows or above, since one ran out of memory."""
         fitting = {bucket: seconds for bucket, seconds in self.step_times[size].items() if bucket < too_large}
         if fitting and len(fitting) < len(self.step_times[size]):
             self.step_times[size] = fitting
@@ -169,32 +153,28 @@ class Engine:
 
     @torch.inference_mode()
     def examples(self) -> list[StepInputs]:
-        """A batch of every shape that graphs and compiled code are made for, largest first."""
+        """Return a batch of every shape that graphs and compiled code are made for, largest first."""
         examples = []
         for size, times in self._bucket_times().items():
             for bucket in sorted(times, reverse=True):
                 rows = [_warm_up_row(*size, f"warm-up {bucket} {index}") for index in range(bucket)]
-                self._stages.begin(rows)
-                examples.append(self._stages.inputs(rows))
+                self.runner.begin(rows)
+                examples += self.runner.examples(rows)
         return examples
 
-    def compiled_path(self) -> DevicePath:
-        """A path on the same weights that compiles each shape when it is first run; any thread may make it."""
-        return self._stages.compiled_path()
-
-    def switch(self, path: DevicePath) -> None:
-        """Run all but strict rows on the compiled `path` from the next step on."""
-        self._stages.path = path
+    def switch(self, compiled: Executor) -> None:
+        """Run all but strict rows on the `compiled` executor from the next step on."""
+        self.runner.compiled = compiled
         self.step_times = self._bucket_times()
 
     def _bucket_times(self) -> dict[Size, dict[int, float]]:
-        """The part of `step_times` that graphs and compiled code are made for."""
+        """Return the part of `step_times` that graphs and compiled code are made for."""
         made = buckets(self.max_batch)
         return {size: {n: times[n] for n in made if n in times} for size, times in self.step_times.items()}
 
     def _begin(self, rows: list[Row]) -> None:
         waiting = [row.task.prompt for row in self._rows.values() if row.start is None]
-        self._stages.begin(rows, waiting)
+        self.runner.begin(rows, waiting)
 
     def _begun(self) -> set[str]:
         return {row.task_key for row in self._rows.values() if row.start is not None}
@@ -212,13 +192,13 @@ class Engine:
         return row.owner is not None and self._sets[row.owner].holds(row)
 
     def _choose(self) -> None:
-        """Let the candidates go that were not chosen, in every set that can choose now."""
+        """Drop the candidates that were not chosen, in every set that can choose now."""
         for candidates in self._sets.values():
             for row in candidates.choose():
                 del self._rows[row.key]
 
     def _show_unfinished(self) -> None:
-        """Hand out previews of rows whose job is watched; what goes wrong with a preview harms no image."""
+        """Show previews of rows whose job is watched; a failing preview harms no image."""
         if not self.watched:
             return
         rows = [row for row in self._rows.values() if row.shown_step < row.step < self._steps]
@@ -232,21 +212,21 @@ class Engine:
                 log.exception("no previews of this step")
 
     def _finished(self) -> list[Row]:
-        """Rows to decode together; more than one step leaves behind only if sets choose after their last step."""
+        """Return finished rows of one size, as many as are decoded together."""
         done = [row for row in self._rows.values() if row.step == self._steps and not self._is_held(row)]
         same_size = [row for row in done if row.size == done[0].size]
         return same_size[: max(self.step_times[done[0].size])] if done else []
 
     def _decode(self, pictures: list[Picture], rows: list[Row]) -> None:
-        """Add what comes out of `rows` to `pictures`."""
-        for row, picture in zip(rows, self._stages.decode(rows), strict=True):
+        """Decode `rows` and append their pictures to `pictures`."""
+        for row, picture in zip(rows, self.runner.decode(rows), strict=True):
             if picture:
                 pictures.append(picture)
             else:
                 self._fail(row, "error", "the image came out as NaN or infinity")
 
-    def _whole(self, pictures: list[Picture]) -> list[Outcome]:
-        """The outcomes that `pictures` complete: each its own task's, or the last of a set."""
+    def _completed(self, pictures: list[Picture]) -> list[Outcome]:
+        """Return the tasks that `pictures` complete: a single image, or a set with its last one."""
         outcomes: list[Outcome] = []
         for picture in pictures:
             if picture.key in self._failures:
@@ -260,12 +240,12 @@ class Engine:
         return outcomes
 
     def _survivors(self, rows: list[Row], work: Callable[[list[Row]], None]) -> list[Row]:
-        """Do `work` on all rows together and, if that raises, on each half: only a row that fails alone fails."""
+        """Do `work` on all rows together and, if that raises, on each half: only rows that fail alone fail."""
         if not rows:
             return []
         error = self._attempt(rows, work)
         if isinstance(error, torch.OutOfMemoryError):
-            self._forget_buckets(rows[0].size, len(self._stages.padded(rows)))
+            self._forget_buckets(rows[0].size, len(self.runner.padded(rows)))
         if error and len(rows) > 1:
             log.warning("a batch of %d failed (%s): trying its halves", len(rows), type(error).__name__)
             half = len(rows) // 2
@@ -285,7 +265,7 @@ class Engine:
         return None
 
     def _fail(self, row: Row, reason: FailureReason, detail: str) -> None:
-        """Give up the whole task of `row`; of several reasons the first is told."""
+        """Give up the whole task of `row`; of several failures the first is reported."""
         self.withdraw([row.task_key])
         self._failures.setdefault(row.task_key, Failure(row.task_key, reason, detail))
 

@@ -1,4 +1,4 @@
-"""What the device does with a batch of rows: begin, one denoising step, decode."""
+"""Run batches of rows on the device: prompts, one denoising step, pixels."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -8,27 +8,28 @@ from typing import Any
 import torch
 
 from jobs.diversity import LAYOUT_GRID
-from worker.engine.denoising_step import StepInputs
-from worker.engine.device_path import DevicePath
+from worker.engine.denoising_step import DenoisingStep, StepInputs, StepOutputs
 from worker.engine.latent_descriptor import latent_descriptors
+from worker.engine.prompt_cache import PromptCache
 from worker.engine.row import Picture, Row, Start
 from worker.engine.scheduler import bucket_for
-from worker.engine.step_graphs import Graph
-from worker.families.prompt_embeddings import PromptEmbedding, PromptEmbeddings, stacked
-from worker.model_folder import ServedModel
+from worker.engine.step_graphs import Graph, StepGraphs
+from worker.families.network import Network
+from worker.families.prompt_embeddings import PromptEmbedding, stacked
+from worker.model_folder.loading import LoadedModel
 from worker.pixels import to_uint8
 from worker.sampling import noise
 
 TIMED_RUNS = 3
-"""Of what is timed at warm-up the fastest of so many runs counts."""
+"""Number of runs at warm-up, of which the fastest counts."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What one batch of a stage (encode, denoise_step, decode) cost.
+    """The cost of one batch in a stage (encode, denoise_step, decode).
 
     `rows` images with `padding` rows beside them took `seconds`; `cached` of them had their embedding at hand.
-    With CUDA graphs on, a denoising step was `replayed`, or why not is its `graph_miss`.
+    With CUDA graphs on, a denoising step was `replayed`, or `graph_miss` says why not.
     """
 
     stage: str
@@ -40,35 +41,80 @@ class Measured:
     graph_miss: str | None = None
 
 
-class BatchStages:
-    """The stages of batches whose rows all have one size, each told to `measure`.
+class Executor:
+    """One way to run the denoising step and the decoder of a model: by the eager `network` or by a compiled twin of it.
 
-    Batches are padded to a bucket where they are strict, compiled or replayed from graphs.
-
-    Strict rows always take `strict_path`, the networks as they were loaded, in batches of `strict_batch`; a batch
-    without any takes `path`.
+    Steps are replayed from graphs when `new_graph` makes them. `negative` is the embedding for guidance, if any.
     """
 
     def __init__(
         self,
-        model: ServedModel,
+        model: LoadedModel,
+        network: Network,
+        negative: PromptEmbedding | None,
+        new_graph: Callable[[], Graph] | None = None,
+    ) -> None:
+        table = model.table.to(network.device)
+        step = DenoisingStep(network.predict, table, model.contract.guidance_scale, negative, network.guide)
+        self._network = network
+        self._graphs = StepGraphs(step, new_graph) if new_graph else None
+        self._step = self._graphs or step
+
+    @property
+    def has_graphs(self) -> bool:
+        return self._graphs is not None
+
+    def capture(self, example: StepInputs) -> None:
+        """Capture the graph for batches shaped like `example`, if this executor has graphs and has not tried before."""
+        if self._graphs and self._graphs.miss(example) in ("batch", "embedding"):
+            self._graphs.capture(example)
+
+    def graph_miss(self, inputs: StepInputs) -> str | None:
+        """Say why such a batch is not replayed although there are graphs; see StepGraphs.miss."""
+        return self._graphs.miss(inputs) if self._graphs else None
+
+    def step(self, inputs: StepInputs) -> StepOutputs:
+        """Take one step of every row; see DenoisingStep."""
+        return self._step(inputs)
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Decode float32 latents [B, C, h, w] to float32 images [B, 3, H, W], about −1 to 1."""
+        return self._network.decode(latents)
+
+
+class ModelRunner:
+    """Runs batches whose rows all have one size, and reports the cost of each to `measure`.
+
+    `eager` runs the networks as they were loaded; `compiled`, once it is set, runs all batches without strict rows.
+    Strict rows always take `eager` at one batch size, `strict_batch`. Batches are padded to a bucket where they are
+    strict, compiled or replayed from graphs.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
         max_batch: int,
         new_graph: Callable[[], Graph] | None,
         measure: Callable[[Measured], None],
     ) -> None:
-        self._network = model.network
-        self._device = model.network.device
+        self._model, self._network, self._device = model, model.network, model.network.device
         self._draws = model.table.noise_draws
+        self._new_graph = new_graph
         self._measure = measure
-        self.prompts = PromptEmbeddings(model.network.encode, max_batch)
+        self.prompts = PromptCache(model.network.encode, max_batch)
         self.strict_batch = dict.fromkeys(model.contract.sizes, max_batch)
-        self._model, self._new_graph = model, new_graph
         self._negative = self._negative_embedding()
-        self.strict_path = self.path = DevicePath(model, model.network, self._negative, new_graph)
+        self.eager = Executor(model, model.network, self._negative, new_graph)
+        self.compiled: Executor | None = None
 
-    def compiled_path(self) -> DevicePath:
-        """A path on the same weights that compiles each shape when it is first run; any thread may make it."""
-        return DevicePath(self._model, self._network.compiled(), self._negative, self._new_graph)
+    @property
+    def executor(self) -> Executor:
+        """The executor of batches without strict rows."""
+        return self.compiled or self.eager
+
+    def new_compiled(self) -> Executor:
+        """Return an executor on the same weights that compiles each shape when it is first run; for any thread."""
+        return Executor(self._model, self._network.compiled(), self._negative, self._new_graph)
 
     def begin(self, rows: list[Row], waiting: Sequence[str] = ()) -> None:
         """Give the rows that start now their embedding and their noise. Prompts `waiting` may be encoded along."""
@@ -85,6 +131,53 @@ class BatchStages:
             row.spend("queue", max(0.0, now - row.task.created))
         self._account("encode", fresh, 0, started, cached=self.prompts.hits - hits)
 
+    def denoise(self, rows: list[Row]) -> None:
+        """Advance every row by its own next step."""
+        started = time.perf_counter()
+        batch = self.padded(rows)
+        inputs, executor = self._inputs(batch), self._executor_for(rows)
+        graph_miss = executor.graph_miss(inputs)
+        outputs = executor.step(inputs)
+        if self._device.type == "cuda":
+            # A step ends when the device is done, else the host runs ahead and rows cannot join in time.
+            torch.cuda.current_stream(self._device).synchronize()
+        for row, latents, pred_x0 in zip(rows, outputs.latents, outputs.pred_x0, strict=False):
+            row.latents, row.pred_x0, row.bucket = latents, pred_x0, len(batch)
+            row.step += 1
+        replayed = executor.has_graphs and graph_miss is None
+        self._account("denoise_step", rows, len(batch) - len(rows), started, replayed=replayed, graph_miss=graph_miss)
+
+    def decode(self, rows: list[Row]) -> list[Picture | None]:
+        """Turn latents into pixels; None for a row whose latents or pixels are not finite."""
+        started = time.perf_counter()
+        batch = self.padded(rows)
+        latents = _latents(batch)
+        images = self._executor_for(rows).decode(latents)
+        finite = (latents.isfinite().flatten(1).all(1) & images.isfinite().flatten(1).all(1)).cpu()
+        pixels = to_uint8(images).cpu().numpy()
+        seen = latent_descriptors(latents, LAYOUT_GRID).tolist()
+        self._account("decode", rows, len(batch) - len(rows), started)
+        return [
+            Picture(row.task_key, row.task.seed, image, layout, row.bucket, row.seconds, row.began) if sound else None
+            for row, image, layout, sound in zip(rows, pixels, seen, finite, strict=False)
+        ]
+
+    def padded(self, rows: list[Row]) -> list[Row]:
+        """Return `rows`, and the first of them repeated until they fill a bucket where that is needed.
+
+        Eager code takes any number of rows at its price; graphs and compiled code are made for the buckets alone.
+        """
+        strict = any(row.strict for row in rows)
+        if self.compiled is None and not self.eager.has_graphs and not strict:
+            return rows
+        bucket = bucket_for(len(rows), strict, self.strict_batch[rows[0].size])
+        return rows + [rows[0]] * (bucket - len(rows))
+
+    def examples(self, rows: list[Row]) -> list[StepInputs]:
+        """Return the inputs of a step of these rows, which have begun, at every length of prompts, longest first."""
+        lengths = self._network.text_lengths
+        return [self._inputs(rows, length) for length in reversed(lengths)] if lengths else [self._inputs(rows)]
+
     def measure_encoding(self, largest: int) -> None:
         """Let prompts that wait be encoded along, up to `largest` in all, if these take less than twice the time of
         one."""
@@ -98,65 +191,29 @@ class BatchStages:
             torch.cuda.synchronize(self._device)
         return time.perf_counter() - started
 
-    def capture(self, rows: list[Row]) -> None:
-        """Make the graph of the step of these rows, which have begun, unless it was tried before."""
-        inputs = self.inputs(rows)
-        if self.path.graph_miss(inputs) == "batch":
-            self.path.capture(inputs)
-
-    def denoise(self, rows: list[Row]) -> None:
-        """Advance every row by its own next step."""
-        started = time.perf_counter()
-        batch = self.padded(rows)
-        inputs, path = self.inputs(batch), self._path_for(rows)
-        graph_miss = path.graph_miss(inputs)
-        outputs = path.step(inputs)
-        if self._device.type == "cuda":
-            # A step ends when the device is done, else the host runs ahead and rows cannot join in time.
-            torch.cuda.current_stream(self._device).synchronize()
-        for row, latents, pred_x0 in zip(rows, outputs.latents, outputs.pred_x0, strict=False):
-            row.latents, row.pred_x0, row.bucket = latents, pred_x0, len(batch)
-            row.step += 1
-        replayed = path.has_graphs and graph_miss is None
-        self._account("denoise_step", rows, len(batch) - len(rows), started, replayed=replayed, graph_miss=graph_miss)
-
-    def decode(self, rows: list[Row]) -> list[Picture | None]:
-        """Latents to pixels; None for a row whose latents or pixels are not finite."""
-        started = time.perf_counter()
-        batch = self.padded(rows)
-        latents = _latents(batch)
-        images = self._path_for(rows).decode(latents)
-        finite = (latents.isfinite().flatten(1).all(1) & images.isfinite().flatten(1).all(1)).cpu()
-        pixels = to_uint8(images).cpu().numpy()
-        seen = latent_descriptors(latents, LAYOUT_GRID).tolist()
-        self._account("decode", rows, len(batch) - len(rows), started)
-        return [
-            Picture(row.task_key, row.task.seed, image, layout, row.bucket, row.seconds, row.began) if sound else None
-            for row, image, layout, sound in zip(rows, pixels, seen, finite, strict=False)
-        ]
-
-    def padded(self, rows: list[Row]) -> list[Row]:
-        """`rows`, and the first of them repeated until they fill a bucket where that is needed.
-
-        Eager code takes any number of rows at its price; graphs and compiled code are made for the buckets alone.
-        """
-        strict = any(row.strict for row in rows)
-        if self.path is self.strict_path and not self.path.has_graphs and not strict:
-            return rows
-        bucket = bucket_for(len(rows), strict, self.strict_batch[rows[0].size])
-        return rows + [rows[0]] * (bucket - len(rows))
-
-    def inputs(self, batch: list[Row]) -> StepInputs:
-        """What the next step of these rows, which have begun, works on."""
+    def _inputs(self, batch: list[Row], text_length: int | None = None) -> StepInputs:
+        """The next step of these rows, which have begun; for examples, prompts are cut or padded to `text_length`."""
         starts = [row.start for row in batch if row.start is not None]
         step_noise = [start.step_noise[row.step] for row, start in zip(batch, starts, strict=True) if self._draws > 1]
         indices = torch.tensor([row.step for row in batch], pin_memory=self._device.type == "cuda")
+        embeddings = [start.embedding for start in starts]
+        if text_length is not None:
+            embeddings = [each.resized(text_length) for each in embeddings]
         return StepInputs(
             _latents(batch),
             indices.to(self._device, non_blocking=True),
-            stacked([start.embedding for start in starts]),
+            stacked(embeddings, self._text_length(batch, embeddings)),
             torch.stack(step_noise) if step_noise else None,
         )
+
+    def _text_length(self, batch: list[Row], embeddings: Sequence[PromptEmbedding]) -> int:
+        """The shortest of the network's text lengths that holds all prompts; with strict rows always the longest, so
+        that no neighbour changes their shapes."""
+        lengths = self._network.text_lengths
+        if not lengths:
+            return 0
+        needed = lengths[-1] if any(row.strict for row in batch) else max(each.length for each in embeddings)
+        return next((length for length in lengths if length >= needed), needed)
 
     def _negative_embedding(self) -> PromptEmbedding | None:
         if self._model.contract.guidance_scale <= 1:
@@ -164,8 +221,8 @@ class BatchStages:
         with torch.inference_mode():
             return self._network.negative(self.prompts.get([""], strict=True)[0])
 
-    def _path_for(self, rows: list[Row]) -> DevicePath:
-        return self.strict_path if any(row.strict for row in rows) else self.path
+    def _executor_for(self, rows: list[Row]) -> Executor:
+        return self.eager if any(row.strict for row in rows) else self.executor
 
     def _account(self, stage: str, rows: list[Row], padding: int, started: float, **more: Any) -> None:
         seconds = time.perf_counter() - started

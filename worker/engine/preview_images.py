@@ -1,4 +1,4 @@
-"""Small pictures of what unfinished rows foresee."""
+"""Previews of unfinished rows: their pred_x0, decoded small."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,13 +9,13 @@ from worker.engine.row import PreviewImage, Row
 from worker.pixels import to_uint8
 
 LONGEST_SIDE = 256
-"""In pixels: a preview of a large image is decoded from latents that are averaged down first."""
+"""Longest side of a preview in pixels: latents of a large image are averaged down before they are decoded."""
 
 
 def decode_previews(
     rows: Sequence[Row], steps: int, decode: Callable[[torch.Tensor], torch.Tensor], most: int
 ) -> list[PreviewImage]:
-    """One for each of the first `most` of `rows` that have the size of the first; marks them as shown."""
+    """Decode the first `most` of `rows` that have the size of the first, and mark them as shown."""
     shown = [row for row in rows if row.size == rows[0].size][:most]
     pred_x0 = torch.stack([row.pred_x0 for row in shown if row.pred_x0 is not None])
     shrink = max(1, -(-max(rows[0].size) // LONGEST_SIDE))

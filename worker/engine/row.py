@@ -1,4 +1,4 @@
-"""One image on its way through the engine, and what becomes of it."""
+"""The rows of the engine, and their outcomes."""
 
 import time
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from worker.families.prompt_embeddings import PromptEmbedding
 
 @dataclass(frozen=True)
 class Start:
-    """What a row needs from its first step on; tensors are on the device.
+    """The inputs that a row has from its first step on; tensors are on the device.
 
     `step_noise` fp32 [draws − 1, C, h, w]: one draw for each step of a stochastic sampler, else empty.
     """
@@ -24,11 +24,11 @@ class Start:
 
 @dataclass(eq=False)
 class Row:
-    """An image that waits (`latents` is None) or has done `step` steps; `latents` fp32 [C, h, w] on the device.
+    """An image that waits (`latents` is None) or has taken `step` steps; `latents` fp32 [C, h, w] on the device.
 
-    It is of the set `owner`, if of any. `pred_x0` is the clean latents that its latest step predicted, `shown_step`
-    the latest step of which there was a preview. `bucket` is the batch size of its latest step; `seconds` is the time
-    it spent in each stage so far, `began` the Unix time at which it first came to it.
+    `owner` is the key of its set, if it belongs to one. `pred_x0` holds the clean latents that its latest step
+    predicted, `shown_step` is the latest step with a preview. `bucket` is the batch size of its latest step. `seconds`
+    is the time spent in each stage so far, `began` the Unix time at which each stage began.
     """
 
     key: str
@@ -45,7 +45,7 @@ class Row:
 
     @property
     def task_key(self) -> str:
-        """What its task is called by whoever gave it to the engine."""
+        """The key under which its task was added to the engine."""
         return self.owner or self.key
 
     @property
@@ -57,7 +57,7 @@ class Row:
         return self.task.height, self.task.width
 
     def candidate(self, steps: int) -> Candidate:
-        """What the plan is told of this row, of whose `steps` some are done."""
+        """Describe the row to the scheduler, which only knows how many of `steps` are left."""
         task = self.task
         left = steps - self.step
         return Candidate(self.key, task.job_id, self.size, task.created, task.deadline, left, self.strict)
@@ -69,7 +69,7 @@ class Row:
 
 @dataclass(frozen=True)
 class PreviewImage:
-    """What an image would be if it ended after `step` of `steps`: `pixels` uint8 [h, w, 3], at most 256 a side."""
+    """The predicted image after `step` of `steps`: `pixels` uint8 [h, w, 3], at most 256 a side."""
 
     job_id: str
     index: int
@@ -83,8 +83,8 @@ class PreviewImage:
 class Picture:
     """A finished image: `pixels` uint8 [height, width, 3].
 
-    `layout` is its place in the diversity score, see worker.engine.latent_descriptor and jobs.diversity. `seconds` by
-    stage (queue, encode, denoise_step, decode), and the Unix time at which each `began`.
+    `layout` is the latent descriptor for the diversity score, see jobs.diversity. `seconds` and `began` (Unix time) are
+    by stage: queue, encode, denoise_step, decode.
     """
 
     key: str
@@ -97,7 +97,7 @@ class Picture:
 
     @property
     def stages(self) -> dict[str, tuple[float, float]]:
-        """Begin and end of each stage, Unix seconds; a stage that came in several steps ends where the next begins."""
+        """Begin and end of each stage, in Unix seconds; a stage of several steps ends where the next stage begins."""
         following = [*list(self.began.values())[1:], None]
         return {
             stage: (begin, begin + self.seconds[stage] if end is None else end)
@@ -115,7 +115,7 @@ class FinishedSet:
 
 @dataclass(frozen=True)
 class Failure:
-    """A task whose images will not be made, and why."""
+    """A task that failed, and the reason."""
 
     key: str
     reason: FailureReason

@@ -1,6 +1,6 @@
-"""Which rows run in the next step: a pure function of what waits and of how long steps take.
+"""Choose the rows of the next step: a pure function of the rows that wait and of the seconds that steps take.
 
-docs/batching.md tells why it is as it is, and what a simulation of it measured.
+docs/batching.md gives the reasons and the results of a simulation.
 """
 
 from collections import Counter, defaultdict
@@ -11,25 +11,25 @@ import numpy as np
 
 Size = tuple[int, int]
 StepTimes = Mapping[Size, Mapping[int, float]]
-"""Seconds that a step takes, by image size and batch size; only these batch sizes are used."""
+"""Seconds of a step by image size and batch size; only these batch sizes are used."""
 
 PATIENCE_S = 60.0
 """A row ranks as if its deadline were at most this long after its creation, so that nothing starves it."""
 
 FEW_JOBS = 1
-"""Behind a batch wait not only the jobs that are here but also those to come: as many as are here above `FEW_JOBS`. So
-a short queue is served for the least mean latency, and a longer one more and more for throughput."""
+"""The cost of a batch counts the jobs that are here and as many future ones as are here above `FEW_JOBS`. So a short
+queue is served for the least mean latency, and a longer one more and more for throughput."""
 
 BACKLOG = 1
 """When more jobs are here than this many of the largest batches hold, throughput alone counts."""
 
 HORIZON_ROWS = 64
-"""How many rows ahead the batch size is thought through."""
+"""Number of rows for which the batch size is optimised."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A row that could run one of the `steps_left` steps it still needs.
+    """A row that can take a step, with `steps_left` to go.
 
     `size` is (height, width) in pixels, times are Unix seconds; the rows of one call have the same `job`. A `strict`
     row runs in the largest batch only.
@@ -45,21 +45,22 @@ class Candidate:
 
 
 def buckets(max_batch: int) -> tuple[int, ...]:
-    """The batch sizes that are measured, and that steps from graphs or of compiled code are padded to: powers of two
-    below `max_batch`, and `max_batch` itself."""
+    """Return the batch sizes that are measured and that graphs and compiled code are made for.
+
+    They are the powers of two below `max_batch`, and `max_batch` itself."""
     powers = [1 << exponent for exponent in range(max_batch.bit_length()) if 1 << exponent < max_batch]
     return (*powers, max_batch)
 
 
 def every_size(times: Mapping[int, float]) -> dict[int, float]:
-    """Measured `times`, with those of all batch sizes between them on straight lines: eager code pads nothing."""
+    """Interpolate measured `times` linearly for all batch sizes between them: eager code pads nothing."""
     sizes = range(1, max(times) + 1)
     measured = sorted(times)
     return dict(zip(sizes, np.interp(sizes, measured, [times[size] for size in measured]).tolist(), strict=True))
 
 
 def bucket_for(rows: int, strict: bool, max_batch: int) -> int:
-    """The smallest bucket that holds `rows`, or for strict ones always the largest.
+    """Return the smallest bucket that holds `rows`, or for strict ones always the largest.
 
     At one batch size neither a row's slot nor its neighbours change a bit of it; across sizes they do.
     """
@@ -67,11 +68,11 @@ def bucket_for(rows: int, strict: bool, max_batch: int) -> int:
 
 
 def schedule(candidates: Sequence[Candidate], step_times: StepTimes, backlogged: bool = False) -> list[str]:
-    """Keys of the next batch: the most urgent row picks the image size, then the most urgent of that size join it.
+    """Return the keys of the next batch: the most urgent row picks the size, then the most urgent of that size join.
 
-    Never waits for company: empty only when there is nothing to run. How many join depends on what a larger batch
-    costs, and no place is left empty that a row of the same size could have had for nothing. `backlogged` says that
-    more wait than are given here.
+    It never waits for more rows: the batch is empty only when there is nothing to run. How many join depends on the
+    cost of a larger batch, and no padding is left where a row of the same size fits. `backlogged` says that more rows
+    wait than are given here.
     """
     if not candidates:
         return []
@@ -91,11 +92,11 @@ def schedule(candidates: Sequence[Candidate], step_times: StepTimes, backlogged:
 
 
 def by_urgency(candidates: Sequence[Candidate], step_times: StepTimes) -> list[Candidate]:
-    """Earliest deadline first, where a job's deadline is put off by the time that its remaining images here take.
+    """Sort by deadline, where a job's deadline is put off by the time that its remaining images here take.
 
     So among equal jobs the earliest deadline counts, then the earliest creation; and a small job passes a large one
-    unless that waits already for longer than the difference of their work. Within a job, rows that could end up
-    alone at its end go first, then those that are nearest to their own end.
+    unless the large one has waited for longer than the difference of their work. Within a job, rows that would be left
+    over at its end go first, then those with the fewest steps left.
     """
     best_batch = {size: most_efficient(times) for size, times in step_times.items()}
     steps_left = Counter[str]()
@@ -115,15 +116,16 @@ def by_urgency(candidates: Sequence[Candidate], step_times: StepTimes) -> list[C
 
 
 def most_efficient(times: Mapping[int, float], rows: int | None = None) -> int:
-    """The batch size that makes the most images a second when `rows` wait, by default any number; of several the
-    smallest."""
+    """Return the batch size that makes the most images a second when `rows` wait, by default any number.
+
+    Of several the smallest."""
     return min(times, key=lambda size: (times[size] / min(size, rows or size), size))
 
 
 def batch_size(jobs: Sequence[str], times: Mapping[int, float], backlogged: bool = False) -> int:
-    """How many rows of a lane, given by their `jobs` in order of urgency, run together.
+    """Return how many rows of a lane, given by their `jobs` in order of urgency, run together.
 
-    Cuts the order into batches so that the jobs here, and those foreseen, wait the least in total: each batch costs
+    Cuts the order into batches so that the jobs here, and those expected, wait the least in total: each batch costs
     its time for every job that is not done before it. Where a batch of two takes as long as one, two go together;
     where it takes twice as long, one goes after the other. The result is the first of these batches. In a backlog it
     is the batch that makes the most images a second.

@@ -1,4 +1,4 @@
-"""Denoising steps replayed from CUDA graphs: one graph of the whole step for each batch size and image size."""
+"""Denoising steps replayed from CUDA graphs: one graph of the whole step for each shape of a batch."""
 
 import logging
 from collections.abc import Callable
@@ -13,16 +13,18 @@ from worker.families.prompt_embeddings import PromptEmbedding
 log = logging.getLogger(__name__)
 
 Step = Callable[[StepInputs], StepOutputs]
+_Shapes = tuple[torch.Size, ...]
+"""The shapes of all tensors of a batch, the latents first."""
 
 
 class Graph(Protocol):
-    """What a recorded function can do; see worker.engine.cuda_graphs."""
+    """A recorded function; see worker.engine.cuda_graphs."""
 
     def capture(self, function: Callable[[], StepOutputs]) -> StepOutputs:
         """Record `function`; every replay writes its outputs into the tensors returned here."""
 
     def replay(self) -> None:
-        """Run what was recorded again, on what its input tensors hold by now."""
+        """Run the recording on the present contents of its input tensors."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class _Captured:
 
 
 class StepGraphs:
-    """Runs `step`, from a graph where one was captured for the shape of the batch, else as it is.
+    """Runs `step`, from a graph where one was captured for the shapes of the batch, else as it is.
 
     All graphs read the same input buffers, of which a smaller batch uses the first rows: capture the largest first.
     """
@@ -41,35 +43,33 @@ class StepGraphs:
     def __init__(self, step: Step, new_graph: Callable[[], Graph]) -> None:
         self._step = step
         self._new_graph = new_graph
-        self._captured: dict[torch.Size, _Captured] = {}
-        self._failed: set[torch.Size] = set()
+        self._captured: dict[_Shapes, _Captured] = {}
+        self._failed: set[_Shapes] = set()
         self._buffers: dict[tuple[str, torch.Size], torch.Tensor] = {}
 
     def capture(self, example: StepInputs) -> None:
         """Record the step at the shapes of `example`. When that fails, such batches run without a graph."""
-        shape = example.latents.shape
+        shapes = _shapes(example)
         try:
             graph, inputs = self._new_graph(), self._static(example)
-            self._captured[shape] = _Captured(graph, inputs, graph.capture(lambda: self._step(inputs)))
+            self._captured[shapes] = _Captured(graph, inputs, graph.capture(lambda: self._step(inputs)))
         except RuntimeError:  # also out of memory
-            log.exception("no CUDA graph for latents of %s: these steps run without", tuple(shape))
-            self._failed.add(shape)
+            log.exception("no CUDA graph for latents of %s: these steps run without", tuple(example.latents.shape))
+            self._failed.add(shapes)
 
     def miss(self, inputs: StepInputs) -> str | None:
-        """Why a batch has no graph: `capture_failed`, `batch` (never captured) or `embedding` (of another length)."""
-        shape = inputs.latents.shape
-        if shape in self._failed:
+        """Say why a batch has no graph: `capture_failed`, `batch` (never captured) or `embedding` (another shape)."""
+        shapes = _shapes(inputs)
+        if shapes in self._captured:
+            return None
+        if shapes in self._failed:
             return "capture_failed"
-        if shape not in self._captured:
-            return "batch"
-        static = self._captured[shape].inputs
-        same = [a.shape == b.shape for a, b in zip(static.tensors, inputs.tensors, strict=False)]
-        return None if all(same) and len(static.tensors) == len(inputs.tensors) else "embedding"
+        return "embedding" if any(captured[0] == shapes[0] for captured in self._captured) else "batch"
 
     def __call__(self, inputs: StepInputs) -> StepOutputs:
         if self.miss(inputs) is not None:
             return self._step(inputs)
-        captured = self._captured[inputs.latents.shape]
+        captured = self._captured[_shapes(inputs)]
         for static, fresh in zip(captured.inputs.tensors, inputs.tensors, strict=True):
             static.copy_(fresh, non_blocking=True)
         captured.graph.replay()
@@ -80,16 +80,18 @@ class StepGraphs:
         return StepInputs(
             self._buffer("latents", example.latents),
             self._buffer("index", example.index),
-            PromptEmbedding(
-                self._buffer("tokens", example.embeddings.tokens), self._buffer("pooled", example.embeddings.pooled)
-            ),
+            PromptEmbedding(**{name: self._buffer(name, part) for name, part in example.embeddings.parts.items()}),
             None if example.noise is None else self._buffer("noise", example.noise),
         )
 
     def _buffer(self, name: str, example: torch.Tensor) -> torch.Tensor:
-        """The first rows of the buffer for tensors like `example`, holding its values."""
+        """Return the first rows of the buffer for tensors like `example`, filled with its values."""
         rows = len(example)
         whole = self._buffers.get((name, example.shape[1:]))
         if whole is None or len(whole) < rows:
             whole = self._buffers[name, example.shape[1:]] = example.clone()
         return whole[:rows].copy_(example)
+
+
+def _shapes(inputs: StepInputs) -> _Shapes:
+    return tuple(tensor.shape for tensor in inputs.tensors)

@@ -1,1 +1,1 @@
-"""Model families: how each encodes prompts, denoises and decodes."""
+"""Model families, each with its own way to encode prompts, denoise and decode."""

@@ -1,96 +1,79 @@
-"""What the text encoders say about a prompt, kept for the next time it is asked for."""
+"""The embedding of a prompt as named tensors, and batches of embeddings."""
 
-import logging
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
-
-log = logging.getLogger(__name__)
+from torch.nn import functional as F
 
 
 @dataclass(frozen=True)
 class PromptEmbedding:
-    """One prompt on the device, in the network's dtype: `tokens` [length, width] and `pooled` [width].
+    """One prompt as the denoiser reads it: named parts on one device; None for a part that the family does not have.
 
-    Stacked, it holds a batch of them: [B, length, width] and [B, width].
+    In a batch every part has a leading dimension of B rows. Everything but a family's own code goes over `parts`.
+
+    tokens: [length, width], the hidden states of the text encoders.
+    pooled: [width], one vector for the whole prompt.
+    mask: bool [length], True for real tokens; None when the denoiser attends to all of them. Only prompts with a mask
+        may differ in length.
+    guidance: float32 [], the scale that a denoiser with embedded guidance is told, for each row its own.
     """
 
     tokens: torch.Tensor
-    pooled: torch.Tensor
+    pooled: torch.Tensor | None = None
+    mask: torch.Tensor | None = None
+    guidance: torch.Tensor | None = None
+
+    @property
+    def parts(self) -> dict[str, torch.Tensor]:
+        """The parts that are there, by name."""
+        return {name: part for name, part in vars(self).items() if part is not None}
+
+    @property
+    def length(self) -> int:
+        """Number of tokens, padding included."""
+        return self.tokens.shape[-2]
+
+    def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Self:
+        """Apply `function` to every part."""
+        return replace(self, **{name: function(part) for name, part in self.parts.items()})
+
+    def to(self, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+        """Move every part to `device`, and cast those of floating point to `dtype`."""
+        return self.map(lambda part: part.to(device=device, dtype=dtype if part.is_floating_point() else None))
+
+    def resized(self, length: int) -> Self:
+        """Cut the tokens to `length`, or pad them with zeros that the mask leaves out.
+
+        Raises ValueError where there is no mask.
+        """
+        missing = length - self.length
+        if missing == 0:
+            return self
+        if self.mask is None:
+            raise ValueError(f"an embedding of {self.length} tokens has no mask and cannot have {length}")
+        return replace(self, tokens=F.pad(self.tokens, (0, 0, 0, missing)), mask=F.pad(self.mask, (0, missing)))
 
 
-def stacked(embeddings: Sequence[PromptEmbedding]) -> PromptEmbedding:
-    """One batch of single embeddings."""
-    return PromptEmbedding(torch.stack([e.tokens for e in embeddings]), torch.stack([e.pooled for e in embeddings]))
+def stacked(embeddings: Sequence[PromptEmbedding], length: int = 0) -> PromptEmbedding:
+    """Make one batch of single embeddings, padded to the longest of them or to `length`, whichever is more."""
+    length = max(length, *(each.length for each in embeddings))
+    return _joined(torch.stack, [each.resized(length) for each in embeddings])
 
 
 def repeated(embedding: PromptEmbedding, rows: int) -> PromptEmbedding:
-    """A batch with the single `embedding` in each of its `rows`; a view, nothing is copied."""
-    return PromptEmbedding(embedding.tokens.expand(rows, -1, -1), embedding.pooled.expand(rows, -1))
+    """Make a batch with the single `embedding` in each of its `rows`; a view, nothing is copied."""
+    return embedding.map(lambda part: part.expand(rows, *part.shape))
 
 
 def concatenated(first: PromptEmbedding, second: PromptEmbedding) -> PromptEmbedding:
-    """Two batches as one."""
-    return PromptEmbedding(torch.cat([first.tokens, second.tokens]), torch.cat([first.pooled, second.pooled]))
+    """Make one batch of two, padded to the longer of them."""
+    length = max(first.length, second.length)
+    return _joined(torch.cat, [first.resized(length), second.resized(length)])
 
 
-Encode = Callable[[Sequence[str]], list[PromptEmbedding]]
-
-
-class PromptEmbeddings:
-    """The `capacity` most recently used embeddings, by the prompt's text; misses are encoded in one batch.
-
-    Prompts that only wait may fill that batch up to `fill_to`; 0 for never.
-    """
-
-    def __init__(self, encode: Encode, max_batch: int, capacity: int = 256) -> None:
-        self._encode = encode
-        self._max_batch = max_batch
-        self.fill_to = max_batch
-        self._capacity = capacity
-        self._kept: OrderedDict[str, tuple[PromptEmbedding, bool]] = OrderedDict()
-        self.hits = 0
-
-    def get(self, prompts: Sequence[str], strict: bool, waiting: Sequence[str] = ()) -> list[PromptEmbedding]:
-        """One embedding for each of at most `max_batch` prompts, in their order.
-
-        A strict one comes from a batch padded to `max_batch`: like the denoiser, the text encoders repeat their
-        bits only at one batch size. What a fast call left behind is then encoded anew. Where anything is encoded,
-        prompts that are `waiting` are taken along, up to `fill_to` in all.
-        """
-        unique = list(dict.fromkeys(prompts))
-        known = {prompt: self._kept[prompt][0] for prompt in unique if self._serves(prompt, strict)}
-        missing = [prompt for prompt in unique if prompt not in known]
-        self.hits += len(prompts) - len(missing)
-        if missing:
-            room = max(0, self.fill_to - len(missing))
-            along = [p for p in dict.fromkeys(waiting) if p not in missing and not self._serves(p, strict)][:room]
-            encoded = self._encoded_with(missing, along, strict)
-            self._kept.update({prompt: (embedding, strict) for prompt, embedding in encoded.items()})
-            known.update({prompt: self._kept[prompt][0] for prompt in missing})
-        for prompt in unique:
-            self._kept.move_to_end(prompt)
-        while len(self._kept) > self._capacity:
-            self._kept.popitem(last=False)
-        return [known[prompt] for prompt in prompts]
-
-    def _encoded_with(self, prompts: list[str], along: list[str], strict: bool) -> dict[str, PromptEmbedding]:
-        """`prompts` and those `along`, or `prompts` alone: one that cannot be encoded fails in its own turn."""
-        try:
-            return self._encoded(prompts + along, strict)
-        except Exception as error:
-            if not along:
-                raise
-            log.warning("no prompts encoded along: %s in a batch of %d", type(error).__name__, len(prompts + along))
-        # Only here: within the handler the traceback keeps the failed batch's tensors.
-        return self._encoded(prompts, strict)
-
-    def _encoded(self, prompts: list[str], strict: bool) -> dict[str, PromptEmbedding]:
-        padding = self._max_batch - len(prompts) if strict else 0
-        return dict(zip(prompts, self._encode(prompts + [prompts[0]] * padding), strict=False))
-
-    def _serves(self, prompt: str, strict: bool) -> bool:
-        kept = self._kept.get(prompt)
-        return kept is not None and (kept[1] or not strict)
+def _joined(join: Callable[[list[torch.Tensor]], torch.Tensor], embeddings: list[PromptEmbedding]) -> PromptEmbedding:
+    parts = [each.parts for each in embeddings]
+    return PromptEmbedding(**{name: join([each[name] for each in parts]) for name in parts[0]})

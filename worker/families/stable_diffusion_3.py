@@ -1,74 +1,90 @@
-"""The networks of a Stable Diffusion 3 pipeline as functions of tensors."""
+"""Stable Diffusion 3 and 3.5: a transformer that predicts the flow."""
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
-from worker.device.fast_gelu import use_fast_gelu
-from worker.device.shared_weights import copy_sharing_weights
+from jobs.sampling_contract import SamplingContract
+from worker.errors import FolderRefusedError
+from worker.families.base import Denoiser, Family, Size, refuse_other_channels, refuse_other_sides
 from worker.families.prompt_embeddings import PromptEmbedding
+from worker.sampling.noise_schedule import Prediction
+
+CLIP_TOKENS = 77
+DEFAULT_T5_TOKENS = 256
+MAX_T5_TOKENS = 512
 
 
-class StableDiffusion3:
-    """Text encoders, denoiser and decoder of a loaded `StableDiffusion3Pipeline`; holds no state of a request."""
+class StableDiffusion3(Family):
+    """Two CLIP encoders and T5; the token embeddings are those of CLIP, then those of T5."""
 
-    def __init__(self, pipeline: Any, max_sequence_length: int) -> None:
-        self._pipeline = pipeline
-        self._transformer = pipeline.transformer
-        # oneDNN and cuDNN convolve in this layout; others would be converted to it and back in every layer.
-        self._vae = pipeline.vae.to(memory_format=torch.channels_last)
-        self._max_sequence_length = max_sequence_length
-        self.device: torch.device = pipeline.transformer.device
-        self.dtype: torch.dtype = pipeline.transformer.dtype
+    name = "sd3"
+    pipelines = ("StableDiffusion3Pipeline",)
+    denoiser = "transformer"
+    text_components = ("text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer", "tokenizer_2", "tokenizer_3")
+    grid_field = "sigmas"
+    lora_targets = (
+        "to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out",
+        "net.0.proj", "net.2",
+    )  # fmt: skip
 
-    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
-        """(channels, latent height, latent width) of an image of `height` × `width` pixels."""
-        factor = self._pipeline.vae_scale_factor
-        return self._pipeline.transformer.config.in_channels, height // factor, width // factor
-
-    def encode(self, prompts: Sequence[str]) -> list[PromptEmbedding]:
-        """One embedding for each prompt; `max_sequence_length` is the length of the T5 block, in tokens."""
-        tokens, _, pooled, _ = self._pipeline.encode_prompt(
-            list(prompts),
-            None,
-            None,
-            device=self.device,
-            do_classifier_free_guidance=False,
-            max_sequence_length=self._max_sequence_length,
+    def encode(self, pipeline: Any, prompts: Sequence[str], max_sequence_length: int | None) -> list[PromptEmbedding]:
+        """`max_sequence_length` is the length of the T5 block."""
+        tokens, _, pooled, _ = pipeline.encode_prompt(
+            list(prompts), None, None, do_classifier_free_guidance=False, max_sequence_length=max_sequence_length
         )
-        # Cloned, so that a kept embedding does not keep its whole batch.
-        tokens, pooled = tokens.to(self.dtype), pooled.to(self.dtype)
-        return [PromptEmbedding(t.clone(), p.clone()) for t, p in zip(tokens, pooled, strict=True)]
+        return [PromptEmbedding(*parts) for parts in zip(tokens, pooled, strict=True)]
 
-    def negative(self, empty: PromptEmbedding) -> PromptEmbedding:
-        """What guidance leads away from: the embedding of the `empty` prompt."""
-        return empty
+    def default_sequence_length(self, pipeline: Any) -> int:
+        """diffusers' default of 256 tokens, or fewer when the T5 tokenizer was made for fewer."""
+        tokenizer = pipeline.tokenizer_3
+        return min(DEFAULT_T5_TOKENS, tokenizer.model_max_length) if tokenizer else DEFAULT_T5_TOKENS
 
-    def predict(self, latents: torch.Tensor, timesteps: torch.Tensor, embeddings: PromptEmbedding) -> torch.Tensor:
-        """The velocity, in the network's dtype, for latents [B, C, h, w] at timesteps [B], with B embeddings."""
-        return self._transformer(
-            hidden_states=latents.to(self.dtype),
+    def predict(
+        self,
+        network: Denoiser,
+        latents: torch.Tensor,
+        timesteps: torch.Tensor,
+        embeddings: PromptEmbedding,
+        size: Size,
+    ) -> torch.Tensor:
+        return network(
+            hidden_states=latents,
             timestep=timesteps,
             encoder_hidden_states=embeddings.tokens,
             pooled_projections=embeddings.pooled,
             return_dict=False,
         )[0]
 
-    def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """fp32 latents [B, C, h, w] → fp32 images [B, 3, H, W], about −1 to 1."""
-        vae = self._vae
-        unscaled = latents / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
-        return vae.decode(unscaled.to(vae.dtype), return_dict=False)[0].float()
+    def blocks(self, network: Any) -> list[nn.Module]:
+        return list(network.transformer_blocks)
 
-    def compiled(self) -> "StableDiffusion3":
-        """A twin on the same weights, whose transformer blocks and decoder compile when first run at a shape."""
-        twin = copy.copy(self)
-        twin._transformer, twin._vae = copy_sharing_weights(self._transformer), copy_sharing_weights(self._vae)
-        if self.device.type == "cpu":
-            use_fast_gelu(twin._transformer)
-        # One by one: the blocks are alike, so that the first one's code serves them all.
-        for part in (*twin._transformer.transformer_blocks, twin._vae.decoder):
-            part.compile(fullgraph=True, dynamic=False)
-        return twin
+    def prediction(self, pipeline: Any) -> Prediction:
+        return "flow"
+
+    def own_grid(self, pipeline: Any, size: Size, steps: int) -> list[float]:
+        pipeline.scheduler.set_timesteps(steps)
+        return pipeline.scheduler.sigmas.tolist()
+
+    def check(self, contract: SamplingContract, pipeline: Any) -> None:
+        config = pipeline.transformer.config
+        if contract.prediction != "flow":
+            raise FolderRefusedError(f"prediction: Stable Diffusion 3 predicts the flow, not {contract.prediction}")
+        refuse_other_channels(self, pipeline)
+        if contract.max_sequence_length and contract.max_sequence_length > MAX_T5_TOKENS:
+            raise FolderRefusedError(f"max_sequence_length: {contract.max_sequence_length} is above {MAX_T5_TOKENS}")
+        unit = pipeline.vae_scale_factor * config.patch_size
+        refuse_other_sides(contract, unit, largest=unit * config.pos_embed_max_size)
+
+    def features(self, network: Any) -> tuple[nn.Module, int]:
+        return network.norm_out, network.inner_dim
+
+    def empty_inputs(
+        self, config: Any, rows: int, max_sequence_length: int | None
+    ) -> tuple[torch.Tensor, PromptEmbedding]:
+        tokens = CLIP_TOKENS + (max_sequence_length or DEFAULT_T5_TOKENS)
+        return torch.empty(rows, config.in_channels, config.sample_size, config.sample_size), PromptEmbedding(
+            torch.empty(rows, tokens, config.joint_attention_dim), torch.empty(rows, config.pooled_projection_dim)
+        )

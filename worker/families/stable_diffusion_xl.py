@@ -1,84 +1,127 @@
-"""The networks of a Stable Diffusion XL pipeline as functions of tensors."""
+"""Stable Diffusion XL: a UNet that predicts ε or v over DDPM's alphas and is told the image's size."""
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from diffusers import DDIMScheduler
+from torch import nn
 
-from worker.device.shared_weights import copy_sharing_weights
+from jobs.sampling_contract import SamplingContract
+from worker.errors import FolderRefusedError
+from worker.families.base import Denoiser, Family, Size, refuse_other_channels, refuse_other_sides
 from worker.families.prompt_embeddings import PromptEmbedding
+from worker.sampling.noise_schedule import Prediction
+
+CLIP_TOKENS = 77
+SIZE_CONDITIONS = 6
+PREDICTIONS: dict[str, Prediction] = {"epsilon": "epsilon", "v_prediction": "v"}
+"""A scheduler's prediction_type → the noise schedule's prediction."""
 
 
-class StableDiffusionXL:
-    """Text encoders, denoiser and decoder of a loaded `StableDiffusionXLPipeline`; holds no state of a request."""
+class StableDiffusionXL(Family):
+    """Two CLIP encoders, their token embeddings side by side, the pooled embedding from the second."""
 
-    def __init__(self, pipeline: Any) -> None:
-        self._pipeline = pipeline
-        self._unet: Any = pipeline.unet
-        # oneDNN and cuDNN convolve in this layout; others would be converted to it and back in every layer.
-        self._vae: Any = pipeline.vae.to(memory_format=torch.channels_last)
-        self.device: torch.device = pipeline.unet.device
-        self.dtype: torch.dtype = pipeline.unet.dtype
+    name = "sdxl"
+    pipelines = ("StableDiffusionXLPipeline",)
+    denoiser = "unet"
+    text_components = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
+    grid_field = "timesteps"
+    lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "net.0.proj", "net.2")
 
-    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
-        """(channels, latent height, latent width) of an image of `height` × `width` pixels."""
-        factor = self._pipeline.vae_scale_factor
-        return self._pipeline.unet.config.in_channels, height // factor, width // factor
+    def encode(self, pipeline: Any, prompts: Sequence[str], max_sequence_length: int | None) -> list[PromptEmbedding]:
+        """`max_sequence_length` does not count: both CLIP encoders have one length."""
+        tokens, _, pooled, _ = pipeline.encode_prompt(list(prompts), do_classifier_free_guidance=False)
+        return [PromptEmbedding(*parts) for parts in zip(tokens, pooled, strict=True)]
 
-    def encode(self, prompts: Sequence[str]) -> list[PromptEmbedding]:
-        """One embedding for each prompt: the tokens of both CLIP encoders side by side, pooled from the second."""
-        tokens, _, pooled, _ = self._pipeline.encode_prompt(
-            list(prompts), device=self.device, do_classifier_free_guidance=False
+    def negative(self, pipeline: Any, empty: PromptEmbedding) -> PromptEmbedding:
+        """The embedding of the `empty` prompt, or zeros where the pipeline is configured so."""
+        return empty.map(torch.zeros_like) if pipeline.config.force_zeros_for_empty_prompt else empty
+
+    def predict(
+        self,
+        network: Denoiser,
+        latents: torch.Tensor,
+        timesteps: torch.Tensor,
+        embeddings: PromptEmbedding,
+        size: Size,
+    ) -> torch.Tensor:
+        conditions = {"text_embeds": embeddings.pooled, "time_ids": _size_conditions(latents, size)}
+        return network(latents, timesteps, embeddings.tokens, added_cond_kwargs=conditions, return_dict=False)[0]
+
+    def blocks(self, network: Any) -> list[nn.Module]:
+        return [part for part in network.modules() if type(part).__name__ == "BasicTransformerBlock"]
+
+    def prediction(self, pipeline: Any) -> Prediction:
+        scheduler = pipeline.scheduler
+        kind = scheduler.config.get("prediction_type")
+        if getattr(scheduler, "alphas_cumprod", None) is None or kind not in PREDICTIONS:
+            name = type(scheduler).__name__
+            raise FolderRefusedError(
+                f"scheduler: {name} with prediction_type {kind}; served are epsilon and v_prediction"
+            )
+        return PREDICTIONS[kind]
+
+    def own_grid(self, pipeline: Any, size: Size, steps: int) -> list[float]:
+        pipeline.scheduler.set_timesteps(steps)
+        return [*map(round, pipeline.scheduler.timesteps.tolist()), -1]
+
+    def check(self, contract: SamplingContract, pipeline: Any) -> None:
+        config, text_2 = pipeline.unet.config, pipeline.text_encoder_2.config
+        if contract.prediction != self.prediction(pipeline):
+            raise FolderRefusedError(
+                f"prediction: {contract.prediction}, but the scheduler's prediction_type is"
+                f" {pipeline.scheduler.config.prediction_type}"
+            )
+        refuse_other_channels(self, pipeline)
+        if config.time_cond_proj_dim is not None:
+            raise FolderRefusedError("unet.time_cond_proj_dim: a UNet that is told its guidance scale is not served")
+        if config.addition_embed_type != "text_time":
+            raise FolderRefusedError(f"unet.addition_embed_type: {config.addition_embed_type}, but SDXL's is text_time")
+        told = SIZE_CONDITIONS * config.addition_time_embed_dim + text_2.projection_dim
+        if config.projection_class_embeddings_input_dim != told:
+            raise FolderRefusedError(
+                f"unet.projection_class_embeddings_input_dim: {config.projection_class_embeddings_input_dim},"
+                f" but six sizes and the pooled prompt make {told}"
+            )
+        width = pipeline.text_encoder.config.hidden_size + text_2.hidden_size
+        if config.cross_attention_dim != width:
+            raise FolderRefusedError(
+                f"unet.cross_attention_dim: {config.cross_attention_dim}, but the text encoders make {width}"
+            )
+        length = pipeline.tokenizer.model_max_length
+        if contract.max_sequence_length not in (None, length):
+            raise FolderRefusedError(f"max_sequence_length: {contract.max_sequence_length}, but CLIP's is {length}")
+        refuse_other_sides(contract, pipeline.vae_scale_factor)
+
+    def serving_scheduler(self, pipeline: Any) -> Any:
+        """DDIM, with which plain diffusers samples `num_inference_steps` equal steps as training does."""
+        return DDIMScheduler.from_config(
+            pipeline.scheduler.config,
+            timestep_spacing="trailing",
+            steps_offset=0,
+            set_alpha_to_one=True,
+            clip_sample=False,
         )
-        # Cloned, so that a kept embedding does not keep its whole batch.
-        tokens, pooled = tokens.to(self.dtype), pooled.to(self.dtype)
-        return [PromptEmbedding(t.clone(), p.clone()) for t, p in zip(tokens, pooled, strict=True)]
 
-    def negative(self, empty: PromptEmbedding) -> PromptEmbedding:
-        """What guidance leads away from, given the embedding of the `empty` prompt: that, or zeros where the pipeline
-        is configured so."""
-        if not self._pipeline.config.force_zeros_for_empty_prompt:
-            return empty
-        return PromptEmbedding(torch.zeros_like(empty.tokens), torch.zeros_like(empty.pooled))
+    def features(self, network: Any) -> tuple[nn.Module, int]:
+        """The bottleneck (DMD2)."""
+        return network.mid_block, network.config.block_out_channels[-1]
 
-    def predict(self, latents: torch.Tensor, timesteps: torch.Tensor, embeddings: PromptEmbedding) -> torch.Tensor:
-        """ε or v, in the network's dtype, for latents [B, C, h, w] at timesteps [B], with B embeddings."""
-        return self._unet(
-            latents.to(self.dtype),
-            timesteps,
-            embeddings.tokens,
-            added_cond_kwargs={"text_embeds": embeddings.pooled, "time_ids": self._sizes(latents)},
-            return_dict=False,
-        )[0]
-
-    def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """fp32 latents [B, C, h, w] → fp32 images [B, 3, H, W], about −1 to 1."""
-        vae = self._vae
-        unscaled = latents / vae.config.scaling_factor
-        mean, std = vae.config.get("latents_mean"), vae.config.get("latents_std")
-        if mean is not None and std is not None:
-            unscaled = unscaled * _channels(std, latents) + _channels(mean, latents)
-        return vae.decode(unscaled.to(vae.dtype), return_dict=False)[0].float()
-
-    def compiled(self) -> "StableDiffusionXL":
-        """A twin on the same weights, whose transformer blocks and decoder compile when first run at a shape."""
-        twin = copy.copy(self)
-        twin._unet, twin._vae = copy_sharing_weights(self._unet), copy_sharing_weights(self._vae)
-        twin._unet.compile_repeated_blocks(fullgraph=True, dynamic=False)
-        twin._vae.decoder.compile(fullgraph=True, dynamic=False)
-        return twin
-
-    def _sizes(self, latents: torch.Tensor) -> torch.Tensor:
-        """SDXL's size conditions, fp32 [B, 6]: original size, top left corner of the crop, target size, in pixels.
-
-        Filled on the device: a copy from the host cannot be part of a CUDA graph.
-        """
-        rows, _, height, width = latents.shape
-        factor = self._pipeline.vae_scale_factor
-        sides = [torch.full((rows, 1), float(factor * side), device=latents.device) for side in (height, width)]
-        return torch.cat([*sides, torch.zeros(rows, 2, device=latents.device), *sides], 1)
+    def empty_inputs(
+        self, config: Any, rows: int, max_sequence_length: int | None
+    ) -> tuple[torch.Tensor, PromptEmbedding]:
+        pooled = config.projection_class_embeddings_input_dim - SIZE_CONDITIONS * config.addition_time_embed_dim
+        return torch.empty(rows, config.in_channels, config.sample_size, config.sample_size), PromptEmbedding(
+            torch.empty(rows, CLIP_TOKENS, config.cross_attention_dim), torch.empty(rows, pooled)
+        )
 
 
-def _channels(values: Sequence[float], like: torch.Tensor) -> torch.Tensor:
-    return torch.tensor(values, dtype=like.dtype, device=like.device).view(1, -1, 1, 1)
+def _size_conditions(latents: torch.Tensor, size: Size) -> torch.Tensor:
+    """Return original size, top left corner of the crop and target size, in pixels: float32 [B, 6].
+
+    Filled on the device: a copy from the host cannot be part of a CUDA graph.
+    """
+    rows, device = len(latents), latents.device
+    sides = [torch.full((rows, 1), float(side), device=device) for side in size]
+    return torch.cat([*sides, torch.zeros(rows, 2, device=device), *sides], 1)

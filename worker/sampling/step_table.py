@@ -2,10 +2,21 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 
 from jobs.sampling_contract import SamplingContract
+from worker.sampling.guidance import Guide, classifier_free_guidance
+from worker.sampling.noise_schedule import (
+    Coefficients,
+    Levels,
+    Prediction,
+    ddpm_levels,
+    flow_levels,
+    ode_coefficients,
+    x0_coefficients,
+)
 
 Predict = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(latents fp32 [B, C, H, W], timesteps fp32 [B]) → the network's prediction [B, C, H, W]."""
@@ -16,7 +27,7 @@ class StepTable:
     """One row of coefficients for each step of a sampler; every field is a fp32 tensor [steps].
 
     Step i calls the network at `timesteps[i]` and gives x_next = a[i]·x + b[i]·prediction + c[i]·noise. The clean
-    image it foresees is x0_a[i]·x + x0_b[i]·prediction.
+    image that it predicts is x0_a[i]·x + x0_b[i]·prediction.
     """
 
     timesteps: torch.Tensor
@@ -32,7 +43,7 @@ class StepTable:
 
     @property
     def noise_draws(self) -> int:
-        """How many draws of noise an image needs: its starting latent and, for a stochastic sampler, one a step."""
+        """Number of draws of noise for an image: its starting latent and, in a stochastic sampler, one a step."""
         return 1 + self.steps if bool(self.c.any()) else 1
 
     def to(self, device: torch.device) -> "StepTable":
@@ -40,38 +51,24 @@ class StepTable:
 
 
 def flow_euler(sigmas: Sequence[float]) -> StepTable:
-    """Euler steps of the flow ODE dx/dσ = v along `sigmas`, which has one entry more than there are steps."""
-    grid = torch.tensor(sigmas, dtype=torch.float64)
-    now, following = grid[:-1], grid[1:]
-    ones, zeros = torch.ones_like(now), torch.zeros_like(now)
-    return _table(1000 * now, a=ones, b=following - now, c=zeros, x0_a=ones, x0_b=-now)
+    """Build Euler steps of the flow ODE dx/dσ = v along `sigmas`, which has one entry more than there are steps."""
+    now, following = _flow_levels(sigmas)
+    return _ode(1000 * now[1], "flow", now, following)
 
 
 def flow_renoised(sigmas: Sequence[float]) -> StepTable:
-    """From each level of `sigmas` to the clean image foreseen, and by fresh noise back to the next level."""
-    grid = torch.tensor(sigmas, dtype=torch.float64)
-    now, following = grid[:-1], grid[1:]
-    return _renoised(1000 * now, torch.ones_like(now), -now, 1 - following, following)
+    """Build steps from each level of `sigmas` to the predicted clean image, and by fresh noise to the next level."""
+    now, following = _flow_levels(sigmas)
+    return _renoised(1000 * now[1], "flow", now, following)
 
 
 def ddim(timesteps: Sequence[int], alphas_cumprod: torch.Tensor, prediction: str) -> StepTable:
-    """Deterministic DDIM (η = 0) along `timesteps`; the last step lands on the predicted clean image.
+    """Build deterministic DDIM (η = 0) along `timesteps`; the last step lands on the predicted clean image.
 
-    `alphas_cumprod` holds ᾱ for every training timestep. `prediction` is what the network gives, "epsilon" or "v".
+    `alphas_cumprod` holds ᾱ for every training timestep. `prediction` is the network's, "epsilon" or "v".
     Raises ValueError for another prediction, and for epsilon at ᾱ = 0, where it says nothing about the image.
     """
-    alpha, sigma, next_alpha, next_sigma = _ddpm_levels(timesteps, alphas_cumprod)
-    x0_a, x0_b = _clean(alpha, sigma, prediction)
-    zeros, ones = torch.zeros_like(alpha), torch.ones_like(alpha)
-    eps_a, eps_b = (zeros, ones) if prediction == "epsilon" else (sigma, alpha)
-    return _table(
-        torch.tensor(timesteps, dtype=torch.float64),
-        a=next_alpha * x0_a + next_sigma * eps_a,
-        b=next_alpha * x0_b + next_sigma * eps_b,
-        c=zeros,
-        x0_a=x0_a,
-        x0_b=x0_b,
-    )
+    return _ode(*_ddpm_levels(timesteps, alphas_cumprod, prediction))
 
 
 def ddpm_renoised(timesteps: Sequence[int], alphas_cumprod: torch.Tensor, prediction: str) -> StepTable:
@@ -80,41 +77,49 @@ def ddpm_renoised(timesteps: Sequence[int], alphas_cumprod: torch.Tensor, predic
     diffusers' LCMScheduler, but for its boundary terms: the skip of a state at timestep t is .25 / (10·t)² there
     (2.5e-9 at 999) and 0 here.
     """
-    alpha, sigma, next_alpha, next_sigma = _ddpm_levels(timesteps, alphas_cumprod)
-    told = torch.tensor(timesteps, dtype=torch.float64)
-    return _renoised(told, *_clean(alpha, sigma, prediction), next_alpha, next_sigma)
+    return _renoised(*_ddpm_levels(timesteps, alphas_cumprod, prediction))
 
 
-def _ddpm_levels(timesteps: Sequence[int], alphas_cumprod: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """(α, σ) of each step and of where it leads, in the end to no noise: four float64 [steps]."""
-    now = alphas_cumprod.double().cpu()[torch.tensor(timesteps)]
-    following = torch.cat([now[1:], torch.ones(1, dtype=torch.float64)])
-    return now.sqrt(), (1 - now).sqrt(), following.sqrt(), (1 - following).sqrt()
+def _flow_levels(sigmas: Sequence[float]) -> tuple[Levels, Levels]:
+    """(α, σ) at which each step begins and ends."""
+    grid = torch.tensor(sigmas, dtype=torch.float64)
+    return flow_levels(grid[:-1]), flow_levels(grid[1:])
 
 
-def _clean(alpha: torch.Tensor, sigma: torch.Tensor, prediction: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """The clean image is first·x + second·prediction."""
-    if prediction == "v":
-        return alpha, -sigma
-    if prediction != "epsilon":
+def _ddpm_levels(
+    timesteps: Sequence[int], alphas_cumprod: torch.Tensor, prediction: str
+) -> tuple[torch.Tensor, Prediction, Levels, Levels]:
+    """The arguments of `_ode`; the last step ends at the clean image."""
+    if prediction not in ("epsilon", "v"):
         raise ValueError(f"prediction: DDIM needs epsilon or v, not {prediction}")
-    if not bool((alpha > 0).all()):
+    grid = torch.tensor([*timesteps, -1], dtype=torch.float64)
+    now, following = (ddpm_levels(t, alphas_cumprod) for t in (grid[:-1], grid[1:]))
+    if prediction == "epsilon" and not bool((now[0] > 0).all()):
         raise ValueError("timesteps: an epsilon prediction cannot be sampled where alphas_cumprod is 0")
-    return 1 / alpha, -sigma / alpha
+    return grid[:-1], cast(Prediction, prediction), now, following
 
 
-def _renoised(
-    timesteps: torch.Tensor, x0_a: torch.Tensor, x0_b: torch.Tensor, next_alpha: torch.Tensor, next_sigma: torch.Tensor
-) -> StepTable:
-    return _table(timesteps, a=next_alpha * x0_a, b=next_alpha * x0_b, c=next_sigma, x0_a=x0_a, x0_b=x0_b)
+def _ode(timesteps: torch.Tensor, prediction: Prediction, now: Levels, following: Levels) -> StepTable:
+    return _table(
+        timesteps,
+        ode_coefficients(prediction, now, following),
+        torch.zeros_like(timesteps),
+        x0_coefficients(prediction, now),
+    )
 
 
-def _table(timesteps: torch.Tensor, **columns: torch.Tensor) -> StepTable:
-    return StepTable(timesteps=timesteps.float(), **{name: column.float() for name, column in columns.items()})
+def _renoised(timesteps: torch.Tensor, prediction: Prediction, now: Levels, following: Levels) -> StepTable:
+    next_alpha, next_sigma = following
+    x0 = x0_coefficients(prediction, now)
+    return _table(timesteps, (next_alpha * x0[0], next_alpha * x0[1]), next_sigma, x0)
+
+
+def _table(timesteps: torch.Tensor, following: Coefficients, noise: torch.Tensor, x0: Coefficients) -> StepTable:
+    return StepTable(*(column.float() for column in (timesteps, *following, noise, *x0)))
 
 
 def from_contract(contract: SamplingContract, alphas_cumprod: torch.Tensor | None = None) -> StepTable:
-    """The sampler that `contract` asks for; epsilon and v need the training schedule's `alphas_cumprod`.
+    """Build the sampler of `contract`; epsilon and v need the training schedule's `alphas_cumprod`.
 
     Raises ValueError that names the field of the contract which does not fit.
     """
@@ -137,10 +142,10 @@ def step(
     index: torch.Tensor,
     noise: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One step for each row, from its own step index to the next.
+    """Take one step of each row, from its own step index to the next.
 
     `latents` fp32 [B, C, H, W]; `index` int64 [B] on the same device; `noise` fp32 like `latents`, for tables whose
-    c is not all zero. Returns the next latents and the clean ones foreseen, fp32. Never waits for the device.
+    c is not all zero. Returns the next latents and pred_x0, the predicted clean ones, fp32. Never waits for the device.
     """
     prediction = predict(latents, table.timesteps[index]).float()
     following = _rows(table.a, index) * latents + _rows(table.b, index) * prediction
@@ -150,7 +155,7 @@ def step(
 
 
 def sample(table: StepTable, predict: Predict, noise: torch.Tensor) -> torch.Tensor:
-    """All steps for one batch, in step with each other.
+    """Take all steps of one batch, its rows in lockstep.
 
     `noise` fp32 [draws, B, C, H, W] with `table.noise_draws` draws, or [B, C, H, W] for a deterministic table.
     Returns clean latents, fp32 [B, C, H, W]. Keeps gradients; the caller decides about `torch.no_grad`.
@@ -163,13 +168,13 @@ def sample(table: StepTable, predict: Predict, noise: torch.Tensor) -> torch.Ten
     return latents
 
 
-def guided(predict_both: Predict, scale: float) -> Predict:
-    """Classifier-free guidance around a `predict_both` that is given [uncond rows, cond rows], 2·B rows in all."""
+def guided(predict_both: Predict, scale: float, guide: Guide = classifier_free_guidance) -> Predict:
+    """Guide by a `predict_both` that is given [unconditional rows, conditional rows], 2·B rows in all."""
 
     def predict(latents: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         both = predict_both(torch.cat([latents, latents]), torch.cat([timesteps, timesteps])).float()
         unconditional, conditional = both.chunk(2)
-        return unconditional + scale * (conditional - unconditional)
+        return guide(unconditional, conditional, scale)
 
     return predict
 

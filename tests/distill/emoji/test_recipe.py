@@ -7,14 +7,15 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline, StableDiffusion3Pipeline, StableDiffusionXLPipeline
 
-from distill import families, prompt_embeddings, teacher_pipeline
+from distill import prompt_embeddings, teacher_pipeline
 from distill.emoji import autoencoder, pipeline, sample_grid, sdxl, teacher, text_encoders
 from distill.emoji.artwork import Artwork
 from distill.emoji.captions import STYLE_WORDS, Captions
 from distill.emoji.world import EMOJI, STYLES
-from distill.noise_schedule import FLOW, NoiseSchedule, trailing_grid
 from distill.prompt_embeddings import PromptEmbeddings
 from distill.training import checkpoints
+from worker.families import registry
+from worker.sampling.noise_schedule import FLOW, NoiseSchedule, trailing_grid
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def embeddings_of_few(parts: DiffusionPipeline, captions: Captions) -> PromptEmb
     known = prompt_embeddings.encode(parts, sample_grid.PROMPTS, text_encoders.TOKENS)
     texts = tuple(wording for forms in captions.wordings for wording in forms)
     rows = torch.cat([torch.arange(len(texts)) % len(known.prompts), known.index])
-    return PromptEmbeddings((*texts, *known.prompts), rows, known.prompt, known.pooled)
+    return PromptEmbeddings((*texts, *known.prompts), rows, known.unique)
 
 
 @pytest.mark.slow
@@ -80,10 +81,10 @@ def test_the_sdxl_teacher_trains_on_the_bundled_parts_and_loads_in_plain_diffuse
 ) -> None:
     parts = sdxl.assemble(teacher_pipeline.load(Path("models/emoji-teacher")), sdxl.build())
     parts.vae.float()
-    family = families.of(parts)
-    schedule = family.schedule(parts)
+    family = registry.of(parts)
+    schedule = family.noise_schedule(parts)
     embeddings = embeddings_of_few(parts, captions)
-    assert embeddings.prompt.shape[1:] == (text_encoders.TOKENS, 2 * text_encoders.CLIP_WIDTH)
+    assert embeddings.unique.tokens.shape[1:] == (text_encoders.TOKENS, 2 * text_encoders.CLIP_WIDTH)
     latents = torch.randn(len(captions.artwork.images), 4, 16, 16, generator=torch.Generator().manual_seed(0))
 
     def sample(model: torch.nn.Module, path: Path) -> None:
@@ -142,7 +143,7 @@ def test_the_exact_target_of_a_data_set_of_one_is_that_of_its_sample(prediction:
     generator = torch.Generator().manual_seed(0)
     x, noise = torch.randn(2, 3, 4, 8, 8, generator=generator)
     x = x[:1].expand(3, -1, -1, -1)
-    t = schedule.at(torch.tensor([0.2, 0.5, 0.9]))
+    t = schedule.t_of_fraction(torch.tensor([0.2, 0.5, 0.9]))
     target = teacher.exact_target(schedule.noised(x, noise, t), t, x[:1], torch.ones(3, 1), schedule)
     torch.testing.assert_close(target, schedule.target(x, noise, t), rtol=1e-3, atol=1e-4)
 

@@ -5,7 +5,7 @@ from torch import nn
 
 from distill.method import dp_dmd
 from distill.method.dp_dmd import Hyperparameters
-from distill.noise_schedule import Predict, shifted_grid
+from worker.sampling.noise_schedule import Predict, shifted_grid
 
 METHOD = Hyperparameters(
     student_grid=shifted_grid(4, 3.0), teacher_grid=shifted_grid(30, 3.0), anchor_k=5, lambda_=0.05, norm="xt"

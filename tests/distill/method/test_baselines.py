@@ -9,10 +9,10 @@ from torch import nn
 from distill.config import DistillConfig
 from distill.method import dp_dmd, perceptual
 from distill.method.adversary import Adversary, Head, discriminator_loss, generator_loss
-from distill.noise_schedule import shifted_grid
 from distill.training.trainer import Trainer
 from tests.distill.method.per_step_student import METHOD, PerStepStudent, student_losses
 from tests.distill.tiny_runs import SETTINGS
+from worker.sampling.noise_schedule import shifted_grid
 from worker.testing import tiny_pipelines
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from distill.method import dp_dmd, losses
-from distill.noise_schedule import FLOW, NoiseSchedule, shifted_grid, trailing_grid
 from tests.distill.method.per_step_student import METHOD, PerStepStudent, field, student_losses
+from worker.sampling.noise_schedule import FLOW, NoiseSchedule, shifted_grid, trailing_grid
 
 
 @pytest.fixture

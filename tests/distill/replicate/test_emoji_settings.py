@@ -12,9 +12,9 @@ from distill.emoji import benchmark as emoji
 from distill.emoji.artwork import Artwork
 from distill.emoji.captions import Captions
 from distill.emoji.world import EMOJI
-from distill.noise_schedule import FLOW, shifted_grid
 from distill.replicate import emoji_settings
 from distill.replicate.exact_trainer import ExactTeacher, ExactTrainer
+from worker.sampling.noise_schedule import FLOW, shifted_grid
 
 STYLES_OF_EACH = 2
 ARTWORK = Artwork(

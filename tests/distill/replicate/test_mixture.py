@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from distill.noise_schedule import FLOW, shifted_grid
 from distill.replicate import measures
 from distill.replicate.mixture import CLASSES, MODES, WITHIN, Mixture
+from worker.sampling.noise_schedule import FLOW, shifted_grid
 
 WORLD = Mixture.drawn(6, seed=3)
 

@@ -9,11 +9,13 @@ from diffusers import StableDiffusion3Pipeline, StableDiffusionXLPipeline
 from torch import nn
 from typer.testing import CliRunner
 
-from distill import families, runs
+from distill import runs
 from distill.commands import app
 from distill.training import roles
 from tests.distill.tiny_runs import SDXL_SETTINGS, SETTINGS
-from worker import model_folder
+from worker.families import registry
+from worker.families.prompt_embeddings import PromptEmbedding
+from worker.model_folder import loading
 from worker.testing import tiny_pipelines, tiny_sdxl_pipelines
 
 FAMILIES = {"sd3": (tiny_pipelines, StableDiffusion3Pipeline), "sdxl": (tiny_sdxl_pipelines, StableDiffusionXLPipeline)}
@@ -28,16 +30,16 @@ def ask(role, family) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     state = torch.randn(2, 4, 16, 16, generator=generator)
     prompt, pooled = torch.randn(2, 16, 64, generator=generator), torch.randn(2, 64, generator=generator)
-    pooled = pooled[:, : 32 if family.name == "sdxl" else 64]
-    return family.predict(role, state, torch.tensor([900.0, 300.0]), prompt, pooled)
+    embeddings = PromptEmbedding(prompt, pooled[:, : 32 if family.name == "sdxl" else 64])
+    return family.predict(role, state, torch.tensor([900.0, 300.0]), embeddings, (64, 64))
 
 
 def test_with_adapters_off_the_teacher_answers_to_the_last_bit(pipeline):
-    family = families.of(pipeline)
+    family = registry.of(pipeline)
     network = getattr(pipeline, family.denoiser)
     with torch.no_grad():
         before = ask(network, family)
-    teacher, student, critic = roles.adapters(network, 4)
+    teacher, student, critic = roles.adapters(network, 4, family.lora_targets)
     with torch.no_grad():
         assert torch.equal(ask(student, family), before), "a new adapter changes nothing"
         for role, factor in ((student, 0.1), (critic, -0.1)):
@@ -51,8 +53,8 @@ def test_with_adapters_off_the_teacher_answers_to_the_last_bit(pipeline):
 
 
 def test_gradients_reach_the_role_that_answered_though_others_answered_after_it(pipeline):
-    family = families.of(pipeline)
-    teacher, student, critic = roles.adapters(getattr(pipeline, family.denoiser), 4)
+    family = registry.of(pipeline)
+    teacher, student, critic = roles.adapters(getattr(pipeline, family.denoiser), 4, family.lora_targets)
     loss = ask(student, family).square().mean()
     with torch.no_grad():
         ask(critic, family)
@@ -91,7 +93,7 @@ def test_adapters_train_and_export_merged_or_as_a_file(family, method, tmp_path)
     assert CliRunner().invoke(app, [*export, str(merged)]).exit_code == 0
     assert CliRunner().invoke(app, [*export, str(tmp_path / "lora"), "--lora"]).exit_code == 0
     adapted = plain.from_pretrained(folder)
-    name = families.of(adapted).denoiser
+    name = registry.of(adapted).denoiser
     before = weights(getattr(adapted, name))
     adapted.load_lora_weights(tmp_path / "lora")
     adapted.fuse_lora()
@@ -101,9 +103,9 @@ def test_adapters_train_and_export_merged_or_as_a_file(family, method, tmp_path)
     assert any(not torch.equal(before[key], students[key]) for key in before)
     for key in students:
         torch.testing.assert_close(after[key], students[key])
-    served = model_folder.load(str(tmp_path / "lora"), dtype="float32")
+    served = loading.load(str(tmp_path / "lora"), dtype="float32")
     assert served.contract.base == "../teacher"
-    for key, value in weights(getattr(served.network._pipeline, name)).items():
+    for key, value in weights(getattr(served.network.pipeline, name)).items():
         torch.testing.assert_close(value, students[key])
 
 

@@ -17,7 +17,7 @@ from distill.training import checkpoints
 from distill.training.trainer import Trainer
 from jobs.sampling_contract import SamplingContract
 from tests.distill.tiny_runs import SETTINGS, losses_told
-from worker import model_folder
+from worker.model_folder import loading
 from worker.testing import tiny_pipelines
 
 
@@ -56,7 +56,7 @@ def test_exported_student_has_learned_and_loads_everywhere(write_config, teacher
     before, after = weights(teacher), weights(tmp_path / "student")
     assert before.keys() == after.keys()
     assert any(not torch.equal(before[name], after[name]) for name in before)
-    served = model_folder.load(str(tmp_path / "student"))
+    served = loading.load(str(tmp_path / "student"))
     assert served.contract.method == "dp-dmd"
 
 
@@ -68,7 +68,7 @@ def test_exported_grid_is_the_training_grid_to_the_last_bit(write_config, tmp_pa
     method = configuration.load(config_file).hyperparameters()
     assert tuple(contract.sigmas) == method.student_grid
     assert (contract.anchor_k, contract.lambda_) == (method.anchor_k, method.lambda_)
-    table = model_folder.load(str(tmp_path / "student")).table
+    table = loading.load(str(tmp_path / "student")).table
     torch.testing.assert_close(table.timesteps, torch.tensor(method.student_grid[:-1]) * 1000)
 
 

@@ -13,10 +13,11 @@ from safetensors.torch import load_file
 from distill import config as configuration
 from distill import runs
 from distill.method import dp_dmd
-from distill.noise_schedule import NoiseSchedule
 from distill.training import checkpoints, processes
 from distill.training.trainer import Trainer
 from tests.distill.tiny_runs import SETTINGS
+from worker.families.prompt_embeddings import concatenated
+from worker.sampling.noise_schedule import NoiseSchedule
 from worker.testing import tiny_pipelines
 
 SEED = 5
@@ -62,7 +63,7 @@ def one_batch_of_two_streams(monkeypatch):
             drawn.append(draw(self))
         self.config, self.stream.generator = whole, kept
         noises, prompts = zip(*drawn, strict=True)
-        return torch.cat(noises), tuple(torch.cat(parts) for parts in zip(*prompts, strict=True))
+        return torch.cat(noises), concatenated(*prompts)
 
     monkeypatch.setattr(dp_dmd, "draw_noise", halves_of_noise)
     monkeypatch.setattr(Trainer, "_draw", halves)

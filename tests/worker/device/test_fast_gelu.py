@@ -5,7 +5,7 @@ from diffusers.models.activations import GELU
 from torch.nn import functional as F
 
 from worker.device.fast_gelu import fast_gelu
-from worker.model_folder import served
+from worker.model_folder.loading import served
 from worker.testing import tiny_pipelines
 
 
@@ -22,5 +22,5 @@ def test_only_the_twin_that_is_compiled_uses_it() -> None:
     def fast(one: torch.nn.Module) -> set[bool]:
         return {module.__dict__.get("gelu") is fast_gelu for module in one.modules() if isinstance(module, GELU)}
 
-    assert fast(network.compiled()._transformer) == {True}
-    assert fast(network._transformer) == {False}
+    assert fast(network.compiled().denoiser) == {True}
+    assert fast(network.denoiser) == {False}

@@ -18,7 +18,7 @@ from worker.engine.compile_thread import CompileThread
 from worker.engine.device_thread import DeviceThread
 from worker.engine.engine import Engine
 from worker.engine.row import Outcome, Picture
-from worker.model_folder import ServedModel, served
+from worker.model_folder.loading import LoadedModel, served
 from worker.testing import tiny_pipelines
 
 WAIT_S = 500
@@ -48,7 +48,7 @@ def device() -> Iterator[DeviceThread]:
     thread.join()
 
 
-def _one_size() -> ServedModel:
+def _one_size() -> LoadedModel:
     return served("tiny", "ab", tiny_pipelines.contract(sizes=[(64, 64)]), tiny_pipelines.build())
 
 
@@ -90,13 +90,13 @@ def test_images_are_made_before_during_and_after_the_switch(
     assert begun.wait(WAIT_S)
     for _ in range(3):
         make_one()
-    assert engine.path is engine.strict_path
+    assert engine.runner.executor is engine.runner.eager
     go_on.set()
     while thread.is_alive():
         make_one()
         thread.join(0.1)
     make_one()
-    assert engine.path is not engine.strict_path
+    assert engine.runner.executor is not engine.runner.eager
     assert delivered.empty()
 
 
@@ -113,7 +113,7 @@ def test_serving_compiles_nothing_and_strict_images_never_take_the_compiled_path
     unseen = engine.examples()[0]
     wide = torch.cat([unseen.latents, unseen.latents], dim=3)
     with torch.inference_mode():
-        engine.path.step(replace(unseen, latents=wide))  # a size that nobody compiled
+        engine.runner.executor.step(replace(unseen, latents=wide))  # a size that nobody compiled
     assert counters["stats"]["unique_graphs"] == compiled
     for task, early, late in zip(tasks, before, after, strict=True):
         difference = np.abs(early.pixels.astype(int) - late.pixels).max()
@@ -148,15 +148,15 @@ def test_a_compiler_that_fails_or_errs_leaves_the_engine_as_it_was(
     monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend=backend))
     engine = Engine(_one_size(), 1)
     _compiled(device, engine)
-    assert engine.path is engine.strict_path
+    assert engine.runner.executor is engine.runner.eager
     assert "serving on without" in caplog.text
     assert len(pictures(engine, [image_task()])) == 1
 
 
-def test_the_compiled_twin_shares_the_weights(tiny_model: ServedModel) -> None:
+def test_the_compiled_twin_shares_the_weights(tiny_model: LoadedModel) -> None:
     network = tiny_model.network
     twin = network.compiled()
-    for ours, theirs in ((network._transformer, twin._transformer), (network._vae, twin._vae)):
+    for ours, theirs in ((network.denoiser, twin.denoiser), (network.vae, twin.vae)):
         addresses = [tensor.data_ptr() for tensor in ours.parameters()]
         assert addresses == [tensor.data_ptr() for tensor in theirs.parameters()]
 
@@ -168,7 +168,7 @@ def test_generated_code_gives_the_eager_pixels(device: DeviceThread) -> None:
     engine = Engine(_one_size(), 1)
     eager = pictures(engine, [image_task("sun", seed) for seed in range(3)])
     _compiled(device, engine)
-    assert engine.path is not engine.strict_path
+    assert engine.runner.executor is not engine.runner.eager
     compiled = pictures(engine, [image_task("sun", seed) for seed in range(3)])
     for early, late in zip(eager, compiled, strict=True):
         assert np.abs(early.pixels.astype(int) - late.pixels).max() <= 1

@@ -16,7 +16,7 @@ from worker.engine.diverse_set import farthest_apart
 from worker.engine.engine import Engine
 from worker.engine.model_runner import Measured
 from worker.engine.row import Failure, FinishedSet
-from worker.model_folder import ServedModel, served
+from worker.model_folder.loading import LoadedModel, served
 from worker.testing import tiny_pipelines
 
 
@@ -57,7 +57,7 @@ def test_what_is_not_finite_is_chosen_last_and_nothing_twice() -> None:
     assert sorted(farthest_apart(torch.ones(3, 4), 3)) == [0, 1, 2]
 
 
-def test_all_candidates_take_one_step_and_only_the_chosen_the_rest(tiny_model: ServedModel) -> None:
+def test_all_candidates_take_one_step_and_only_the_chosen_the_rest(tiny_model: LoadedModel) -> None:
     measured: list[Measured] = []
     engine = Engine(tiny_model, max_batch=4)
     engine.measure = measured.append
@@ -69,7 +69,7 @@ def test_all_candidates_take_one_step_and_only_the_chosen_the_rest(tiny_model: S
     assert set(seeds) <= set(range(20, 30))
 
 
-def test_the_chosen_are_those_foreseen_farthest_apart(tiny_model: ServedModel) -> None:
+def test_the_chosen_are_those_foreseen_farthest_apart(tiny_model: LoadedModel) -> None:
     """Worked out again from single rows."""
     engine = Engine(tiny_model, max_batch=1)
     pred_x0 = []
@@ -85,7 +85,7 @@ def test_the_chosen_are_those_foreseen_farthest_apart(tiny_model: ServedModel) -
     assert [picture.seed for picture in made.pictures] == sorted(expected)
 
 
-def test_strict_each_image_is_bit_equal_to_a_plain_call_with_its_seed(tiny_model: ServedModel) -> None:
+def test_strict_each_image_is_bit_equal_to_a_plain_call_with_its_seed(tiny_model: LoadedModel) -> None:
     task = set_task(3, 9, seed=5, mode="strict")
     for picture in finished_set(Engine(tiny_model, 4), task).pictures:
         (alone,) = pictures(Engine(tiny_model, 4), [image_task(seed=picture.seed, mode="strict")])
@@ -93,14 +93,14 @@ def test_strict_each_image_is_bit_equal_to_a_plain_call_with_its_seed(tiny_model
         assert alone.layout == pytest.approx(picture.layout, abs=1e-6)
 
 
-def test_fast_each_image_is_close_to_a_plain_call_with_its_seed(tiny_model: ServedModel) -> None:
+def test_fast_each_image_is_close_to_a_plain_call_with_its_seed(tiny_model: LoadedModel) -> None:
     for picture in finished_set(Engine(tiny_model, 8), set_task(3, 9, seed=5)).pictures:
         (alone,) = pictures(Engine(tiny_model, 1), [image_task(seed=picture.seed)])
         assert np.abs(alone.pixels.astype(int) - picture.pixels).max() <= 1
 
 
 @pytest.mark.slow
-def test_strict_sets_do_not_depend_on_the_company(tiny_model: ServedModel) -> None:
+def test_strict_sets_do_not_depend_on_the_company(tiny_model: LoadedModel) -> None:
     task = set_task(3, 9, seed=5, mode="strict")
     alone = finished_set(Engine(tiny_model, 4), task)
     dice = random.Random(0)
@@ -124,7 +124,7 @@ def test_strict_sets_do_not_depend_on_the_company(tiny_model: ServedModel) -> No
 
 
 @pytest.mark.parametrize("steps", [0, 1, 3, 5])
-def test_a_set_is_withdrawn_whole(tiny_model: ServedModel, steps: int) -> None:
+def test_a_set_is_withdrawn_whole(tiny_model: LoadedModel, steps: int) -> None:
     engine = Engine(tiny_model, max_batch=4)
     engine.add({"set": set_task(2, 10), "one": image_task(seed=99)})
     outcomes = [outcome.key for _ in range(steps) for outcome in engine.step()]
@@ -136,7 +136,7 @@ def test_a_set_is_withdrawn_whole(tiny_model: ServedModel, steps: int) -> None:
 
 
 def test_a_set_that_has_begun_is_not_handed_back_and_not_expired(
-    tiny_model: ServedModel, monkeypatch: pytest.MonkeyPatch
+    tiny_model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = Engine(tiny_model, max_batch=2)
     deadline = time.time() + 3600
@@ -157,7 +157,7 @@ def test_a_set_that_comes_too_late_expires_once(engine: Engine) -> None:
     assert not engine.busy
 
 
-def test_a_set_fails_once_when_one_of_its_images_does(tiny_model: ServedModel) -> None:
+def test_a_set_fails_once_when_one_of_its_images_does(tiny_model: LoadedModel) -> None:
     engine = Engine(tiny_model, max_batch=4)
     engine.add({"broken": set_task(3, 6), "sound": image_task(seed=50)})
     outcomes = []

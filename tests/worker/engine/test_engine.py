@@ -15,7 +15,7 @@ from worker.engine.model_runner import Measured
 from worker.engine.row import Failure, Picture
 from worker.families.prompt_embeddings import PromptEmbedding
 from worker.generate import generate
-from worker.model_folder import ServedModel, served
+from worker.model_folder.loading import LoadedModel, served
 from worker.sampling.step_table import flow_euler
 from worker.testing import tiny_pipelines
 
@@ -23,7 +23,7 @@ PROMPTS = ["a red cat", "sad big dog", "sun", "heart", "small blue face", "", "g
 
 
 @pytest.mark.slow
-def test_every_row_gets_the_picture_of_its_own_seed_and_prompt(tiny_model: ServedModel) -> None:
+def test_every_row_gets_the_picture_of_its_own_seed_and_prompt(tiny_model: LoadedModel) -> None:
     tasks = [
         image_task(prompt, seed, height=height) for prompt in PROMPTS[:4] for seed in (0, 1) for height in (64, 32)
     ]
@@ -56,7 +56,7 @@ def test_a_late_row_joins_at_the_next_step_and_leaves_after_its_own_last(engine:
     [("fast", False, 0), ("fast", True, 1), ("strict", False, 5), ("strict", True, 5)],
 )
 def test_batches_are_padded_to_buckets_where_that_buys_something(
-    tiny_model: ServedModel,
+    tiny_model: LoadedModel,
     monkeypatch: pytest.MonkeyPatch,
     mode: Literal["fast", "strict"],
     is_compiled: bool,
@@ -67,14 +67,14 @@ def test_batches_are_padded_to_buckets_where_that_buys_something(
     engine.measure = measured.append
     if is_compiled:
         monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **options: None)  # minutes, of no concern here
-        engine.switch(engine.compiled_path())
+        engine.switch(engine.runner.new_compiled())
     made = pictures(engine, [image_task(seed=seed, mode=mode) for seed in range(3)])
     assert {picture.bucket for picture in made} == {3 + padding}
     added = {cost.stage: cost.padding for cost in measured}
     assert added == {"encode": 0, "denoise_step": padding, "decode": padding}
 
 
-def test_a_prompt_that_waits_is_encoded_along(tiny_model: ServedModel) -> None:
+def test_a_prompt_that_waits_is_encoded_along(tiny_model: LoadedModel) -> None:
     measured: list[Measured] = []
     engine = Engine(tiny_model, max_batch=2)
     engine.measure = measured.append
@@ -90,7 +90,7 @@ def test_a_prompt_that_waits_is_encoded_along(tiny_model: ServedModel) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("per_prompt_s", [0.0, 0.02])
 def test_prompts_are_encoded_along_where_that_costs_little(
-    tiny_model: ServedModel, monkeypatch: pytest.MonkeyPatch, per_prompt_s: float
+    tiny_model: LoadedModel, monkeypatch: pytest.MonkeyPatch, per_prompt_s: float
 ) -> None:
     """By a clock that only the text encoders move."""
     encode, seconds = tiny_model.network.encode, 0.0
@@ -105,7 +105,7 @@ def test_prompts_are_encoded_along_where_that_costs_little(
     monkeypatch.setattr(tiny_model.network, "encode", slow)
     engine = Engine(tiny_model, max_batch=8)
     engine.warm_up()
-    assert engine.prompts.fill_to == (0 if per_prompt_s else 8)
+    assert engine.runner.prompts.fill_to == (0 if per_prompt_s else 8)
 
 
 def test_a_repeated_prompt_is_not_encoded_again(engine: Engine) -> None:
@@ -134,7 +134,7 @@ def test_guidance_is_applied() -> None:
     assert np.abs(guided - (theirs * 255).round()).max() <= 1
 
 
-def test_latents_that_are_not_finite_are_an_error_and_no_black_image(tiny_model: ServedModel) -> None:
+def test_latents_that_are_not_finite_are_an_error_and_no_black_image(tiny_model: LoadedModel) -> None:
     engine = Engine(tiny_model, max_batch=4)
     engine.add({"sound": image_task(seed=1), "broken": image_task(seed=2)})
     engine.step()
@@ -179,7 +179,7 @@ def test_rows_are_withdrawn_begun_or_not_and_others_stay(engine: Engine) -> None
     assert not engine.busy
 
 
-def test_only_rows_that_have_not_begun_can_be_withdrawn(tiny_model: ServedModel) -> None:
+def test_only_rows_that_have_not_begun_can_be_withdrawn(tiny_model: LoadedModel) -> None:
     engine = Engine(tiny_model, max_batch=2)
     engine.add({str(number): image_task(seed=number, created=number) for number in range(5)})
     engine.step()

@@ -15,17 +15,17 @@ from worker.engine.engine import Engine
 from worker.engine.model_runner import Measured
 from worker.engine.row import Failure, Picture
 from worker.families.prompt_embeddings import PromptEmbedding
-from worker.model_folder import ServedModel
+from worker.model_folder.loading import LoadedModel
 
 
 @contextmanager
-def _denoiser(model: ServedModel, check: Callable[[torch.Tensor, torch.Tensor], None]) -> Iterator[None]:
+def _denoiser(model: LoadedModel, check: Callable[[torch.Tensor, torch.Tensor], None]) -> Iterator[None]:
     """`check` is given the latents and the pooled embeddings of every batch, and may raise."""
 
     def hook(module: torch.nn.Module, arguments: Any, named: dict[str, Any]) -> None:
         check(named["hidden_states"], named["pooled_projections"])
 
-    handle = model.network._pipeline.transformer.register_forward_pre_hook(hook, with_kwargs=True)
+    handle = model.network.pipeline.transformer.register_forward_pre_hook(hook, with_kwargs=True)
     try:
         yield
     finally:
@@ -33,7 +33,7 @@ def _denoiser(model: ServedModel, check: Callable[[torch.Tensor, torch.Tensor], 
 
 
 @contextmanager
-def _memory_for(model: ServedModel, rows: int, height: int = 16) -> Iterator[list[int]]:
+def _memory_for(model: LoadedModel, rows: int, height: int = 16) -> Iterator[list[int]]:
     """Latents `height` rows high run out of memory in batches above `rows`; yields the batches that were tried."""
     tried: list[int] = []
 
@@ -58,10 +58,10 @@ def _steps(engine: Engine) -> list[int]:
     return sizes
 
 
-def test_a_poisonous_row_fails_alone(tiny_model: ServedModel) -> None:
+def test_a_poisonous_row_fails_alone(tiny_model: LoadedModel) -> None:
     engine = Engine(tiny_model, max_batch=8)
     tasks = [image_task(prompt, seed=1) for prompt in ("sun", "heart", "poison", "big dog", "cat", "red")]
-    poison = engine.prompts.get(["poison"], strict=False)[0].pooled
+    poison = engine.runner.prompts.get(["poison"], strict=False)[0].pooled
     tried: list[int] = []
 
     def check(latents: torch.Tensor, pooled: torch.Tensor) -> None:
@@ -82,7 +82,7 @@ def test_a_poisonous_row_fails_alone(tiny_model: ServedModel) -> None:
 
 
 def test_a_batch_that_memory_does_not_hold_is_halved_and_remembered(
-    tiny_model: ServedModel, caplog: pytest.LogCaptureFixture
+    tiny_model: LoadedModel, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine = Engine(tiny_model, max_batch=8)
     alone = pictures(engine, [image_task("sun", seed) for seed in range(8)])
@@ -97,7 +97,7 @@ def test_a_batch_that_memory_does_not_hold_is_halved_and_remembered(
         assert np.abs(outcome.pixels.astype(int) - expected.pixels).max() <= 1
 
 
-def test_other_sizes_keep_their_batches(tiny_model: ServedModel) -> None:
+def test_other_sizes_keep_their_batches(tiny_model: LoadedModel) -> None:
     engine = Engine(tiny_model, max_batch=4)
     with _memory_for(tiny_model, rows=2):
         pictures(engine, [image_task("sun", seed) for seed in range(4)])
@@ -106,7 +106,7 @@ def test_other_sizes_keep_their_batches(tiny_model: ServedModel) -> None:
     assert steps == [4] * 4
 
 
-def test_what_does_not_fit_alone_fails_and_the_next_is_served(tiny_model: ServedModel) -> None:
+def test_what_does_not_fit_alone_fails_and_the_next_is_served(tiny_model: LoadedModel) -> None:
     engine = Engine(tiny_model, max_batch=4)
     with _memory_for(tiny_model, rows=0):
         outcomes = run(engine, [image_task("sun", seed) for seed in range(3)])
@@ -116,7 +116,7 @@ def test_what_does_not_fit_alone_fails_and_the_next_is_served(tiny_model: Served
     assert len(pictures(engine, [image_task("sun", seed) for seed in range(3)])) == 3
 
 
-def test_a_strict_image_keeps_its_batch_size_or_fails(tiny_model: ServedModel) -> None:
+def test_a_strict_image_keeps_its_batch_size_or_fails(tiny_model: LoadedModel) -> None:
     engine = Engine(tiny_model, max_batch=4)
     with _memory_for(tiny_model, rows=2):
         outcomes = run(engine, [image_task("sun", 1, mode="strict"), image_task("sun", 2)])
@@ -125,7 +125,7 @@ def test_a_strict_image_keeps_its_batch_size_or_fails(tiny_model: ServedModel) -
     assert run(engine, [image_task("sun", 1, mode="strict")])["0"].bucket == 4  # type: ignore[union-attr]
 
 
-def test_warm_up_leaves_out_the_batches_that_memory_does_not_hold(tiny_model: ServedModel) -> None:
+def test_warm_up_leaves_out_the_batches_that_memory_does_not_hold(tiny_model: LoadedModel) -> None:
     engine = Engine(tiny_model, max_batch=8)
     with _memory_for(tiny_model, rows=4):
         engine.warm_up()
@@ -136,7 +136,7 @@ def test_warm_up_leaves_out_the_batches_that_memory_does_not_hold(tiny_model: Se
 
 
 def test_what_the_text_encoders_do_not_hold_is_not_encoded_along(
-    tiny_model: ServedModel, monkeypatch: pytest.MonkeyPatch
+    tiny_model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encode = tiny_model.network.encode
 
@@ -149,21 +149,21 @@ def test_what_the_text_encoders_do_not_hold_is_not_encoded_along(
     engine = Engine(tiny_model, max_batch=8)
     engine.warm_up()
     assert max(engine.step_times[64, 64]) == 4
-    assert engine.prompts.fill_to <= 4
+    assert engine.runner.prompts.fill_to <= 4
     assert len(pictures(engine, [image_task(f"sun {seed}", seed) for seed in range(8)])) == 8
 
 
 def test_compiled_code_is_planned_by_the_sizes_it_is_made_for(
-    tiny_model: ServedModel, monkeypatch: pytest.MonkeyPatch
+    tiny_model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **options: None)  # minutes, of no concern here
     engine = Engine(tiny_model, max_batch=4)
     engine.warm_up()
-    engine.switch(engine.compiled_path())
+    engine.switch(engine.runner.new_compiled())
     assert [list(times) for times in engine.step_times.values()] == [[1, 2, 4]] * 2
 
 
-def test_warm_up_measures_every_batch_size(tiny_model: ServedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warm_up_measures_every_batch_size(tiny_model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a clock whose seconds become longer each time it is read."""
     readings = accumulate(count(1))
     monkeypatch.setattr(

@@ -5,13 +5,13 @@ import pytest
 
 from worker.engine.engine import Engine
 from worker.generate import generate, generate_batch
-from worker.model_folder import ServedModel, served
+from worker.model_folder.loading import LoadedModel, served
 from worker.testing import tiny_pipelines
 
 PROMPTS, SEEDS = ["a red cat", "sun", "sun"], [7, 8, 9]
 
 
-def test_every_image_is_the_engines(tiny_model: ServedModel, engine: Engine) -> None:
+def test_every_image_is_the_engines(tiny_model: LoadedModel, engine: Engine) -> None:
     batch = generate_batch(tiny_model, PROMPTS, SEEDS)
     alone = [generate(engine, [prompt], [seed])[0] for prompt, seed in zip(PROMPTS, SEEDS, strict=True)]
     assert batch.shape == (3, 64, 64, 3)
@@ -19,7 +19,7 @@ def test_every_image_is_the_engines(tiny_model: ServedModel, engine: Engine) -> 
     assert np.array_equal(generate_batch(tiny_model, PROMPTS[:1], SEEDS[:1])[0], alone[0])
 
 
-def test_it_takes_sizes_of_the_contract(tiny_model: ServedModel) -> None:
+def test_it_takes_sizes_of_the_contract(tiny_model: LoadedModel) -> None:
     assert generate_batch(tiny_model, PROMPTS, SEEDS, (32, 64)).shape == (3, 32, 64, 3)
 
 

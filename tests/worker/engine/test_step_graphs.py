@@ -16,7 +16,7 @@ from worker.engine.engine import Engine
 from worker.engine.model_runner import Measured
 from worker.engine.step_graphs import StepGraphs
 from worker.families.prompt_embeddings import PromptEmbedding
-from worker.model_folder import ServedModel, load, served
+from worker.model_folder.loading import LoadedModel, load, served
 from worker.sampling import noise
 from worker.sampling.step_table import StepTable
 from worker.testing import tiny_pipelines
@@ -86,7 +86,7 @@ def test_a_capture_that_fails_leaves_the_others_and_serves_without() -> None:
     assert torch.equal(graphs(_inputs(4)).latents, _step(_inputs(4)).latents)
 
 
-def test_warm_up_captures_every_size_and_bucket_largest_first_and_serving_none(tiny_model: ServedModel) -> None:
+def test_warm_up_captures_every_size_and_bucket_largest_first_and_serving_none(tiny_model: LoadedModel) -> None:
     recorded, measured = RecordedGraphs(), []
     engine = Engine(tiny_model, 4, recorded)
     engine.warm_up()
@@ -104,7 +104,7 @@ def test_warm_up_captures_every_size_and_bucket_largest_first_and_serving_none(t
         assert np.abs(ours.pixels.astype(int) - theirs.pixels).max() <= 1
 
 
-def test_a_miss_is_measured_with_its_reason(tiny_model: ServedModel) -> None:
+def test_a_miss_is_measured_with_its_reason(tiny_model: LoadedModel) -> None:
     measured: list[Measured] = []
     engine = Engine(tiny_model, 2, RecordedGraphs())
     engine.measure = measured.append
@@ -112,7 +112,7 @@ def test_a_miss_is_measured_with_its_reason(tiny_model: ServedModel) -> None:
     assert {(cost.replayed, cost.graph_miss) for cost in measured if cost.stage == "denoise_step"} == {(False, "batch")}
 
 
-def _on(device: str, guidance: float) -> tuple[DenoisingStep, ServedModel]:
+def _on(device: str, guidance: float) -> tuple[DenoisingStep, LoadedModel]:
     """The step of a stochastic, guided sampler, on `device`."""
     pipeline = tiny_pipelines.build()
     for part in (pipeline.transformer, pipeline.vae):

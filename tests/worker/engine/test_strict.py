@@ -9,10 +9,11 @@ import torch
 from jobs.models import ImageTask
 from tests.worker.tasks import PROMPTS, image_task, pictures, random_task
 from worker.engine.engine import Engine
+from worker.engine.prompt_cache import PromptCache
 from worker.engine.scheduler import buckets
-from worker.families.prompt_embeddings import PromptEmbeddings, stacked
+from worker.families.prompt_embeddings import stacked
 from worker.generate import generate
-from worker.model_folder import ServedModel
+from worker.model_folder.loading import LoadedModel
 from worker.sampling import noise
 
 MAX_BATCH = 4
@@ -34,7 +35,7 @@ def _among_neighbours(engine: Engine, task: ImageTask, dice: random.Random) -> n
 
 @pytest.mark.slow
 @pytest.mark.parametrize("start", range(4))
-def test_strict_pixels_do_not_depend_on_the_company(tiny_model: ServedModel, start: int) -> None:
+def test_strict_pixels_do_not_depend_on_the_company(tiny_model: LoadedModel, start: int) -> None:
     task = image_task(PROMPTS[start], seed=start, mode="strict", height=[64, 32][start % 2])
     alone = pictures(Engine(tiny_model, MAX_BATCH), [task])[0]
     assert alone.bucket == MAX_BATCH
@@ -44,11 +45,11 @@ def test_strict_pixels_do_not_depend_on_the_company(tiny_model: ServedModel, sta
         assert np.array_equal(_among_neighbours(Engine(tiny_model, MAX_BATCH), moved, dice), alone.pixels)
 
 
-def test_strict_embeddings_do_not_depend_on_the_company(tiny_model: ServedModel) -> None:
-    alone = PromptEmbeddings(tiny_model.network.encode, MAX_BATCH).get(["sun"], strict=True)[0]
+def test_strict_embeddings_do_not_depend_on_the_company(tiny_model: LoadedModel) -> None:
+    alone = PromptCache(tiny_model.network.encode, MAX_BATCH).get(["sun"], strict=True)[0]
     dice = random.Random(0)
     for _ in range(20):
-        embeddings = PromptEmbeddings(tiny_model.network.encode, MAX_BATCH)
+        embeddings = PromptCache(tiny_model.network.encode, MAX_BATCH)
         embeddings.get(dice.sample(PROMPTS, 3), strict=False)
         company = [*dice.sample(PROMPTS, MAX_BATCH - 1), "sun"]
         dice.shuffle(company)
@@ -58,7 +59,7 @@ def test_strict_embeddings_do_not_depend_on_the_company(tiny_model: ServedModel)
 
 
 @torch.inference_mode()
-def test_at_one_batch_size_neither_slot_nor_neighbours_change_a_bit(tiny_model: ServedModel) -> None:
+def test_at_one_batch_size_neither_slot_nor_neighbours_change_a_bit(tiny_model: LoadedModel) -> None:
     network = tiny_model.network
     embeddings = network.encode(PROMPTS[:MAX_BATCH])
     kept = noise.draw(0, (4, 16, 16))[0]
@@ -76,7 +77,7 @@ def test_at_one_batch_size_neither_slot_nor_neighbours_change_a_bit(tiny_model: 
     assert len(outputs) == len(images) == 1
 
 
-def test_fast_pixels_differ_by_at_most_one_level_from_strict_ones(tiny_model: ServedModel) -> None:
+def test_fast_pixels_differ_by_at_most_one_level_from_strict_ones(tiny_model: LoadedModel) -> None:
     seeds = range(5)
     prompts = PROMPTS[:5]
     strict = generate(Engine(tiny_model, 8), prompts, seeds, mode="strict").astype(int)

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from worker.families.prompt_embeddings import PromptEmbedding, PromptEmbeddings
+from worker.engine.prompt_cache import PromptCache
+from worker.families.prompt_embeddings import PromptEmbedding
 
 
 class CountingEncoder:
@@ -21,14 +22,14 @@ class CountingEncoder:
 
 
 def test_each_prompt_gets_its_own_embedding_in_order() -> None:
-    embeddings = PromptEmbeddings(CountingEncoder(), max_batch=4)
+    embeddings = PromptCache(CountingEncoder(), max_batch=4)
     found = embeddings.get(["ccc", "a", "ccc", "bb"], strict=False)
     assert [embedding.pooled.item() for embedding in found] == [3, 1, 3, 2]
 
 
 def test_misses_are_encoded_once_in_one_batch() -> None:
     encode = CountingEncoder()
-    embeddings = PromptEmbeddings(encode, max_batch=8)
+    embeddings = PromptCache(encode, max_batch=8)
     embeddings.get(["a", "bb", "a", "ccc"], strict=False)
     embeddings.get(["ccc", "bb"], strict=False)
     assert encode.batches == [["a", "bb", "ccc"]]
@@ -37,7 +38,7 @@ def test_misses_are_encoded_once_in_one_batch() -> None:
 
 def test_strict_encodes_at_the_canonical_batch_and_serves_fast_calls_too() -> None:
     encode = CountingEncoder()
-    embeddings = PromptEmbeddings(encode, max_batch=4)
+    embeddings = PromptCache(encode, max_batch=4)
     embeddings.get(["a"], strict=False)
     embeddings.get(["a"], strict=True)
     embeddings.get(["a"], strict=True)
@@ -47,7 +48,7 @@ def test_strict_encodes_at_the_canonical_batch_and_serves_fast_calls_too() -> No
 
 def test_what_waits_is_encoded_along_where_the_batch_has_room() -> None:
     encode = CountingEncoder()
-    embeddings = PromptEmbeddings(encode, max_batch=4)
+    embeddings = PromptCache(encode, max_batch=4)
     embeddings.get(["a", "bb"], strict=False, waiting=["ccc", "a", "ccc", "dddd", "eeeee"])
     assert encode.batches == [["a", "bb", "ccc", "dddd"]]
     embeddings.get(["ccc"], strict=False, waiting=["eeeee"])
@@ -58,7 +59,7 @@ def test_what_waits_is_encoded_along_where_the_batch_has_room() -> None:
 
 def test_no_more_than_asked_for_is_encoded_along() -> None:
     encode = CountingEncoder()
-    embeddings = PromptEmbeddings(encode, max_batch=4)
+    embeddings = PromptCache(encode, max_batch=4)
     for fill_to in (2, 1, 0):
         embeddings.fill_to = fill_to
         embeddings.get([f"a{fill_to}"], strict=False, waiting=[f"b{fill_to}", f"c{fill_to}"])
@@ -73,7 +74,7 @@ def test_a_prompt_that_cannot_be_encoded_costs_only_its_own_image(caplog: pytest
             raise RuntimeError("no such word")
         return count(prompts)
 
-    embeddings = PromptEmbeddings(encode, max_batch=4)
+    embeddings = PromptCache(encode, max_batch=4)
     assert embeddings.get(["a"], strict=False, waiting=["poison", "bb"])[0].pooled == 1
     assert embeddings.hits == 0
     assert "RuntimeError in a batch of 3" in caplog.text
@@ -84,7 +85,7 @@ def test_a_prompt_that_cannot_be_encoded_costs_only_its_own_image(caplog: pytest
 
 def test_the_least_recently_used_is_forgotten() -> None:
     encode = CountingEncoder()
-    embeddings = PromptEmbeddings(encode, max_batch=1, capacity=2)
+    embeddings = PromptCache(encode, max_batch=1, capacity=2)
     for prompt in ["a", "bb", "a", "ccc", "a", "bb"]:
         embeddings.get([prompt], strict=False)
     assert encode.batches == [["a"], ["bb"], ["ccc"], ["bb"]]

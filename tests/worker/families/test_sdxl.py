@@ -15,9 +15,9 @@ from jobs.sampling_contract import FILE_NAME
 from tests.worker.tasks import image_task, pictures
 from worker.engine.engine import Engine
 from worker.errors import FolderRefusedError
-from worker.families.stable_diffusion_xl import StableDiffusionXL
+from worker.families import registry
 from worker.generate import generate
-from worker.model_folder import load, served
+from worker.model_folder.loading import load, served
 from worker.testing import tiny_sdxl_pipelines
 
 PROMPTS = ["a red cat", "sad big dog", "sun"]
@@ -196,13 +196,14 @@ def test_a_folder_that_does_not_fit_is_refused_by_field(
 
 def test_the_compiled_twin_shares_the_weights_and_compiles_every_repeated_block() -> None:
     network = served("tiny", "ab", tiny_sdxl_pipelines.contract(), tiny_sdxl_pipelines.build()).network
-    assert isinstance(network, StableDiffusionXL)
+    assert network.family is registry.STABLE_DIFFUSION_XL
     twin = network.compiled()
-    blocks, originals = ([part for part in one._unet.modules() if _repeats(part)] for one in (twin, network))
+    blocks, originals = ([part for part in one.denoiser.modules() if _repeats(part)] for one in (twin, network))
     assert blocks
-    assert all(block._compiled_call_impl is not None for block in (*blocks, twin._vae.decoder))
-    assert all(block._compiled_call_impl is None for block in (*originals, network._vae.decoder))
-    assert {id(weight) for weight in twin._unet.parameters()} == {id(weight) for weight in network._unet.parameters()}
+    assert all(block._compiled_call_impl is not None for block in (*blocks, twin.vae.decoder))
+    assert all(block._compiled_call_impl is None for block in (*originals, network.vae.decoder))
+    ours, theirs = ({id(weight) for weight in one.denoiser.parameters()} for one in (twin, network))
+    assert ours == theirs
 
 
 def _repeats(part: torch.nn.Module) -> bool:

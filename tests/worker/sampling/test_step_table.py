@@ -7,7 +7,7 @@ import torch
 from diffusers import DDIMScheduler
 
 from worker.families.prompt_embeddings import stacked
-from worker.model_folder import ServedModel
+from worker.model_folder.loading import LoadedModel
 from worker.sampling import noise
 from worker.sampling import step_table as sampler
 from worker.sampling.step_table import StepTable
@@ -22,7 +22,7 @@ def _noise(rows: int) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def _ours(model: ServedModel, scale: float) -> torch.Tensor:
+def _ours(model: LoadedModel, scale: float) -> torch.Tensor:
     embeddings = model.network.encode(PROMPTS)
     predict: sampler.Predict = partial(model.network.predict, embeddings=stacked(embeddings))
     if scale > 1:
@@ -32,7 +32,7 @@ def _ours(model: ServedModel, scale: float) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("scale", [1.0, 4.5])
-def test_equals_the_diffusers_pipeline(tiny_model: ServedModel, scale: float) -> None:
+def test_equals_the_diffusers_pipeline(tiny_model: LoadedModel, scale: float) -> None:
     pipeline = tiny_pipelines.build()
     theirs = pipeline(
         PROMPTS,
@@ -51,7 +51,7 @@ def test_equals_the_diffusers_pipeline(tiny_model: ServedModel, scale: float) ->
     assert (theirs - _noise(len(PROMPTS))).abs().max() > 0.1
 
 
-def test_rows_at_different_steps_advance_as_if_alone(tiny_model: ServedModel) -> None:
+def test_rows_at_different_steps_advance_as_if_alone(tiny_model: LoadedModel) -> None:
     table, network = tiny_model.table, tiny_model.network
     latents, index = _noise(4), torch.tensor([2, 0, 3, 1])
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""A diffusers pipeline folder, or a LoRA file on one, with its sampling contract: checked and loaded."""
+"""Load a diffusers pipeline folder, or a LoRA file on one, with its sampling contract."""
 
 import json
 import logging
@@ -15,21 +15,22 @@ from jobs.models import model_name
 from jobs.sampling_contract import FILE_NAME, SamplingContract
 from worker.device.bfloat16 import has_native_bfloat16
 from worker.errors import FolderRefusedError
-from worker.families import pipeline_contract
-from worker.families.pipeline_contract import Network
-from worker.model_source import check_source
+from worker.families import registry
+from worker.families.base import Family
+from worker.families.network import Network
+from worker.model_folder.contract import check_contract, own_contract
+from worker.model_folder.source import check_source
+from worker.model_folder.weights_hash import weights_sha256
 from worker.sampling.step_table import StepTable
-from worker.weights_hash import weights_sha256
 
 log = logging.getLogger(__name__)
 
-PIPELINES = {"StableDiffusion3Pipeline": "sd3", "StableDiffusionXLPipeline": "sdxl"}
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack")
 """Endings of weights that are not safetensors."""
 
 
 @dataclass(frozen=True)
-class ServedModel:
+class LoadedModel:
     """Everything the engine needs: networks on their device, and the grid they are sampled on."""
 
     name: str
@@ -41,14 +42,14 @@ class ServedModel:
 
 def load(
     model: str, device: str = "auto", dtype: str = "auto", steps: int = 4, guidance_scale: float = 1.0
-) -> ServedModel:
+) -> LoadedModel:
     """Load a pipeline folder, a LoRA folder or a hub id, from safetensors only.
 
     A LoRA folder holds the LoRA file and a sampling.json whose `base` says what it is fused into. `steps` and
     `guidance_scale` count only for a model without sampling.json, which is served on its own scheduler's grid.
     `device` "auto" means the first CUDA device if there is one, `dtype` "auto" bfloat16 where the device computes in
     it: on CUDA, and on a CPU with AVX512-BF16 or AMX; else float32.
-    Raises FolderRefused.
+    Raises FolderRefusedError.
     """
     place = device_and_dtype(device, dtype)
     folder = _folder(model)
@@ -56,8 +57,8 @@ def load(
     lora = _is_lora(folder)
     base = _base(folder, contract) if lora else folder
     family = _family(base)
-    if contract and contract.family != family:
-        raise FolderRefusedError(f"family: sampling.json says {contract.family}, but the pipeline is {family}")
+    if contract and contract.family != family.name:
+        raise FolderRefusedError(f"family: sampling.json says {contract.family}, but the pipeline is {family.name}")
     _refuse_pickles(base)
     sha256 = weights_sha256(base)
     if contract and contract.base_sha256 not in (None, sha256):
@@ -65,18 +66,19 @@ def load(
     pipeline = _pipeline(base, *place, lora=folder if lora else None)
     if contract is None:
         log.warning("%s has no %s: serving it on its own scheduler at %d steps", model, FILE_NAME, steps)
-        contract = pipeline_contract.own_contract(pipeline, steps, guidance_scale)
+        contract = own_contract(pipeline, steps, guidance_scale)
     return served(model_name(model), weights_sha256(base, folder) if lora else sha256, contract, pipeline)
 
 
-def served(name: str, sha256: str, contract: SamplingContract, pipeline: Any) -> ServedModel:
-    """A loaded pipeline with its contract. Raises FolderRefused when they do not fit each other."""
-    table = pipeline_contract.check(contract, pipeline)
-    return ServedModel(name, sha256, contract, table, pipeline_contract.network(contract, pipeline))
+def served(name: str, sha256: str, contract: SamplingContract, pipeline: Any) -> LoadedModel:
+    """Combine a loaded pipeline with its contract. Raises FolderRefusedError when they do not fit each other."""
+    table = check_contract(contract, pipeline)
+    network = Network(registry.of(pipeline), pipeline, contract.max_sequence_length)
+    return LoadedModel(name, sha256, contract, table, network)
 
 
 def device_and_dtype(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
-    """What "auto" stands for on this machine. Raises FolderRefused for a device or dtype it does not have."""
+    """Resolve "auto" for this machine. Raises FolderRefusedError for a device or dtype that it does not have."""
     try:
         chosen = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     except RuntimeError as error:
@@ -105,21 +107,21 @@ def _is_lora(folder: Path) -> bool:
 
 
 def _base(folder: Path, contract: SamplingContract | None) -> Path:
-    """The pipeline that the LoRA file in `folder` belongs to."""
+    """Return the folder of the pipeline that the LoRA file in `folder` is made for."""
     if contract is None or contract.base is None:
         raise FolderRefusedError(f"base: {folder} holds a LoRA file, but no {FILE_NAME} that names its base model")
     beside = folder / contract.base
     return beside if beside.is_dir() else _folder(contract.base)
 
 
-def _family(folder: Path) -> str:
+def _family(folder: Path) -> Family:
     index = folder / "model_index.json"
     if not index.is_file():
         raise FolderRefusedError(f"model_index.json: missing in {folder}, so it is not a diffusers pipeline")
-    pipeline = json.loads(index.read_bytes()).get("_class_name")
-    if pipeline not in PIPELINES:
-        raise FolderRefusedError(f"family: this worker serves {', '.join(PIPELINES)}, not {pipeline}")
-    return PIPELINES[pipeline]
+    pipeline, served = json.loads(index.read_bytes()).get("_class_name"), registry.pipelines()
+    if pipeline not in served:
+        raise FolderRefusedError(f"family: this worker serves {', '.join(served)}, not {pipeline}")
+    return served[pipeline]
 
 
 def _contract(folder: Path) -> SamplingContract | None:
@@ -133,7 +135,7 @@ def _contract(folder: Path) -> SamplingContract | None:
 
 
 def _refuse_pickles(folder: Path) -> None:
-    """Unpickling runs whatever code the file holds, so it is not done, even where diffusers would."""
+    """Refuse weights that are only pickled: unpickling runs the code in the file."""
     for part in sorted(path for path in folder.iterdir() if path.is_dir()):
         pickles = sorted(path.name for path in part.iterdir() if path.suffix in PICKLES)
         if pickles and not any(part.glob("*.safetensors")):

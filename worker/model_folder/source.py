@@ -1,4 +1,4 @@
-"""Whether a model's name can be one at all: told before anything slow is imported."""
+"""Check the name of a model before anything slow is imported."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from worker.errors import FolderRefusedError
 
 
 def check_source(model: str) -> None:
-    """Raises FolderRefused when `model` is neither a folder nor looks like a hub id."""
+    """Raise FolderRefusedError when `model` is neither a folder nor looks like a hub id."""
     if Path(model).is_dir():
         return
     if "," in model:

@@ -1,12 +1,13 @@
-"""Noise levels and what a network's answer at them means: the one place where α, σ and timesteps are known.
+"""Noise levels and the meaning of a prediction at them: the one place that knows α, σ and timesteps.
 
 A state is z_t = α(t)·x + σ(t)·ε. A schedule counts t in its family's own way:
 
-* flow matching (paper Eq. 1): t = σ from 1 (noise) to 0 (data), α = 1 − t; the network is asked at 1000·t;
-* DDPM (paper appendix C): t is the training timestep, T−1 … 0, α² = ᾱ_t, σ² = 1 − ᾱ_t; t = −1 is the data itself.
+* flow matching (DP-DMD, arXiv 2602.03139, Eq. 1): t = σ from 1 (noise) to 0 (data), α = 1 − t; the network is told
+  1000·t;
+* DDPM (appendix C): t is the training timestep, T−1 … 0, α² = ᾱ_t, σ² = 1 − ᾱ_t; t = −1 is the data itself.
 
-The network answers with the flow v = ε − x, with ε, or with v = α·ε − σ·x. States are float32; coefficients
-are reckoned in float64.
+The network predicts the flow v = ε − x, or ε, or v = α·ε − σ·x. States are float32; coefficients are computed in
+float64.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,12 +19,48 @@ import torch
 
 Prediction = Literal["flow", "epsilon", "v"]
 Predict = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""(state float32 [B, …], t float32 [B]) → the network's answer float32 [B, …]."""
+"""(state float32 [B, …], t float32 [B]) → the network's prediction float32 [B, …]."""
+Levels = tuple[torch.Tensor, torch.Tensor]
+"""(α, σ): float64 [B] each."""
+Coefficients = tuple[torch.Tensor, torch.Tensor]
+"""float64 [B] each, of the state and of the prediction in a sum of both."""
+
+
+def flow_levels(t: torch.Tensor) -> Levels:
+    """Return (α, σ) of flow matching at `t` = σ [B]."""
+    return 1 - t.double(), t.double()
+
+
+def ddpm_levels(t: torch.Tensor, alphas_cumprod: torch.Tensor) -> Levels:
+    """Return (α, σ) at the training timesteps `t` [B], where −1 is the clean sample; `alphas_cumprod` [T] holds ᾱ."""
+    kept = torch.cat([torch.ones(1), alphas_cumprod.cpu()]).double().to(t.device)[t.long() + 1]
+    return kept.sqrt(), (1 - kept).sqrt()
+
+
+def x0_coefficients(prediction: Prediction, now: Levels) -> Coefficients:
+    """Express the clean sample x by state and prediction at the levels `now` (Eq. 39 and 40 for ε)."""
+    alpha, sigma = now
+    if prediction == "flow":
+        return torch.ones_like(alpha), -sigma
+    return (1 / alpha, -sigma / alpha) if prediction == "epsilon" else (alpha, -sigma)
+
+
+def ode_coefficients(prediction: Prediction, now: Levels, following: Levels) -> Coefficients:
+    """Express the ODE's state at the levels `following`: Euler for the flow, DDIM (η = 0) for ε and v."""
+    (alpha, sigma), (next_alpha, next_sigma) = now, following
+    if prediction == "flow":
+        return torch.ones_like(alpha), next_sigma - sigma
+    of_noise = (torch.zeros_like(alpha), torch.ones_like(alpha)) if prediction == "epsilon" else (sigma, alpha)
+    x0 = x0_coefficients(prediction, now)
+    return next_alpha * x0[0] + next_sigma * of_noise[0], next_alpha * x0[1] + next_sigma * of_noise[1]
 
 
 @dataclass(frozen=True)
 class NoiseSchedule:
-    """`alphas_cumprod` [T] holds ᾱ of every training timestep, for "epsilon" and "v"; None for "flow"."""
+    """`alphas_cumprod` [T] holds ᾱ of every training timestep, for "epsilon" and "v"; None for "flow".
+
+    Raises ValueError when the two do not fit each other, and for epsilon at ᾱ = 0.
+    """
 
     prediction: Prediction = "flow"
     alphas_cumprod: torch.Tensor | None = None
@@ -40,29 +77,25 @@ class NoiseSchedule:
         """The t of noise-free data, with which every grid ends."""
         return 0.0 if self.alphas_cumprod is None else -1.0
 
-    def levels(self, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(α, σ) at `t` [B]: float64 [B]."""
-        if self.alphas_cumprod is None:
-            return 1 - t.double(), t.double()
-        table = torch.cat([torch.ones(1), self.alphas_cumprod.cpu()]).double().to(t.device)
-        kept = table[t.long() + 1]
-        return kept.sqrt(), (1 - kept).sqrt()
+    def levels(self, t: torch.Tensor) -> Levels:
+        """Return (α, σ) at `t` [B]."""
+        return flow_levels(t) if self.alphas_cumprod is None else ddpm_levels(t, self.alphas_cumprod)
 
     def timestep(self, t: torch.Tensor) -> torch.Tensor:
-        """What the network is told at `t` [B]."""
+        """Return the timestep that the network is told at `t` [B]."""
         return 1000 * t if self.alphas_cumprod is None else t
 
-    def at(self, fraction: torch.Tensor) -> torch.Tensor:
-        """The t at a `fraction` in [0, 1) of the way from data to noise: float32 [B]."""
+    def t_of_fraction(self, fraction: torch.Tensor) -> torch.Tensor:
+        """Return the t at a `fraction` in [0, 1) of the way from data to noise: float32 [B]."""
         return fraction if self.alphas_cumprod is None else (fraction * len(self.alphas_cumprod)).floor()
 
     def noised(self, x: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """z_t; `t` [B] holds one noise level per sample."""
+        """Return z_t; `t` [B] holds one noise level per sample."""
         alpha, sigma = self.levels(t)
         return _rows(alpha, x) * x + _rows(sigma, x) * noise
 
     def target(self, x: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """What the network should answer for `noised(x, noise, t)`."""
+        """Return the perfect prediction for `noised(x, noise, t)`."""
         if self.prediction == "flow":
             return noise - x
         if self.prediction == "epsilon":
@@ -71,27 +104,20 @@ class NoiseSchedule:
         return _rows(alpha, x) * noise - _rows(sigma, x) * x
 
     def to_x0(self, state: torch.Tensor, prediction: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """The clean sample that `prediction` at `state` stands for (Eq. 39 and 40 for ε)."""
-        of_state, of_answer = self._x0(*self.levels(t))
-        return _rows(of_state, state) * state + _rows(of_answer, state) * prediction
-
-    def to_noise(self, state: torch.Tensor, prediction: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """The ε that `prediction` at `state` stands for."""
-        of_state, of_answer = self._noise(*self.levels(t))
-        return _rows(of_state, state) * state + _rows(of_answer, state) * prediction
+        """Return the clean sample that `prediction` at `state` stands for (Eq. 39 and 40 for ε)."""
+        of_state, of_prediction = x0_coefficients(self.prediction, self.levels(t))
+        return _rows(of_state, state) * state + _rows(of_prediction, state) * prediction
 
     def x0_through(self, noise: torch.Tensor, state: torch.Tensor, t: float) -> torch.Tensor:
-        """The clean x for which z_t of x and `noise` is `state`. For the flow, ε − x is the ṽ of Eq. 6."""
+        """Return the clean x for which z_t of x and `noise` is `state`. For the flow, ε − x is the ṽ of Eq. 6."""
         alpha, sigma = self.levels(torch.tensor([t], dtype=torch.float64))
         return (state - sigma.item() * noise) / alpha.item()
 
     def step(self, state: torch.Tensor, prediction: torch.Tensor, now: float, after: float) -> torch.Tensor:
-        """The ODE's state at noise level `after`: Euler for the flow, DDIM (η = 0) for ε and v."""
-        grid = torch.tensor([now, after], dtype=torch.float64)
-        (alpha, sigma), (next_alpha, next_sigma) = zip(*self.levels(grid), strict=True)
-        x0, noise = self._x0(alpha, sigma), self._noise(alpha, sigma)
-        of_state, of_answer = (next_alpha * a + next_sigma * b for a, b in zip(x0, noise, strict=True))
-        return of_state.item() * state + of_answer.item() * prediction
+        """Return the ODE's state at noise level `after`: Euler for the flow, DDIM (η = 0) for ε and v."""
+        levels = (self.levels(torch.tensor([t], dtype=torch.float64)) for t in (now, after))
+        of_state, of_prediction = ode_coefficients(self.prediction, *levels)
+        return of_state.item() * state + of_prediction.item() * prediction
 
     def solve(self, predict: Predict, state: torch.Tensor, grid: Sequence[float]) -> torch.Tensor:
         """Follow the ODE along `grid`, one evaluation a step."""
@@ -99,24 +125,12 @@ class NoiseSchedule:
             state = self.step(state, predict(state, full_t(now, state)), now, after)
         return state
 
-    def _x0(self, alpha: torch.Tensor, sigma: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """x = first·z + second·answer."""
-        if self.prediction == "flow":
-            return torch.ones_like(alpha), -sigma
-        return (1 / alpha, -sigma / alpha) if self.prediction == "epsilon" else (alpha, -sigma)
-
-    def _noise(self, alpha: torch.Tensor, sigma: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """ε = first·z + second·answer."""
-        if self.prediction == "flow":
-            return torch.ones_like(alpha), alpha
-        return (torch.zeros_like(alpha), torch.ones_like(alpha)) if self.prediction == "epsilon" else (sigma, alpha)
-
 
 FLOW = NoiseSchedule()
 
 
 def full_t(t: float, like: torch.Tensor) -> torch.Tensor:
-    """The same t for every sample of `like`: float32 [B]."""
+    """Return the same t for every sample of `like`: float32 [B]."""
     return torch.full((len(like),), t, device=like.device)
 
 

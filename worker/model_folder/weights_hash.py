@@ -1,13 +1,13 @@
-"""One hash for all weights of a model folder."""
+"""The hash of the weights in a model folder."""
 
 import hashlib
 from pathlib import Path
 
 
 def weights_sha256(*folders: Path) -> str:
-    """sha256 (hex) over the names and hashes of every safetensors file below each folder, in the order of their names.
+    """Return the sha256 (hex) over names and hashes of all safetensors files below each folder, in the order of names.
 
-    Two folders with equal weights have equal hashes, whatever else lies in them.
+    Folders with equal weights have equal hashes, whatever else lies in them.
     """
     total = hashlib.sha256()
     for folder in folders:

@@ -1,0 +1,68 @@
+"""A cache of prompt embeddings."""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+from worker.families.prompt_embeddings import PromptEmbedding
+
+log = logging.getLogger(__name__)
+
+Encode = Callable[[Sequence[str]], list[PromptEmbedding]]
+
+
+class PromptCache:
+    """Keeps the `capacity` most recently used embeddings by the prompt's text; misses are encoded in one batch.
+
+    Prompts of rows that still wait may fill that batch up to `fill_to`; 0 for never.
+    """
+
+    def __init__(self, encode: Encode, max_batch: int, capacity: int = 256) -> None:
+        self._encode = encode
+        self._max_batch = max_batch
+        self.fill_to = max_batch
+        self._capacity = capacity
+        self._kept: OrderedDict[str, tuple[PromptEmbedding, bool]] = OrderedDict()
+        self.hits = 0
+
+    def get(self, prompts: Sequence[str], strict: bool, waiting: Sequence[str] = ()) -> list[PromptEmbedding]:
+        """Return one embedding for each of at most `max_batch` prompts, in their order.
+
+        A strict one comes from a batch padded to `max_batch`: like the denoiser, the text encoders repeat their bits
+        only at one batch size. An embedding of a call that was not strict is encoded again for one that is. Where
+        anything is encoded, prompts that are `waiting` are encoded along, up to `fill_to` in all.
+        """
+        unique = list(dict.fromkeys(prompts))
+        known = {prompt: self._kept[prompt][0] for prompt in unique if self._serves(prompt, strict)}
+        missing = [prompt for prompt in unique if prompt not in known]
+        self.hits += len(prompts) - len(missing)
+        if missing:
+            room = max(0, self.fill_to - len(missing))
+            along = [p for p in dict.fromkeys(waiting) if p not in missing and not self._serves(p, strict)][:room]
+            encoded = self._encoded_with(missing, along, strict)
+            self._kept.update({prompt: (embedding, strict) for prompt, embedding in encoded.items()})
+            known.update({prompt: self._kept[prompt][0] for prompt in missing})
+        for prompt in unique:
+            self._kept.move_to_end(prompt)
+        while len(self._kept) > self._capacity:
+            self._kept.popitem(last=False)
+        return [known[prompt] for prompt in prompts]
+
+    def _encoded_with(self, prompts: list[str], along: list[str], strict: bool) -> dict[str, PromptEmbedding]:
+        """Encode `prompts` and those `along`, or, if that fails, `prompts` alone: the others fail in their own turn."""
+        try:
+            return self._encoded(prompts + along, strict)
+        except Exception as error:
+            if not along:
+                raise
+            log.warning("no prompts encoded along: %s in a batch of %d", type(error).__name__, len(prompts + along))
+        # Only here: within the handler the traceback keeps the failed batch's tensors.
+        return self._encoded(prompts, strict)
+
+    def _encoded(self, prompts: list[str], strict: bool) -> dict[str, PromptEmbedding]:
+        padding = self._max_batch - len(prompts) if strict else 0
+        return dict(zip(prompts, self._encode(prompts + [prompts[0]] * padding), strict=False))
+
+    def _serves(self, prompt: str, strict: bool) -> bool:
+        kept = self._kept.get(prompt)
+        return kept is not None and (kept[1] or not strict)

@@ -1,0 +1,182 @@
+"""The protocol of a model family: everything that differs between Stable Diffusion 3, SDXL and others.
+
+Worker and trainer know families by this class alone. A family is one file with a subclass and one line in
+worker.families.registry. It has no state: pipeline, denoiser and autoencoder are passed in.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import nn
+
+from jobs.sampling_contract import SamplingContract
+from worker.errors import FolderRefusedError
+from worker.families.prompt_embeddings import PromptEmbedding
+from worker.sampling.guidance import classifier_free_guidance
+from worker.sampling.noise_schedule import NoiseSchedule, Prediction
+
+Denoiser = Callable[..., Any]
+"""The denoising network, or whatever calls it, as a trainer's role does."""
+
+Size = tuple[int, int]
+"""(height, width) of an image in pixels."""
+
+
+class Family(ABC):
+    """How the pipelines of one family encode prompts, denoise, decode and are checked, trained and exported.
+
+    name: the family's name in `sampling.json` and in a training configuration.
+    pipelines: diffusers' pipeline classes, as `model_index.json` names them.
+    denoiser: the pipeline component that denoises.
+    text_components: the pipeline components that encode prompts, tokenizers included.
+    grid_field: the field of `sampling.json` that holds a grid. "sigmas" is flow matching, "timesteps" is DDPM.
+    lora_targets: endings of the names of the denoiser's layers that a LoRA adapter is put on.
+    vae_memory_format: the layout in which the autoencoder convolves fastest.
+    """
+
+    name: ClassVar[str]
+    pipelines: ClassVar[tuple[str, ...]]
+    denoiser: ClassVar[str]
+    text_components: ClassVar[tuple[str, ...]]
+    grid_field: ClassVar[Literal["sigmas", "timesteps"]]
+    lora_targets: ClassVar[tuple[str, ...]]
+    # oneDNN and cuDNN convolve in this layout; others would be converted to it and back in every layer.
+    vae_memory_format: ClassVar[torch.memory_format] = torch.channels_last
+
+    # Prompts
+
+    @abstractmethod
+    def encode(self, pipeline: Any, prompts: Sequence[str], max_sequence_length: int | None) -> list[PromptEmbedding]:
+        """Return one embedding for each prompt, in the text encoders' dtype.
+
+        `max_sequence_length` is the number of tokens to encode, for families that leave the choice. The encoders must
+        run at the same length in every call, so that an embedding does not depend on the prompts beside it.
+        """
+
+    def default_sequence_length(self, pipeline: Any) -> int | None:
+        """Return the number of tokens where nobody chooses it; None for a family that leaves no choice."""
+        return None
+
+    def text_lengths(self, max_sequence_length: int | None) -> tuple[int, ...]:
+        """Return the lengths in tokens, rising, that embeddings of differing length are padded to in a batch: a step is
+        compiled and captured for each. Empty where all embeddings have one length."""
+        return ()
+
+    def negative(self, pipeline: Any, empty: PromptEmbedding) -> PromptEmbedding:
+        """Return the embedding that guidance leads away from, given that of the `empty` prompt."""
+        return empty
+
+    # Denoising
+
+    @abstractmethod
+    def predict(
+        self,
+        network: Denoiser,
+        latents: torch.Tensor,
+        timesteps: torch.Tensor,
+        embeddings: PromptEmbedding,
+        size: Size,
+    ) -> torch.Tensor:
+        """Return the denoiser's prediction [B, C, h, w], in its own dtype.
+
+        `latents` [B, C, h, w] of images of `size`, `timesteps` float32 [B], `embeddings` of B rows. It must not wait
+        for the device or copy from the host, so that a CUDA graph can hold it.
+        """
+
+    def guide(self, unconditional: torch.Tensor, conditional: torch.Tensor, scale: float) -> torch.Tensor:
+        """Combine the predictions without and with the prompt, float32 [B, C, h, w]; by default classifier-free."""
+        return classifier_free_guidance(unconditional, conditional, scale)
+
+    @abstractmethod
+    def blocks(self, network: Any) -> list[nn.Module]:
+        """List the repeated blocks, in which nearly all time is spent: they are compiled and sharded one by one."""
+
+    # Latents
+
+    def latent_shape(self, pipeline: Any, size: Size) -> tuple[int, int, int]:
+        """Return (channels, latent height, latent width) of an image of `size`."""
+        height, width = (side // self.scale_factor(pipeline) for side in size)
+        return getattr(pipeline, self.denoiser).config.in_channels, height, width
+
+    def scale_factor(self, pipeline: Any) -> int:
+        """Return the number of pixels per latent along a side."""
+        return pipeline.vae_scale_factor
+
+    def native_size(self, pipeline: Any) -> Size:
+        """Return the size that the denoiser was trained for."""
+        side = getattr(pipeline, self.denoiser).config.sample_size * self.scale_factor(pipeline)
+        return side, side
+
+    def decode(self, vae: Any, latents: torch.Tensor) -> torch.Tensor:
+        """Decode float32 latents [B, C, h, w] to float32 images [B, 3, H, W], about −1 to 1; keeps gradients."""
+        config = vae.config
+        unscaled = latents / config.scaling_factor
+        mean, std = config.get("latents_mean"), config.get("latents_std")
+        if mean is not None and std is not None:
+            unscaled = unscaled * _channels(std, latents) + _channels(mean, latents)
+        unscaled = unscaled + (config.get("shift_factor") or 0.0)
+        return vae.decode(unscaled.to(vae.dtype), return_dict=False)[0].float()
+
+    # Noise levels
+
+    @abstractmethod
+    def prediction(self, pipeline: Any) -> Prediction:
+        """Return the kind of prediction that the denoiser was trained for. Raises FolderRefusedError if unknown."""
+
+    def noise_schedule(self, pipeline: Any) -> NoiseSchedule:
+        """Return the noise schedule of training. Raises FolderRefusedError or ValueError as its parts do."""
+        flow = self.grid_field == "sigmas"
+        return NoiseSchedule(self.prediction(pipeline), None if flow else pipeline.scheduler.alphas_cumprod)
+
+    @abstractmethod
+    def own_grid(self, pipeline: Any, size: Size, steps: int) -> list[float]:
+        """Return the grid of the pipeline's own scheduler: t of each of `steps` steps for images of `size`, then the
+        clean one's, as the noise schedule counts t. Raises ValueError when the scheduler has none."""
+
+    def contract_grid(self, grid: Sequence[float]) -> dict[str, list[float] | list[int]]:
+        """Return `grid`, in the noise schedule's t down to the clean one, as the field of `sampling.json`."""
+        return {"sigmas": list(grid)} if self.grid_field == "sigmas" else {"timesteps": [int(t) for t in grid[:-1]]}
+
+    # Folders
+
+    @abstractmethod
+    def check(self, contract: SamplingContract, pipeline: Any) -> None:
+        """Raise FolderRefusedError, beginning with the field, when the loaded pipeline cannot be served so."""
+
+    def serving_scheduler(self, pipeline: Any) -> Any:
+        """Return the scheduler that an exported folder carries."""
+        return pipeline.scheduler
+
+    # Training
+
+    @abstractmethod
+    def features(self, network: Any) -> tuple[nn.Module, int]:
+        """Return a layer whose output [B, tokens, width] or [B, width, h, w] tells pictures apart, and the width."""
+
+    @abstractmethod
+    def empty_inputs(
+        self, config: Any, rows: int, max_sequence_length: int | None
+    ) -> tuple[torch.Tensor, PromptEmbedding]:
+        """Return latents and embeddings of a training batch for a denoiser of the configuration `config`: float32,
+        with the shapes of the native size and values that mean nothing."""
+
+
+def refuse_other_channels(family: Family, pipeline: Any) -> None:
+    """Raise FolderRefusedError unless the denoiser takes the autoencoder's channels."""
+    channels, latent = getattr(pipeline, family.denoiser).config.in_channels, pipeline.vae.config.latent_channels
+    if channels != latent:
+        raise FolderRefusedError(f"{family.denoiser}.in_channels: {channels}, but the VAE has {latent}")
+
+
+def refuse_other_sides(contract: SamplingContract, unit: int, largest: int | None = None) -> None:
+    """Raise FolderRefusedError unless every side is a multiple of `unit` and at most `largest` pixels."""
+    limit = "" if largest is None else f" and at most {largest} pixels"
+    for size in contract.sizes:
+        if any(side % unit or (largest is not None and side > largest) for side in size):
+            raise FolderRefusedError(f"sizes: {size} must be multiples of {unit}{limit}")
+
+
+def _channels(values: Sequence[float], like: torch.Tensor) -> torch.Tensor:
+    return torch.tensor(values, dtype=like.dtype, device=like.device).view(1, -1, 1, 1)

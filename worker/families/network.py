@@ -1,0 +1,70 @@
+"""The networks of a loaded pipeline as functions of tensors, eager or compiled."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from worker.device.fast_gelu import use_fast_gelu
+from worker.device.shared_weights import copy_sharing_weights
+from worker.families.base import Family
+from worker.families.prompt_embeddings import PromptEmbedding
+
+
+class Network:
+    """Text encoders, denoiser and decoder of a pipeline of `family`; holds no state of a request."""
+
+    def __init__(self, family: Family, pipeline: Any, max_sequence_length: int | None = None) -> None:
+        """`max_sequence_length` in tokens, by default the family's own."""
+        self.family = family
+        self.pipeline = pipeline
+        self.denoiser: Any = getattr(pipeline, family.denoiser)
+        self.vae: Any = pipeline.vae.to(memory_format=family.vae_memory_format)
+        self.device: torch.device = self.denoiser.device
+        self.dtype: torch.dtype = self.denoiser.dtype
+        self._max_sequence_length = max_sequence_length or family.default_sequence_length(pipeline)
+        self.text_lengths = family.text_lengths(self._max_sequence_length)
+        self._scale_factor = family.scale_factor(pipeline)
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """Return (channels, latent height, latent width) of an image of `height` × `width` pixels."""
+        return self.family.latent_shape(self.pipeline, (height, width))
+
+    def encode(self, prompts: Sequence[str]) -> list[PromptEmbedding]:
+        """Return one embedding for each prompt, on the device and in the denoiser's dtype."""
+        encoded = self.family.encode(self.pipeline, prompts, self._max_sequence_length)
+        # Cloned, so that a kept embedding does not keep its whole batch.
+        return [each.to(dtype=self.dtype).map(torch.clone) for each in encoded]
+
+    def negative(self, empty: PromptEmbedding) -> PromptEmbedding:
+        """See Family.negative."""
+        return self.family.negative(self.pipeline, empty)
+
+    def predict(self, latents: torch.Tensor, timesteps: torch.Tensor, embeddings: PromptEmbedding) -> torch.Tensor:
+        """Return the prediction [B, C, h, w], in the denoiser's dtype.
+
+        `latents` float32 [B, C, h, w], `timesteps` float32 [B], `embeddings` of B rows.
+        """
+        height, width = latents.shape[-2:]
+        size = height * self._scale_factor, width * self._scale_factor
+        return self.family.predict(self.denoiser, latents.to(self.dtype), timesteps, embeddings, size)
+
+    def guide(self, unconditional: torch.Tensor, conditional: torch.Tensor, scale: float) -> torch.Tensor:
+        """See Family.guide."""
+        return self.family.guide(unconditional, conditional, scale)
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Decode float32 latents [B, C, h, w] to float32 images [B, 3, H, W], about −1 to 1."""
+        return self.family.decode(self.vae, latents)
+
+    def compiled(self) -> "Network":
+        """Return a twin on the same weights, whose blocks and decoder compile when first run at a shape."""
+        twin = copy.copy(self)
+        twin.denoiser, twin.vae = copy_sharing_weights(self.denoiser), copy_sharing_weights(self.vae)
+        if self.device.type == "cpu":
+            use_fast_gelu(twin.denoiser)
+        # One by one: the blocks are alike, so that the first one's code serves them all.
+        for part in (*self.family.blocks(twin.denoiser), twin.vae.decoder):
+            part.compile(fullgraph=True, dynamic=False)
+        return twin
