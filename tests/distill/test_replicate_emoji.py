@@ -60,7 +60,7 @@ def test_every_methods_configuration_is_valid(method) -> None:
 def test_results_of_other_settings_are_not_mixed_with_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, object]
 ) -> None:
-    monkeypatch.setattr("distill.config.computes_bfloat16", lambda device: False)
+    monkeypatch.setattr("distill.config.has_native_bfloat16", lambda device: False)
     config = emoji_beds.configured(emoji_beds.QUICK, "dmd", seed=0)
     (tmp_path / "dmd-0.json").write_text(json.dumps({"config": emoji_beds._as_json(config) | change}))
     with pytest.raises(ValueError, match="other settings"):
