@@ -21,7 +21,7 @@ from worker.model_folder.weights_hash import weights_sha256
 
 STEPS = 4
 ANCHOR_K, LAMBDA = 5, 0.05
-"""What the paper says the released student was trained with."""
+"""The released student's training settings, as the paper gives them."""
 WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 """Parts of a name that data parallelism, compilation, FSDP and activation checkpointing leave behind."""
 LISTED = 8

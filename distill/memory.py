@@ -18,7 +18,7 @@ from distill.training.roles import Role
 from worker.families.base import Family
 
 NO_SIZE = (1, 1)
-"""Of an image whose content does not matter."""
+"""The (height, width) of an image whose content does not matter."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,10 @@ def of_run(config: DistillConfig, architecture: Path | None = None) -> Memory:
 
 
 def _activations(config: DistillConfig, family: Family, student: Role) -> int:
-    """What the evaluations of a rollout keep for their backward pass; with checkpointing also the one block that is
-    being repeated."""
+    """Count the bytes that the evaluations of a rollout keep for their backward pass.
+
+    With gradient checkpointing, the one block that is being repeated counts too.
+    """
     network: Any = student.network
     with FakeTensorMode():
         # Tensors with shapes and types of the CPU's, but no memory: unlike those of "meta", autocast minds them.
@@ -105,7 +107,7 @@ class _Kept:
         return tensor
 
     def repeated(self, block: Any, *arguments: Any) -> Any:
-        """What diffusers calls for a block that is run again in the backward pass: only its arguments are kept."""
+        """Keep only the arguments of a block that the backward pass runs again; diffusers calls this in its place."""
         for argument in arguments:
             if isinstance(argument, torch.Tensor):
                 self.add(argument)

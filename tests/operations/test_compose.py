@@ -63,7 +63,7 @@ def test_the_example_lists_every_setting_with_its_default() -> None:
 
 
 OF_THE_CONTAINERS = {"redis_url", "host", "port", "metrics_host", "metrics_port", "model"}
-"""What the containers set themselves, or need in another form."""
+"""Settings that the containers set themselves, or need in another form."""
 
 
 def test_the_example_lists_every_variable_of_compose() -> None:

@@ -84,7 +84,7 @@ def test_the_scaler_watches_the_stream_that_workers_read() -> None:
 
 
 async def test_the_length_of_the_stream_is_what_is_left_to_do(redis: Redis) -> None:
-    """What the scaler goes by, through every way in which a task leaves the queue or returns to it."""
+    """The scaler's figure, through every way in which a task leaves the queue or returns to it."""
     queue, stream = TaskQueue(redis, MODEL), ModelKeys(MODEL).tasks
     await queue.admit(sample_tasks(4), 64, 60)
     assert await redis.xlen(stream) == 4

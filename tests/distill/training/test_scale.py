@@ -114,7 +114,7 @@ def test_two_accumulated_batches_are_one_double_batch(write_config, tmp_path, re
 
 
 SHARDED = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
-"""What `accelerate launch` sets by its configuration file fsdp2.yaml."""
+"""The variables that `accelerate launch` sets from its configuration file fsdp2.yaml."""
 
 
 @pytest.fixture

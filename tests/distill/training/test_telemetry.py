@@ -85,7 +85,7 @@ def test_gap_cosine_and_magnitudes_of_known_scores() -> None:
 
 
 def test_the_logs_of_the_docs_page_are_of_a_healthy_and_a_collapsed_run() -> None:
-    """What docs/run-health.md says of them."""
+    """The claims of docs/run-health.md."""
     docs = Path(__file__).parents[3] / "docs" / "data"
     ends = {}
     for name, method in (("healthy", "dp-dmd"), ("collapsed", "dmd")):

@@ -57,7 +57,7 @@ def test_a_random_stream_goes_on_where_it_was() -> None:
 
 
 def test_a_resumed_log_is_that_of_a_run_never_stopped(tmp_path: Path) -> None:
-    """What a killed run had logged beyond its checkpoint goes; means that it had begun are finished."""
+    """Drop what a killed run had logged beyond its checkpoint, and finish the means that it had begun."""
     for name in ("whole", "killed"):
         killed = name == "killed"
 
