@@ -62,7 +62,6 @@ class GenerateResponse(BaseModel):
 
 def call_timings(results: Sequence[ImageResult]) -> Timings:
     """The longest time of any image in each stage, and in total; images of one call share their batches."""
-
     stages = Timings.model_fields
     return Timings(**{stage: max(getattr(result.timings, stage) for result in results) for stage in stages})
 
