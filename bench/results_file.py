@@ -17,6 +17,12 @@ def write(name: str, figures: dict[str, Any]) -> None:
     (RESULTS / f"{name}.json").write_text(json.dumps({"machine": machine(), **figures}, indent=2) + "\n")
 
 
+def read(name: str, folder: Path | None = None) -> Any:
+    """Return what NAME.json in `folder`, by default bench/results, holds; None when it has not been measured yet."""
+    path = (folder or RESULTS) / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
 def machine() -> dict[str, Any]:
     return {
         "cores": os.cpu_count(),

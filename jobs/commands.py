@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated
 
 import typer
 from redis.asyncio import Redis
@@ -26,49 +27,45 @@ Model = Annotated[str | None, typer.Option(help="the model's name; needed only w
 @app.command("list")
 def list_letters(model: Model = None) -> None:
     """Show every dead letter: id, time, job, image, seed, size, the reason, and the prompt."""
-    _run(_list(model))
+    _run(_list, model)
 
 
 @app.command()
 def replay(ids: Ids = None, model: Model = None) -> None:
     """Queue dead letters again, each as a new job, and print the jobs' ids."""
-    _run(_replay(ids, model))
+    _run(partial(_replay, ids), model)
 
 
 @app.command()
 def drop(ids: Annotated[list[str], typer.Argument(help="ids as listed")], model: Model = None) -> None:
     """Forget dead letters."""
-    _run(_drop(ids, model))
+    _run(partial(_drop, ids), model)
 
 
-async def _list(model: str | None) -> None:
-    async with _redis() as redis:
-        for letter in await DeadLetters(redis, await _only_model(redis, model)).read():
-            task = letter.task
-            when = datetime.fromtimestamp(letter.buried, UTC).isoformat(timespec="seconds")
-            place = f"{task.job_id}/{task.index}  seed {task.seed}  {task.width}x{task.height}"
-            typer.echo(f"{letter.id}  {when}  {place}  {letter.failure.detail}  {task.prompt!r}")
+async def _list(redis: Redis, model: str) -> None:
+    for letter in await DeadLetters(redis, model).read():
+        task = letter.task
+        when = datetime.fromtimestamp(letter.buried, UTC).isoformat(timespec="seconds")
+        place = f"{task.job_id}/{task.index}  seed {task.seed}  {task.width}x{task.height}"
+        typer.echo(f"{letter.id}  {when}  {place}  {letter.failure.detail}  {task.prompt!r}")
 
 
-async def _replay(ids: list[str] | None, model: str | None) -> None:
+async def _replay(ids: list[str] | None, redis: Redis, model: str) -> None:
     settings = read_settings(ApiSettings)
-    async with _redis() as redis:
-        name = await _only_model(redis, model)
-        letters, queue = DeadLetters(redis, name), JobClient(redis, name)
-        for letter in _chosen(await letters.read(), ids):
-            task = letter.as_new_job(time.time())
-            admission = await queue.admit([task], settings.max_queued_images, settings.result_ttl_s)
-            if not admission.ok:
-                fail(f"the queue is full: {letter.id} and what follows stay dead letters")
-            await letters.drop([letter.id])
-            typer.echo(f"{letter.id}  job {task.job_id}")
+    letters, queue = DeadLetters(redis, model), JobClient(redis, model)
+    for letter in _chosen(await letters.read(), ids):
+        task = letter.as_new_job(time.time())
+        admission = await queue.admit([task], settings.max_queued_images, settings.result_ttl_s)
+        if not admission.ok:
+            fail(f"the queue is full: {letter.id} and what follows stay dead letters")
+        await letters.drop([letter.id])
+        typer.echo(f"{letter.id}  job {task.job_id}")
 
 
-async def _drop(ids: list[str], model: str | None) -> None:
-    async with _redis() as redis:
-        letters = DeadLetters(redis, await _only_model(redis, model))
-        chosen = _chosen(await letters.read(), ids)
-        typer.echo(f"{await letters.drop([letter.id for letter in chosen])} dropped")
+async def _drop(ids: list[str], redis: Redis, model: str) -> None:
+    letters = DeadLetters(redis, model)
+    chosen = _chosen(await letters.read(), ids)
+    typer.echo(f"{await letters.drop([letter.id for letter in chosen])} dropped")
 
 
 def _chosen(letters: list[DeadLetter], ids: list[str] | None) -> list[DeadLetter]:
@@ -89,15 +86,17 @@ async def _only_model(redis: Redis, model: str | None) -> str:
     return model
 
 
-def _redis() -> Redis:
+def _run(work: Callable[[Redis, str], Awaitable[None]], model: str | None) -> None:
+    """Await `work` with a client of the Redis in the settings, and the name of the model."""
     redis_url = read_settings(ApiSettings).redis_url
     if redis_url is None:
         fail("FOURSTEP_REDIS_URL must name the Redis to look at")
-    return open_redis(redis_url)
 
+    async def connected() -> None:
+        async with open_redis(redis_url) as redis:
+            await work(redis, await _only_model(redis, model))
 
-def _run(work: Coroutine[Any, Any, None]) -> None:
     try:
-        asyncio.run(work)
+        asyncio.run(connected())
     except RedisError as error:
         fail(f"Redis does not answer: {error}")

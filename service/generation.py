@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from fastapi import Request
 
@@ -16,23 +17,39 @@ from service.rate_limit import over_the_rate
 from service.waiting import cancel_on_disconnect, stored_job, wait_until_settled
 
 
-async def admit(
-    context: ApiContext,
-    request: Request,
-    model: AnnouncedModel,
-    tasks: Sequence[ImageTask],
-    idempotency_key: IdempotencyKey | None,
-) -> Admission:
-    """Queue one job's tasks, or find the finished job that `idempotency_key` names; any other outcome is a Problem."""
-    settings = context.settings
-    request.state.job_id = tasks[0].job_id
-    rate = RateLimit(request.state.caller, settings.rate_limit) if settings.rate_limit else None
-    admission = await model.queue.admit(
-        tasks,
+@dataclass(frozen=True)
+class Call:
+    """A call for images: one job of `tasks` for `model`; `idempotency_key` is None where the client sent none."""
+
+    context: ApiContext
+    request: Request
+    model: AnnouncedModel
+    tasks: Sequence[ImageTask]
+    idempotency_key: IdempotencyKey | None
+
+    @property
+    def job_id(self) -> str:
+        return self.tasks[0].job_id
+
+    @property
+    def deadline(self) -> float:
+        """Unix time in seconds after which nobody waits for the images."""
+        deadline = self.tasks[0].deadline
+        assert deadline is not None
+        return deadline
+
+
+async def admit(call: Call) -> Admission:
+    """Queue the call's job, or find the finished job that its idempotency key names; any other outcome is a Problem."""
+    settings, state = call.context.settings, call.request.state
+    state.job_id = call.job_id
+    rate = RateLimit(state.caller, settings.rate_limit) if settings.rate_limit else None
+    admission = await call.model.queue.admit(
+        call.tasks,
         settings.max_queued_images,
         settings.result_ttl_s,
-        context.events.channel,
-        idempotency_key=idempotency_key,
+        call.context.events.channel,
+        idempotency_key=call.idempotency_key,
         rate=rate,
     )
     if admission.outcome == "limited" and rate:
@@ -49,56 +66,54 @@ async def admit(
     return admission
 
 
-async def generate_while_connected(
-    context: ApiContext,
-    request: Request,
-    model: AnnouncedModel,
-    tasks: Sequence[ImageTask],
-    idempotency_key: IdempotencyKey | None = None,
-) -> JobState:
-    """Queue `tasks` and wait: the completed job, or the earlier one that `idempotency_key` names.
+async def generate_while_connected(call: Call) -> JobState:
+    """Queue the call's job and wait: the completed job, or the earlier one that the idempotency key names.
 
     Raises a Problem when the job fails or its deadline passes, ClientGoneError when the client hangs up; see
     `cancelled_on_error`.
     """
-    job_id, deadline = tasks[0].job_id, tasks[0].deadline
-    assert deadline is not None
-    with context.events.listen(job_id) as listener:
-        admission = await admit(context, request, model, tasks, idempotency_key)
+    with call.context.events.listen(call.job_id) as listener:
+        admission = await admit(call)
         if admission.outcome == "finished":
-            return await finished_job(request, model, admission.job_id)
-        async with cancelled_on_error(context, model, job_id, idempotency_key):
-            state = await cancel_on_disconnect(request, wait_until_settled(model.queue, listener, job_id, deadline))
+            return await finished_job(call, admission.job_id)
+        async with cancelled_on_error(call):
+            settled = wait_until_settled(call.model.queue, listener, call.job_id, call.deadline)
+            state = await cancel_on_disconnect(call.request, settled)
             raise_failure(state)
     return state
 
 
 @asynccontextmanager
-async def cancelled_on_error(
-    context: ApiContext, model: AnnouncedModel, job_id: str, idempotency_key: IdempotencyKey | None
-) -> AsyncIterator[None]:
+async def cancelled_on_error(call: Call) -> AsyncIterator[None]:
     """Cancel what is left of the job when the block raises, and raise the same.
 
     A Problem cancels it at once: with the reason ``expired`` after the deadline. When the client hangs up, or this
-    process stops and hangs up on it, the job is cancelled in the background; not if the call has an `idempotency_key`,
+    process stops and hangs up on it, the job is cancelled in the background; not if the call has an idempotency key,
     since the client may send it again for its images.
     """
     try:
         yield
     except (ClientGoneError, asyncio.CancelledError, GeneratorExit):
-        if idempotency_key is None:
-            cancel_in_background(context, model, job_id)
+        if call.idempotency_key is None:
+            # In a task of its own, since this one may itself be cancelled.
+            cancelling = asyncio.create_task(_cancel(call, "the client's connection was closed"))
+            call.context.cancelling.add(cancelling)
+            cancelling.add_done_callback(call.context.cancelling.discard)
         raise
     except Problem as problem:
         late = isinstance(problem, DeadlineExpiredError)
-        await cancel(context, model, job_id, problem.details.detail, "expired" if late else "cancelled")
+        await _cancel(call, problem.details.detail, "expired" if late else "cancelled")
         raise
 
 
-async def finished_job(request: Request, model: AnnouncedModel, job_id: str) -> JobState:
+async def _cancel(call: Call, detail: str, reason: GivenUpReason = "cancelled") -> None:
+    await call.model.queue.cancel(call.job_id, detail, reason, call.context.settings.result_ttl_s)
+
+
+async def finished_job(call: Call, job_id: str) -> JobState:
     """The job of an earlier call, whose images answer this one; metrics count the request as ``cached``."""
-    state = await stored_job(model.queue, job_id)
-    request.state.outcome, request.state.job_id = "cached", job_id
+    state = await stored_job(call.model.queue, job_id)
+    call.request.state.outcome, call.request.state.job_id = "cached", job_id
     return state
 
 
@@ -111,17 +126,3 @@ def raise_failure(state: JobState) -> None:
             raise Problem(409, "job-cancelled", "The job was cancelled", f"Image {failure.index}: {failure.detail}")
         detail = f"Image {failure.index}: {failure.detail}"
         raise Problem(500, "generation-error", "An image could not be made", detail)
-
-
-def cancel_in_background(context: ApiContext, model: AnnouncedModel, job_id: str) -> None:
-    """Cancel a job whose client is gone, in a task of its own, since the caller's task may itself be cancelled."""
-    cancelling = asyncio.create_task(cancel(context, model, job_id, "the client's connection was closed"))
-    context.cancelling.add(cancelling)
-    cancelling.add_done_callback(context.cancelling.discard)
-
-
-async def cancel(
-    context: ApiContext, model: AnnouncedModel, job_id: str, detail: str, reason: GivenUpReason = "cancelled"
-) -> None:
-    """Cancel what is left of a job."""
-    await model.queue.cancel(job_id, detail, reason, context.settings.result_ttl_s)

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -141,12 +141,9 @@ def server_stopping() -> Problem:
 
 def install_problem_handlers(app: FastAPI) -> None:
     """Make every error of `app`, the framework's own included, a problem document."""
-    app.add_exception_handler(Problem, _answer_problem)
-    app.add_exception_handler(RequestValidationError, _answer_validation_error)
-    app.add_exception_handler(HTTPException, _answer_http_exception)
-    app.add_exception_handler(RedisError, _answer_redis_error)
+    for kind in (Problem, RequestValidationError, HTTPException, RedisError, Exception):
+        app.add_exception_handler(kind, _answer)
     app.add_exception_handler(ClientGoneError, _answer_nobody)
-    app.add_exception_handler(Exception, _answer_bug)
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -158,28 +155,43 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-async def _answer_problem(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, Problem)
-    return error.response(request.url.path)
+async def _answer(request: Request, error: Exception) -> JSONResponse:
+    return _problem_of(request, error).response(request.url.path)
 
 
-async def _answer_validation_error(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)
-    found = error.errors()
+async def _answer_nobody(request: Request, error: Exception) -> Response:
+    # The client is gone: the status, which nginx uses for this too, is for the metrics and the log.
+    return Response(status_code=499)
+
+
+def _problem_of(request: Request, error: Exception) -> Problem:
+    match error:
+        case Problem():
+            return error
+        case RequestValidationError():
+            return _invalid_request(request, error.errors())
+        case HTTPException():
+            return _refused_by_framework(request, error)
+        case OutOfMemoryError():
+            return store_full()
+        case RedisError():
+            log.error("redis does not answer", extra={"error": str(error)})
+            return redis_away()
+    return Problem(500, "internal-error", "Internal error", "The server failed; the log says why.")
+
+
+def _invalid_request(request: Request, found: Sequence[Any]) -> Problem:
     if found[0]["type"] == "json_invalid":
-        reason = f"not JSON at character {found[0]['loc'][-1]}: {found[0]['ctx']['error']}"
-        return _malformed_json(reason).response(request.url.path)
+        return _malformed_json(f"not JSON at character {found[0]['loc'][-1]}: {found[0]['ctx']['error']}")
     content_type = request.headers.get("content-type", "")
     if found[0]["type"] == "model_attributes_type" and "json" not in content_type:
         detail = f"Send Content-Type: application/json, not {content_type or 'none'}."
-        return Problem(415, "unsupported-media-type", "The body must be JSON", detail).response(request.url.path)
-    return InvalidFieldsError([_field_error(one) for one in found]).response(request.url.path)
+        return Problem(415, "unsupported-media-type", "The body must be JSON", detail)
+    return InvalidFieldsError([_field_error(one) for one in found])
 
 
 def _malformed_json(reason: str) -> Problem:
-    return Problem(
-        400, "malformed-json", "The body is not JSON", reason, errors=[FieldError(field="body", message=reason)]
-    )
+    return Problem(400, "malformed-json", "The body is not JSON", reason, [FieldError(field="body", message=reason)])
 
 
 def _field_error(found: dict[str, Any]) -> FieldError:
@@ -191,16 +203,14 @@ def _field_error(found: dict[str, Any]) -> FieldError:
     return FieldError(field=".".join(path) or "body", message=message, limit=limit)
 
 
-async def _answer_http_exception(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)
+def _refused_by_framework(request: Request, error: HTTPException) -> Problem:
     if error.status_code == 413:
-        return body_too_large().response(request.url.path)
+        return body_too_large()
     if error.status_code == 400:
-        return _malformed_json("the body is not JSON in UTF-8").response(request.url.path)
+        return _malformed_json("the body is not JSON in UTF-8")
     phrase = HTTPStatus(error.status_code).phrase
-    name = phrase.lower().replace(" ", "-")
     headers = {"Allow": ", ".join(_allowed_methods(request))} if error.status_code == 405 else error.headers
-    return Problem(error.status_code, name, phrase, str(error.detail), headers=headers).response(request.url.path)
+    return Problem(error.status_code, phrase.lower().replace(" ", "-"), phrase, str(error.detail), headers=headers)
 
 
 def _allowed_methods(request: Request) -> list[str]:
@@ -213,21 +223,3 @@ def _allowed_methods(request: Request) -> list[str]:
 def body_too_large() -> Problem:
     error = FieldError(field="body", message=f"at most {MAX_BODY_BYTES} bytes", limit=MAX_BODY_BYTES)
     return Problem(413, "body-too-large", "The body is too large", f"body: {error.message}", [error])
-
-
-async def _answer_redis_error(request: Request, error: Exception) -> JSONResponse:
-    if isinstance(error, OutOfMemoryError):
-        return store_full().response(request.url.path)
-    log.error("redis does not answer", extra={"error": str(error)})
-    return redis_away().response(request.url.path)
-
-
-async def _answer_nobody(request: Request, error: Exception) -> Response:
-    # The client is gone: the status, which nginx uses for this too, is for the metrics and the log.
-    return Response(status_code=499)
-
-
-async def _answer_bug(request: Request, error: Exception) -> JSONResponse:
-    return Problem(500, "internal-error", "Internal error", "The server failed; the log says why.").response(
-        request.url.path
-    )

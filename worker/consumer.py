@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 
 from redis.exceptions import RedisError
@@ -37,31 +38,23 @@ MAX_DELIVERIES = 3
 """Deliveries after which a task is given up: it took this many workers down with it."""
 
 
+@dataclass(eq=False)
 class Consumer:
     """Moves tasks between the queue and the engine. It runs in the event loop, the engine on the thread `device`."""
 
-    def __init__(
-        self,
-        queue: WorkerQueue,
-        worker_id: str,
-        card: ModelCard,
-        device: DeviceThread,
-        engine: Engine,
-        result_writer: ResultWriter,
-        metrics: WorkerMetrics,
-        lease_s: float,
-    ) -> None:
-        self._queue = queue
-        self._worker_id = worker_id
-        self._card = card
-        self._device = device
-        self._engine = engine
-        self._result_writer = result_writer
-        self._metrics = metrics
-        self._lease_s = lease_s
-        self._previews = Previews(queue)
+    queue: WorkerQueue
+    worker_id: str
+    card: ModelCard
+    device: DeviceThread
+    engine: Engine
+    result_writer: ResultWriter
+    metrics: WorkerMetrics
+    lease_s: float
+
+    def __post_init__(self) -> None:
+        self._previews = Previews(self.queue)
         # A few more than a step holds, so that the next batch is at hand when one ends.
-        self._capacity = engine.max_batch + max(1, engine.max_batch // 2)
+        self._capacity = self.engine.max_batch + max(1, self.engine.max_batch // 2)
         self._held: dict[str, Claim] = {}
         self._in_engine = 0
         self._alone = False
@@ -93,7 +86,7 @@ class Consumer:
                 await self._change()
             for task in lasting:
                 task.cancel()
-            await until_redis_answers(partial(self._queue.registry.deregister, self._worker_id))
+            await until_redis_answers(partial(self.queue.registry.deregister, self.worker_id))
 
     def _serve_engine(self, group: asyncio.TaskGroup) -> None:
         loop = asyncio.get_running_loop()
@@ -104,23 +97,23 @@ class Consumer:
         def show(decode_previews: list[PreviewImage]) -> None:
             loop.call_soon_threadsafe(self._previews.show, decode_previews)
 
-        self._engine.watched, self._engine.show = self._previews.watched, show
+        self.engine.watched, self.engine.show = self._previews.watched, show
 
-        self._device.serve(self._engine, deliver)
+        self.device.serve(self.engine, deliver)
 
     async def _keep_leases(self) -> None:
-        registry = self._queue.registry
+        registry = self.queue.registry
         while True:
-            await until_redis_answers(partial(registry.announce, self._worker_id, self._card, self._lease_s))
-            settled = await until_redis_answers(lambda: self._queue.renew(self._worker_id, list(self._held.values())))
+            await until_redis_answers(partial(registry.announce, self.worker_id, self.card, self.lease_s))
+            settled = await until_redis_answers(lambda: self.queue.renew(self.worker_id, list(self._held.values())))
             await self._withdraw([claim.entry_id for claim in settled])
             self._alone = await until_redis_answers(registry.known_workers) == 1
-            await asyncio.sleep(self._lease_s / 3)
+            await asyncio.sleep(self.lease_s / 3)
 
     async def _listen_for_cancellations(self) -> None:
         while True:
             with suppress(RedisError, OSError):
-                async for job_id in self._queue.cancelled_jobs():
+                async for job_id in self.queue.cancelled_jobs():
                     await self._withdraw([key for key, held in self._held.items() if held.task.job_id == job_id])
             await asyncio.sleep(RESUBSCRIBE_PAUSE_S)
 
@@ -128,10 +121,10 @@ class Consumer:
         """Take cancelled tasks out of the engine at the next step boundary."""
         if not keys:
             return
-        withdrawn = await asyncio.wrap_future(self._device.call(self._engine.withdraw, keys))
+        withdrawn = await asyncio.wrap_future(self.device.call(self.engine.withdraw, keys))
         claims = [self._held.pop(key) for key in withdrawn]
         self._in_engine -= _rows(claims)
-        self._metrics.images.labels("cancelled").inc(sum(len(claim.task.indices) for claim in claims))
+        self.metrics.images.labels("cancelled").inc(sum(len(claim.task.indices) for claim in claims))
         self._changed.set()
 
     async def _claim_forever(self, group: asyncio.TaskGroup) -> None:
@@ -140,28 +133,28 @@ class Consumer:
             if room <= 0:
                 await self._change()
                 continue
-            claims = await until_redis_answers(partial(self._queue.claim, self._worker_id, room, BLOCK_S))
-            self._engine.backlogged = len(claims) == room
+            claims = await until_redis_answers(partial(self.queue.claim, self.worker_id, room, BLOCK_S))
+            self.engine.backlogged = len(claims) == room
             self._admit(group, claims)
 
     async def _reclaim_forever(self, group: asyncio.TaskGroup) -> None:
         while not self._stopping:
-            await asyncio.sleep(self._lease_s / 2)
+            await asyncio.sleep(self.lease_s / 2)
             if self._free <= 0:
                 continue
-            reclaim = partial(self._queue.reclaim, self._worker_id, self._lease_s, self._free)
+            reclaim = partial(self.queue.reclaim, self.worker_id, self.lease_s, self._free)
             claims = await until_redis_answers(reclaim)
-            self._metrics.redeliveries.inc(len(claims))
+            self.metrics.redeliveries.inc(len(claims))
             self._admit(group, claims)
 
     async def _watch_device(self) -> None:
-        await asyncio.wrap_future(self._device.stopped)
+        await asyncio.wrap_future(self.device.stopped)
 
     async def _requeue_unstarted(self) -> None:
-        keys = await asyncio.wrap_future(self._device.call(self._engine.withdraw_unstarted))
+        keys = await asyncio.wrap_future(self.device.call(self.engine.withdraw_unstarted))
         claims = [self._held.pop(key) for key in keys]
         self._in_engine -= _rows(claims)
-        await until_redis_answers(partial(self._queue.requeue, claims))
+        await until_redis_answers(partial(self.queue.requeue, claims))
         log.info("stopping: %d images requeued, %d to finish", len(keys), len(self._held))
 
     @property
@@ -190,11 +183,11 @@ class Consumer:
                 group.create_task(self._settle(Failure(claim.entry_id, "error", fault)))
         self._in_engine += _rows(fresh.values())
         if fresh:
-            self._device.call(self._engine.add, {key: claim.task for key, claim in fresh.items()})
+            self.device.call(self.engine.add, {key: claim.task for key, claim in fresh.items()})
 
     def _fault(self, task: ImageTask) -> str | None:
         size = (task.height, task.width)
-        return None if size in self._card.sizes else f"size: {size} is not one of {self._card.sizes}"
+        return None if size in self.card.sizes else f"size: {size} is not one of {self.card.sizes}"
 
     def _receive(self, group: asyncio.TaskGroup, outcomes: list[Outcome]) -> None:
         self._in_engine -= _rows(self._held[outcome.key] for outcome in outcomes)
@@ -203,11 +196,11 @@ class Consumer:
             group.create_task(self._settle(outcome))
 
     async def _settle(self, outcome: Outcome) -> None:
-        await self._result_writer.settle(self._held[outcome.key], outcome)
+        await self.result_writer.settle(self._held[outcome.key], outcome)
         self._release(outcome.key)
 
     async def _bury(self, claim: Claim) -> None:
-        await self._result_writer.bury(claim, f"given up after {claim.deliveries} deliveries")
+        await self.result_writer.bury(claim, f"given up after {claim.deliveries} deliveries")
         self._release(claim.entry_id)
 
     def _release(self, key: str) -> None:

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 
@@ -23,20 +24,21 @@ log = logging.getLogger(__name__)
 ENCODER_THREADS = 2
 
 
+@dataclass(eq=False)
 class ResultWriter:
     """Encodes images in threads of its own and commits results, or failures, once.
 
     Results are kept in Redis for `ttl_s` seconds.
     """
 
-    def __init__(
-        self, queue: WorkerQueue, card: ModelCard, metrics: WorkerMetrics, *, ttl_s: float, embed_recipe: bool
-    ) -> None:
-        self._queue = queue
-        self._card = card
-        self._metrics = metrics
-        self._ttl_s = ttl_s
-        self._embed_recipe = embed_recipe
+    queue: WorkerQueue
+    card: ModelCard
+    metrics: WorkerMetrics
+    _: KW_ONLY
+    ttl_s: float
+    embed_recipe: bool
+
+    def __post_init__(self) -> None:
         self._threads = ThreadPoolExecutor(ENCODER_THREADS, thread_name_prefix="image-bytes")
 
     async def settle(self, claim: Claim, outcome: Outcome) -> None:
@@ -45,13 +47,13 @@ class ResultWriter:
             settled = await self._fail(claim, outcome)
         else:
             settled = await self._commit(claim, outcome.pictures if isinstance(outcome, FinishedSet) else [outcome])
-        self._metrics.images.labels(settled).inc(len(claim.task.indices))
+        self.metrics.images.labels(settled).inc(len(claim.task.indices))
         about = {"job_id": claim.task.job_id, "index": claim.task.index, "entry": claim.entry_id, "outcome": settled}
         log.info("image", extra=about)
 
     async def _commit(self, claim: Claim, pictures: Sequence[Picture]) -> str:
         for picture in pictures:
-            self._metrics.queue_time.observe(picture.seconds["queue"])
+            self.metrics.queue_time.observe(picture.seconds["queue"])
         images = [
             (claim.task.model_copy(update={"index": index, "seed": picture.seed}), picture)
             for index, picture in zip(claim.task.indices, pictures, strict=True)
@@ -71,9 +73,9 @@ class ResultWriter:
         ]
         files = [data for data, _ in encoded]
         started = time.time()
-        settled = await until_redis_answers(lambda: self._queue.commit_all(claim, results, files, self._ttl_s))
+        settled = await until_redis_answers(lambda: self.queue.commit_all(claim, results, files, self.ttl_s))
         stored = time.time()
-        self._metrics.stage_duration.labels("store").observe(stored - started)
+        self.metrics.stage_duration.labels("store").observe(stored - started)
         for (task, picture), (_, seconds) in zip(images, encoded, strict=True):
             stages = picture.stages | {"encode_image": (started - seconds, started), "store": (started, stored)}
             record_image(task.traceparent, stages, {"job_id": task.job_id, "seed": task.seed})
@@ -83,29 +85,29 @@ class ResultWriter:
 
     async def _score(self, job_id: str) -> None:
         """Count the diversity of a job that was just completed; its images may come from several workers."""
-        state = await until_redis_answers(lambda: self._queue.job(job_id))
+        state = await until_redis_answers(lambda: self.queue.job(job_id))
         if state and state.status == "completed":
-            self._metrics.diversity_score.observe(diversity_score([result.layout for result in state.results]))
+            self.metrics.diversity_score.observe(diversity_score([result.layout for result in state.results]))
 
     async def _fail(self, claim: Claim, failure: Failure) -> str:
-        first = await until_redis_answers(lambda: self._queue.fail(claim, failure.reason, failure.detail, self._ttl_s))
+        first = await until_redis_answers(lambda: self.queue.fail(claim, failure.reason, failure.detail, self.ttl_s))
         return failure.reason if first else "duplicate"
 
     async def bury(self, claim: Claim, detail: str) -> None:
         """Fail a task that took down several workers, and keep it among the dead letters."""
-        first = await until_redis_answers(lambda: self._queue.bury(claim, detail, self._ttl_s))
-        self._metrics.images.labels("error" if first else "duplicate").inc(len(claim.task.indices))
-        self._metrics.dead_letters.inc(first)
+        first = await until_redis_answers(lambda: self.queue.bury(claim, detail, self.ttl_s))
+        self.metrics.images.labels("error" if first else "duplicate").inc(len(claim.task.indices))
+        self.metrics.dead_letters.inc(first)
 
     def close(self) -> None:
         self._threads.shutdown()
 
     def _encode(self, task: ImageTask, picture: Picture) -> tuple[bytes, float]:
         started = time.perf_counter()
-        about = recipe(task, self._card.sha256, self._card.steps, self._card.version) if self._embed_recipe else None
+        about = recipe(task, self.card.sha256, self.card.steps, self.card.version) if self.embed_recipe else None
         data = encode_image(picture.pixels, task.format, task.quality, about)
         seconds = time.perf_counter() - started
-        self._metrics.stage_duration.labels("encode_image").observe(seconds)
+        self.metrics.stage_duration.labels("encode_image").observe(seconds)
         return data, seconds
 
     def _result(self, task: ImageTask, picture: Picture, sha256: str, encode_seconds: float) -> ImageResult:
@@ -129,9 +131,9 @@ class ResultWriter:
             determinism=Determinism(
                 mode=task.mode,
                 bucket=picture.bucket,
-                device=self._card.settings.device,
-                dtype=self._card.settings.dtype,
+                device=self.card.settings.device,
+                dtype=self.card.settings.dtype,
                 torch=torch.__version__,
-                model_sha=self._card.sha256,
+                model_sha=self.card.sha256,
             ),
         )

@@ -99,11 +99,6 @@ def _visit(system: System, engine: Engine, point: Tuning, reference: Bare, plan:
     return figures
 
 
-def _tunings() -> dict[str, Any]:
-    file = results_file.RESULTS / f"{tuning.NAME}.json"
-    return json.loads(file.read_text()) if file.exists() else {}
-
-
 def _tuned(variant: Variant, tunings: dict[str, Any]) -> dict[str, Any]:
     """The point at which each system ran."""
     return {
@@ -122,7 +117,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one short round, in five minutes")
     parser.add_argument("--shared", action="store_true", help="the machine has other work: said on the page")
     arguments = parser.parse_args()
-    variant, tunings = (QUICK if arguments.quick else FULL), _tunings()
+    variant, tunings = (QUICK if arguments.quick else FULL), results_file.read(tuning.NAME) or {}
     os.sched_setaffinity(0, {FRONT_CORE})
     began, rounds = time.perf_counter(), list[dict[str, Any]]()
 

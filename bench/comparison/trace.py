@@ -7,6 +7,7 @@ latency of one image alone. Replayed at a share of the bare engine's capacity, i
 import json
 import random
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 
 FILE = Path(__file__).parent / "trace.json"
@@ -19,21 +20,8 @@ SIZES = ["tiny", "small", "big", "huge"]
 MOODS = ["happy", "sad", "angry", "sleepy", "shy", "proud", "calm", "wild"]
 COLOURS = ["red", "orange", "yellow", "green", "blue", "purple", "white", "black", "brown", "pink"]
 THINGS = [
-    "cat",
-    "dog",
-    "fox",
-    "bear",
-    "frog",
-    "bird",
-    "fish",
-    "sun",
-    "moon",
-    "star",
-    "heart",
-    "flower",
-    "tree",
-    "apple",
-]
+    "cat", "dog", "fox", "bear", "frog", "bird", "fish", "sun", "moon", "star", "heart", "flower", "tree", "apple",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -63,13 +51,7 @@ def record(calls: int = CALLS, seed: int = SEED) -> list[Call]:
 
 
 def all_prompts() -> list[str]:
-    return [
-        f"a {size} {mood} {colour} {thing}"
-        for size in SIZES
-        for mood in MOODS
-        for colour in COLOURS
-        for thing in THINGS
-    ]
+    return [f"a {' '.join(words)}" for words in product(SIZES, MOODS, COLOURS, THINGS)]
 
 
 def load() -> list[Call]:

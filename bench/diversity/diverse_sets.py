@@ -13,7 +13,7 @@ from statistics import median
 import numpy as np
 import torch
 
-from bench.results_file import RESULTS
+from bench import results_file
 from distill.emoji.benchmark import VAGUE_PROMPTS, prompt_match
 from distill.emoji.encoder import EmojiEncoder
 from distill.evaluation.metrics import paired_ratio, pairwise_diversity
@@ -29,7 +29,6 @@ IMAGES, CANDIDATES = 4, 16
 FIRST_SEEDS = (20_000, 20_100, 20_200, 20_300)
 TARGETS = {"diversity_ratio": 1.2, "score_ratio": 1.2, "prompt_match_ratio": 0.98}
 MOST_COST = {"evaluations_ratio": 1.8, "time_ratio": 1.8}
-OUT = RESULTS / "diverse_sets.json"
 
 
 @dataclass
@@ -52,8 +51,7 @@ def main() -> int:
             make(engine, plain, random)
             make(engine, chosen, diverse)
     report = _report(random, diverse)
-    OUT.parent.mkdir(exist_ok=True)
-    OUT.write_text(json.dumps(report, indent=2) + "\n")
+    results_file.write("diverse_sets", report)
     print(json.dumps(report, indent=2))
     missed = [name for name, least in TARGETS.items() if report[name]["value"] < least]
     missed += [name for name, most in MOST_COST.items() if report[name] > most]
@@ -127,9 +125,7 @@ def _readings(encoder: EmojiEncoder) -> Sequence:
         return by_prompt(pairwise_diversity(encoder.read(read(side)).features.unflatten(0, (-1, IMAGES))))
 
     def score(side: Side) -> torch.Tensor:
-        return by_prompt(
-            torch.tensor([diversity_score(latent_descriptors) for latent_descriptors in side.latent_descriptors])
-        )
+        return by_prompt(torch.tensor([diversity_score(packed) for packed in side.latent_descriptors]))
 
     def match(side: Side) -> torch.Tensor:
         return prompt_match(VAGUE_PROMPTS, encoder.read(read(side))).mean(1)

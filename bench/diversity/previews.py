@@ -7,14 +7,13 @@ import json
 import time
 from statistics import median
 
+from bench import results_file
 from bench.diversity.diverse_sets import Side, bench_task, make, student
-from bench.results_file import RESULTS
 from worker.engine.row import PreviewImage
 from worker.image_bytes import encode_image
 from worker.previews import FORMAT, QUALITY
 
 IMAGES, REPEATS = 4, 9
-OUT = RESULTS / "previews.json"
 
 
 def main() -> None:
@@ -37,8 +36,7 @@ def main() -> None:
         "encoding_share_per_preview": encoding / alone,
         "bytes_per_preview": median(sizes),
     }
-    OUT.parent.mkdir(exist_ok=True)
-    OUT.write_text(json.dumps(report, indent=2) + "\n")
+    results_file.write("previews", report)
     print(json.dumps(report, indent=2))
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
+from bench import results_file
 from bench.diversity.diverse_sets import Side, bench_task, make, student
-from bench.results_file import RESULTS
 from distill.emoji.benchmark import VAGUE_PROMPTS, prompts
 from distill.emoji.encoder import EmojiEncoder
 from distill.evaluation.metrics import pairwise_diversity
@@ -21,7 +21,6 @@ from jobs.settings import BUNDLED_MODEL
 IMAGES = 4
 FIRST_SEEDS = range(30_000, 30_016, IMAGES)
 TEXTS = (*VAGUE_PROMPTS, *prompts()[len(VAGUE_PROMPTS) :: 3])
-OUT = RESULTS / "diversity_score.json"
 
 
 def main() -> None:
@@ -33,9 +32,7 @@ def main() -> None:
     features = encoder.read(torch.from_numpy(np.concatenate(side.pixels))).features.unflatten(0, (-1, IMAGES))
     shape = (len(TEXTS), len(FIRST_SEEDS))
     true = pairwise_diversity(features).view(shape)
-    score = torch.tensor([diversity_score(latent_descriptors) for latent_descriptors in side.latent_descriptors]).view(
-        shape
-    )
+    score = torch.tensor([diversity_score(packed) for packed in side.latent_descriptors]).view(shape)
     vague = len(VAGUE_PROMPTS)
     report = {
         "metric": METRIC,
@@ -46,8 +43,7 @@ def main() -> None:
         "spearman_vague_prompts": _spearman(score[:vague].mean(1), true[:vague].mean(1)),
         "spearman_specific_prompts": _spearman(score[vague:].mean(1), true[vague:].mean(1)),
     }
-    OUT.parent.mkdir(exist_ok=True)
-    OUT.write_text(json.dumps(report, indent=2) + "\n")
+    results_file.write("diversity_score", report)
     print(json.dumps(report, indent=2))
 
 

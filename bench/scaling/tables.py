@@ -1,6 +1,5 @@
 """The tables and the plot of docs/scaling.md, from bench/results/scaling.json: ``python -m bench.scaling.tables``."""
 
-import json
 from itertools import groupby
 from pathlib import Path
 from statistics import median
@@ -11,7 +10,6 @@ from bench.markdown import filled, table
 
 PAGE = Path(__file__).parents[2] / "docs" / "scaling.md"
 PLOT = PAGE.parent / "images" / "scaling.png"
-RESULTS = results_file.RESULTS / "scaling.json"
 
 
 def rendered(page: str, report: dict[str, Any]) -> str:
@@ -129,6 +127,6 @@ def _first(of: dict[str, Any]) -> Any:
 
 
 if __name__ == "__main__":
-    results = json.loads(RESULTS.read_text())
+    results = results_file.read("scaling")
     PAGE.write_text(rendered(PAGE.read_text(), results))
     plot(results)

@@ -1,19 +1,16 @@
 """``/v1``: the endpoints that OpenAI's clients call. Errors have OpenAI's ``error`` beside the problem's members."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from fastapi.sse import EventSourceResponse
 
-from jobs.models import ImageTask
-from jobs.queue.admission import IdempotencyKey
-from service.context import ApiContext, Context
-from service.generation import generate_while_connected
+from service.context import Context
+from service.generation import Call, generate_while_connected
 from service.idempotency import IdempotencyHeader, read_idempotency_key
 from service.image_delivery import deliver
 from service.middleware.api_keys import Caller
-from service.model_catalogue import AnnouncedModel
 from service.openai.schemas import ImagesRequest, ImagesResponse, OpenAIModel, OpenAIModels, openai_field_names
 from service.openai.stream import image_stream
 from service.problems import Problem, problem_responses
@@ -42,23 +39,16 @@ async def create_images(
     model = await context.catalogue.choose(asked.model)
     with openai_field_names():
         tasks = image_tasks(asked, model.card, context.settings)
-    idempotency_key = read_idempotency_key(idempotency, caller, body)
+    call = Call(context, request, model, tasks, read_idempotency_key(idempotency, caller, body))
     if body.stream:
-        return await _streamed(context, request, model, tasks, body.partial_images or 0, idempotency_key)
-    state = await generate_while_connected(context, request, model, tasks, idempotency_key)
+        return await _streamed(call, body.partial_images or 0)
+    state = await generate_while_connected(call)
     images = await deliver(asked.response, request, model, state.results)
     return ImagesResponse.of(state.created, state.results, images)
 
 
-async def _streamed(
-    context: ApiContext,
-    request: Request,
-    model: AnnouncedModel,
-    tasks: Sequence[ImageTask],
-    partial_images: int,
-    idempotency_key: IdempotencyKey | None,
-) -> Response:
-    events = image_stream(context, request, model, tasks, partial_images, idempotency_key)
+async def _streamed(call: Call, partial_images: int) -> Response:
+    events = image_stream(call, partial_images)
     admitted = await anext(events)  # a refusal is raised here, and answered with its own status
 
     async def from_admission() -> AsyncIterator[bytes]:

@@ -3,21 +3,17 @@
 import asyncio
 import base64
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 
-from fastapi import Request
 from fastapi.sse import format_sse_event
 from pydantic_core import to_json
 from redis.exceptions import RedisError
 
-from jobs.models import ImageResult, ImageTask, Preview, PreviewSubscription
-from jobs.queue.admission import IdempotencyKey
-from service.context import ApiContext
-from service.generation import admit, cancelled_on_error, finished_job, raise_failure
+from jobs.models import ImageResult, Preview, PreviewSubscription
+from service.generation import Call, admit, cancelled_on_error, finished_job, raise_failure
 from service.image_delivery import read_images
 from service.job_stream import SentImages, unfinished
-from service.model_catalogue import AnnouncedModel
 from service.problems import DeadlineExpiredError, Problem, redis_away
 from service.waiting import news_before, stored_job
 
@@ -37,63 +33,55 @@ def partial_steps(partial_images: int, steps: int) -> list[int]:
     return [round(number * steps / (shown + 1)) for number in range(1, shown + 1)]
 
 
-async def image_stream(
-    context: ApiContext,
-    request: Request,
-    model: AnnouncedModel,
-    tasks: Sequence[ImageTask],
-    partial_images: int,
-    idempotency_key: IdempotencyKey | None,
-) -> AsyncIterator[bytes]:
+async def image_stream(call: Call, partial_images: int) -> AsyncIterator[bytes]:
     """Server-sent events of one call. The first is a comment, when the call is admitted; a refusal raises a Problem.
 
     A later Problem becomes an ``error`` event, and the rest of the job is cancelled, see `cancelled_on_error`.
     """
-    job_id, deadline = tasks[0].job_id, tasks[0].deadline
-    assert deadline is not None
-    stream = _Stream(context, model, job_id, partial_steps(partial_images, model.card.steps))
-    with context.events.listen(job_id) as listener:
+    stream = _Stream(call, partial_steps(partial_images, call.model.card.steps))
+    with call.context.events.listen(call.job_id) as listener:
         await stream.subscribe()
-        admission = await admit(context, request, model, tasks, idempotency_key)
+        admission = await admit(call)
         yield format_sse_event(comment=f"job {admission.job_id}")
         try:
             if admission.outcome == "finished":
-                for result in (await finished_job(request, model, admission.job_id)).results:
+                for result in (await finished_job(call, admission.job_id)).results:
                     yield await stream.completed(result)
                 return
-            async with cancelled_on_error(context, model, job_id, idempotency_key):
+            async with cancelled_on_error(call):
                 while True:
-                    state = await stored_job(model.queue, job_id)
+                    state = await stored_job(call.model.queue, call.job_id)
                     for result in state.results:
                         if result.index not in stream.sent:
                             yield await stream.completed(result)
                     raise_failure(state)
                     if state.settled:
                         return
-                    for preview in unfinished(await news_before(listener, deadline), stream.sent):
+                    for preview in unfinished(await news_before(listener, call.deadline), stream.sent):
                         if preview.step in stream.steps:
                             yield stream.partial(preview)
                     await stream.subscribe()
         except (asyncio.CancelledError, GeneratorExit):
-            request.state.outcome = "cancelled"
+            call.request.state.outcome = "cancelled"
             raise
         except Problem as problem:
-            request.state.outcome = "expired" if isinstance(problem, DeadlineExpiredError) else "error"
+            call.request.state.outcome = "expired" if isinstance(problem, DeadlineExpiredError) else "error"
             yield _failed(problem)
         except RedisError:
-            request.state.outcome = "error"
+            call.request.state.outcome = "error"
             yield _failed(redis_away())
 
 
 class _Stream:
     """The events of one call: `sent` are the images that the client has, `steps` those after which it gets previews."""
 
-    def __init__(self, context: ApiContext, model: AnnouncedModel, job_id: str, steps: list[int]) -> None:
+    def __init__(self, call: Call, steps: list[int]) -> None:
         self.sent = SentImages()
         self.steps = steps
-        self._metrics = context.metrics
-        self._queue = model.queue
-        self._subscription = PreviewSubscription(job_id=job_id, channel=context.events.preview_channel)
+        self._metrics = call.context.metrics
+        self._queue = call.model.queue
+        channel = call.context.events.preview_channel
+        self._subscription = PreviewSubscription(job_id=call.job_id, channel=channel)
         self._began = time.time()
         self._previewed = False
 

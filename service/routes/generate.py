@@ -1,16 +1,14 @@
 """``POST /generate``: validate, admit, wait, answer."""
 
-from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse, Response
 
-from jobs.models import ImageFormat, ImageTask, JobState
-from jobs.queue.admission import IdempotencyKey
+from jobs.models import ImageFormat, JobState
 from service.accept import accepted_image
-from service.context import ApiContext, Context
-from service.generation import admit, finished_job, generate_while_connected
+from service.context import Context
+from service.generation import Call, admit, finished_job, generate_while_connected
 from service.idempotency import IdempotencyHeader, read_idempotency_key
 from service.image_delivery import deliver, read_images
 from service.middleware.api_keys import Caller
@@ -57,13 +55,13 @@ async def generate(
         body = _as_raw(body, raw)
     asynchronous = _respond_async(prefer)
     tasks = image_tasks(body, model.card, context.settings, asynchronous=asynchronous)
-    idempotency_key = read_idempotency_key(idempotency, caller, body)
+    call = Call(context, request, model, tasks, read_idempotency_key(idempotency, caller, body))
     if asynchronous:
-        state = await _admit_only(context, request, model, tasks, idempotency_key)
+        state = await _admit_only(call)
         if not state.settled:
             return _accepted(state, request)
     else:
-        state = await generate_while_connected(context, request, model, tasks, idempotency_key)
+        state = await generate_while_connected(call)
     if raw:
         return await _image_alone(model, state)
     return GenerateResponse(
@@ -92,22 +90,15 @@ def _respond_async(prefer: str) -> bool:
     return "respond-async" in preferences
 
 
-async def _admit_only(
-    context: ApiContext,
-    request: Request,
-    model: AnnouncedModel,
-    tasks: Sequence[ImageTask],
-    idempotency_key: IdempotencyKey | None,
-) -> JobState:
-    admission = await admit(context, request, model, tasks, idempotency_key)
+async def _admit_only(call: Call) -> JobState:
+    admission = await admit(call)
     if admission.outcome == "finished":
-        return await finished_job(request, model, admission.job_id)
-    first, total = tasks[0], sum(len(task.indices) for task in tasks)
+        return await finished_job(call, admission.job_id)
     return JobState(
-        id=first.job_id,
-        model=model.card.name,
-        created=first.created,
-        total=total,
+        id=call.job_id,
+        model=call.model.card.name,
+        created=call.tasks[0].created,
+        total=sum(len(task.indices) for task in call.tasks),
         started=False,
         results=[],
         failures=[],

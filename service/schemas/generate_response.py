@@ -1,7 +1,7 @@
 """The response of ``POST /generate``."""
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Self
 
 from fastapi import Request
@@ -62,18 +62,8 @@ class GenerateResponse(BaseModel):
 
 def call_timings(results: Sequence[ImageResult]) -> Timings:
     """The longest time of any image in each stage, and in total; images of one call share their batches."""
-
-    def slowest(stage: Callable[[Timings], float]) -> float:
-        return max(stage(result.timings) for result in results)
-
-    return Timings(
-        queue=slowest(lambda timings: timings.queue),
-        encode=slowest(lambda timings: timings.encode),
-        denoise=slowest(lambda timings: timings.denoise),
-        decode=slowest(lambda timings: timings.decode),
-        encode_image=slowest(lambda timings: timings.encode_image),
-        total=slowest(lambda timings: timings.total),
-    )
+    stages = Timings.model_fields
+    return Timings(**{stage: max(getattr(result.timings, stage) for result in results) for stage in stages})
 
 
 def _common(result: ImageResult) -> dict:

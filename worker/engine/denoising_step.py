@@ -44,33 +44,26 @@ class StepOutputs:
     pred_x0: torch.Tensor
 
 
+@dataclass(frozen=True)
 class DenoisingStep:
     """Coefficients, guidance and network in one call that never waits for the device.
 
     With a `negative` embedding, of one row, every row is evaluated twice, and `guide` combines both predictions.
     """
 
-    def __init__(
-        self,
-        predict: Predict,
-        table: StepTable,
-        guidance_scale: float,
-        negative: PromptEmbedding | None,
-        guide: Guide = classifier_free_guidance,
-    ) -> None:
-        self._predict = predict
-        self._table = table
-        self._guidance_scale = guidance_scale
-        self._negative = negative
-        self._guide = guide
+    predict: Predict
+    table: StepTable
+    guidance_scale: float
+    negative: PromptEmbedding | None
+    guide: Guide = classifier_free_guidance
 
     def __call__(self, inputs: StepInputs) -> StepOutputs:
         predict = self.predictor(inputs.embeddings)
-        return StepOutputs(*sampler.step(self._table, predict, inputs.latents, inputs.index, inputs.noise))
+        return StepOutputs(*sampler.step(self.table, predict, inputs.latents, inputs.index, inputs.noise))
 
     def predictor(self, embeddings: PromptEmbedding) -> sampler.Predict:
         """Return the prediction for `embeddings` of B rows, guided where there is a negative embedding."""
-        if self._negative is None:
-            return partial(self._predict, embeddings=embeddings)
-        both = concatenated(repeated(self._negative, len(embeddings.tokens)), embeddings)
-        return sampler.guided(partial(self._predict, embeddings=both), self._guidance_scale, self._guide)
+        if self.negative is None:
+            return partial(self.predict, embeddings=embeddings)
+        both = concatenated(repeated(self.negative, len(embeddings.tokens)), embeddings)
+        return sampler.guided(partial(self.predict, embeddings=both), self.guidance_scale, self.guide)

@@ -9,7 +9,6 @@ import torch
 from jobs.sampling_contract import SamplingContract
 from worker.sampling.guidance import Guide, classifier_free_guidance
 from worker.sampling.noise_schedule import (
-    Coefficients,
     Levels,
     Prediction,
     ddpm_levels,
@@ -50,72 +49,43 @@ class StepTable:
         return replace(self, **{name: column.to(device) for name, column in vars(self).items()})
 
 
-def flow_euler(sigmas: Sequence[float]) -> StepTable:
-    """Build Euler steps of the flow ODE dx/dσ = v along `sigmas`, which has one entry more than there are steps."""
-    now, following = _flow_levels(sigmas)
-    return _ode(1000 * now[1], "flow", now, following)
+def flow_table(sigmas: Sequence[float], renoise: bool = False) -> StepTable:
+    """Build Euler steps of the flow ODE dx/dσ = v along `sigmas`, which has one entry more than there are steps.
+
+    With `renoise`, each step goes to the predicted clean image instead, and by fresh noise to the next level.
+    """
+    grid = torch.tensor(sigmas, dtype=torch.float64)
+    return _table(grid[:-1] * 1000, "flow", flow_levels(grid[:-1]), flow_levels(grid[1:]), renoise)
 
 
-def flow_renoised(sigmas: Sequence[float]) -> StepTable:
-    """Build steps from each level of `sigmas` to the predicted clean image, and by fresh noise to the next level."""
-    now, following = _flow_levels(sigmas)
-    return _renoised(1000 * now[1], "flow", now, following)
-
-
-def ddim(timesteps: Sequence[int], alphas_cumprod: torch.Tensor, prediction: str) -> StepTable:
+def ddpm_table(
+    timesteps: Sequence[int], alphas_cumprod: torch.Tensor, prediction: str, renoise: bool = False
+) -> StepTable:
     """Build deterministic DDIM (η = 0) along `timesteps`; the last step lands on the predicted clean image.
 
-    `alphas_cumprod` holds ᾱ for every training timestep. `prediction` is the network's, "epsilon" or "v".
+    `alphas_cumprod` holds ᾱ for every training timestep. `prediction` is the network's, "epsilon" or "v". With
+    `renoise`, the steps are as in `flow_table`: those of diffusers' LCMScheduler, but for its boundary terms. The skip
+    of a state at timestep t is .25 / (10·t)² there (2.5e-9 at 999) and 0 here.
     Raises ValueError for another prediction, and for epsilon at ᾱ = 0, where it says nothing about the image.
     """
-    return _ode(*_ddpm_levels(timesteps, alphas_cumprod, prediction))
-
-
-def ddpm_renoised(timesteps: Sequence[int], alphas_cumprod: torch.Tensor, prediction: str) -> StepTable:
-    """Like `flow_renoised`, on the levels of `ddim`, whose arguments and errors it shares.
-
-    diffusers' LCMScheduler, but for its boundary terms: the skip of a state at timestep t is .25 / (10·t)² there
-    (2.5e-9 at 999) and 0 here.
-    """
-    return _renoised(*_ddpm_levels(timesteps, alphas_cumprod, prediction))
-
-
-def _flow_levels(sigmas: Sequence[float]) -> tuple[Levels, Levels]:
-    """(α, σ) at which each step begins and ends."""
-    grid = torch.tensor(sigmas, dtype=torch.float64)
-    return flow_levels(grid[:-1]), flow_levels(grid[1:])
-
-
-def _ddpm_levels(
-    timesteps: Sequence[int], alphas_cumprod: torch.Tensor, prediction: str
-) -> tuple[torch.Tensor, Prediction, Levels, Levels]:
-    """The arguments of `_ode`; the last step ends at the clean image."""
     if prediction not in ("epsilon", "v"):
         raise ValueError(f"prediction: DDIM needs epsilon or v, not {prediction}")
     grid = torch.tensor([*timesteps, -1], dtype=torch.float64)
     now, following = (ddpm_levels(t, alphas_cumprod) for t in (grid[:-1], grid[1:]))
     if prediction == "epsilon" and not bool((now[0] > 0).all()):
         raise ValueError("timesteps: an epsilon prediction cannot be sampled where alphas_cumprod is 0")
-    return grid[:-1], cast(Prediction, prediction), now, following
+    return _table(grid[:-1], cast(Prediction, prediction), now, following, renoise)
 
 
-def _ode(timesteps: torch.Tensor, prediction: Prediction, now: Levels, following: Levels) -> StepTable:
-    return _table(
-        timesteps,
-        ode_coefficients(prediction, now, following),
-        torch.zeros_like(timesteps),
-        x0_coefficients(prediction, now),
-    )
-
-
-def _renoised(timesteps: torch.Tensor, prediction: Prediction, now: Levels, following: Levels) -> StepTable:
-    next_alpha, next_sigma = following
+def _table(timesteps: torch.Tensor, prediction: Prediction, now: Levels, following: Levels, renoise: bool) -> StepTable:
+    """`now` and `following` are (α, σ) at which each step begins and ends."""
     x0 = x0_coefficients(prediction, now)
-    return _table(timesteps, (next_alpha * x0[0], next_alpha * x0[1]), next_sigma, x0)
-
-
-def _table(timesteps: torch.Tensor, following: Coefficients, noise: torch.Tensor, x0: Coefficients) -> StepTable:
-    return StepTable(*(column.float() for column in (timesteps, *following, noise, *x0)))
+    if renoise:
+        alpha, noise = following
+        state = alpha * x0[0], alpha * x0[1]
+    else:
+        state, noise = ode_coefficients(prediction, now, following), torch.zeros_like(timesteps)
+    return StepTable(*(column.float() for column in (timesteps, *state, noise, *x0)))
 
 
 def from_contract(contract: SamplingContract, alphas_cumprod: torch.Tensor | None = None) -> StepTable:
@@ -127,12 +97,12 @@ def from_contract(contract: SamplingContract, alphas_cumprod: torch.Tensor | Non
     if contract.prediction == "flow":
         if contract.sigmas is None:
             raise ValueError("sigmas: a flow prediction is sampled along sigmas, and there are none")
-        return (flow_renoised if renoise else flow_euler)(contract.sigmas)
+        return flow_table(contract.sigmas, renoise)
     if contract.timesteps is None or alphas_cumprod is None:
         raise ValueError(f"timesteps: prediction {contract.prediction} needs them, and a scheduler with alphas_cumprod")
     if contract.timesteps[0] >= len(alphas_cumprod):
         raise ValueError(f"timesteps: {contract.timesteps[0]} is not below the {len(alphas_cumprod)} of the scheduler")
-    return (ddpm_renoised if renoise else ddim)(contract.timesteps, alphas_cumprod, contract.prediction)
+    return ddpm_table(contract.timesteps, alphas_cumprod, contract.prediction, renoise)
 
 
 def step(

@@ -1,6 +1,5 @@
 """The plots of docs/benchmarks.md."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +10,16 @@ from matplotlib import pyplot
 
 from bench import results_file
 from bench.comparison.aims import OURS
+from bench.comparison.page.tables import ENGINES
 from bench.comparison.summary import summary
 
 IMAGES = Path(__file__).parents[3] / "docs" / "images"
-TITLES = {"sampler": "our sampler", "diffusers": "diffusers' pipeline", "latency-model": "latency model"}
 OUR_COLOUR, OTHERS = "#d1495b", ["#8d99ae", "#5c677d", "#33658a", "#86bbd8", "#2f4858"]
 
 
 def draw() -> None:
     """docs/images/benchmarks-throughput.png and benchmarks-latency.png."""
-    rounds = json.loads((results_file.RESULTS / "comparison_rounds.json").read_text())
+    rounds = results_file.read("comparison_rounds")
     _throughput(summary(rounds))
     _latency(rounds)
 
@@ -38,7 +37,7 @@ def _throughput(figures: dict[str, Any]) -> None:
         axis.barh(names, middles, xerr=spread, color=colours, error_kw={"ecolor": "#444", "capsize": 2})
         bare = about["bare"] or figures["sampler"]["bare"]
         axis.axvline(bare["images_per_s"], color="#444", linestyle=":", label="our engine in a loop")
-        axis.set_title(f"with {TITLES[engine]}")
+        axis.set_title(f"with {ENGINES[engine]}")
         axis.set_xlabel("images a second at saturation")
         axis.legend(fontsize=7, loc="lower right")
     _save(chart, "benchmarks-throughput")
@@ -57,7 +56,7 @@ def _latency(rounds: list[dict[str, Any]]) -> None:
             shares = [(rank + 1) / len(answers) for rank in range(len(latencies))]
             ours = name == OURS
             axis.step(latencies, shares, color=OUR_COLOUR if ours else next(others), label=name, lw=2 if ours else 1.2)
-        axis.set_title(f"the trace at 70% load, {TITLES[engine]}")
+        axis.set_title(f"the trace at 70% load, {ENGINES[engine]}")
         axis.set_xscale("log")
         axis.set_xlabel("milliseconds")
         axis.set_ylabel("share of calls answered")

@@ -1,6 +1,5 @@
 """The README's table, from the JSON of the comparison: `python -m bench.comparison.page.readme_table`."""
 
-import json
 from pathlib import Path
 
 from bench import results_file
@@ -15,7 +14,7 @@ def readme() -> str:
 
 
 def comparison() -> str:
-    sampler, crash = _read("comparison")["summary"]["sampler"], _read("comparison_crash")
+    sampler, crash = results_file.read("comparison")["summary"]["sampler"], results_file.read("comparison_crash")
     head = ["with our sampler, one core", "images/s, 16 callers", "p50, p99 at 70% load", "calls lost at kill −9"]
     rows = []
     for name, one in sampler["systems"].items():
@@ -25,10 +24,6 @@ def comparison() -> str:
         lost = f"{killed['lost']} of {killed['calls']}" if killed else "not run"
         rows.append([name, f"{rate:.1f}", waits, lost])
     return table(head, rows)
-
-
-def _read(name: str) -> dict:
-    return json.loads((results_file.RESULTS / f"{name}.json").read_text())
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Render docs/benchmarks.md from the committed JSON: the prose is in template.md, every figure is filled in here."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from string import Template
@@ -27,7 +26,7 @@ PLOTS = """![Images a second at saturation](images/benchmarks-throughput.png)
 
 def page(results: Path = results_file.RESULTS) -> str:
     """The whole page; what has not been run yet is said to be not measured."""
-    crash = _optional(results, "comparison_crash")
+    crash = results_file.read("comparison_crash", results)
     always = {
         "calls": CALLS,
         "deadline": f"{DEADLINE:g}",
@@ -40,10 +39,10 @@ def page(results: Path = results_file.RESULTS) -> str:
         "waits_ms": _listed([f"{1000 * wait:g}" for wait in WAITS_S]),
         "slo": f"{SLO:g}",
         "crash": tables.crash(crash),
-        "profile": tables.profile(_optional(results, "comparison_profile")),
-        "gpu": tables.gpu(_optional(results, "gpu")),
+        "profile": tables.profile(results_file.read("comparison_profile", results)),
+        "gpu": tables.gpu(results_file.read("gpu", results)),
     }
-    comparison = _optional(results, "comparison")
+    comparison = results_file.read("comparison", results)
     run = _measured(results, comparison, crash) if comparison else _without_run(crash)
     return Template(TEMPLATE.read_text()).substitute(always | run)
 
@@ -64,7 +63,7 @@ def _without_run(crash: dict[str, Any] | None) -> dict[str, str]:
 
 
 def _measured(results: Path, comparison: dict[str, Any], crash: dict[str, Any] | None) -> dict[str, str]:
-    rounds = json.loads((results / "comparison_rounds.json").read_text())
+    rounds = results_file.read("comparison_rounds", results)
     figures, teacher, timed = summary(rounds), rounds[-1]["teacher"], not comparison["shared"]
     versions = ", ".join(f"{name} {version}" for name, version in comparison["versions"].items())
     run = f"Made by {_run(comparison, len(rounds))}, on {_machine(comparison['machine'])}. {_quiet(comparison)}"
@@ -81,7 +80,7 @@ def _measured(results: Path, comparison: dict[str, Any], crash: dict[str, Any] |
         "batches": tables.batches(figures) if timed else NOT_SHOWN,
         "resources": tables.resources(figures, comparison["user_lines"], timed),
         "equality": tables.equality(figures),
-        "tuning": tables.tuning(_optional(results, "comparison_tuning"), comparison["tuning"]),
+        "tuning": tables.tuning(results_file.read("comparison_tuning", results), comparison["tuning"]),
     }
 
 
@@ -111,8 +110,3 @@ def _machine(facts: dict[str, Any]) -> str:
 
 def _listed(values: Any) -> str:
     return ", ".join(str(value) for value in values)
-
-
-def _optional(results: Path, name: str) -> dict[str, Any] | None:
-    path = results / f"{name}.json"
-    return json.loads(path.read_text()) if path.exists() else None

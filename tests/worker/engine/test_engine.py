@@ -16,7 +16,7 @@ from worker.engine.row import Failure, Picture
 from worker.families.prompt_embeddings import PromptEmbedding
 from worker.generate import generate
 from worker.model_folder.loading import LoadedModel, served
-from worker.sampling.step_table import flow_euler
+from worker.sampling.step_table import flow_table
 from worker.testing import tiny_pipelines
 
 PROMPTS = ["a red cat", "sad big dog", "sun", "heart", "small blue face", "", "green", "a smiling sun"]
@@ -193,7 +193,7 @@ def test_other_grids_are_sampled_as_the_contract_says() -> None:
     sigmas = [1.0, 0.6, 0.0]
     contract = tiny_pipelines.contract(steps=2, sigmas=sigmas)
     model = served("two-steps", "ab", contract, tiny_pipelines.build())
-    assert torch.equal(model.table.b, flow_euler(sigmas).b)
+    assert torch.equal(model.table.b, flow_table(sigmas).b)
     engine = Engine(model, max_batch=1)
     engine.add({"it": image_task()})
     assert engine.step() == []

@@ -79,7 +79,7 @@ def test_ddim_equals_the_diffusers_scheduler(prediction: str, name: str) -> None
         clip_sample=False,
     )
     scheduler.set_timesteps(4)
-    table = sampler.ddim(scheduler.timesteps.tolist(), scheduler.alphas_cumprod, prediction)
+    table = sampler.ddpm_table(scheduler.timesteps.tolist(), scheduler.alphas_cumprod, prediction)
     generator = torch.Generator().manual_seed(0)
     for step, timestep in enumerate(scheduler.timesteps):
         latents, output = torch.randn(2, 3, 4, 8, 8, generator=generator)
@@ -97,13 +97,13 @@ def test_the_network_is_told_each_rows_timestep() -> None:
         told.append(timesteps)
         return torch.zeros_like(latents)
 
-    sampler.step(sampler.flow_euler(SIGMAS), predict, _noise(3), torch.tensor([0, 3, 1]))
+    sampler.step(sampler.flow_table(SIGMAS), predict, _noise(3), torch.tensor([0, 3, 1]))
     assert told[0].tolist() == [1000, 250, 750]
 
 
 def test_a_velocity_towards_one_image_ends_there_whatever_the_grid() -> None:
     image, start = torch.full((2, 4, 16, 16), 0.3), _noise(2)
-    table = sampler.flow_euler([1.0, 0.9, 0.2, 0.0])
+    table = sampler.flow_table([1.0, 0.9, 0.2, 0.0])
     latents = sampler.sample(table, lambda x, t: start - image, start)
     torch.testing.assert_close(latents, image, atol=1e-6, rtol=0)
 
@@ -120,7 +120,7 @@ def test_noise_is_added_by_each_rows_own_coefficient() -> None:
 
 def test_an_epsilon_grid_without_signal_is_refused() -> None:
     with pytest.raises(ValueError, match="timesteps"):
-        sampler.ddim([1, 0], torch.tensor([0.9, 0.0]), "epsilon")
+        sampler.ddpm_table([1, 0], torch.tensor([0.9, 0.0]), "epsilon")
 
 
 def test_flow_without_sigmas_is_refused() -> None:
@@ -131,7 +131,7 @@ def test_flow_without_sigmas_is_refused() -> None:
 
 def test_gradients_flow_through_the_sampler() -> None:
     start = _noise(1).requires_grad_()
-    sampler.sample(sampler.flow_euler(SIGMAS), lambda x, t: 0.5 * x, start).sum().backward()
+    sampler.sample(sampler.flow_table(SIGMAS), lambda x, t: 0.5 * x, start).sum().backward()
     assert start.grad is not None
     torch.testing.assert_close(start.grad, torch.full_like(start, (1 - 0.125) ** 4))
 
