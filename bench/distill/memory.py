@@ -1,13 +1,12 @@
 """Peak resident memory of training the bundled student: three copies against LoRA roles, each in its own process.
 
-    python -m bench.distill.memory [--out bench/results/distill_memory.json]
+    python -m bench.distill.memory
 
 Of every process: resident memory before the trainer is built (everything imported, one step of a single layer done,
 which loads the rest of torch), and the peak while two whole cycles run, the second with the optimisers' sums in place.
 The allocator gives large blocks back at once, so that resident memory is allocated memory. Linux only.
 """
 
-import argparse
 import dataclasses
 import json
 import os
@@ -15,12 +14,14 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import typer
 import yaml
 from torch.utils.checkpoint import checkpoint
 
+from bench import results_file
 from distill import config as configuration
 from distill import embedding_cache, memory
 from distill.training.trainer import Trainer
@@ -33,27 +34,19 @@ GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "13107
 QUICK = {"compile": False, "critic_updates": 1, "anchor_k": 1}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--out", type=Path, default=Path("bench/results/distill_memory.json"))
-    parser.add_argument("--child", type=Path)
-    arguments = parser.parse_args()
-    if arguments.child:
-        print(json.dumps(measure(arguments.child)))
+def main(child: Annotated[Path | None, typer.Option(hidden=True)] = None) -> None:
+    if child:
+        print(json.dumps(measure(child)))
         return
     with tempfile.TemporaryDirectory() as folder:
         rows = [compare(Path(folder), checkpointing) for checkpointing in (False, True)]
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps({"torch": torch.__version__, "rank": RANK, "rows": rows}, indent=1) + "\n")
+    results_file.write("distill_memory", {"rank": RANK, "rows": rows})
     for row in rows:
         print(f"gradient checkpointing: {row['gradient_checkpointing']}")
         for name in ROLES:
             found = row[name]
-            print(
-                f"  {name:<7} peak {found['peak']:7.1f} MiB, {found['above_baseline']:7.1f} more;",
-                end=" ",
-            )
-            print(f"from shapes {found['from_shapes']:7.1f}")
+            more = f"{found['above_baseline']:7.1f} more; from shapes {found['from_shapes']:7.1f}"
+            print(f"  {name:<7} peak {found['peak']:7.1f} MiB, {more}")
         print(f"  lora / copies: {row['ratio_above_baseline']:.2f} of what is more, {row['ratio_of_peaks']:.2f} in all")
 
 
@@ -109,4 +102,4 @@ def _resident(field: str) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -1,6 +1,6 @@
 """Student updates per second on the bundled teacher: our trainer against the order of the authors' released loop.
 
-    python -m bench.distill.updates [--repeats 5] [--out bench/results/distill_updates.json]
+    python -m bench.distill.updates [--repeats 5]
 
 Theirs, transcribed: one kind of turn an iteration; in each, the prompts are encoded anew for teacher (with the
 unconditional ones), student and critic; the guided teacher is evaluated once on a batch of twice the size; every
@@ -11,8 +11,6 @@ of critic turns; their cycles take turns in one process, and the medians are com
 own turn (`critic_rollouts: 0`).
 """
 
-import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -22,8 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import typer
 import yaml
 
+from bench import results_file
 from distill import config as configuration
 from distill import image_grid, teacher_pipeline
 from distill.config import DistillConfig
@@ -103,16 +103,11 @@ def _keep_in(made: list[torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]
     return term
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=Path("bench/results/distill_updates.json"))
-    arguments = parser.parse_args()
+def main(repeats: int = 5) -> None:
     torch.set_flush_denormal(True)
     with tempfile.TemporaryDirectory() as folder:
-        result = compare(Path(folder), arguments.repeats)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+        result = compare(Path(folder), repeats)
+    results_file.write("distill_updates", result)
     for name, found in result["seconds_an_update"].items():
         print(
             f"{name:<12}{found:8.2f} s an update, {result['processor_seconds_an_update'][name]:8.2f} s of processor, "
@@ -151,9 +146,7 @@ def compare(folder: Path, repeats: int) -> dict[str, Any]:
         "seconds_an_update": medians,
         "processor_seconds_an_update": of_processor,
         "repeats": repeats,
-        "threads": torch.get_num_threads(),
         "precision": compiled.config.precision,
-        "torch": torch.__version__,
     }
 
 
@@ -168,4 +161,4 @@ def _config(folder: Path, compile: bool) -> DistillConfig:
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

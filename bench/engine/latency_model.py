@@ -4,13 +4,14 @@ A step of a batch takes `--fixed` + `--per-row` × rows seconds, asleep, so that
 without disturbing each other.
 """
 
-import argparse
 import asyncio
 import os
 import time
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
+import typer
 
 from jobs.sampling_contract import SamplingContract
 from jobs.settings import WorkerSettings
@@ -55,14 +56,15 @@ def sleeping_model(fixed_s: float, per_row_s: float) -> LoadedModel:
     return LoadedModel(NAME, "0" * 64, CONTRACT, sampler.from_contract(CONTRACT), network)  # type: ignore[arg-type]
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.engine.latency_model", description=__doc__)
-    parser.add_argument("--fixed", type=float, required=True, help="seconds of every step")
-    parser.add_argument("--per-row", type=float, required=True, help="seconds of every row of its bucket")
-    arguments = parser.parse_args()
-    model = sleeping_model(arguments.fixed, arguments.per_row)
-    return asyncio.run(process.run(WorkerSettings(), os.environ["FOURSTEP_REDIS_URL"], load_model=lambda *_: model))
+def main(
+    fixed: Annotated[float, typer.Option(help="seconds of every step")],
+    per_row: Annotated[float, typer.Option(help="seconds of every row of its bucket")],
+) -> None:
+    model = sleeping_model(fixed, per_row)
+    raise SystemExit(
+        asyncio.run(process.run(WorkerSettings(), os.environ["FOURSTEP_REDIS_URL"], load_model=lambda *_: model))
+    )
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    typer.run(main)

@@ -20,28 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
-from bench.results_file import RESULTS
+from bench import results_file
 from bench.service import http_load
 from jobs.testing import redis_servers
 
 TTL_S = 5.0
-TICKS = os.sysconf("SC_CLK_TCK")
-
-
-@dataclass
-class Process:
-    popen: subprocess.Popen
-
-    @property
-    def cpu_s(self) -> float:
-        fields = Path(f"/proc/{self.popen.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS
-
-    @property
-    def resident_mib(self) -> float:
-        status = Path(f"/proc/{self.popen.pid}/status").read_text()
-        return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
 
 @dataclass
@@ -50,7 +35,11 @@ class Stack:
 
     port: int
     redis_url: str
-    parts: dict[str, Process]
+    parts: dict[str, psutil.Process]
+
+    def cpu_s(self) -> dict[str, float]:
+        """Processor seconds that each part has spent."""
+        return {name: sum(part.cpu_times()[:2]) for name, part in self.parts.items()}
 
 
 @contextmanager
@@ -70,8 +59,8 @@ def front_end(worker: list[str], api: dict[str, str] | None = None) -> Iterator[
         ]
         try:
             _wait_until_ready(port, started)
-            parts = dict(zip(("api", "worker"), map(Process, started), strict=True))
-            yield Stack(port, url, parts | {"redis": Process(redis)})
+            processes = {"api": started[0], "worker": started[1], "redis": redis}
+            yield Stack(port, url, {name: psutil.Process(process.pid) for name, process in processes.items()})
         finally:
             for process in started:
                 process.terminate()
@@ -103,13 +92,13 @@ def saturation(stack: Stack, num_images: int, requests: int, repeats: int) -> di
     """Closed loop with 64 connections: the best and the median of the repeats, and what each part costs."""
     request, rates = _request(num_images), []
     asyncio.run(http_load.closed_loop(stack.port, 64, 300, lambda: request))
-    cpu = {name: part.cpu_s for name, part in stack.parts.items()}
+    cpu = stack.cpu_s()
     for _ in range(repeats):
         answers = asyncio.run(http_load.closed_loop(stack.port, 64, requests, lambda: request))
         assert set(answers.counts) == {200}, answers.counts
         rates.append(answers.rate() * num_images)
     images = requests * repeats * num_images
-    spent = {name: (part.cpu_s - cpu[name]) / images for name, part in stack.parts.items()}
+    spent = {name: (seconds - cpu[name]) / images for name, seconds in stack.cpu_s().items()}
     return {
         "images_per_call": num_images,
         "images_per_second_best": round(max(rates)),
@@ -138,7 +127,7 @@ def memory(stack: Stack, images: int) -> dict[str, Any]:
     request, course = _request(8, timeout=TTL_S), []
     for _ in range(10):
         asyncio.run(http_load.closed_loop(stack.port, 32, images // 80, lambda: request))
-        course.append({name: round(part.resident_mib, 1) for name, part in stack.parts.items()})
+        course.append({name: round(part.memory_info().rss / 2**20, 1) for name, part in stack.parts.items()})
     return {"images": images, "resident_mib_after_each_tenth": course}
 
 
@@ -193,24 +182,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.service.front_end", description=__doc__)
     parser.add_argument("--latency", action="store_true", help="only one image alone, on the bundled model")
     parser.add_argument("--images", type=int, default=100_000, help="how many for the course of memory")
-    parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     if arguments.latency:
-        _write(arguments.out / "front_end_latency.json", latency(60))
+        _write("front_end_latency", latency(60))
         return
     with front_end(_null_worker()) as stack:
         full = [saturation(stack, 1, 1500, 5), saturation(stack, 4, 500, 5)]
         best = full[0]["images_per_second_best"]
-        report = {"cores": os.cpu_count(), "saturation": full, "half_load": half_load(stack, best / 2, 8)}
+        report = {"saturation": full, "half_load": half_load(stack, best / 2, 8)}
     report["overload"] = overload(round(best * 0.35), 8)
-    _write(arguments.out / "front_end.json", report)
+    _write("front_end", report)
     with front_end(_null_worker()) as stack:
-        _write(arguments.out / "front_end_memory.json", memory(stack, arguments.images))
+        _write("front_end_memory", memory(stack, arguments.images))
 
 
-def _write(path: Path, report: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=2) + "\n")
+def _write(name: str, report: dict[str, Any]) -> None:
+    results_file.write(name, report)
     print(json.dumps(report, indent=2))
 
 

@@ -1,11 +1,11 @@
 """A worker without an engine, which settles every image with one tiny PNG: `python -m bench.service.null_worker`."""
 
-import argparse
 import asyncio
 import hashlib
 import os
 import time
 
+import typer
 import uvloop
 
 from jobs.diversity import pack_layout
@@ -93,16 +93,12 @@ def _result(task: ImageTask) -> ImageResult:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--rate", type=float, default=0.0)
-    arguments = parser.parse_args()
-
+def main(rate: float = 0.0) -> None:
     async def serve() -> None:
-        await NullWorker(WorkerQueue(open_redis(os.environ["FOURSTEP_REDIS_URL"]), MODEL), arguments.rate).run()
+        await NullWorker(WorkerQueue(open_redis(os.environ["FOURSTEP_REDIS_URL"]), MODEL), rate).run()
 
     uvloop.run(serve())
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

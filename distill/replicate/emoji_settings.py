@@ -23,6 +23,7 @@ from distill.emoji import benchmark as emoji
 from distill.emoji.encoder import EmojiEncoder
 from distill.evaluation import comparison, feature_spaces, metrics, pictures, report
 from distill.evaluation.pictures import PictureSet
+from distill.replicate import gates
 from distill.replicate.exact_trainer import ExactTrainer
 from distill.replicate.gates import Gate
 from distill.replicate.results import write_json
@@ -103,14 +104,7 @@ def judged(results: Mapping[str, Any]) -> list[Gate]:
     match = float(of(ours, prompt_match).mean())
     quality = float(of(ours, precision).mean() / of(dmd, precision).mean())
     return [
-        Gate("DMD loses diversity", "diversity DMD ÷ teacher ≤ .80", str(lost), lost.value <= 0.8),
-        Gate(
-            "more than DMD",
-            "diversity ÷ DMD's ≥ 1.25, interval above 1.1",
-            str(more),
-            len(shared) > 1 and more.value >= 1.25 and more.low > 1.1,
-        ),
-        Gate("as much as the teacher", "diversity ÷ teacher's in .90–1.00", str(kept), 0.9 <= kept.value <= 1.0),
+        *gates.diversity_gates(lost, more, kept, several_seeds=len(shared) > 1),
         Gate("prompt match", "match ÷ teacher's ≥ .97", f"{match:.3f}", match >= 0.97),
         Gate("quality", "precision ÷ DMD's ≥ .95", f"{quality:.3f}", quality >= 0.95),
     ]

@@ -16,6 +16,8 @@ from distill.evaluation import metrics
 Results = Mapping[str, Any]
 """Run name → its JSON."""
 
+Holds = Callable[[metrics.Estimate], bool]
+
 SLACK = 0.01
 """Tolerance of a row's order in a table."""
 
@@ -28,6 +30,11 @@ class Gate:
     asked: str
     found: str
     passed: bool | None
+
+    @classmethod
+    def of(cls, name: str, asked: str, found: metrics.Estimate | None, holds: Holds) -> "Gate":
+        """`found` is None where the runs that it needs are not there."""
+        return cls(name, asked, "not run", None) if found is None else cls(name, asked, str(found), holds(found))
 
 
 def last(results: Results, run: str, metric: str) -> torch.Tensor:
@@ -47,77 +54,59 @@ def ratio(results: Results, run: str, to: str, metric: str) -> metrics.Estimate:
     return metrics.paired_ratio(last(results, run, metric), below)
 
 
+def diversity_gates(
+    lost: metrics.Estimate | None,
+    more: metrics.Estimate | None,
+    kept: metrics.Estimate | None,
+    several_seeds: bool = True,
+) -> list[Gate]:
+    """The gates for ratios of diversities: DMD's to the teacher's, ours to DMD's, ours to the teacher's.
+
+    Without `several_seeds` an interval is a point, and the gate that asks for one is not passed.
+    """
+    return [
+        Gate.of("DMD loses diversity", "diversity DMD ÷ teacher ≤ .80", lost, lambda r: r.value <= 0.8),
+        Gate.of(
+            "more than DMD",
+            "diversity ÷ DMD's ≥ 1.25, interval above 1.1",
+            more,
+            lambda r: several_seeds and r.value >= 1.25 and r.low > 1.1,
+        ),
+        Gate.of("as much as the teacher", "diversity ÷ teacher's in .90–1.00", kept, lambda r: 0.9 <= r.value <= 1.0),
+    ]
+
+
 def judged(results: Results, candidate: str, dmd: str = "dmd") -> list[Gate]:
     """The five gates for `candidate`, compared with plain DMD of the same world and seeds."""
 
-    def of(name: str, asked: str, run: str, to: str, metric: str, holds: Callable[[metrics.Estimate], bool]) -> Gate:
-        if run not in results or (to != "teacher" and to not in results):
-            return Gate(name, asked, "not run", None)
-        found = ratio(results, run, to, metric)
-        return Gate(name, asked, str(found), holds(found))
+    def of(run: str, to: str, metric: str) -> metrics.Estimate | None:
+        there = run in results and (to == "teacher" or to in results)
+        return ratio(results, run, to, metric) if there else None
 
+    lost, kept = of(dmd, "teacher", "diversity"), of(candidate, "teacher", "diversity")
+    match, sharp = of(candidate, "teacher", "match"), of(candidate, dmd, "sharp")
     return [
-        of(
-            "DMD loses diversity",
-            "diversity DMD ÷ teacher ≤ .80",
-            dmd,
-            "teacher",
-            "diversity",
-            lambda r: r.value <= 0.8,
-        ),
-        of(
-            "more than DMD",
-            "diversity ÷ DMD's ≥ 1.25, interval above 1.1",
-            candidate,
-            dmd,
-            "diversity",
-            lambda r: r.value >= 1.25 and r.low > 1.1,
-        ),
-        of(
-            "as much as the teacher",
-            "diversity ÷ teacher's in .90–1.00",
-            candidate,
-            "teacher",
-            "diversity",
-            lambda r: 0.9 <= r.value <= 1.0,
-        ),
-        of("prompt match", "match ÷ teacher's ≥ .97", candidate, "teacher", "match", lambda r: r.value >= 0.97),
-        of("quality", "share of sharp samples ÷ DMD's ≥ .95", candidate, dmd, "sharp", lambda r: r.value >= 0.95),
+        *diversity_gates(lost, of(candidate, dmd, "diversity"), kept),
+        Gate.of("prompt match", "match ÷ teacher's ≥ .97", match, lambda r: r.value >= 0.97),
+        Gate.of("quality", "share of sharp samples ÷ DMD's ≥ .95", sharp, lambda r: r.value >= 0.95),
     ]
 
 
 def paper_signature(results: Results) -> list[Gate]:
     """Gates that the paper's own numbers imply, for its own hyperparameters."""
+    by_k = ("k1", "k3", "dp-dmd", "k10", "k30")
+    by_lambda = ("dmd-detached", "lambda0.01", "dp-dmd", "lambda0.1", "lambda0.5")
     gates = [
-        _ordered(
-            results, "K", ("k1", "k3", "dp-dmd", "k10", "k30"), "K = 1 is the weakest, more does not lose diversity"
-        ),
-        _ordered(
-            results,
-            "λ",
-            ("dmd-detached", "lambda0.01", "dp-dmd", "lambda0.1", "lambda0.5"),
-            "more λ, not less diversity",
-        ),
+        _ordered(results, "K", by_k, "K = 1 is the weakest, more does not lose diversity"),
+        _ordered(results, "λ", by_lambda, "more λ, not less diversity"),
         _no_detach(results),
     ]
     if "dmd" in results and "dp-dmd" in results:
-        teacher, dmd, ours = (
-            float(v.mean())
-            for v in (
-                of_teacher(results, "dmd", "diversity"),
-                last(results, "dmd", "diversity"),
-                last(results, "dp-dmd", "diversity"),
-            )
-        )
+        teacher = float(of_teacher(results, "dmd", "diversity").mean())
+        dmd, ours = (float(last(results, run, "diversity").mean()) for run in ("dmd", "dp-dmd"))
         recovered = (ours - dmd) / (teacher - dmd)
-        gates.append(
-            Gate(
-                "gap recovered",
-                "(DP − DMD) ÷ (teacher − DMD) ≥ .20 (paper .18–.58)",
-                f"{recovered:.2f}",
-                recovered >= 0.2,
-            )
-        )
+        asked = "(DP − DMD) ÷ (teacher − DMD) ≥ .20 (paper .18–.58)"
+        gates.append(Gate("gap recovered", asked, f"{recovered:.2f}", recovered >= 0.2))
     return gates
 
 
