@@ -188,7 +188,7 @@ def _own_settings(method: type[Method], keys: dict[str, Any]) -> dict[str, Any]:
     owners = owners_of_settings()
     given = {key: value for key, value in keys.items() if value is not None or key not in owners}
     for key in given:
-        if owners.get(key, method.name) != method.name:
+        if key in owners and key not in method.Settings.model_fields:
             raise ValueError(f"{key}: is for method {owners[key]} alone")
     return dict.fromkeys(owners) | dict(method.Settings.model_validate(given))
 

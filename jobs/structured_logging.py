@@ -8,12 +8,19 @@ import sys
 
 from structlog import dev, processors
 from structlog.stdlib import ExtraAdder, ProcessorFormatter, add_log_level, add_logger_name
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor
 
-# Other fields of `extra` are left out, since libraries may pass anything.
+OWN_LOGGERS = {"jobs", "service", "worker", "distill"}
+# Other fields of `extra` are left out, and so are all fields of libraries, which may pass anything.
 CALL_FIELDS = {"method", "endpoint", "status", "seconds", "job_id"}
 IMAGE_FIELDS = {"job_id", "index", "entry", "outcome"}
 FAULT_FIELDS = {"error", "policy", "model", "code", "pause_s"}
+_FIELDS = ExtraAdder(allow=CALL_FIELDS | IMAGE_FIELDS | FAULT_FIELDS)
+
+
+def _own_fields(logger: logging.Logger, method: str, event: EventDict) -> EventDict:
+    own = event["_record"].name.partition(".")[0] in OWN_LOGGERS
+    return _FIELDS(logger, method, event) if own else event
 
 
 def configure_logging(level: str) -> None:
@@ -28,7 +35,7 @@ def configure_logging(level: str) -> None:
             add_logger_name,
             processors.TimeStamper(fmt="iso", utc=True),
             processors.StackInfoRenderer(),
-            ExtraAdder(allow=CALL_FIELDS | IMAGE_FIELDS | FAULT_FIELDS),
+            _own_fields,
         ],
         processors=[ProcessorFormatter.remove_processors_meta, *renderers],
     )

@@ -94,8 +94,8 @@ class Consumer:
         def deliver(outcomes: list[Outcome]) -> None:
             loop.call_soon_threadsafe(self._receive, group, outcomes)
 
-        def show(decode_previews: list[PreviewImage]) -> None:
-            loop.call_soon_threadsafe(self._previews.show, decode_previews)
+        def show(previews: list[PreviewImage]) -> None:
+            loop.call_soon_threadsafe(self._previews.show, previews)
 
         self.engine.watched, self.engine.show = self._previews.watched, show
 

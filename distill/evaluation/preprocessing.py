@@ -8,6 +8,8 @@ import torch
 from transformers import CLIPImageProcessorPil
 
 FILE = "preprocessor_config.json"
+REQUIRED = ("size", "image_mean", "image_std")
+RESAMPLINGS = {2: "bilinear", 3: "bicubic"}
 
 
 class Preprocessing:
@@ -21,10 +23,15 @@ class Preprocessing:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Raises ValueError when the file is missing."""
+        """Raises ValueError when the file is missing, lacks a field, or asks for another resampling."""
         if not (folder / FILE).is_file():
             raise ValueError(f"{folder} holds no {FILE}")
-        crops = bool(json.loads((folder / FILE).read_text()).get("do_center_crop"))
+        settings = json.loads((folder / FILE).read_text())
+        if missing := [name for name in REQUIRED if name not in settings]:
+            raise ValueError(f"{folder / FILE}: lacks {', '.join(missing)}")
+        if settings.get("resample", 3) not in RESAMPLINGS:
+            raise ValueError(f"{folder / FILE}: resample {settings['resample']} is none of {RESAMPLINGS}")
+        crops = bool(settings.get("do_center_crop"))
         return cls(CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True, do_center_crop=crops))
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:

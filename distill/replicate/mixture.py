@@ -21,7 +21,7 @@ RADIUS = 1.5
 
 @dataclass(frozen=True)
 class Mixture:
-    """`means` float32 [CLASSES · MODES, D], class after class; `log_weights` float32 [CLASSES, MODES], which sum to 1
+    """`means` float32 [CLASSES · MODES, D], class after class; `log_weights` float32 [CLASSES, MODES], whose exponentials sum to 1
     within a class. Classes are equally frequent."""
 
     means: torch.Tensor

@@ -31,7 +31,7 @@ class Stateful(Protocol):
     def load_state_dict(self, state_dict: Any) -> Any: ...
 
 
-class OtherSettings(ValueError):
+class OtherSettingsError(ValueError):
     """A run is resumed with other settings than it was started with."""
 
 
@@ -86,7 +86,7 @@ def save(run: Path, stateful: Mapping[str, Stateful], done: int, settings: Mappi
 def load(run: Path, stateful: Mapping[str, Stateful], settings: Mapping[str, Any] | None = None) -> int:
     """Restore `stateful` from the last checkpoint of `run`; returns the number of steps done, 0 without a checkpoint.
 
-    Raises OtherSettings when `settings` differ from those of the checkpoint; the message names each difference.
+    Raises OtherSettingsError when `settings` differ from those of the checkpoint; the message names each difference.
     """
     steps = steps_of(run)
     if not steps:
@@ -108,7 +108,7 @@ def _refuse_others(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     differing = [name for name in sorted(before.keys() & now.keys()) if before[name] != now[name]]
     if differing:
         changes = "; ".join(f"{name} was {before[name]} and is {now[name]}" for name in differing)
-        raise OtherSettings(f"this run was started with other settings: {changes}")
+        raise OtherSettingsError(f"this run was started with other settings: {changes}")
 
 
 def _on_first_rank(work: Callable[[], None]) -> None:

@@ -90,7 +90,7 @@ def run(
     bits. SIGINT and SIGTERM let the step finish, write a checkpoint and raise KeyboardInterrupt. Every rank must call
     it; the first one writes.
 
-    Raises checkpoints.OtherSettings when `settings` differ from those of the checkpoint.
+    Raises checkpoints.OtherSettingsError when `settings` differ from those of the checkpoint.
     """
     folder.mkdir(parents=True, exist_ok=True)
     means = _Means()

@@ -27,6 +27,7 @@ sys.path.insert(0, str(ROOT))  # METHODS names this file from there
 
 from fourstep import app  # noqa: E402
 from worker.engine.engine import Engine  # noqa: E402
+from worker.families import registry  # noqa: E402
 from worker.generate import generate  # noqa: E402
 from worker.model_folder import loading  # noqa: E402
 from worker.testing import tiny_pipelines, tiny_sdxl_pipelines  # noqa: E402
@@ -141,7 +142,7 @@ def denoiser(folder: Path) -> dict[str, torch.Tensor]:
         pipeline.load_lora_weights(folder)
         pipeline.fuse_lora()
         pipeline.unload_lora_weights()
-    return (pipeline.unet if hasattr(pipeline, "unet") else pipeline.transformer).state_dict()
+    return getattr(pipeline, registry.of(pipeline).denoiser).state_dict()
 
 
 def fourstep(*arguments: object) -> None:

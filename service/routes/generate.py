@@ -48,7 +48,10 @@ async def generate(
     prefer: Annotated[str, Header(alias="Prefer", description="`respond-async`: do not wait, answer 202")] = "",
     accept: Annotated[str, Header(include_in_schema=False)] = "*/*",  # OpenAPI derives it from the answers' types
 ) -> GenerateResponse | Response:
-    """Make images of a prompt and wait for them."""
+    """Make images of a prompt and wait for them.
+
+    With `Accept: image/png` (or `image/jpeg`, `image/webp`) the answer is the bytes of the only image.
+    """
     model = await context.catalogue.choose(body.model)
     raw = accepted_image(accept)
     if raw:

@@ -1,5 +1,6 @@
 """The playground and the API reference: static pages that load nothing from elsewhere."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,13 @@ router = APIRouter(include_in_schema=False)
 
 
 class PageParts(StaticFiles):
-    """Scripts and styles; browsers ask each time whether they changed, so that parts of two versions never meet."""
+    """Scripts, styles and icons, and nothing else that lies in their folders.
+
+    Browsers ask each time whether they changed, so that parts of two versions never meet.
+    """
+
+    def lookup_path(self, path: str) -> tuple[str, os.stat_result | None]:
+        return super().lookup_path(path) if Path(path).suffix in {".js", ".css", ".svg"} else ("", None)
 
     def file_response(self, *args: Any, **kwargs: Any) -> Response:
         response = super().file_response(*args, **kwargs)

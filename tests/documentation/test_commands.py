@@ -74,6 +74,14 @@ def test_every_link_within_the_repository_leads_somewhere(page: Path) -> None:
         assert "://" in target or (page.parent / target).exists(), target
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_that_is_named_is_there(page: Path) -> None:
+    folders = "|".join(path.name for path in ROOT.iterdir() if path.is_dir() and path.name[0] != ".")
+    named = re.findall(rf"`((?:{folders})/[\w./-]+\.(?:py|lua|js|json|yaml|md))`", page.read_text())
+    # What commands write while they run is not in the repository.
+    assert [path for path in named if not (ROOT / path).is_file() and not path.startswith("build/")] == []
+
+
 def test_the_checks_find_what_is_wrong() -> None:
     for check, words in (
         (check_make, ["serv"]),

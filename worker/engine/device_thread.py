@@ -1,4 +1,4 @@
-"""The one thread that owns the device."""
+"""The thread that runs the engine."""
 
 import queue
 import threading

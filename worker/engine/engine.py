@@ -23,7 +23,7 @@ Policy = Callable[[Sequence[Candidate], StepTimes, bool], list[str]]
 
 
 class Engine:
-    """Schedules and runs all rows of one device. Not thread-safe: one thread owns it, and with it the device.
+    """Schedules and runs all rows of one device. Not thread-safe: one thread adds, steps and withdraws.
 
     `new_graph` makes the graphs that warm-up captures; without it every step is launched kernel by kernel. `policy`
     chooses the rows of each step; benchmarks compare others. The engine calls `measure` with the cost of every batch
@@ -42,7 +42,7 @@ class Engine:
         self.max_batch = max_batch
         self.measure: Callable[[Measured], None] = lambda measured: None
         self.watched: Container[str] = ()
-        self.show: Callable[[list[PreviewImage]], None] = lambda decode_previews: None
+        self.show: Callable[[list[PreviewImage]], None] = lambda previews: None
         # All equal until they are measured: whoever waits then joins at once.
         self.step_times: dict[Size, dict[int, float]] = {
             size: dict.fromkeys(buckets(max_batch), 1e-3) for size in model.contract.sizes

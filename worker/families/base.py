@@ -56,7 +56,10 @@ class Family(ABC):
         """
 
     def default_sequence_length(self, pipeline: Any) -> int | None:
-        """Return the number of tokens where nobody chooses it; None for a family that leaves no choice."""
+        """Return the number of tokens where nobody chooses it; None for a family that leaves no choice.
+
+        The pipeline's text components may be None, as in training.
+        """
         return None
 
     def text_lengths(self, max_sequence_length: int | None) -> tuple[int, ...]:

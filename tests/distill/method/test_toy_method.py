@@ -91,6 +91,12 @@ def test_a_registered_method_trains_from_a_configuration_that_names_it(write_con
     assert SamplingContract.load(tmp_path / "student").method == "toy"
 
 
+def test_methods_may_share_their_settings(write_config, monkeypatch):
+    monkeypatch.setitem(METHODS, "toy-2", type("ToyMethod2", (ToyMethod,), {"name": "toy-2"}))
+    for name in ("toy", "toy-2"):
+        assert configuration.load(write_config(method=name, toy={"weight": 2})).section("toy").weight == 2
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [

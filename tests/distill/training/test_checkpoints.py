@@ -119,7 +119,7 @@ def test_what_a_kill_left_half_written_does_not_count(tmp_path: Path) -> None:
 def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     checkpoints.save(tmp_path, {}, 5, {"batch": 2, "seed": 0})
     assert checkpoints.load(tmp_path, {}, {"batch": 2, "seed": 0, "new": 1}) == 5
-    with pytest.raises(checkpoints.OtherSettings, match="batch was 2 and is 4"):
+    with pytest.raises(checkpoints.OtherSettingsError, match="batch was 2 and is 4"):
         checkpoints.load(tmp_path, {}, {"batch": 4, "seed": 0})
 
 
