@@ -21,8 +21,10 @@ RADIUS = 1.5
 
 @dataclass(frozen=True)
 class Mixture:
-    """`means` float32 [CLASSES · MODES, D], class after class; `log_weights` float32 [CLASSES, MODES], whose exponentials sum to 1
-    within a class. Classes are equally frequent."""
+    """`means` float32 [CLASSES · MODES, D], class after class; `log_weights` float32 [CLASSES, MODES].
+
+    The exponentials of the weights sum to 1 within a class. Classes are equally frequent.
+    """
 
     means: torch.Tensor
     log_weights: torch.Tensor
