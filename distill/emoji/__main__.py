@@ -10,7 +10,7 @@ import torch
 import typer
 from diffusers import AutoencoderTiny
 
-from distill import prompt_embeddings, teacher_pipeline
+from distill import teacher_pipeline
 from distill.emoji import artwork, autoencoder, encoder, pipeline, sample_grid, teacher, text_encoders
 from distill.emoji.captions import Captions
 from jobs.sampling_contract import SamplingContract
@@ -47,21 +47,9 @@ def main(
         reader.save(out.parent / "emoji-encoder")
         text = text_encoders.train(captions, work / "text_encoders", text_steps)
         parts = pipeline.assemble(vae, text, teacher.build())
-    latents = autoencoder.encode_all(parts.vae, pictures)
-    texts = [wording for forms in captions.wordings for wording in forms]
-    embeddings = prompt_embeddings.encode(parts, [*texts, *sample_grid.PROMPTS], text_encoders.TOKENS)
-
-    def sample(model: torch.nn.Module, path: Path) -> None:
-        sample_grid.draw(model.eval(), parts.vae, embeddings, path)
-
-    model = teacher.train(
-        parts.transformer.train(), captions, latents, embeddings, work / "teacher", teacher_steps, sample
-    )
     # The text encoders stay in float32: transformers loads a file in the type it is stored in, diffusers in float32,
     # and a plain `from_pretrained` must give a pipeline of one type.
-    parts.vae.to(torch.bfloat16)
-    parts.register_modules(transformer=model.to(torch.bfloat16))
-    parts.save_pretrained(out, safe_serialization=True)
+    teacher.make(parts, captions, work / "teacher", teacher_steps, out)
     contract(out).save(out)
 
 

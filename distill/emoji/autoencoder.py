@@ -54,11 +54,7 @@ def train(artwork: Artwork, folder: Path, steps: int) -> AutoencoderTiny:
             decoded = model.decode(latents + LATENT_NOISE * noise).sample.float()
         pixels, edges = _pixel_loss(decoded, batch), _edge_loss(decoded, batch)
         unit = latents.mean((0, 2, 3)).square().mean() + (latents.std((0, 2, 3)) - 1).square().mean()
-        (pixels + edges + 0.1 * unit).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad(set_to_none=True)
+        training_loop.update(pixels + edges + 0.1 * unit, optimizer, schedule, clip=1.0)
         average.update_parameters(model)
         return {"psnr": _psnr(decoded, batch), "edges": edges.item(), "unit": unit.item()}
 

@@ -113,10 +113,7 @@ def train(artwork: Artwork, reconstructed: torch.Tensor, folder: Path, steps: in
         images = torch.where(soft[:, None, None, None], reconstructed[rows], originals[rows])
         _, emoji_logits, style_logits = encoder(disturbed(to_float(images), stream.generator))
         loss = F.cross_entropy(emoji_logits, emoji[rows]) + F.cross_entropy(style_logits, style[rows])
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad(set_to_none=True)
+        training_loop.update(loss, optimizer, schedule)
         right = (emoji_logits.argmax(1) == emoji[rows]).float().mean()
         return {"loss": loss.item(), "accuracy": right.item()}
 
@@ -125,13 +122,8 @@ def train(artwork: Artwork, reconstructed: torch.Tensor, folder: Path, steps: in
         shown = disturbed(to_float(originals[:: len(originals) // 32][:32]), generator)
         image_grid.save_grid(to_uint8(shown).numpy(), 16, folder / f"grid-{done:06}.png")
 
-    stateful: dict[str, training_loop.Stateful] = {
-        "encoder": encoder,
-        "optimizer": optimizer,
-        "schedule": schedule,
-        "stream": stream,
-    }
-    training_loop.run(folder, stateful, step, steps, save_every=500, sample=sample)
+    parts = {"encoder": encoder, "optimizer": optimizer, "schedule": schedule, "stream": stream}
+    training_loop.run(folder, parts, step, steps, save_every=500, sample=sample)
     return encoder.eval().requires_grad_(False)
 
 

@@ -13,11 +13,10 @@ from diffusers import DDIMScheduler, StableDiffusionXLPipeline, UNet2DConditionM
 from torch import nn
 from transformers import CLIPTextModel
 
-from distill import prompt_embeddings, teacher_pipeline
-from distill.emoji import artwork, autoencoder, sample_grid, teacher, text_encoders
+from distill import teacher_pipeline
+from distill.emoji import artwork, sample_grid, teacher, text_encoders
 from distill.emoji.captions import Captions
 from jobs.sampling_contract import SamplingContract
-from worker.families import registry
 from worker.model_folder.weights_hash import weights_sha256
 from worker.sampling.noise_schedule import trailing_grid
 
@@ -37,37 +36,18 @@ def main(
 ) -> None:
     """Train the UNet, save it as a Stable Diffusion XL pipeline folder with its sampling contract."""
     torch.set_flush_denormal(True)
-    pictures = artwork.kept(work)
-    captions = Captions(pictures)
     pipeline = assemble(teacher_pipeline.load(parts), build())
-    family = registry.of(pipeline)
-    schedule = family.noise_schedule(pipeline)
-    pipeline.vae.float()
-    latents = autoencoder.encode_all(pipeline.vae, pictures)
-    texts = [wording for forms in captions.wordings for wording in forms]
-    embeddings = prompt_embeddings.encode(pipeline, [*texts, *sample_grid.PROMPTS], text_encoders.TOKENS)
-
-    def sample(model: nn.Module, path: Path) -> None:
-        grid = trailing_grid(16)
-        sample_grid.draw(model.eval(), pipeline.vae, embeddings, path, family=family, schedule=schedule, grid=grid)
-
-    model = teacher.train(
-        pipeline.unet.train(),
-        captions,
-        latents,
-        embeddings,
+    teacher.make(
+        pipeline,
+        Captions(artwork.kept(work)),
         work / "sdxl-teacher",
         steps,
-        sample,
+        out,
+        grid=trailing_grid(16),
         compile_blocks=False,
-        family=family,
-        schedule=schedule,
         batch=BATCH,
         noise_shift=NOISE_SHIFT,
     )
-    pipeline.vae.to(torch.bfloat16)
-    pipeline.register_modules(unet=model.to(torch.bfloat16))
-    pipeline.save_pretrained(out, safe_serialization=True)
     contract(out).save(out)
 
 

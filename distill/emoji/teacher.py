@@ -7,6 +7,7 @@ on it instead of on single samples takes nearly all noise out of the gradient.
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import ModelMixin, SD3Transformer2DModel
@@ -14,13 +15,16 @@ from torch import nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
+from distill import prompt_embeddings
+from distill.emoji import autoencoder, sample_grid
 from distill.emoji.artwork import SIZE
 from distill.emoji.captions import Captions
-from distill.emoji.text_encoders import PROJECTION, T5_WIDTH
+from distill.emoji.text_encoders import PROJECTION, T5_WIDTH, TOKENS
 from distill.method.guidance import conditional
 from distill.prompt_embeddings import PromptEmbeddings
 from distill.training import training_loop
 from worker.device.bfloat16 import has_native_bfloat16
+from worker.families import registry
 from worker.families.base import Family
 from worker.families.registry import STABLE_DIFFUSION_3
 from worker.sampling.noise_schedule import FLOW, NoiseSchedule
@@ -57,6 +61,36 @@ def build() -> SD3Transformer2DModel:
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)
     return model
+
+
+def make(
+    pipeline: Any,
+    captions: Captions,
+    folder: Path,
+    steps: int,
+    out: Path,
+    grid: tuple[float, ...] = sample_grid.GRID,
+    **options: Any,
+) -> None:
+    """Train the denoiser of `pipeline` in `folder`, with the `options` of `train`, and save the whole to `out`.
+
+    Denoiser and autoencoder are stored in bfloat16. The grids of pictures are sampled along `grid`.
+    """
+    family = registry.of(pipeline)
+    schedule = family.noise_schedule(pipeline)
+    latents = autoencoder.encode_all(pipeline.vae.float(), captions.artwork)
+    texts = [wording for forms in captions.wordings for wording in forms]
+    embeddings = prompt_embeddings.encode(pipeline, [*texts, *sample_grid.PROMPTS], TOKENS)
+
+    def sample(model: nn.Module, path: Path) -> None:
+        sample_grid.draw(model.eval(), pipeline.vae, embeddings, path, family=family, schedule=schedule, grid=grid)
+
+    denoiser = getattr(pipeline, family.denoiser).train()
+    options |= {"family": family, "schedule": schedule}
+    model = train(denoiser, captions, latents, embeddings, folder, steps, sample, **options)
+    pipeline.vae.to(torch.bfloat16)
+    pipeline.register_modules(**{family.denoiser: model.to(torch.bfloat16)})
+    pipeline.save_pretrained(out, safe_serialization=True)
 
 
 def train(
@@ -101,23 +135,15 @@ def train(
         with torch.autocast("cpu", torch.bfloat16, enabled=has_native_bfloat16(torch.device("cpu"))):
             prediction = conditional(model, prompts, size=(SIZE, SIZE), family=family, schedule=schedule)(state, t)
         loss = (_weight(t, schedule) * F.mse_loss(prediction, target, reduction="none").mean((1, 2, 3))).mean()
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        rate.step()
-        optimizer.zero_grad(set_to_none=True)
+        norm = training_loop.update(loss, optimizer, rate, clip=1.0)
         average.update_parameters(model)
-        return {"loss": loss.item(), "grad_norm": norm.item()}
+        return {"loss": loss.item(), "grad_norm": norm}
+
+    def draw(done: int) -> None:
+        sample(average.module, folder / f"grid-{done:06}.png")
 
     stateful = {"model": model, "average": average, "optimizer": optimizer, "schedule": rate, "stream": stream}
-    training_loop.run(
-        folder,
-        stateful,
-        step,
-        steps,
-        save_every=500,
-        sample=lambda done: sample(average.module, folder / f"grid-{done:06}.png"),
-    )
+    training_loop.run(folder, stateful, step, steps, save_every=500, sample=draw)
     return average.module
 
 

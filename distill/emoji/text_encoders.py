@@ -63,19 +63,8 @@ def train(captions: Captions, folder: Path, steps: int) -> TextEncoders:
         }
         target = captions.posterior[drawn]
         losses = {name: _divergence(readers[name](value), target) for name, value in pooled.items()}
-        torch.stack(list(losses.values())).sum().backward()
-        nn.utils.clip_grad_norm_(parts.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad(set_to_none=True)
+        training_loop.update(torch.stack(list(losses.values())).sum(), optimizer, schedule, clip=1.0)
         return {name: loss.item() for name, loss in losses.items()}
-
-    stateful: dict[str, training_loop.Stateful] = {
-        "parts": parts,
-        "optimizer": optimizer,
-        "schedule": schedule,
-        "stream": stream,
-    }
 
     @torch.no_grad()
     def sample(done: int) -> None:
@@ -84,6 +73,7 @@ def train(captions: Captions, folder: Path, steps: int) -> TextEncoders:
         best = scores.topk(GRID_ROWS).indices.T.flatten().numpy()
         image_grid.save_grid(captions.artwork.images[best], GRID_COLUMNS, folder / f"grid-{done:06}.png")
 
+    stateful = {"parts": parts, "optimizer": optimizer, "schedule": schedule, "stream": stream}
     training_loop.run(folder, stateful, step, steps, save_every=500, sample=sample)
     return TextEncoders(*_eval(encoders))
 

@@ -1,5 +1,6 @@
 """A resumable training loop: progress bar, telemetry, checkpoints, sample grids."""
 
+import math
 import signal
 import threading
 import time
@@ -11,9 +12,11 @@ from typing import Any
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import distributed
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from distill.training import checkpoints
-from distill.training.checkpoints import Stateful as Stateful
+from distill.training.checkpoints import Stateful
 from distill.training.telemetry import Telemetry
 
 
@@ -120,6 +123,17 @@ def run(
                 telemetry.grid(done)
             if stopped:
                 raise KeyboardInterrupt(f"stopped after step {done}")
+
+
+def update(loss: torch.Tensor, optimizer: Optimizer, schedule: LRScheduler, clip: float = math.inf) -> float:
+    """Take one step of `optimizer` and `schedule` down `loss`; returns the gradient's norm, cut to `clip` for it."""
+    loss.backward()
+    learners = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    norm = torch.nn.utils.clip_grad_norm_(learners, clip)
+    optimizer.step()
+    schedule.step()
+    optimizer.zero_grad(set_to_none=True)
+    return norm.item()
 
 
 def _anywhere(flag: bool) -> bool:
