@@ -117,7 +117,7 @@ class ImageFailure(WireModel):
 class EffectiveSettings(WireModel):
     """A worker's settings as they took effect: ``auto`` is resolved; ``threads`` are those of one network evaluation.
 
-    Fields that a worker of another version adds are kept, those that it does not know are None.
+    A worker of another version may report more fields, which are kept, or fewer, which are None.
     """
 
     model_config = ConfigDict(extra="allow")

@@ -16,7 +16,10 @@ from service.model_catalogue import ModelCatalogue
 
 @dataclass(frozen=True)
 class ApiContext:
-    """`cancelling` holds the cancellations under way for clients that are gone; Redis stays open until they end."""
+    """The parts that all endpoints share.
+
+    `cancelling` holds the cancellations under way for clients that are gone; Redis stays open until they end.
+    """
 
     settings: ApiSettings
     redis: Redis

@@ -33,7 +33,7 @@ class Call:
 
     @property
     def deadline(self) -> float:
-        """Unix time in seconds after which nobody waits for the images."""
+        """Unix time in seconds at which the call ends without the images."""
         deadline = self.tasks[0].deadline
         assert deadline is not None
         return deadline

@@ -14,6 +14,7 @@ from distill.emoji.artwork import Artwork
 from distill.emoji.autoencoder import to_float
 from distill.emoji.world import EMOJI, STYLES
 from distill.training import training_loop
+from distill.training.checkpoints import Stateful
 from worker.pixels import to_uint8
 
 FEATURES = 128
@@ -122,7 +123,7 @@ def train(artwork: Artwork, reconstructed: torch.Tensor, folder: Path, steps: in
         shown = disturbed(to_float(originals[:: len(originals) // 32][:32]), generator)
         image_grid.save_grid(to_uint8(shown).numpy(), 16, folder / f"grid-{done:06}.png")
 
-    parts = {"encoder": encoder, "optimizer": optimizer, "schedule": schedule, "stream": stream}
+    parts: dict[str, Stateful] = {"encoder": encoder, "optimizer": optimizer, "schedule": schedule, "stream": stream}
     training_loop.run(folder, parts, step, steps, save_every=500, sample=sample)
     return encoder.eval().requires_grad_(False)
 

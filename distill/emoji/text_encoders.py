@@ -19,6 +19,7 @@ from transformers import T5TokenizerFast as T5Tokenizer
 from distill import image_grid
 from distill.emoji.captions import Captions
 from distill.training import training_loop
+from distill.training.checkpoints import Stateful
 
 TOKENS = 16
 """Length of a prompt in tokens, for the CLIP and the T5 encoders alike: `max_sequence_length`."""
@@ -73,7 +74,7 @@ def train(captions: Captions, folder: Path, steps: int) -> TextEncoders:
         best = scores.topk(GRID_ROWS).indices.T.flatten().numpy()
         image_grid.save_grid(captions.artwork.images[best], GRID_COLUMNS, folder / f"grid-{done:06}.png")
 
-    stateful = {"parts": parts, "optimizer": optimizer, "schedule": schedule, "stream": stream}
+    stateful: dict[str, Stateful] = {"parts": parts, "optimizer": optimizer, "schedule": schedule, "stream": stream}
     training_loop.run(folder, stateful, step, steps, save_every=500, sample=sample)
     return TextEncoders(*_eval(encoders))
 

@@ -12,8 +12,11 @@ Judge = Callable[[PictureSet, PictureSet], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Benchmark:
-    """`groups` name ranges of `prompts` whose diversity is reported separately. The report's section `name` is what
-    `judge` returns; without a judge there is none."""
+    """Prompts to evaluate on, with a judge of the pictures.
+
+    `groups` name ranges of `prompts` whose diversity is reported separately. `judge` makes the report's section `name`;
+    without a judge there is none.
+    """
 
     name: str
     prompts: tuple[str, ...]

@@ -114,8 +114,11 @@ def halves(samples: int, splits: int = 32, seed: int = 0) -> list[tuple[torch.Te
 
 
 def kernel_distance_and_floor(teacher: torch.Tensor, student: torch.Tensor, draws: int = 2_000) -> Distance:
-    """KID of two sets [P, R, D] that were made from the same noise: half of the teacher's samples against the
-    student's of the other half's noise, and against the teacher's own of that noise."""
+    """Return the kernel distance (KID) of two sets [P, R, D] that were made from the same noise.
+
+    The teacher's samples from one half of the noise are compared with the student's from the other half. The floor
+    compares them with the teacher's own from the other half.
+    """
     splits = halves(teacher.shape[1])
     blocks = torch.stack([kernel_distance(teacher[:, one], student[:, other]) for one, other in splits]).mean(0)
     own = torch.stack([kernel_distance(teacher[:, one], teacher[:, other]).mean() for one, other in splits])

@@ -1,4 +1,4 @@
-"""The protocol of a distillation method.
+"""The base of all distillation methods.
 
 Every method trains by the losses of `distill.method.dp_dmd`. It sets their hyperparameters and may add terms to the
 student's loss and to the fake score's.
@@ -7,7 +7,7 @@ student's loss and to the fake score's.
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -56,7 +56,7 @@ class Batch:
     generator: torch.Generator
 
 
-class Method(Protocol):
+class Method:
     """One distillation method of a run. Subclasses override what differs from DP-DMD.
 
     name: Value of the configuration's key `method`.

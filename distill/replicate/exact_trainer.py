@@ -20,9 +20,9 @@ from worker.sampling.noise_schedule import FLOW, Predict
 class ExactTeacher:
     """The flow to the pictures that fit a caption, for batches of captions.
 
-    It is not guided: guidance makes up for what a network confuses, and the exact teacher knows which pictures fit.
-    What guidance would add, (w − 1)·(E[x | z_t, caption] − E[x | z_t]), does not vanish as noise does where the picture
-    nearest of all does not fit the caption: samples end far from every picture.
+    It is not guided. Guidance corrects a network that mixes captions up, and the exact teacher does not. Guidance adds
+    (w − 1)·(E[x | z_t, caption] − E[x | z_t]). This does not vanish at low noise where the nearest picture does not fit
+    the caption, so that samples would end far from every picture.
     """
 
     def __init__(self, captions: Captions, latents: torch.Tensor) -> None:
@@ -31,8 +31,10 @@ class ExactTeacher:
         self.by_wording = {text: number for number, texts in enumerate(captions.wordings) for text in texts}
 
     def caption(self, prompt: str) -> int:
-        """The number of the caption that `prompt` is a wording of, else of the longest subject named in it. Raises
-        ValueError when it names none."""
+        """Return the number of the caption with the wording `prompt`, else that of the longest subject named in it.
+
+        Raises ValueError when the prompt names none.
+        """
         if prompt in self.by_wording:
             return self.by_wording[prompt]
         named = [subject for subject in self.captions.subjects if subject != EMPTY and f" {subject} " in f" {prompt} "]

@@ -24,7 +24,7 @@ SLACK = 0.01
 
 @dataclass(frozen=True)
 class Gate:
-    """`passed` is None where the runs it needs are not there."""
+    """A condition on the results; `passed` is None where the runs that it needs are not there."""
 
     name: str
     asked: str

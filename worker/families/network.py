@@ -38,7 +38,7 @@ class Network:
         return [each.to(dtype=self.dtype).map(torch.clone) for each in encoded]
 
     def negative(self, empty: PromptEmbedding) -> PromptEmbedding:
-        """See Family.negative."""
+        """Return the embedding that guidance leads away from, given that of the `empty` prompt."""
         return self.family.negative(self.pipeline, empty)
 
     def predict(self, latents: torch.Tensor, timesteps: torch.Tensor, embeddings: PromptEmbedding) -> torch.Tensor:
@@ -51,7 +51,7 @@ class Network:
         return self.family.predict(self.denoiser, latents.to(self.dtype), timesteps, embeddings, size)
 
     def guide(self, unconditional: torch.Tensor, conditional: torch.Tensor, scale: float) -> torch.Tensor:
-        """See Family.guide."""
+        """Combine the predictions without and with the prompt, fp32 [B, C, h, w], as the family does."""
         return self.family.guide(unconditional, conditional, scale)
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:

@@ -57,8 +57,9 @@ def ode_coefficients(prediction: Prediction, now: Levels, following: Levels) -> 
 
 @dataclass(frozen=True)
 class NoiseSchedule:
-    """`alphas_cumprod` [T] holds ᾱ of every training timestep, for "epsilon" and "v"; None for "flow".
+    """The noise levels of training, and the kind of prediction.
 
+    `alphas_cumprod` [T] holds ᾱ of every training timestep, for "epsilon" and "v"; None for "flow".
     Raises ValueError when the two do not fit each other, and for epsilon at ᾱ = 0.
     """
 
