@@ -1,4 +1,4 @@
-"""`fourstep dead-letters`: list, replay and drop tasks that were given up after too many deliveries."""
+"""`fourstep dead-letters`: list, replay and drop tasks that were given up because no worker survived them."""
 
 import asyncio
 import time

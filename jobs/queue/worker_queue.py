@@ -1,7 +1,7 @@
 """The queue of one model as its workers see it: claim tasks, keep their leases, commit each image exactly once."""
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Literal
 
@@ -18,11 +18,21 @@ from jobs.queue.scripts import longest_life_ms, milliseconds, register_script
 
 @dataclass(frozen=True)
 class Claim:
-    """A task leased to this worker; ``deliveries`` counts how often it has been handed to any worker."""
+    """A task leased to this worker; ``deliveries`` counts how often it has been handed to any worker.
+
+    ``taken_from`` is the worker that it was taken over from, ``attempts`` counts how often it was begun since.
+    """
 
     entry_id: str
     task: ImageTask
     deliveries: int
+    taken_from: str | None = None
+    attempts: int = 0
+
+    @property
+    def suspect(self) -> bool:
+        """Whether a worker that held it is gone, perhaps because of it."""
+        return self.deliveries > 1
 
 
 @dataclass(frozen=True)
@@ -51,6 +61,8 @@ class WorkerQueue:
         # A failure is small, and its task leaves the stream: Redis stores it also when it has no memory left.
         self._settle_failure = register_script(redis, "end_of_job", "pace", "settle", allow_oom=True)
         self._requeue = register_script(redis, "requeue")
+        self._take_over = register_script(redis, "take_over")
+        self._begin = register_script(redis, "begin")
 
     async def claim(self, worker_id: str, count: int, block_s: float) -> list[Claim]:
         """Take up to `count` waiting tasks, oldest first; wait at most `block_s` (0 to 4 seconds) for the first."""
@@ -71,26 +83,32 @@ class WorkerQueue:
         ]
 
     async def reclaim(self, worker_id: str, idle_s: float, count: int) -> list[Claim]:
-        """Take up to `count` tasks whose lease nobody renewed for `idle_s` seconds."""
-        taken: list[tuple[bytes, dict[bytes, bytes]]] = []
-        cursor: str | bytes = "0-0"
+        """Take up to `count` tasks that nobody renewed for `idle_s` seconds, and whose worker's lease is gone.
+
+        Also the worker's own, which it was given in an answer that it never received.
+        """
         try:
-            while len(taken) < count:
-                cursor, entries, _ = await self._redis.xautoclaim(
-                    self._keys.tasks, WORKER_GROUP, worker_id, milliseconds(idle_s), cursor, count - len(taken)
-                )
-                taken += entries
-                if cursor == b"0-0":
-                    break
+            taken = await self._take_over(
+                keys=[self._keys.tasks], args=[WORKER_GROUP, worker_id, milliseconds(idle_s), count, self._keys.leases]
+            )
         except ResponseError as error:
-            if str(error).startswith("NOGROUP"):
+            if "NOGROUP" in str(error):
                 return []
             raise
-        deliveries = await self._deliveries([entry_id for entry_id, _ in taken])
-        return [
-            Claim(entry_id.decode(), _task(fields), times)
-            for (entry_id, fields), times in zip(taken, deliveries, strict=True)
+        claims = [
+            Claim(
+                entry_id.decode(), _task(dict(zip(fields[::2], fields[1::2], strict=True))), deliveries, owner.decode()
+            )
+            for entry_id, fields, deliveries, owner in taken
         ]
+        return [
+            replace(claim, attempts=attempts)
+            for claim, attempts in zip(claims, await self._attempts(claims), strict=True)
+        ]
+
+    async def begin(self, claim: Claim) -> int:
+        """Count an attempt at a suspect task, before it begins: the attempts so far; 0 when its job is gone."""
+        return int(await self._begin(keys=[self._keys.job(claim.task.job_id)], args=[claim.task.index]))
 
     async def renew(self, worker_id: str, claims: Sequence[Claim]) -> list[Claim]:
         """Keep the leases of `claims` for another lease time; returns those whose image is settled already."""
@@ -166,12 +184,11 @@ class WorkerQueue:
             if not str(error).startswith("BUSYGROUP"):
                 raise
 
-    async def _deliveries(self, entry_ids: Sequence[bytes]) -> list[int]:
+    async def _attempts(self, claims: Sequence[Claim]) -> list[int]:
         async with self._redis.pipeline(transaction=False) as pipeline:
-            for entry_id in entry_ids:
-                pipeline.xpending_range(self._keys.tasks, WORKER_GROUP, entry_id, entry_id, 1)
-            answers = await pipeline.execute()
-        return [int(rows[0]["times_delivered"]) if rows else 1 for rows in answers]
+            for claim in claims:
+                pipeline.hget(self._keys.job(claim.task.job_id), f"attempts:{claim.task.index}")
+            return [int(attempts or 0) for attempts in await pipeline.execute()]
 
     async def _settle_task(
         self,
