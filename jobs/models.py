@@ -2,9 +2,9 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 ImageFormat = Literal["png", "jpeg", "webp"]
 Mode = Literal["fast", "strict"]
@@ -13,6 +13,9 @@ GivenUpReason = Literal["expired", "cancelled"]
 JobStatus = Literal["queued", "running", "completed", "failed", "cancelled", "expired"]
 
 MAX_SEED = 2**63 - 1
+
+SCHEMA_VERSION = 1
+"""Version of the form of all records; tests/jobs/records has those of each release."""
 
 # Seconds that an asynchronous job may wait for a worker.
 LONGEST_WAIT_S = 7 * 24 * 3600.0
@@ -27,10 +30,30 @@ def model_name(model: str) -> str:
     return re.sub(r"[^A-Za-z0-9._/-]", "-", name).lstrip("-._/")[:128] or "model"
 
 
+class UnreadableRecordError(ValueError):
+    """A record that does not fit its model. The text quotes none of its values, which may be prompts."""
+
+
 class WireModel(BaseModel):
-    """Base of all records; its fields may begin with ``model_``, which pydantic reserves by default."""
+    """Base of all records; its fields may begin with ``model_``, which pydantic reserves by default.
+
+    A field that another version of the record has is ignored: releases run side by side during an upgrade.
+    """
 
     model_config = ConfigDict(protected_namespaces=())
+
+    def to_record(self) -> str:
+        """The record as JSON, with the version of its form."""
+        return f'{{"schema_version":{SCHEMA_VERSION},{self.model_dump_json()[1:]}'
+
+    @classmethod
+    def from_record(cls, record: bytes) -> Self:
+        """Read a record of this or an earlier version; raises UnreadableRecordError."""
+        try:
+            return cls.model_validate_json(record)
+        except ValidationError as error:
+            faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+            raise UnreadableRecordError(f"not a valid {cls.__name__}: {'; '.join(faults)}") from None
 
 
 class DiverseSet(WireModel):

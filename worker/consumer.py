@@ -52,6 +52,7 @@ class Consumer:
     lease_s: float
 
     def __post_init__(self) -> None:
+        self.queue.buried = self._count_unreadable
         self._previews = Previews(self.queue)
         # A few more than a step holds, so that the next batch is at hand when one ends.
         self._capacity = self.engine.max_batch + max(1, self.engine.max_batch // 2)
@@ -230,6 +231,10 @@ class Consumer:
             if self._suspects.pop(key, None) or self._aside.pop(key, None):
                 taken.append(self._held.pop(key))
         return taken
+
+    def _count_unreadable(self, images: int) -> None:
+        self.metrics.images.labels("error").inc(images)
+        self.metrics.dead_letters.inc(images > 0)
 
     def _fault(self, task: ImageTask) -> str | None:
         size = (task.height, task.width)

@@ -61,7 +61,7 @@ class JobClient:
                 channel,
                 idempotency_key.fingerprint if idempotency_key else "",
                 rate.images_per_minute if rate else 0,
-                *(part for task in tasks for part in (len(task.indices), task.model_dump_json())),
+                *(part for task in tasks for part in (len(task.indices), task.to_record())),
             ],
         )
         return Admission(
@@ -91,7 +91,7 @@ class JobClient:
 
     async def subscribe_to_previews(self, subscription: PreviewSubscription) -> None:
         """Ask the workers for the previews of a job, which may not be admitted yet."""
-        await self._redis.publish(self._keys.preview_subscriptions, subscription.model_dump_json())
+        await self._redis.publish(self._keys.preview_subscriptions, subscription.to_record())
 
     async def job(self, job_id: str) -> JobState | None:
         """The job's state and results, or None when it is unknown or has expired."""

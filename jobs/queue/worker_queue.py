@@ -1,19 +1,40 @@
 """The queue of one model as its workers see it: claim tasks, keep their leases, commit each image exactly once."""
 
-from collections.abc import AsyncIterator, Sequence
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Literal
 
+from pydantic import Field
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from jobs.models import FailureReason, ImageFailure, ImageResult, ImageTask, JobState, Preview, PreviewSubscription
+from jobs.models import (
+    LONGEST_WAIT_S,
+    DiverseSet,
+    FailureReason,
+    ImageFailure,
+    ImageResult,
+    ImageTask,
+    JobState,
+    Preview,
+    PreviewSubscription,
+    UnreadableRecordError,
+    WireModel,
+)
 from jobs.queue.connection import SOCKET_TIMEOUT_S
 from jobs.queue.job_hash import read_job
 from jobs.queue.keys import WORKER_GROUP, ModelKeys
 from jobs.queue.model_registry import ModelRegistry
 from jobs.queue.scripts import longest_life_ms, milliseconds, register_script
+
+log = logging.getLogger(__name__)
+
+UNREADABLE_TTL_S = 3600.0
+"""For how long a job is kept that ended with a task which cannot be read."""
+
+MOST_IMAGES = 64
 
 
 @dataclass(frozen=True)
@@ -57,6 +78,8 @@ class WorkerQueue:
         self.registry = ModelRegistry(redis, model)
         self._redis: Any = redis  # redis-py types every answer as bytes | str; ours are bytes
         self._keys = ModelKeys(model)
+        self.buried: Callable[[int], None] = lambda images: None
+        """Called with the number of images that were given up because their task cannot be read."""
         self._settle = register_script(redis, "end_of_job", "pace", "settle")
         # A failure is small, and its task leaves the stream: Redis stores it also when it has no memory left.
         self._settle_failure = register_script(redis, "end_of_job", "pace", "settle", allow_oom=True)
@@ -76,11 +99,9 @@ class WorkerQueue:
                 raise
             await self._create_group()  # first worker of this model, or a Redis that came back empty
             streams = await self._read_group(worker_id, count, block_ms)
-        return [
-            Claim(entry_id.decode(), _task(fields), deliveries=1)
-            for _, entries in streams or []
-            for entry_id, fields in entries
-        ]
+        return await self._readable(
+            (entry_id, fields, 1, None) for _, entries in streams or [] for entry_id, fields in entries
+        )
 
     async def reclaim(self, worker_id: str, idle_s: float, count: int) -> list[Claim]:
         """Take up to `count` tasks that nobody renewed for `idle_s` seconds, and whose worker's lease is gone.
@@ -95,12 +116,10 @@ class WorkerQueue:
             if "NOGROUP" in str(error):
                 return []
             raise
-        claims = [
-            Claim(
-                entry_id.decode(), _task(dict(zip(fields[::2], fields[1::2], strict=True))), deliveries, owner.decode()
-            )
+        claims = await self._readable(
+            (entry_id, dict(zip(fields[::2], fields[1::2], strict=True)), deliveries, owner.decode())
             for entry_id, fields, deliveries, owner in taken
-        ]
+        )
         return [
             replace(claim, attempts=attempts)
             for claim, attempts in zip(claims, await self._attempts(claims), strict=True)
@@ -126,20 +145,18 @@ class WorkerQueue:
         self, claim: Claim, results: Sequence[ImageResult], data: Sequence[bytes], ttl_s: float
     ) -> Settled:
         """Store all images of the claim's task and their bytes for `ttl_s` seconds, in one step."""
-        outcomes = [
-            (result.index, result.model_dump_json(), image) for result, image in zip(results, data, strict=True)
-        ]
+        outcomes = [(result.index, result.to_record(), image) for result, image in zip(results, data, strict=True)]
         image_keys = [self._keys.image(result.sha256, result.format) for result in results]
         return await self._settle_task(claim, "result", outcomes, ttl_s, image_keys)
 
     async def fail(self, claim: Claim, reason: FailureReason, detail: str, ttl_s: float = 3600.0) -> bool:
         """Settle the task's images as failed; clients are shown `detail`. Returns False as `commit` does."""
-        failures = _failures(claim.task, reason, detail)
+        failures = _failures(claim.task.indices, reason, detail)
         return (await self._settle_task(claim, "failure", failures, ttl_s)).images > 0
 
     async def bury(self, claim: Claim, detail: str, ttl_s: float) -> bool:
         """Settle the task's images as failed, and keep it as a dead letter. Returns False as `commit` does."""
-        failures = _failures(claim.task, "error", detail)
+        failures = _failures(claim.task.indices, "error", detail)
         settled = await self._settle_task(claim, "failure", failures, ttl_s, [self._keys.dead_letters])
         return settled.images > 0
 
@@ -147,7 +164,7 @@ class WorkerQueue:
         """Return unfinished tasks to the end of the queue, where any worker gets them at once."""
         if claims:
             jobs = [self._keys.job(claim.task.job_id) for claim in claims]
-            entries = [(claim.entry_id, str(claim.task.index), claim.task.model_dump_json()) for claim in claims]
+            entries = [(claim.entry_id, str(claim.task.index)) for claim in claims]
             await self._requeue(
                 keys=[self._keys.tasks, self._keys.sets, *jobs], args=[WORKER_GROUP, *chain.from_iterable(entries)]
             )
@@ -161,18 +178,21 @@ class WorkerQueue:
         async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
             await pubsub.subscribe(self._keys.cancellations)
             async for message in pubsub.listen():
-                yield message["data"].decode()
+                yield message["data"].decode(errors="replace")
 
     async def preview_subscriptions(self) -> AsyncIterator[PreviewSubscription]:
         """Subscriptions to previews from now on; clients repeat theirs every few seconds."""
         async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
             await pubsub.subscribe(self._keys.preview_subscriptions)
             async for message in pubsub.listen():
-                yield PreviewSubscription.model_validate_json(message["data"])
+                try:
+                    yield PreviewSubscription.from_record(message["data"])
+                except UnreadableRecordError as error:
+                    log.warning("a subscription to previews cannot be read", extra={"error": str(error)})
 
     async def publish_preview(self, preview: Preview, channel: str) -> None:
         """Send a preview to all that listen on the pub/sub `channel`; it is stored nowhere."""
-        await self._redis.publish(channel, preview.model_dump_json())
+        await self._redis.publish(channel, preview.to_record())
 
     async def _read_group(self, worker_id: str, count: int, block_ms: int | None) -> Any:
         return await self._redis.xreadgroup(WORKER_GROUP, worker_id, {self._keys.tasks: ">"}, count, block_ms)
@@ -183,6 +203,40 @@ class WorkerQueue:
         except ResponseError as error:
             if not str(error).startswith("BUSYGROUP"):
                 raise
+
+    async def _readable(self, entries: Iterable[tuple[bytes, dict[bytes, bytes], int, str | None]]) -> list[Claim]:
+        """The claims of (entry id, fields, deliveries, taken from); entries whose task cannot be read are buried."""
+        claims = []
+        for entry_id, fields, deliveries, taken_from in entries:
+            record = fields.get(b"task", b"")
+            try:
+                claims.append(Claim(entry_id.decode(), ImageTask.from_record(record), deliveries, taken_from))
+            except UnreadableRecordError as error:
+                await self._bury_unreadable(entry_id.decode(), record, str(error))
+        return claims
+
+    async def _bury_unreadable(self, entry_id: str, record: bytes, detail: str) -> None:
+        job_id, indices = _place(record)
+        log.error("a task cannot be read: it is given up", extra={"job_id": job_id, "entry": entry_id, "error": detail})
+        images, _ = await self._settle_failure(
+            keys=[
+                self._keys.tasks,
+                self._keys.sets,
+                self._keys.job(job_id),
+                self._keys.throughput,
+                self._keys.dead_letters,
+            ],
+            args=[
+                WORKER_GROUP,
+                entry_id,
+                "failure",
+                milliseconds(UNREADABLE_TTL_S),
+                milliseconds(LONGEST_WAIT_S),
+                record,
+                *chain.from_iterable(_failures(indices, "error", detail)),
+            ],
+        )
+        self.buried(int(images))
 
     async def _attempts(self, claims: Sequence[Claim]) -> list[int]:
         async with self._redis.pipeline(transaction=False) as pipeline:
@@ -213,17 +267,32 @@ class WorkerQueue:
                 kind,
                 milliseconds(ttl_s),
                 longest_life_ms(claim.task, ttl_s),
-                claim.task.model_dump_json() if kind == "failure" else "",
+                claim.task.to_record() if kind == "failure" else "",
                 *(part for outcome in outcomes for part in outcome),
             ],
         )
         return Settled(int(images), int(completed))
 
 
-def _failures(task: ImageTask, reason: FailureReason, detail: str) -> list[tuple[int, str, bytes]]:
-    failures = [ImageFailure(index=index, reason=reason, detail=detail) for index in task.indices]
-    return [(failure.index, failure.model_dump_json(), b"") for failure in failures]
+def _failures(indices: range, reason: FailureReason, detail: str) -> list[tuple[int, str, bytes]]:
+    failures = [ImageFailure(index=index, reason=reason, detail=detail) for index in indices]
+    return [(failure.index, failure.to_record(), b"") for failure in failures]
 
 
-def _task(fields: dict[bytes, bytes]) -> ImageTask:
-    return ImageTask.model_validate_json(fields[b"task"])
+class _Place(WireModel):
+    """The part of a task that says which images of which job it is."""
+
+    job_id: str
+    index: int = Field(ge=0)
+    select: DiverseSet | None = None
+
+
+def _place(record: bytes) -> tuple[str, range]:
+    """The job of a task that cannot be read, and the indices of its images, as far as it tells."""
+    try:
+        place = _Place.from_record(record)
+    except UnreadableRecordError:
+        return "", range(1)
+    return place.job_id, range(
+        place.index, place.index + (min(place.select.images, MOST_IMAGES) if place.select else 1)
+    )

@@ -21,7 +21,7 @@ from jobs.settings import WorkerSettings
 from jobs.testing.waiting import wait_until
 from tests.task_queue import TaskQueue
 from tests.worker.running_worker import LEASE_S, RunningWorker, hears_cancellations, job, running, settled
-from tests.worker.tasks import pictures
+from tests.worker.tasks import image_task, pictures
 from worker.consumer import MAX_ATTEMPTS, MOST_HELD
 from worker.engine.engine import Engine
 from worker.engine.row import Row
@@ -367,3 +367,27 @@ def _counts_of_workers(queue: TaskQueue) -> list[int]:
 
     queue.known_workers = recorded  # type: ignore[method-assign]
     return counts
+
+
+@pytest.mark.slow
+async def test_records_that_cannot_be_read_harm_no_others(redis: Redis, tiny_model: LoadedModel) -> None:
+    keys = ModelKeys(TaskQueue(redis, "tiny-student").model)
+    async with running(redis, tiny_model, gated=True) as worker:
+        await hears_cancellations(redis, worker)
+        await worker.queue.admit(job(1), 100, 600)
+        for record in (b"no json", b"{}", b"\xff"):
+            await redis.xadd(keys.tasks, {"task": record})
+            await redis.publish(keys.preview_subscriptions, record)
+            await redis.publish(keys.cancellations, record)
+        await worker.queue.admit([image_task(job_id="bad").model_copy(update={"mode": "exact"})], 100, 600)
+        await worker.queue.admit(job(1, "next"), 100, 600)
+        worker.gate.open()
+        assert (await settled(worker.queue, "next")).status == "completed"
+        assert (await settled(worker.queue, "bad")).status == "failed"
+        await wait_until(lambda: worker.count("fourstep_dead_letters_total") == 1)
+        assert worker.images("error") == 1
+        await wait_until(lambda: _is_empty(worker.queue))
+
+
+async def _is_empty(queue: TaskQueue) -> bool:
+    return await queue.depth() == (0, 0)

@@ -47,7 +47,7 @@ if fingerprint ~= '' then
   local used = redis.call('GET', record)
   if used then
     local body, earlier = string.match(used, '^(%S+) (%S+)$')
-    local state = redis.call('HMGET', string.sub(job, 1, #job - #job_id) .. earlier, 'total', 'done', 'failed')
+    local state = redis.call('HMGET', string.sub(job, 1, #job - #job_id) .. (earlier or ''), 'total', 'done', 'failed')
     if state[1] and body ~= fingerprint then
       return answer('mismatch', earlier)
     elseif state[1] and state[2] ~= state[1] then
