@@ -42,9 +42,9 @@ class WireModel(BaseModel):
 
     model_config = ConfigDict(protected_namespaces=())
 
-    def to_record(self) -> str:
-        """The record as JSON, with the version of its form."""
-        return f'{{"schema_version":{SCHEMA_VERSION},{self.model_dump_json()[1:]}'
+    def to_record(self, exclude: set[str] | None = None) -> str:
+        """The record as JSON without the fields of `exclude`, with the version of its form."""
+        return f'{{"schema_version":{SCHEMA_VERSION},{self.model_dump_json(exclude=exclude)[1:]}'
 
     @classmethod
     def from_record(cls, record: bytes) -> Self:
@@ -66,8 +66,8 @@ class DiverseSet(WireModel):
 class ImageTask(WireModel):
     """One image to make, or with ``select`` one diverse set, whose first seed and index are ``seed`` and ``index``.
 
-    ``created`` and ``deadline`` are Unix times in seconds, ``width`` and ``height`` pixels; ``traceparent`` (W3C Trace
-    Context) names the call's trace.
+    ``created`` and ``deadline`` are Unix times in seconds: by the clock of Redis in the queue, by `steady_time` in each
+    process. ``width`` and ``height`` are pixels; ``traceparent`` (W3C Trace Context) names the call's trace.
     """
 
     job_id: str
@@ -83,6 +83,11 @@ class ImageTask(WireModel):
     deadline: float | None = None
     traceparent: str | None = None
     select: DiverseSet | None = None
+
+    @property
+    def patience_s(self) -> float | None:
+        """Seconds from its creation to its deadline."""
+        return None if self.deadline is None else self.deadline - self.created
 
     @property
     def indices(self) -> range:

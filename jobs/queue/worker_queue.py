@@ -1,40 +1,37 @@
 """The queue of one model as its workers see it: claim tasks, keep their leases, commit each image exactly once."""
 
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Literal
 
-from pydantic import Field
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from jobs.clock import steady_time
 from jobs.models import (
     LONGEST_WAIT_S,
-    DiverseSet,
     FailureReason,
-    ImageFailure,
     ImageResult,
     ImageTask,
     JobState,
     Preview,
     PreviewSubscription,
     UnreadableRecordError,
-    WireModel,
 )
 from jobs.queue.connection import SOCKET_TIMEOUT_S
 from jobs.queue.job_hash import read_job
 from jobs.queue.keys import WORKER_GROUP, ModelKeys
 from jobs.queue.model_registry import ModelRegistry
 from jobs.queue.scripts import longest_life_ms, milliseconds, register_script
+from jobs.queue.task_records import failure_records, place_of, shifted
 
 log = logging.getLogger(__name__)
 
 UNREADABLE_TTL_S = 3600.0
 """For how long a job is kept that ended with a task which cannot be read."""
-
-MOST_IMAGES = 64
 
 
 @dataclass(frozen=True)
@@ -80,6 +77,7 @@ class WorkerQueue:
         self._keys = ModelKeys(model)
         self.buried: Callable[[int], None] = lambda images: None
         """Called with the number of images that were given up because their task cannot be read."""
+        self._ahead, self._compared_at = 0.0, float("-inf")
         self._settle = register_script(redis, "end_of_job", "pace", "settle")
         # A failure is small, and its task leaves the stream: Redis stores it also when it has no memory left.
         self._settle_failure = register_script(redis, "end_of_job", "pace", "settle", allow_oom=True)
@@ -151,12 +149,12 @@ class WorkerQueue:
 
     async def fail(self, claim: Claim, reason: FailureReason, detail: str, ttl_s: float = 3600.0) -> bool:
         """Settle the task's images as failed; clients are shown `detail`. Returns False as `commit` does."""
-        failures = _failures(claim.task.indices, reason, detail)
+        failures = failure_records(claim.task.indices, reason, detail)
         return (await self._settle_task(claim, "failure", failures, ttl_s)).images > 0
 
     async def bury(self, claim: Claim, detail: str, ttl_s: float) -> bool:
         """Settle the task's images as failed, and keep it as a dead letter. Returns False as `commit` does."""
-        failures = _failures(claim.task.indices, "error", detail)
+        failures = failure_records(claim.task.indices, "error", detail)
         settled = await self._settle_task(claim, "failure", failures, ttl_s, [self._keys.dead_letters])
         return settled.images > 0
 
@@ -206,17 +204,27 @@ class WorkerQueue:
 
     async def _readable(self, entries: Iterable[tuple[bytes, dict[bytes, bytes], int, str | None]]) -> list[Claim]:
         """The claims of (entry id, fields, deliveries, taken from); entries whose task cannot be read are buried."""
+        entries = list(entries)
+        ahead_s = await self._ahead_s() if entries else 0.0
         claims = []
         for entry_id, fields, deliveries, taken_from in entries:
             record = fields.get(b"task", b"")
             try:
-                claims.append(Claim(entry_id.decode(), ImageTask.from_record(record), deliveries, taken_from))
+                task = ImageTask.from_record(record)
+                claims.append(Claim(entry_id.decode(), shifted(task, ahead_s), deliveries, taken_from))
             except UnreadableRecordError as error:
                 await self._bury_unreadable(entry_id.decode(), record, str(error))
         return claims
 
+    async def _ahead_s(self) -> float:
+        """The seconds by which this process's clock is ahead of that of Redis, read again after a second."""
+        if time.monotonic() - self._compared_at > 1:
+            seconds, microseconds = await self._redis.time()
+            self._ahead, self._compared_at = steady_time() - seconds - microseconds / 1e6, time.monotonic()
+        return self._ahead
+
     async def _bury_unreadable(self, entry_id: str, record: bytes, detail: str) -> None:
-        job_id, indices = _place(record)
+        job_id, indices = place_of(record)
         log.error("a task cannot be read: it is given up", extra={"job_id": job_id, "entry": entry_id, "error": detail})
         images, _ = await self._settle_failure(
             keys=[
@@ -233,7 +241,7 @@ class WorkerQueue:
                 milliseconds(UNREADABLE_TTL_S),
                 milliseconds(LONGEST_WAIT_S),
                 record,
-                *chain.from_iterable(_failures(indices, "error", detail)),
+                *chain.from_iterable(failure_records(indices, "error", detail)),
             ],
         )
         self.buried(int(images))
@@ -272,27 +280,3 @@ class WorkerQueue:
             ],
         )
         return Settled(int(images), int(completed))
-
-
-def _failures(indices: range, reason: FailureReason, detail: str) -> list[tuple[int, str, bytes]]:
-    failures = [ImageFailure(index=index, reason=reason, detail=detail) for index in indices]
-    return [(failure.index, failure.to_record(), b"") for failure in failures]
-
-
-class _Place(WireModel):
-    """The part of a task that says which images of which job it is."""
-
-    job_id: str
-    index: int = Field(ge=0)
-    select: DiverseSet | None = None
-
-
-def _place(record: bytes) -> tuple[str, range]:
-    """The job of a task that cannot be read, and the indices of its images, as far as it tells."""
-    try:
-        place = _Place.from_record(record)
-    except UnreadableRecordError:
-        return "", range(1)
-    return place.job_id, range(
-        place.index, place.index + (min(place.select.images, MOST_IMAGES) if place.select else 1)
-    )
