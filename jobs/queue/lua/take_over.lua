@@ -34,4 +34,14 @@ while #taken < count do
     break
   end
 end
+for _, about in ipairs(redis.call('XINFO', 'CONSUMERS', tasks, group)) do
+  local consumer = {}
+  for i = 1, #about, 2 do
+    consumer[about[i]] = about[i + 1]
+  end
+  local gone = consumer.name ~= worker and consumer.idle > idle and not is_alive(consumer.name)
+  if gone and consumer.pending == 0 then -- else its tasks would be forgotten with it
+    redis.call('XGROUP', 'DELCONSUMER', tasks, group, consumer.name)
+  end
+end
 return taken

@@ -1,5 +1,6 @@
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 
 import pytest
 from redis.asyncio import Redis
@@ -356,3 +357,23 @@ async def test_attempts_at_a_suspect_outlive_its_workers(queue: TaskQueue) -> No
 
 async def _is_gone(queue: TaskQueue, job_id: str) -> bool:
     return await queue.job(job_id) is None
+
+
+async def test_workers_that_are_gone_and_hold_nothing_are_forgotten(queue: TaskQueue, redis: Redis) -> None:
+    await queue.admit(sample_tasks(3), 10, TTL_S)
+    await queue.announce("alive", sample_card(), ttl_s=TTL_S)
+    (done,) = await queue.claim("gone", 1, block_s=0)
+    await queue.claim("alive", 1, block_s=0)
+    await queue.claim("holder", 1, block_s=0)
+    await queue.fail(done, "error", "broken")
+
+    async def known() -> set[bytes]:
+        await queue.reclaim("idle", idle_s=0.001, count=0)
+        return {about["name"] for about in await redis.xinfo_consumers(ModelKeys(MODEL).tasks, WORKER_GROUP)}
+
+    await wait_until(lambda: _are(known, {b"alive", b"holder"}))
+    assert await queue.depth() == (0, 2)
+
+
+async def _are(names: Callable[[], Awaitable[set[bytes]]], expected: set[bytes]) -> bool:
+    return await names() == expected
