@@ -1,4 +1,4 @@
-"""`fourstep dead-letters`: list, replay and drop tasks that were given up after too many deliveries."""
+"""`fourstep dead-letters`: list, replay and drop tasks that were given up because no worker survived them."""
 
 import asyncio
 import time
@@ -44,8 +44,11 @@ def drop(ids: Annotated[list[str], typer.Argument(help="ids as listed")], model:
 
 async def _list(redis: Redis, model: str) -> None:
     for letter in await DeadLetters(redis, model).read():
-        task = letter.task
         when = datetime.fromtimestamp(letter.buried, UTC).isoformat(timespec="seconds")
+        task = letter.task
+        if task is None:
+            typer.echo(f"{letter.id}  {when}  unreadable  {letter.failure.detail}")
+            continue
         place = f"{task.job_id}/{task.index}  seed {task.seed}  {task.width}x{task.height}"
         typer.echo(f"{letter.id}  {when}  {place}  {letter.failure.detail}  {task.prompt!r}")
 
@@ -55,6 +58,9 @@ async def _replay(ids: list[str] | None, redis: Redis, model: str) -> None:
     letters, queue = DeadLetters(redis, model), JobClient(redis, model)
     for letter in _chosen(await letters.read(), ids):
         task = letter.as_new_job(time.time())
+        if task is None:
+            typer.echo(f"{letter.id}  unreadable: not replayed", err=True)
+            continue
         admission = await queue.admit([task], settings.max_queued_images, settings.result_ttl_s)
         if not admission.ok:
             fail(f"the queue is full: {letter.id} and what follows stay dead letters")

@@ -68,8 +68,12 @@ class WorkerMetrics:
             ["reason"],
         )
         self.prompt_cache_hits = counter("fourstep_prompt_cache_hits_total", "Prompts whose embedding was cached.")
-        self.redeliveries = counter("fourstep_redeliveries_total", "Tasks reclaimed from a worker that lost its lease.")
-        self.dead_letters = counter("fourstep_dead_letters_total", "Tasks given up after too many deliveries.")
+        self.redeliveries = counter(
+            "fourstep_redeliveries_total", "Tasks taken over from a worker whose lease was gone."
+        )
+        self.dead_letters = counter(
+            "fourstep_dead_letters_total", "Tasks given up, since every worker that tried them died."
+        )
         self.diversity_score = histogram(
             "fourstep_diversity_score", "Diversity of the answered sets.", buckets=SCORE_BUCKETS
         )

@@ -2,9 +2,9 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 ImageFormat = Literal["png", "jpeg", "webp"]
 Mode = Literal["fast", "strict"]
@@ -13,6 +13,9 @@ GivenUpReason = Literal["expired", "cancelled"]
 JobStatus = Literal["queued", "running", "completed", "failed", "cancelled", "expired"]
 
 MAX_SEED = 2**63 - 1
+
+SCHEMA_VERSION = 1
+"""Version of the form of all records; tests/jobs/records has those of each release."""
 
 # Seconds that an asynchronous job may wait for a worker.
 LONGEST_WAIT_S = 7 * 24 * 3600.0
@@ -27,10 +30,30 @@ def model_name(model: str) -> str:
     return re.sub(r"[^A-Za-z0-9._/-]", "-", name).lstrip("-._/")[:128] or "model"
 
 
+class UnreadableRecordError(ValueError):
+    """A record that does not fit its model. The text quotes none of its values, which may be prompts."""
+
+
 class WireModel(BaseModel):
-    """Base of all records; its fields may begin with ``model_``, which pydantic reserves by default."""
+    """Base of all records; its fields may begin with ``model_``, which pydantic reserves by default.
+
+    A field that another version of the record has is ignored: releases run side by side during an upgrade.
+    """
 
     model_config = ConfigDict(protected_namespaces=())
+
+    def to_record(self, exclude: set[str] | None = None) -> str:
+        """The record as JSON without the fields of `exclude`, with the version of its form."""
+        return f'{{"schema_version":{SCHEMA_VERSION},{self.model_dump_json(exclude=exclude)[1:]}'
+
+    @classmethod
+    def from_record(cls, record: bytes) -> Self:
+        """Read a record of this or an earlier version; raises UnreadableRecordError."""
+        try:
+            return cls.model_validate_json(record)
+        except ValidationError as error:
+            faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+            raise UnreadableRecordError(f"not a valid {cls.__name__}: {'; '.join(faults)}") from None
 
 
 class DiverseSet(WireModel):
@@ -43,8 +66,8 @@ class DiverseSet(WireModel):
 class ImageTask(WireModel):
     """One image to make, or with ``select`` one diverse set, whose first seed and index are ``seed`` and ``index``.
 
-    ``created`` and ``deadline`` are Unix times in seconds, ``width`` and ``height`` pixels; ``traceparent`` (W3C Trace
-    Context) names the call's trace.
+    ``created`` and ``deadline`` are Unix times in seconds: by the clock of Redis in the queue, by `steady_time` in each
+    process. ``width`` and ``height`` are pixels; ``traceparent`` (W3C Trace Context) names the call's trace.
     """
 
     job_id: str
@@ -60,6 +83,11 @@ class ImageTask(WireModel):
     deadline: float | None = None
     traceparent: str | None = None
     select: DiverseSet | None = None
+
+    @property
+    def patience_s(self) -> float | None:
+        """Seconds from its creation to its deadline."""
+        return None if self.deadline is None else self.deadline - self.created
 
     @property
     def indices(self) -> range:

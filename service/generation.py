@@ -1,9 +1,10 @@
 """The course of a call: admit its images, wait for them, and cancel them when the call ends early."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fastapi import Request
 
@@ -26,6 +27,7 @@ class Call:
     model: AnnouncedModel
     tasks: Sequence[ImageTask]
     idempotency_key: IdempotencyKey | None
+    began: float = field(default_factory=time.monotonic)
 
     @property
     def job_id(self) -> str:
@@ -33,10 +35,10 @@ class Call:
 
     @property
     def deadline(self) -> float:
-        """Unix time in seconds at which the call ends without the images."""
-        deadline = self.tasks[0].deadline
-        assert deadline is not None
-        return deadline
+        """Time of `time.monotonic`, in seconds, at which the call ends without the images."""
+        patience_s = self.tasks[0].patience_s
+        assert patience_s is not None
+        return self.began + patience_s
 
 
 async def admit(call: Call) -> Admission:

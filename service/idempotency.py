@@ -1,6 +1,7 @@
 """The ``Idempotency-Key`` header, by which a call that is sent again is carried out once."""
 
 import hashlib
+import json
 from typing import Annotated
 
 from fastapi import Header
@@ -21,10 +22,14 @@ IdempotencyHeader = Annotated[
 
 
 def read_idempotency_key(key: str | None, client: str, body: BaseModel) -> IdempotencyKey | None:
-    """The key for the queue, None without the header; bodies of equal fields have the same fingerprint."""
+    """The key for the queue, None without the header; bodies that ask for the same have the same fingerprint.
+
+    Fields that have their default do not count, so that a release may add some.
+    """
     if key is None:
         return None
-    return IdempotencyKey(client, key, hashlib.sha256(body.model_dump_json().encode()).hexdigest())
+    asked = json.dumps(body.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
+    return IdempotencyKey(client, key, hashlib.sha256(asked.encode()).hexdigest())
 
 
 def still_running(admission: Admission) -> Problem:

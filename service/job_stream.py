@@ -39,7 +39,7 @@ async def job_stream(
 
     An ``image`` is sent for each finished image that is not in `sent`. Previews have no id and are sent once.
     """
-    status, previewed = None, False
+    status, previewed, began = None, False, time.monotonic()
     subscription = PreviewSubscription(job_id=job_id, channel=context.events.preview_channel)
     with context.events.listen(job_id) as listener:
         await queue.subscribe_to_previews(subscription)
@@ -55,7 +55,7 @@ async def job_stream(
             for preview in unfinished(await next_news(listener, POLL_S), sent):
                 if not previewed:
                     previewed = True
-                    context.metrics.time_to_first_preview.observe(time.time() - state.created)
+                    context.metrics.time_to_first_preview.observe(time.monotonic() - began)
                 yield ServerSentEvent(event="preview", data=preview.model_dump(mode="json"))
             await queue.subscribe_to_previews(subscription)
 

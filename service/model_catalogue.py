@@ -41,8 +41,10 @@ class ModelCatalogue:
         served = []
         for name in await known_models(self._redis):
             registry = ModelRegistry(self._redis, name)
-            if card := await registry.card():
-                served.append(AnnouncedModel(card, await registry.workers(), self._queue(name)))
+            workers = await registry.workers()
+            card = await registry.card() or (workers[0].card if workers else None)
+            if card:
+                served.append(AnnouncedModel(card, workers, self._queue(name)))
         self._recent = sorted(served, key=self._rank)
         self._read_at = time.monotonic()
         return self._recent

@@ -38,8 +38,8 @@ def _may_end(news: News) -> bool:
 
 
 async def news_before(listener: asyncio.Queue[News], deadline: float) -> list[News]:
-    """The next news, empty after POLL_S seconds without any; DeadlineExpiredError after `deadline` (Unix seconds)."""
-    remaining = deadline - time.time()
+    """The next news, empty after POLL_S seconds without any; DeadlineExpiredError after `deadline` (monotonic)."""
+    remaining = deadline - time.monotonic()
     if remaining <= 0:
         raise DeadlineExpiredError
     return await next_news(listener, min(remaining, POLL_S))

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -34,8 +34,8 @@ The only worker of a model claims so many at once, so that the scheduler sees th
 several workers, images that one holds are images that another cannot take.
 """
 
-MAX_DELIVERIES = 3
-"""Deliveries after which a task is given up: it took this many workers down with it."""
+MAX_ATTEMPTS = 3
+"""Attempts after which a suspect task is given up: it ran alone, and took this many workers down with it."""
 
 
 @dataclass(eq=False)
@@ -52,10 +52,15 @@ class Consumer:
     lease_s: float
 
     def __post_init__(self) -> None:
+        self.queue.buried = self._count_unreadable
         self._previews = Previews(self.queue)
         # A few more than a step holds, so that the next batch is at hand when one ends.
         self._capacity = self.engine.max_batch + max(1, self.engine.max_batch // 2)
         self._held: dict[str, Claim] = {}
+        # Held, but not in the engine: suspects run alone, one after the other; others are put aside meanwhile.
+        self._suspects: dict[str, Claim] = {}
+        self._aside: dict[str, Claim] = {}
+        self._trying = False
         self._in_engine = 0
         self._alone = False
         self._changed = asyncio.Event()
@@ -71,6 +76,7 @@ class Consumer:
             lasting = [
                 group.create_task(self._keep_leases()),
                 group.create_task(self._reclaim_forever(group)),
+                group.create_task(self._try_suspects_forever()),
                 group.create_task(self._watch_device()),
                 group.create_task(self._listen_for_cancellations()),
                 group.create_task(self._previews.listen_for_subscriptions()),
@@ -124,13 +130,14 @@ class Consumer:
         withdrawn = await asyncio.wrap_future(self.device.call(self.engine.withdraw, keys))
         claims = [self._held.pop(key) for key in withdrawn]
         self._in_engine -= _rows(claims)
+        claims += self._take_waiting(keys)
         self.metrics.images.labels("cancelled").inc(sum(len(claim.task.indices) for claim in claims))
         self._changed.set()
 
     async def _claim_forever(self, group: asyncio.TaskGroup) -> None:
         while not self._stopping:
             room = self._room if self._alone else self._free
-            if room <= 0:
+            if room <= 0 or self._suspects or self._trying:
                 await self._change()
                 continue
             claims = await until_redis_answers(partial(self.queue.claim, self.worker_id, room, BLOCK_S))
@@ -144,8 +151,30 @@ class Consumer:
                 continue
             reclaim = partial(self.queue.reclaim, self.worker_id, self.lease_s, self._free)
             claims = await until_redis_answers(reclaim)
-            self.metrics.redeliveries.inc(len(claims))
+            self.metrics.redeliveries.inc(sum(claim.taken_from != self.worker_id for claim in claims))
             self._admit(group, claims)
+
+    async def _try_suspects_forever(self) -> None:
+        """Run each suspect alone, so that a task that takes a worker down is told from those beside it."""
+        while not self._stopping:
+            if not self._suspects or self._in_engine:
+                await self._change()
+                continue
+            self._trying = True
+            claim = min(self._suspects.values(), key=lambda suspect: suspect.attempts)
+            del self._suspects[claim.entry_id]
+            await self._try(claim)
+            self._trying = False
+            self._feed()
+
+    async def _try(self, claim: Claim) -> None:
+        attempts = await until_redis_answers(partial(self.queue.begin, claim))
+        if attempts > MAX_ATTEMPTS:
+            await self._bury(claim, attempts - 1)
+            return
+        self._add({claim.entry_id: claim})
+        while claim.entry_id in self._held:
+            await self._change()
 
     async def _watch_device(self) -> None:
         await asyncio.wrap_future(self.device.stopped)
@@ -154,12 +183,14 @@ class Consumer:
         keys = await asyncio.wrap_future(self.device.call(self.engine.withdraw_unstarted))
         claims = [self._held.pop(key) for key in keys]
         self._in_engine -= _rows(claims)
+        claims += self._take_waiting([*self._suspects, *self._aside])
+        self._changed.set()
         await until_redis_answers(partial(self.queue.requeue, claims))
-        log.info("stopping: %d images requeued, %d to finish", len(keys), len(self._held))
+        log.info("stopping: %d images requeued, %d to finish", len(claims), len(self._held))
 
     @property
     def _free(self) -> int:
-        return min(self._capacity - self._in_engine, self._room)
+        return min(self._capacity - self._in_engine - len(self._suspects), self._room)
 
     @property
     def _room(self) -> int:
@@ -174,16 +205,36 @@ class Consumer:
         # After an absence of Redis a worker may be given what it still holds.
         fresh = {claim.entry_id: claim for claim in claims if claim.entry_id not in self._held}
         self._held.update(fresh)
-        for claim in list(fresh.values()):
-            if claim.deliveries > MAX_DELIVERIES:
-                del fresh[claim.entry_id]
-                group.create_task(self._bury(claim))
-            elif fault := self._fault(claim.task):
-                del fresh[claim.entry_id]
+        for claim in fresh.values():
+            if fault := self._fault(claim.task):
                 group.create_task(self._settle(Failure(claim.entry_id, "error", fault)))
-        self._in_engine += _rows(fresh.values())
-        if fresh:
-            self.device.call(self.engine.add, {key: claim.task for key, claim in fresh.items()})
+            else:
+                waiting = self._suspects if claim.suspect else self._aside
+                waiting[claim.entry_id] = claim
+        self._feed()
+        self._changed.set()
+
+    def _feed(self) -> None:
+        """Give the engine what was put aside, unless a suspect is running."""
+        if self._aside and not self._trying:
+            aside, self._aside = self._aside, {}
+            self._add(aside)
+
+    def _add(self, claims: Mapping[str, Claim]) -> None:
+        self._in_engine += _rows(claims.values())
+        self.device.call(self.engine.add, {key: claim.task for key, claim in claims.items()})
+
+    def _take_waiting(self, keys: Iterable[str]) -> list[Claim]:
+        """Let go of those tasks of `keys` that are held but not in the engine, and return them."""
+        taken = []
+        for key in keys:
+            if self._suspects.pop(key, None) or self._aside.pop(key, None):
+                taken.append(self._held.pop(key))
+        return taken
+
+    def _count_unreadable(self, images: int) -> None:
+        self.metrics.images.labels("error").inc(images)
+        self.metrics.dead_letters.inc(images > 0)
 
     def _fault(self, task: ImageTask) -> str | None:
         size = (task.height, task.width)
@@ -199,8 +250,8 @@ class Consumer:
         await self.result_writer.settle(self._held[outcome.key], outcome)
         self._release(outcome.key)
 
-    async def _bury(self, claim: Claim) -> None:
-        await self.result_writer.bury(claim, f"given up after {claim.deliveries} deliveries")
+    async def _bury(self, claim: Claim, attempts: int) -> None:
+        await self.result_writer.bury(claim, f"given up after {attempts} attempts, each of which ended its worker")
         self._release(claim.entry_id)
 
     def _release(self, key: str) -> None:

@@ -47,8 +47,12 @@ class Previews:
     async def publish_forever(self) -> None:
         while True:
             for image in await self._waiting.get():
-                with suppress(RedisError, OSError):  # a preview that is late is worth nothing
+                try:
                     await self._publish(image)
+                except (RedisError, OSError):
+                    pass  # a preview that is late is worth nothing
+                except Exception:
+                    log.exception("a preview could not be published", extra={"job_id": image.job_id})
 
     def _grant(self, subscription: PreviewSubscription) -> None:
         self._until[subscription.job_id, subscription.channel] = time.monotonic() + SUBSCRIPTION_S

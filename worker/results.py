@@ -10,6 +10,7 @@ from dataclasses import KW_ONLY, dataclass
 
 import torch
 
+from jobs.clock import steady_time
 from jobs.diversity import diversity_score, pack_layout
 from jobs.metrics import WorkerMetrics
 from jobs.models import Determinism, ImageResult, ImageTask, ModelCard, Timings
@@ -72,9 +73,9 @@ class ResultWriter:
             for (task, picture), (data, seconds) in zip(images, encoded, strict=True)
         ]
         files = [data for data, _ in encoded]
-        started = time.time()
+        started = steady_time()
         settled = await until_redis_answers(lambda: self.queue.commit_all(claim, results, files, self.ttl_s))
-        stored = time.time()
+        stored = steady_time()
         self.metrics.stage_duration.labels("store").observe(stored - started)
         for (task, picture), (_, seconds) in zip(images, encoded, strict=True):
             stages = picture.stages | {"encode_image": (started - seconds, started), "store": (started, stored)}
@@ -126,7 +127,7 @@ class ResultWriter:
                 denoise=spent["denoise_step"],
                 decode=spent["decode"],
                 encode_image=encode_seconds,
-                total=time.time() - task.created,
+                total=steady_time() - task.created,
             ),
             determinism=Determinism(
                 mode=task.mode,

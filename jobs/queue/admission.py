@@ -34,7 +34,8 @@ class Admission:
     - ``running``, ``finished``: its idempotency key names the earlier job `job_id`
     - ``mismatch``: its idempotency key was used with another body
 
-    `remaining_images` is the number that the client's rate still allows, None without a limit.
+    `remaining_images` is the number that the client's rate still allows, None without a limit. `created` is the
+    Unix time of the admitted job, by the clock of Redis.
     """
 
     outcome: AdmissionOutcome
@@ -42,6 +43,7 @@ class Admission:
     job_id: str
     remaining_images: int | None = None
     wait_s: float = 0.0
+    created: float | None = None
 
     @property
     def ok(self) -> bool:

@@ -3,25 +3,34 @@
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from redis.asyncio import Redis
 
-from jobs.models import LONGEST_WAIT_S, ImageFailure, ImageTask
+from jobs.models import LONGEST_WAIT_S, ImageFailure, ImageTask, UnreadableRecordError, WireModel
 from jobs.queue.keys import ModelKeys
+
+Record = TypeVar("Record", bound=WireModel)
+
+NO_REASON = ImageFailure(index=0, reason="error", detail="the reason cannot be read")
 
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A task as it was queued, and the failure that its caller got; `buried` is a Unix time in seconds."""
+    """A task as it was queued, and the failure that its caller got; `buried` is a Unix time in seconds.
+
+    `task` is None when it cannot be read.
+    """
 
     id: str
     buried: float
-    task: ImageTask
+    task: ImageTask | None
     failure: ImageFailure
 
-    def as_new_job(self, now: float) -> ImageTask:
+    def as_new_job(self, now: float) -> ImageTask | None:
         """The task as an asynchronous job of its own; the same letter always makes the same job id."""
+        if self.task is None:
+            return None
         job_id = uuid.uuid5(uuid.NAMESPACE_OID, f"{self.task.job_id}/{self.task.index}/{self.id}").hex
         deadline = now + LONGEST_WAIT_S
         return self.task.model_copy(update={"job_id": job_id, "index": 0, "created": now, "deadline": deadline})
@@ -48,6 +57,13 @@ def _letter(entry_id: bytes, fields: dict[bytes, bytes]) -> DeadLetter:
     return DeadLetter(
         id=name,
         buried=int(name.partition("-")[0]) / 1000,
-        task=ImageTask.model_validate_json(fields[b"task"]),
-        failure=ImageFailure.model_validate_json(fields[b"failure"]),
+        task=_readable(ImageTask, fields.get(b"task", b"")),
+        failure=_readable(ImageFailure, fields.get(b"failure", b"")) or NO_REASON,
     )
+
+
+def _readable(kind: type[Record], record: bytes) -> Record | None:
+    try:
+        return kind.from_record(record)
+    except UnreadableRecordError:
+        return None

@@ -12,6 +12,9 @@ from jobs.queue.job_hash import read_job
 from jobs.queue.keys import WORKER_GROUP, ModelKeys
 from jobs.queue.scripts import longest_life_ms, milliseconds, register_script
 
+# Set by Redis, whose clock they are of.
+TIMES = {"created", "deadline"}
+
 
 class JobClient:
     """Client of one model's queue. All methods raise redis.exceptions.RedisError when Redis is away."""
@@ -37,6 +40,7 @@ class JobClient:
     ) -> Admission:
         """Queue the images of one job, all or none, if no more than `max_queued_images` then wait unclaimed.
 
+        The job is created when Redis admits it, by its clock; its deadline is as long after that as the tasks say.
         The job expires `ttl_s` seconds after its end, and `idempotency_key` with it; its events go to the pub/sub
         `channel`. `idempotency_key` and `rate` are checked in the same atomic step; a refused call does not count for
         the rate.
@@ -44,7 +48,7 @@ class JobClient:
         record = self._keys.unused
         if idempotency_key:
             record = self._keys.idempotency(idempotency_key.client, idempotency_key.key)
-        outcome, queued, named_job, remaining, wait_ms = await self._admit(
+        outcome, queued, named_job, remaining, wait_ms, created = await self._admit(
             keys=[
                 self._keys.tasks,
                 self._keys.job(tasks[0].job_id),
@@ -57,11 +61,11 @@ class JobClient:
                 WORKER_GROUP,
                 max_queued_images,
                 longest_life_ms(tasks[0], ttl_s),
-                tasks[0].created,
+                "" if tasks[0].patience_s is None else tasks[0].patience_s,
                 channel,
                 idempotency_key.fingerprint if idempotency_key else "",
                 rate.images_per_minute if rate else 0,
-                *(part for task in tasks for part in (len(task.indices), task.model_dump_json())),
+                *(part for task in tasks for part in (len(task.indices), task.to_record(exclude=TIMES))),
             ],
         )
         return Admission(
@@ -70,6 +74,7 @@ class JobClient:
             job_id=named_job.decode(),
             remaining_images=int(remaining) if rate else None,
             wait_s=wait_ms / 1000,
+            created=float(created) if created else None,
         )
 
     async def cancel(
@@ -91,7 +96,7 @@ class JobClient:
 
     async def subscribe_to_previews(self, subscription: PreviewSubscription) -> None:
         """Ask the workers for the previews of a job, which may not be admitted yet."""
-        await self._redis.publish(self._keys.preview_subscriptions, subscription.model_dump_json())
+        await self._redis.publish(self._keys.preview_subscriptions, subscription.to_record())
 
     async def job(self, job_id: str) -> JobState | None:
         """The job's state and results, or None when it is unknown or has expired."""

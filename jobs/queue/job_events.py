@@ -13,7 +13,7 @@ from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from jobs.models import JobEvent, Preview
+from jobs.models import JobEvent, Preview, UnreadableRecordError
 
 RECONNECT_PAUSE_S = 0.5
 # A connection that was silent for this long is sent a PING; silent for as long again, it is opened anew.
@@ -70,7 +70,9 @@ class JobEvents:
                     await self._read(pubsub)
             except (RedisError, OSError) as error:
                 log.warning("job events interrupted", extra={"error": str(error)})
-                await asyncio.sleep(RECONNECT_PAUSE_S)
+            except Exception:
+                log.exception("job events interrupted")
+            await asyncio.sleep(RECONNECT_PAUSE_S)
 
     async def _read(self, pubsub: PubSub) -> None:
         """Dispatch messages; TimeoutError of redis.exceptions when the connection does not answer a PING."""
@@ -90,7 +92,11 @@ class JobEvents:
     def _dispatch(self, message: dict[str, bytes]) -> None:
         if message["type"] == "message":
             kind = Preview if message["channel"].decode() == self.preview_channel else JobEvent
-            event = kind.model_validate_json(message["data"])
+            try:
+                event = kind.from_record(message["data"])
+            except UnreadableRecordError as error:
+                log.warning("a job event cannot be read", extra={"error": str(error)})
+                return
             for listener in self._listeners.get(event.job_id, ()):
                 listener.put_nowait(event)
         elif message["type"] == "subscribe" and message["channel"].decode() == self.channel:

@@ -4,7 +4,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from jobs.models import ImageFailure, ImageResult, JobState
+from jobs.models import ImageFailure, ImageResult, JobState, UnreadableRecordError
 from jobs.queue.keys import ModelKeys
 
 
@@ -32,10 +32,14 @@ def _outcomes(fields: dict[bytes, bytes]) -> tuple[list[ImageResult], list[Image
     for name, value in fields.items():
         if name.startswith(b"image:"):
             kind, _, outcome = value.partition(b" ")
-            if kind == b"result":
-                results.append(ImageResult.model_validate_json(outcome))
-            else:
-                failures.append(ImageFailure.model_validate_json(outcome))
+            try:
+                if kind == b"result":
+                    results.append(ImageResult.from_record(outcome))
+                else:
+                    failures.append(ImageFailure.from_record(outcome))
+            except UnreadableRecordError as error:
+                index = int(name.removeprefix(b"image:"))
+                failures.append(ImageFailure(index=index, reason="error", detail=f"its record is {error}"))
     return sorted(results, key=lambda result: result.index), sorted(failures, key=lambda failure: failure.index)
 
 

@@ -18,6 +18,8 @@ class ModelKeys:
         self.sets = f"{self._prefix}:sets"
         self.card = f"{self._prefix}:card"
         self.workers = f"{self._prefix}:workers"
+        self.leases = f"{self._prefix}:worker:"
+        """What the names of the workers' leases begin with."""
         self.throughput = f"{self._prefix}:throughput"
         self.dead_letters = f"{self._prefix}:dead-letters"
         self.cancellations = f"{self._prefix}:cancellations"
@@ -36,7 +38,7 @@ class ModelKeys:
         return f"{self._prefix}:image:{sha256}.{image_format}"
 
     def worker(self, worker_id: str) -> str:
-        return f"{self._prefix}:worker:{worker_id}"
+        return f"{self.leases}{worker_id}"
 
 
 def _digest(*parts: str) -> str:

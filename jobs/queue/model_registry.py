@@ -1,12 +1,16 @@
 """The models that workers have announced: each one's card, and a lease for every worker that is alive."""
 
+import logging
+from functools import lru_cache
 from typing import Any
 
 from redis.asyncio import Redis
 
-from jobs.models import ModelCard, WorkerLease
+from jobs.models import ModelCard, UnreadableRecordError, WorkerLease
 from jobs.queue.keys import KNOWN_MODELS, ModelKeys
 from jobs.queue.scripts import milliseconds, register_script
+
+log = logging.getLogger(__name__)
 
 CARD_TTL_S = 24 * 3600.0
 
@@ -31,7 +35,7 @@ class ModelRegistry:
         """Say that this worker is warm and serves `card`; to be repeated within `ttl_s` seconds."""
         await self._announce(
             keys=[self._keys.card, self._keys.worker(worker_id), self._keys.workers],
-            args=[card.model_dump_json(), milliseconds(CARD_TTL_S), milliseconds(ttl_s), worker_id],
+            args=[card.to_record(), milliseconds(CARD_TTL_S), milliseconds(ttl_s), worker_id],
         )
         await self._register_model(keys=[KNOWN_MODELS], args=[self.model])
 
@@ -41,9 +45,9 @@ class ModelRegistry:
         await self._redis.srem(self._keys.workers, worker_id)
 
     async def card(self) -> ModelCard | None:
-        """The card announced last, up to a day ago."""
+        """The card announced last, up to a day ago; None without one that can be read."""
         card_json = await self._redis.get(self._keys.card)
-        return None if card_json is None else ModelCard.model_validate_json(card_json)
+        return None if card_json is None else _card(self.model, card_json)
 
     async def known_workers(self) -> int:
         """The number of workers that have announced themselves, in one cheap command.
@@ -53,7 +57,7 @@ class ModelRegistry:
         return int(await self._redis.scard(self._keys.workers))
 
     async def workers(self) -> list[WorkerLease]:
-        """The workers whose lease has not expired, by name."""
+        """The workers whose lease has not expired, by name; without those whose card cannot be read."""
         worker_ids = [worker_id.decode() for worker_id in sorted(await self._redis.smembers(self._keys.workers))]
         async with self._redis.pipeline(transaction=False) as pipeline:
             for worker_id in worker_ids:
@@ -65,6 +69,15 @@ class ModelRegistry:
             if card_json is None or ttl_ms < 0:
                 await self._redis.srem(self._keys.workers, worker_id)
                 continue
-            card = ModelCard.model_validate_json(card_json)
-            leases.append(WorkerLease(worker_id=worker_id, expires_in=ttl_ms / 1000, card=card))
+            if card := _card(self.model, card_json):
+                leases.append(WorkerLease(worker_id=worker_id, expires_in=ttl_ms / 1000, card=card))
         return leases
+
+
+@lru_cache(256)  # it is read every second: parsed once, and logged once
+def _card(model: str, card_json: bytes) -> ModelCard | None:
+    try:
+        return ModelCard.from_record(card_json)
+    except UnreadableRecordError as error:
+        log.error("a worker's card cannot be read: it is ignored", extra={"model": model, "error": str(error)})
+        return None

@@ -1,12 +1,12 @@
 """The Lua scripts of ``lua/``, and the conversions that their arguments share: the scripts count in milliseconds."""
 
-import time
 from functools import cache
 from pathlib import Path
 
 from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
 
+from jobs.clock import steady_time
 from jobs.models import ImageTask
 
 LUA_DIR = Path(__file__).parent / "lua"
@@ -27,7 +27,7 @@ def milliseconds(seconds: float) -> int:
 
 def longest_life_ms(task: ImageTask, ttl_s: float) -> int:
     """Milliseconds that a job may live: until its deadline, if it has one, and `ttl_s` seconds from there."""
-    return milliseconds(ttl_s + max(0.0, (task.deadline or 0.0) - time.time()))
+    return milliseconds(ttl_s + max(0.0, (task.deadline or 0.0) - steady_time()))
 
 
 @cache

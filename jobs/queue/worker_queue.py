@@ -1,28 +1,56 @@
 """The queue of one model as its workers see it: claim tasks, keep their leases, commit each image exactly once."""
 
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Literal
 
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from jobs.models import FailureReason, ImageFailure, ImageResult, ImageTask, JobState, Preview, PreviewSubscription
+from jobs.clock import steady_time
+from jobs.models import (
+    LONGEST_WAIT_S,
+    FailureReason,
+    ImageResult,
+    ImageTask,
+    JobState,
+    Preview,
+    PreviewSubscription,
+    UnreadableRecordError,
+)
 from jobs.queue.connection import SOCKET_TIMEOUT_S
 from jobs.queue.job_hash import read_job
 from jobs.queue.keys import WORKER_GROUP, ModelKeys
 from jobs.queue.model_registry import ModelRegistry
 from jobs.queue.scripts import longest_life_ms, milliseconds, register_script
+from jobs.queue.task_records import failure_records, place_of, shifted
+
+log = logging.getLogger(__name__)
+
+UNREADABLE_TTL_S = 3600.0
+"""For how long a job is kept that ended with a task which cannot be read."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A task leased to this worker; ``deliveries`` counts how often it has been handed to any worker."""
+    """A task leased to this worker; ``deliveries`` counts how often it has been handed to any worker.
+
+    ``taken_from`` is the worker that it was taken over from, ``attempts`` counts how often it was begun since.
+    """
 
     entry_id: str
     task: ImageTask
     deliveries: int
+    taken_from: str | None = None
+    attempts: int = 0
+
+    @property
+    def suspect(self) -> bool:
+        """Whether a worker that held it is gone, perhaps because of it."""
+        return self.deliveries > 1
 
 
 @dataclass(frozen=True)
@@ -47,10 +75,15 @@ class WorkerQueue:
         self.registry = ModelRegistry(redis, model)
         self._redis: Any = redis  # redis-py types every answer as bytes | str; ours are bytes
         self._keys = ModelKeys(model)
+        self.buried: Callable[[int], None] = lambda images: None
+        """Called with the number of images that were given up because their task cannot be read."""
+        self._ahead, self._compared_at = 0.0, float("-inf")
         self._settle = register_script(redis, "end_of_job", "pace", "settle")
         # A failure is small, and its task leaves the stream: Redis stores it also when it has no memory left.
         self._settle_failure = register_script(redis, "end_of_job", "pace", "settle", allow_oom=True)
         self._requeue = register_script(redis, "requeue")
+        self._take_over = register_script(redis, "take_over")
+        self._begin = register_script(redis, "begin")
 
     async def claim(self, worker_id: str, count: int, block_s: float) -> list[Claim]:
         """Take up to `count` waiting tasks, oldest first; wait at most `block_s` (0 to 4 seconds) for the first."""
@@ -64,33 +97,35 @@ class WorkerQueue:
                 raise
             await self._create_group()  # first worker of this model, or a Redis that came back empty
             streams = await self._read_group(worker_id, count, block_ms)
-        return [
-            Claim(entry_id.decode(), _task(fields), deliveries=1)
-            for _, entries in streams or []
-            for entry_id, fields in entries
-        ]
+        return await self._readable(
+            (entry_id, fields, 1, None) for _, entries in streams or [] for entry_id, fields in entries
+        )
 
     async def reclaim(self, worker_id: str, idle_s: float, count: int) -> list[Claim]:
-        """Take up to `count` tasks whose lease nobody renewed for `idle_s` seconds."""
-        taken: list[tuple[bytes, dict[bytes, bytes]]] = []
-        cursor: str | bytes = "0-0"
+        """Take up to `count` tasks that nobody renewed for `idle_s` seconds, and whose worker's lease is gone.
+
+        Also the worker's own, which it was given in an answer that it never received.
+        """
         try:
-            while len(taken) < count:
-                cursor, entries, _ = await self._redis.xautoclaim(
-                    self._keys.tasks, WORKER_GROUP, worker_id, milliseconds(idle_s), cursor, count - len(taken)
-                )
-                taken += entries
-                if cursor == b"0-0":
-                    break
+            taken = await self._take_over(
+                keys=[self._keys.tasks], args=[WORKER_GROUP, worker_id, milliseconds(idle_s), count, self._keys.leases]
+            )
         except ResponseError as error:
-            if str(error).startswith("NOGROUP"):
+            if "NOGROUP" in str(error):
                 return []
             raise
-        deliveries = await self._deliveries([entry_id for entry_id, _ in taken])
+        claims = await self._readable(
+            (entry_id, dict(zip(fields[::2], fields[1::2], strict=True)), deliveries, owner.decode())
+            for entry_id, fields, deliveries, owner in taken
+        )
         return [
-            Claim(entry_id.decode(), _task(fields), times)
-            for (entry_id, fields), times in zip(taken, deliveries, strict=True)
+            replace(claim, attempts=attempts)
+            for claim, attempts in zip(claims, await self._attempts(claims), strict=True)
         ]
+
+    async def begin(self, claim: Claim) -> int:
+        """Count an attempt at a suspect task, before it begins: the attempts so far; 0 when its job is gone."""
+        return int(await self._begin(keys=[self._keys.job(claim.task.job_id)], args=[claim.task.index]))
 
     async def renew(self, worker_id: str, claims: Sequence[Claim]) -> list[Claim]:
         """Keep the leases of `claims` for another lease time; returns those whose image is settled already."""
@@ -108,20 +143,18 @@ class WorkerQueue:
         self, claim: Claim, results: Sequence[ImageResult], data: Sequence[bytes], ttl_s: float
     ) -> Settled:
         """Store all images of the claim's task and their bytes for `ttl_s` seconds, in one step."""
-        outcomes = [
-            (result.index, result.model_dump_json(), image) for result, image in zip(results, data, strict=True)
-        ]
+        outcomes = [(result.index, result.to_record(), image) for result, image in zip(results, data, strict=True)]
         image_keys = [self._keys.image(result.sha256, result.format) for result in results]
         return await self._settle_task(claim, "result", outcomes, ttl_s, image_keys)
 
     async def fail(self, claim: Claim, reason: FailureReason, detail: str, ttl_s: float = 3600.0) -> bool:
         """Settle the task's images as failed; clients are shown `detail`. Returns False as `commit` does."""
-        failures = _failures(claim.task, reason, detail)
+        failures = failure_records(claim.task.indices, reason, detail)
         return (await self._settle_task(claim, "failure", failures, ttl_s)).images > 0
 
     async def bury(self, claim: Claim, detail: str, ttl_s: float) -> bool:
         """Settle the task's images as failed, and keep it as a dead letter. Returns False as `commit` does."""
-        failures = _failures(claim.task, "error", detail)
+        failures = failure_records(claim.task.indices, "error", detail)
         settled = await self._settle_task(claim, "failure", failures, ttl_s, [self._keys.dead_letters])
         return settled.images > 0
 
@@ -129,7 +162,7 @@ class WorkerQueue:
         """Return unfinished tasks to the end of the queue, where any worker gets them at once."""
         if claims:
             jobs = [self._keys.job(claim.task.job_id) for claim in claims]
-            entries = [(claim.entry_id, str(claim.task.index), claim.task.model_dump_json()) for claim in claims]
+            entries = [(claim.entry_id, str(claim.task.index)) for claim in claims]
             await self._requeue(
                 keys=[self._keys.tasks, self._keys.sets, *jobs], args=[WORKER_GROUP, *chain.from_iterable(entries)]
             )
@@ -143,18 +176,21 @@ class WorkerQueue:
         async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
             await pubsub.subscribe(self._keys.cancellations)
             async for message in pubsub.listen():
-                yield message["data"].decode()
+                yield message["data"].decode(errors="replace")
 
     async def preview_subscriptions(self) -> AsyncIterator[PreviewSubscription]:
         """Subscriptions to previews from now on; clients repeat theirs every few seconds."""
         async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
             await pubsub.subscribe(self._keys.preview_subscriptions)
             async for message in pubsub.listen():
-                yield PreviewSubscription.model_validate_json(message["data"])
+                try:
+                    yield PreviewSubscription.from_record(message["data"])
+                except UnreadableRecordError as error:
+                    log.warning("a subscription to previews cannot be read", extra={"error": str(error)})
 
     async def publish_preview(self, preview: Preview, channel: str) -> None:
         """Send a preview to all that listen on the pub/sub `channel`; it is stored nowhere."""
-        await self._redis.publish(channel, preview.model_dump_json())
+        await self._redis.publish(channel, preview.to_record())
 
     async def _read_group(self, worker_id: str, count: int, block_ms: int | None) -> Any:
         return await self._redis.xreadgroup(WORKER_GROUP, worker_id, {self._keys.tasks: ">"}, count, block_ms)
@@ -166,12 +202,55 @@ class WorkerQueue:
             if not str(error).startswith("BUSYGROUP"):
                 raise
 
-    async def _deliveries(self, entry_ids: Sequence[bytes]) -> list[int]:
+    async def _readable(self, entries: Iterable[tuple[bytes, dict[bytes, bytes], int, str | None]]) -> list[Claim]:
+        """The claims of (entry id, fields, deliveries, taken from); entries whose task cannot be read are buried."""
+        entries = list(entries)
+        ahead_s = await self._ahead_s() if entries else 0.0
+        claims = []
+        for entry_id, fields, deliveries, taken_from in entries:
+            record = fields.get(b"task", b"")
+            try:
+                task = ImageTask.from_record(record)
+                claims.append(Claim(entry_id.decode(), shifted(task, ahead_s), deliveries, taken_from))
+            except UnreadableRecordError as error:
+                await self._bury_unreadable(entry_id.decode(), record, str(error))
+        return claims
+
+    async def _ahead_s(self) -> float:
+        """The seconds by which this process's clock is ahead of that of Redis, read again after a second."""
+        if time.monotonic() - self._compared_at > 1:
+            seconds, microseconds = await self._redis.time()
+            self._ahead, self._compared_at = steady_time() - seconds - microseconds / 1e6, time.monotonic()
+        return self._ahead
+
+    async def _bury_unreadable(self, entry_id: str, record: bytes, detail: str) -> None:
+        job_id, indices = place_of(record)
+        log.error("a task cannot be read: it is given up", extra={"job_id": job_id, "entry": entry_id, "error": detail})
+        images, _ = await self._settle_failure(
+            keys=[
+                self._keys.tasks,
+                self._keys.sets,
+                self._keys.job(job_id),
+                self._keys.throughput,
+                self._keys.dead_letters,
+            ],
+            args=[
+                WORKER_GROUP,
+                entry_id,
+                "failure",
+                milliseconds(UNREADABLE_TTL_S),
+                milliseconds(LONGEST_WAIT_S),
+                record,
+                *chain.from_iterable(failure_records(indices, "error", detail)),
+            ],
+        )
+        self.buried(int(images))
+
+    async def _attempts(self, claims: Sequence[Claim]) -> list[int]:
         async with self._redis.pipeline(transaction=False) as pipeline:
-            for entry_id in entry_ids:
-                pipeline.xpending_range(self._keys.tasks, WORKER_GROUP, entry_id, entry_id, 1)
-            answers = await pipeline.execute()
-        return [int(rows[0]["times_delivered"]) if rows else 1 for rows in answers]
+            for claim in claims:
+                pipeline.hget(self._keys.job(claim.task.job_id), f"attempts:{claim.task.index}")
+            return [int(attempts or 0) for attempts in await pipeline.execute()]
 
     async def _settle_task(
         self,
@@ -196,17 +275,8 @@ class WorkerQueue:
                 kind,
                 milliseconds(ttl_s),
                 longest_life_ms(claim.task, ttl_s),
-                claim.task.model_dump_json() if kind == "failure" else "",
+                claim.task.to_record() if kind == "failure" else "",
                 *(part for outcome in outcomes for part in outcome),
             ],
         )
         return Settled(int(images), int(completed))
-
-
-def _failures(task: ImageTask, reason: FailureReason, detail: str) -> list[tuple[int, str, bytes]]:
-    failures = [ImageFailure(index=index, reason=reason, detail=detail) for index in task.indices]
-    return [(failure.index, failure.model_dump_json(), b"") for failure in failures]
-
-
-def _task(fields: dict[bytes, bytes]) -> ImageTask:
-    return ImageTask.model_validate_json(fields[b"task"])

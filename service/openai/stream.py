@@ -82,7 +82,7 @@ class _Stream:
         self._queue = call.model.queue
         channel = call.context.events.preview_channel
         self._subscription = PreviewSubscription(job_id=call.job_id, channel=channel)
-        self._began = time.time()
+        self._began = time.monotonic()
         self._previewed = False
 
     async def subscribe(self) -> None:
@@ -93,7 +93,7 @@ class _Stream:
     def partial(self, preview: Preview) -> bytes:
         if not self._previewed:
             self._previewed = True
-            self._metrics.time_to_first_preview.observe(time.time() - self._began)
+            self._metrics.time_to_first_preview.observe(time.monotonic() - self._began)
         data = _image(preview, preview.b64) | {"partial_image_index": self.steps.index(preview.step)}
         return _event("image_generation.partial_image", data)
 

@@ -100,7 +100,7 @@ async def _admit_only(call: Call) -> JobState:
     return JobState(
         id=call.job_id,
         model=call.model.card.name,
-        created=call.tasks[0].created,
+        created=admission.created or call.tasks[0].created,
         total=sum(len(task.indices) for task in call.tasks),
         started=False,
         results=[],

@@ -43,6 +43,6 @@ async def worker(redis: Redis) -> AsyncIterator[StandInWorker]:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """A clock that a test puts forward, so that a deadline passes when the test wants it to and not before."""
     clock = Clock()
-    monkeypatch.setattr(waiting, "time", SimpleNamespace(time=lambda: time.time() + clock.ahead_s))
+    monkeypatch.setattr(waiting, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + clock.ahead_s))
     monkeypatch.setattr(waiting, "POLL_S", 0.05)
     return clock

@@ -205,7 +205,7 @@ async def test_a_lost_event_only_delays_the_answer(api: httpx.AsyncClient, worke
     taken: list[Claim] = []
 
     async def taken_over() -> list[Claim]:
-        return taken.extend(await worker.queue.reclaim("other", idle_s=0.001, count=1)) or taken
+        return taken.extend(await worker.queue.reclaim(worker._id, idle_s=0.001, count=1)) or taken
 
     await wait_until(taken_over)
     await worker._settle(taken[0])

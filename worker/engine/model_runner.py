@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from jobs.clock import steady_time
 from jobs.diversity import LAYOUT_GRID
 from worker.engine.denoising_step import DenoisingStep, StepInputs, StepOutputs
 from worker.engine.latent_descriptor import latent_descriptors
@@ -121,7 +122,7 @@ class ModelRunner:
         fresh = [row for row in rows if row.start is None]
         if not fresh:
             return
-        now, started = time.time(), time.perf_counter()
+        now, started = steady_time(), time.perf_counter()
         hits = self.prompts.hits
         embeddings = self.prompts.get([row.task.prompt for row in fresh], any(row.strict for row in fresh), waiting)
         for row, embedding in zip(fresh, embeddings, strict=True):

@@ -1,11 +1,11 @@
 """The rows of the engine, and their outcomes."""
 
-import time
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
+from jobs.clock import steady_time
 from jobs.models import FailureReason, ImageTask
 from worker.engine.scheduler import Candidate, Size
 from worker.families.prompt_embeddings import PromptEmbedding
@@ -63,7 +63,7 @@ class Row:
         return Candidate(self.key, task.job_id, self.size, task.created, task.deadline, left, self.strict)
 
     def spend(self, stage: str, seconds: float) -> None:
-        self.began.setdefault(stage, time.time() - seconds)
+        self.began.setdefault(stage, steady_time() - seconds)
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
 

@@ -1,8 +1,9 @@
 -- Admits a whole job or nothing.
 -- KEYS: task stream, job hash, idempotency record, rate record, throughput record, sets
--- ARGV: group, bound (images), ttl (ms), created, event channel, body fingerprint ('' without idempotency),
---       images per minute (0 without a limit), then for each task the number of its images and itself (JSON)
--- Returns {outcome, images queued after the call, job id, images the rate still allows, ms until the job would fit}.
+-- ARGV: group, bound (images), ttl (ms), seconds until the deadline ('' without one), event channel, body fingerprint ('' without idempotency),
+--       images per minute (0 without a limit), then for each task the number of its images and itself (JSON, without times)
+-- Returns {outcome, images queued after the call, job id, images the rate still allows, ms until the job would fit,
+-- time of the job's creation}.
 local tasks, job, record, rate_record, throughput, sets = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local group, bound, ttl, fingerprint, per_minute = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[6], tonumber(ARGV[7])
 local first_task = 8
@@ -36,7 +37,7 @@ local function answer(outcome, id)
   if outcome == 'full' then
     wait = time_for(throughput, queued + images - bound, now / 1000)
   end
-  return {outcome, queued, id, remaining, wait}
+  return {outcome, queued, id, remaining, wait, redis.call('HGET', job, 'created') or ''}
 end
 
 -- A client that lost our answer sends the call again: the job must not be doubled.
@@ -47,7 +48,7 @@ if fingerprint ~= '' then
   local used = redis.call('GET', record)
   if used then
     local body, earlier = string.match(used, '^(%S+) (%S+)$')
-    local state = redis.call('HMGET', string.sub(job, 1, #job - #job_id) .. earlier, 'total', 'done', 'failed')
+    local state = redis.call('HMGET', string.sub(job, 1, #job - #job_id) .. (earlier or ''), 'total', 'done', 'failed')
     if state[1] and body ~= fingerprint then
       return answer('mismatch', earlier)
     elseif state[1] and state[2] ~= state[1] then
@@ -75,11 +76,16 @@ end
 if first_of_model then
   redis.call('XGROUP', 'CREATE', tasks, group, '0', 'MKSTREAM')
 end
-redis.call('HSET', job, 'created', ARGV[4], 'total', images, 'done', 0, 'failed', 0, 'channel', ARGV[5])
+local created = string.format('%.6f', now / 1000)
+local times = '{"created":' .. created .. ','
+if ARGV[4] ~= '' then
+  times = times .. string.format('"deadline":%.6f,', now / 1000 + ARGV[4])
+end
+redis.call('HSET', job, 'created', created, 'total', images, 'done', 0, 'failed', 0, 'channel', ARGV[5])
 redis.call('PEXPIRE', job, ttl)
 local index = 0
 for i = first_task, #ARGV, 2 do
-  local entry = redis.call('XADD', tasks, '*', 'task', ARGV[i + 1])
+  local entry = redis.call('XADD', tasks, '*', 'task', times .. string.sub(ARGV[i + 1], 2))
   redis.call('HSET', job, 'entry:' .. index, entry)
   if tonumber(ARGV[i]) > 1 then
     redis.call('HSET', sets, entry, ARGV[i] - 1)

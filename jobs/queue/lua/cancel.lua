@@ -12,7 +12,7 @@ end
 local total, done, failed = tonumber(about[1]), tonumber(about[3]), tonumber(about[4])
 local cancelled = 0
 for index = 0, total - 1 do
-  local failure = 'failure ' .. cjson.encode({index = index, reason = reason, detail = detail})
+  local failure = 'failure ' .. cjson.encode({schema_version = 1, index = index, reason = reason, detail = detail})
   if redis.call('HSETNX', job, 'image:' .. index, failure) == 1 then
     local entry = redis.call('HGET', job, 'entry:' .. index)
     if entry then -- else it is one of a set, which has its entry at its first image
@@ -23,6 +23,7 @@ for index = 0, total - 1 do
     cancelled, done, failed = cancelled + 1, done + 1, failed + 1
     for channel in string.gmatch(about[2], '%S+') do
       redis.call('PUBLISH', channel, cjson.encode({
+        schema_version = 1,
         job_id = job_id, index = index, done = done, failed = failed, total = total,
       }))
     end

@@ -8,8 +8,10 @@ local function forget_after(job, ttl)
     if fields[i] == 'idempotency' then
       redis.call('PEXPIRE', fields[i + 1], ttl)
     elseif string.find(fields[i], '^image:') and string.find(fields[i + 1], '^result ') then
-      local result = cjson.decode(string.sub(fields[i + 1], 8))
-      redis.call('PEXPIRE', images .. result.sha256 .. '.' .. result.format, ttl)
+      local readable, result = pcall(cjson.decode, string.sub(fields[i + 1], 8))
+      if readable and type(result) == 'table' and result.sha256 and result.format then
+        redis.call('PEXPIRE', images .. result.sha256 .. '.' .. result.format, ttl)
+      end
     end
   end
 end

@@ -29,6 +29,7 @@ if redis.call('EXISTS', job) == 1 then
       local failed = redis.call('HINCRBY', job, 'failed', kind == 'failure' and 1 or 0)
       for channel in string.gmatch(about[1], '%S+') do
         redis.call('PUBLISH', channel, cjson.encode({
+          schema_version = 1,
           job_id = job_id, index = tonumber(index), done = done, failed = failed, total = tonumber(about[2]),
         }))
       end

@@ -1,5 +1,6 @@
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 
 import pytest
 from redis.asyncio import Redis
@@ -85,8 +86,12 @@ async def test_a_cancelled_job_is_kept_for_its_ttl(queue: TaskQueue, redis: Redi
 async def test_claims_carry_the_tasks_in_order(queue: TaskQueue) -> None:
     tasks = sample_tasks(3, prompt="héart ❤ \x00 \n")
     await queue.admit(tasks, 10, TTL_S)
-    assert [claim.task for claim in await queue.claim("w1", 2, block_s=0)] == tasks[:2]
-    assert [claim.task for claim in await queue.claim("w2", 2, block_s=0)] == tasks[2:]
+    for worker_id, expected in (("w1", tasks[:2]), ("w2", tasks[2:])):
+        claimed = [claim.task for claim in await queue.claim(worker_id, 2, block_s=0)]
+        # Redis sets the time of creation.
+        assert [task.model_copy(update={"created": tasks[0].created}) for task in claimed] == [
+            task.model_copy(update={"created": tasks[0].created}) for task in expected
+        ]
     assert await queue.claim("w1", 2, block_s=0) == []
 
 
@@ -315,3 +320,60 @@ async def test_cancelling_works_while_redis_has_no_memory_left(queue: TaskQueue,
     finally:
         await redis.config_set("maxmemory", 0)
     assert await queue.depth() == (0, 0)
+
+
+async def test_tasks_of_a_worker_that_is_late_but_alive_are_left_to_it(queue: TaskQueue) -> None:
+    await queue.admit(sample_tasks(2), 10, TTL_S)
+    await queue.announce("w1", sample_card(), ttl_s=TTL_S)
+    claims = await queue.claim("w1", 2, block_s=0)
+    await _leave_idle(queue, claims)
+    assert await queue.reclaim("w2", idle_s=IDLE_S, count=2) == []
+    await queue.deregister("w1")
+    taken = await queue.reclaim("w2", idle_s=IDLE_S, count=2)
+    assert [(claim.taken_from, claim.suspect) for claim in taken] == [("w1", True)] * 2
+
+
+async def test_an_answer_that_was_lost_is_given_again_to_the_same_worker(queue: TaskQueue) -> None:
+    await queue.admit(sample_tasks(2), 10, TTL_S)
+    await queue.announce("w1", sample_card(), ttl_s=TTL_S)
+    claims = await queue.claim("w1", 2, block_s=0)
+    await _leave_idle(queue, claims)
+    again = await queue.reclaim("w1", idle_s=IDLE_S, count=2)
+    assert [(claim.entry_id, claim.suspect) for claim in again] == [(claim.entry_id, False) for claim in claims]
+
+
+async def test_attempts_at_a_suspect_outlive_its_workers(queue: TaskQueue) -> None:
+    (task,) = sample_tasks(1)
+    await queue.admit([task], 10, TTL_S)
+    (claim,) = await queue.claim("w1", 1, block_s=0)
+    assert [await queue.begin(claim) for _ in range(2)] == [1, 2]
+    await _leave_idle(queue, [claim])
+    (again,) = await queue.reclaim("w2", idle_s=IDLE_S, count=1)
+    assert again.attempts == 2
+    await queue.cancel(task.job_id, "enough", ttl_s=0.001)
+    await wait_until(lambda: _is_gone(queue, task.job_id))
+    assert await queue.begin(claim) == 0
+
+
+async def _is_gone(queue: TaskQueue, job_id: str) -> bool:
+    return await queue.job(job_id) is None
+
+
+async def test_workers_that_are_gone_and_hold_nothing_are_forgotten(queue: TaskQueue, redis: Redis) -> None:
+    await queue.admit(sample_tasks(3), 10, TTL_S)
+    await queue.announce("alive", sample_card(), ttl_s=TTL_S)
+    (done,) = await queue.claim("gone", 1, block_s=0)
+    await queue.claim("alive", 1, block_s=0)
+    await queue.claim("holder", 1, block_s=0)
+    await queue.fail(done, "error", "broken")
+
+    async def known() -> set[bytes]:
+        await queue.reclaim("idle", idle_s=0.001, count=0)
+        return {about["name"] for about in await redis.xinfo_consumers(ModelKeys(MODEL).tasks, WORKER_GROUP)}
+
+    await wait_until(lambda: _are(known, {b"alive", b"holder"}))
+    assert await queue.depth() == (0, 2)
+
+
+async def _are(names: Callable[[], Awaitable[set[bytes]]], expected: set[bytes]) -> bool:
+    return await names() == expected

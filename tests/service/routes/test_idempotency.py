@@ -6,6 +6,8 @@ import httpx
 import pytest
 
 from jobs.testing.waiting import wait_until
+from service.idempotency import read_idempotency_key
+from service.schemas.generate_request import GenerateRequest
 from tests.service.calls import ASYNC, is_problem, noticed
 from tests.service.clock import Clock
 from tests.service.stand_in_worker import FAILING_PROMPT, StandInWorker, held, queued
@@ -30,6 +32,17 @@ async def test_a_finished_call_sent_again_is_answered_with_the_same_result(
 async def test_the_same_body_may_be_spelt_differently(api: httpx.AsyncClient, worker: StandInWorker) -> None:
     first, second = await send(api), await send(api, format="png", mode="fast")
     assert first.json() == second.json()
+
+
+def test_a_field_that_a_release_adds_changes_no_fingerprint() -> None:
+    class LaterRequest(GenerateRequest):
+        added: str | None = None
+
+    asked = {"prompt": "a cat", "seed": 7, "select": {"diverse": True}}
+    now, later = GenerateRequest.model_validate(asked), LaterRequest.model_validate(asked)
+    assert read_idempotency_key("order 7", "me", now) == read_idempotency_key("order 7", "me", later)
+    other = LaterRequest.model_validate(asked | {"added": "x"})
+    assert read_idempotency_key("order 7", "me", now) != read_idempotency_key("order 7", "me", other)
 
 
 async def test_another_body_under_a_used_key_is_refused(api: httpx.AsyncClient, worker: StandInWorker) -> None:

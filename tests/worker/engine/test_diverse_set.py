@@ -4,7 +4,6 @@ import random
 import time
 from collections.abc import Iterable
 from itertools import combinations
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -144,7 +143,7 @@ def test_a_set_that_has_begun_is_not_handed_back_and_not_expired(
     engine.step()
     engine.add({"waiting": set_task(2, 6, created=1)})
     assert engine.withdraw_unstarted() == ["waiting"]
-    monkeypatch.setattr("worker.engine.engine.time", SimpleNamespace(time=lambda: deadline + 1))
+    monkeypatch.setattr("worker.engine.engine.steady_time", lambda: deadline + 1)
     outcomes = []
     while engine.busy:
         outcomes += engine.step()

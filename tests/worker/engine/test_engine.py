@@ -165,7 +165,7 @@ def test_a_row_that_has_begun_is_finished_after_its_deadline(engine: Engine, mon
     deadline = time.time() + 3600
     engine.add({"begun": image_task(deadline=deadline)})
     engine.step()
-    monkeypatch.setattr("worker.engine.engine.time", SimpleNamespace(time=lambda: deadline + 1))
+    monkeypatch.setattr("worker.engine.engine.steady_time", lambda: deadline + 1)
     outcomes = [outcome for _ in range(3) for outcome in engine.step()]
     assert isinstance(outcomes[0], Picture)
 
