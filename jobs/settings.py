@@ -75,6 +75,12 @@ class ApiSettings(Settings):
     )
     max_images: int = Field(default=64, ge=1, le=64, description="images in one call")
     max_prompt_chars: int = Field(default=2000, ge=1, le=2000, description="characters in a prompt")
+    model_aliases: Annotated[tuple[tuple[str, str], ...], NoDecode] = Field(
+        default=(), description="comma-separated NAME=MODEL: other names of a model; a NAME may have wildcards (gpt-*)"
+    )
+    size_fallback: Literal["error", "nearest"] = Field(
+        default="error", description="sizes that a model does not have: an error, or the nearest that it has"
+    )
 
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         default=(), description="comma-separated keys; each call then needs one as Authorization: Bearer"
@@ -90,6 +96,16 @@ class ApiSettings(Settings):
     @classmethod
     def _split_at_commas(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("model_aliases", mode="before")
+    @classmethod
+    def _read_aliases(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        pairs = [tuple(side.strip() for side in pair.split("=")) for pair in value.split(",") if pair.strip()]
+        if not all(len(pair) == 2 and all(pair) for pair in pairs):
+            raise ValueError("write NAME=MODEL, separated by commas")
+        return pairs
 
     @model_validator(mode="after")
     def _the_rate_has_keys_and_room(self) -> Self:

@@ -17,6 +17,9 @@ from starlette.routing import Match
 MEDIA_TYPE = "application/problem+json"
 # Bounds of Retry-After in seconds; estimates beyond a minute are unreliable.
 SHORTEST_RETRY_S, LONGEST_RETRY_S = 1, 60
+# Client errors that pass by themselves, unlike all others, and server errors after work that a repetition does again.
+TEMPORARY = ("queue-full", "store-full", "rate-limited", "idempotency-key-in-use")
+REPEATING_THE_WORK = ("deadline-expired", "generation-error")
 # Room for the longest prompt with every character escaped, and 64 seeds.
 MAX_BODY_BYTES = 64 * 1024
 
@@ -78,7 +81,19 @@ class Problem(Exception):
         body = self.details.model_dump(exclude_none=True)
         if path.startswith("/v1/"):
             body["error"] = self.for_openai().model_dump()
-        return JSONResponse(body, self.details.status, headers=self.headers, media_type=MEDIA_TYPE)
+        headers = dict(self.headers or {})
+        if not self.worth_repeating:
+            headers["X-Should-Retry"] = "false"
+        return JSONResponse(body, self.details.status, headers=headers, media_type=MEDIA_TYPE)
+
+    @property
+    def worth_repeating(self) -> bool:
+        """Whether the same call may succeed later, and its repetition does not do the same work again.
+
+        OpenAI's clients repeat 408, 409, 429 and 5xx unless the header ``X-Should-Retry`` says false.
+        """
+        name = self.details.type.rpartition(":")[2]
+        return name in TEMPORARY or (self.details.status >= 500 and name not in REPEATING_THE_WORK)
 
     def for_openai(self) -> OpenAIError:
         """The same error in OpenAI's form."""
@@ -99,6 +114,13 @@ class InvalidFieldsError(Problem):
         detail = "; ".join(f"{error.field}: {error.message}" for error in errors)
         super().__init__(422, "invalid-request", "The request does not fit the contract", detail, errors)
         self.errors = errors
+
+
+class UnknownModelError(InvalidFieldsError):
+    """422 problem: no worker has announced the model; 404 ``model-not-found`` under ``/v1``."""
+
+    def as_not_found(self) -> Problem:
+        return Problem(404, "model-not-found", "No such model", self.details.detail, self.errors)
 
 
 class DeadlineExpiredError(Problem):
