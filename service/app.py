@@ -31,7 +31,7 @@ from service.routes import generate, health, images, jobs, metrics, models, page
 
 # What pages of other origins may read of an answer's head.
 EXPOSED_HEADERS = [
-    *("Location", "Retry-After", "RateLimit", "RateLimit-Policy", "X-Should-Retry"),
+    *("Location", "Retry-After", "RateLimit", "RateLimit-Policy", "X-Should-Retry", "X-Request-Id"),
     *("Fourstep-Id", "Fourstep-Seed", "Fourstep-Warnings"),
 ]
 
@@ -58,6 +58,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         description="Images from prompts in four network evaluations each.",
         version=fourstep_version(),
         lifespan=_lifespan,
+        generate_unique_id_function=lambda route: route.name,
         docs_url=None,  # see service.routes.pages
         redoc_url=None,
         **_documented_security(settings),

@@ -84,13 +84,13 @@ async def _streamed(call: Call, form: ImageForm, partial_images: int, warnings: 
 
 
 @router.get("/models", responses=problem_responses(503))
-async def list_models(context: Context) -> OpenAIModels:
+async def list_openai_models(context: Context) -> OpenAIModels:
     """The announced models, the default first."""
     return OpenAIModels(data=[OpenAIModel(id=model.card.name) for model in await context.catalogue.read()])
 
 
 @router.get("/models/{name:path}", responses=problem_responses(404, 422, 503))
-async def get_model(name: str, context: Context) -> OpenAIModel:
+async def get_openai_model(name: str, context: Context) -> OpenAIModel:
     """One announced model, also by an alias."""
     await _choose(context, name)
     return OpenAIModel(id=name)
