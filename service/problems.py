@@ -58,6 +58,10 @@ class ClientGoneError(Exception):
     """The client closed its connection before the answer."""
 
 
+class NothingMoreError(Exception):
+    """The client has everything already: 204, without a body."""
+
+
 class Problem(Exception):
     """An error to be answered as problem details; `name` ends the stable type ``urn:fourstep:problem:<name>``."""
 
@@ -166,6 +170,7 @@ def install_problem_handlers(app: FastAPI) -> None:
     for kind in (Problem, RequestValidationError, HTTPException, RedisError, Exception):
         app.add_exception_handler(kind, _answer)
     app.add_exception_handler(ClientGoneError, _answer_nobody)
+    app.add_exception_handler(NothingMoreError, _answer_nothing)
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -184,6 +189,10 @@ async def _answer(request: Request, error: Exception) -> JSONResponse:
 async def _answer_nobody(request: Request, error: Exception) -> Response:
     # The client is gone: the status, which nginx uses for this too, is for the metrics and the log.
     return Response(status_code=499)
+
+
+async def _answer_nothing(request: Request, error: Exception) -> Response:
+    return Response(status_code=204)
 
 
 def _problem_of(request: Request, error: Exception) -> Problem:

@@ -21,8 +21,8 @@ OPEN_FOLDERS = ("/static/", "/images/")
 class ApiKeys:
     """ASGI middleware: 401 problem without a key, 403 with an unknown one, before the request's body is read.
 
-    Under ``/v1`` an unknown key is 401 too. Without `keys` every call may pass. ``request.state.caller`` is the hash of the key, and the only form of it in
-    Redis.
+    Under ``/v1`` an unknown key is 401 too. Without `keys` every call may pass. ``request.state.caller`` is the hash of
+    the key, and the only form of it in Redis.
     """
 
     def __init__(self, app: ASGIApp, keys: Sequence[SecretStr]) -> None:
