@@ -1,15 +1,35 @@
 """The `fourstep` command. Parts are imported when a command needs them: `--help` loads no torch."""
 
+from typing import Annotated
+
 import typer
 
 from distill.commands import app as distill
 from distill.commands import evaluate, import_dpdmd
 from jobs.commands import app as dead_letters
+from jobs.version import fourstep_version
 from service.commands import api, generate, up
 from worker.commands import app as models
 from worker.commands import worker
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Few-step image generation as a service.")
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"fourstep {fourstep_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _fourstep(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print it")
+    ] = False,
+) -> None:
+    """Few-step image generation as a service."""
+
+
 for command in (up, api, worker, generate, import_dpdmd, evaluate):
     app.command()(command)
 app.add_typer(distill, name="distill")

@@ -43,7 +43,10 @@ def drop(ids: Annotated[list[str], typer.Argument(help="ids as listed")], model:
 
 
 async def _list(redis: Redis, model: str) -> None:
-    for letter in await DeadLetters(redis, model).read():
+    letters = await DeadLetters(redis, model).read()
+    if not letters:
+        typer.echo(f"no dead letters of {model}", err=True)
+    for letter in letters:
         when = datetime.fromtimestamp(letter.buried, UTC).isoformat(timespec="seconds")
         task = letter.task
         if task is None:

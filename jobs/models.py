@@ -165,6 +165,7 @@ class ModelCard(WireModel):
     """The model that a worker serves. ``sizes`` are (height, width) in pixels, the native one first.
 
     ``evaluations`` (NFE) counts how often the network runs for one image: twice a step under guidance.
+    ``guidance_scale`` is 1 without guidance, None on the card of a worker that does not announce it.
     """
 
     name: ModelName
@@ -173,10 +174,16 @@ class ModelCard(WireModel):
     method: str
     steps: int
     evaluations: int
+    guidance_scale: float | None = None
     sizes: list[tuple[int, int]] = Field(min_length=1)
     max_sequence_length: int | None
     version: str
     settings: EffectiveSettings
+
+    @property
+    def own_guidance_scale(self) -> float | None:
+        """``guidance_scale``, which for a model of one evaluation a step is 1; None when it is unknown."""
+        return 1.0 if self.evaluations == self.steps else self.guidance_scale
 
 
 class WorkerLease(WireModel):

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +15,8 @@ from jobs.queue.connection import check_address
 
 PREFIX = "FOURSTEP_"
 BUNDLED_MODEL = Path(__file__).resolve().parent.parent / "models" / "emoji-student"
+# Variables that Kubernetes sets in every pod for a Service whose name begins with "fourstep".
+SERVICE_LINK = re.compile(PREFIX + r"(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
 
 
 class Settings(BaseSettings):
@@ -44,8 +47,10 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _no_unknown_variables(cls, values: Any) -> Any:
+        values = {name: value for name, value in values.items() if not _is_service_link(PREFIX + name, value)}
         known = {PREFIX + name.upper() for kind in (ApiSettings, WorkerSettings) for name in kind.model_fields}
         unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
+        unknown = [name for name in unknown if not _is_service_link(name, os.environ[name])]
         if unknown:
             raise ValueError("; ".join(_suggestion(name, known) for name in unknown))
         return values
@@ -75,6 +80,12 @@ class ApiSettings(Settings):
     )
     max_images: int = Field(default=64, ge=1, le=64, description="images in one call")
     max_prompt_chars: int = Field(default=2000, ge=1, le=2000, description="characters in a prompt")
+    model_aliases: Annotated[tuple[tuple[str, str], ...], NoDecode] = Field(
+        default=(), description="comma-separated NAME=MODEL: other names of a model; a NAME may have wildcards (gpt-*)"
+    )
+    size_fallback: Literal["error", "nearest"] = Field(
+        default="error", description="sizes that a model does not have: an error, or the nearest that it has"
+    )
 
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         default=(), description="comma-separated keys; each call then needs one as Authorization: Bearer"
@@ -90,6 +101,16 @@ class ApiSettings(Settings):
     @classmethod
     def _split_at_commas(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("model_aliases", mode="before")
+    @classmethod
+    def _read_aliases(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        pairs = [tuple(side.strip() for side in pair.split("=")) for pair in value.split(",") if pair.strip()]
+        if not all(len(pair) == 2 and all(pair) for pair in pairs):
+            raise ValueError("write NAME=MODEL, separated by commas")
+        return pairs
 
     @model_validator(mode="after")
     def _the_rate_has_keys_and_room(self) -> Self:
@@ -138,6 +159,12 @@ def explain(error: ValidationError) -> str:
         f"{PREFIX}{str(part['loc'][0]).upper()}: {part['msg']}" if part["loc"] else part["msg"].split(", ", 1)[-1]
         for part in error.errors()
     )
+
+
+def _is_service_link(name: str, value: Any) -> bool:
+    """Whether Kubernetes set the variable; FOURSTEP_PORT is its address of a Service of that name, or a setting."""
+    address = name.upper().endswith("_PORT") and isinstance(value, str) and "://" in value
+    return address or SERVICE_LINK.fullmatch(name.upper()) is not None
 
 
 def _suggestion(name: str, known: Iterable[str]) -> str:

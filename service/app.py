@@ -29,6 +29,12 @@ from service.openai import routes as openai
 from service.problems import install_problem_handlers, problem_responses
 from service.routes import generate, health, images, jobs, metrics, models, pages
 
+# What pages of other origins may read of an answer's head.
+EXPOSED_HEADERS = [
+    *("Location", "Retry-After", "RateLimit", "RateLimit-Policy", "X-Should-Retry", "X-Request-Id"),
+    *("Fourstep-Id", "Fourstep-Seed", "Fourstep-Warnings"),
+]
+
 log = logging.getLogger(__name__)
 
 
@@ -43,7 +49,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         settings=settings,
         redis=redis,
         events=JobEvents(redis),
-        catalogue=ModelCatalogue(redis, settings.default_model),
+        catalogue=ModelCatalogue(redis, settings.default_model, settings.model_aliases),
         registry=registry,
         metrics=ApiMetrics(registry),
     )
@@ -52,6 +58,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         description="Images from prompts in four network evaluations each.",
         version=fourstep_version(),
         lifespan=_lifespan,
+        generate_unique_id_function=lambda route: route.name,
         docs_url=None,  # see service.routes.pages
         redoc_url=None,
         **_documented_security(settings),
@@ -82,9 +89,9 @@ def _allow_other_origins(app: FastAPI, settings: ApiSettings) -> None:
     app.add_middleware(
         CORSMiddleware,
         allow_origins=settings.cors_origins,
-        allow_methods=["GET", "POST", "DELETE"],
-        allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Prefer"],
-        expose_headers=["Location", "Retry-After", "RateLimit", "RateLimit-Policy", "Fourstep-Id", "Fourstep-Seed"],
+        allow_methods=["GET", "HEAD", "POST", "DELETE"],
+        allow_headers=["*"],  # whatever the page asks for: OpenAI's clients send a dozen headers of their own
+        expose_headers=EXPOSED_HEADERS,
     )
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ def generate_files(
     server: str, request: dict[str, Any], folder: Path, console: Console, api_key: str | None = None
 ) -> list[Path]:
     """Send `request` to ``server/generate``; write ``<seed>.<format>`` files into `folder` and print their seeds."""
+    _check_writable(folder)  # before the images are made
     with console.status(f"{request.get('num_images', 1)} image(s) from {server}"):
         answer = _post(f"{server.rstrip('/')}/generate", request, api_key)
     folder.mkdir(parents=True, exist_ok=True)
@@ -31,10 +33,19 @@ def generate_files(
         path.write_bytes(base64.b64decode(image["b64"], validate=True))
         console.print(f"seed {image['seed']}  {path}", highlight=False)
         paths.append(path)
+    for warning in answer.get("warnings", []):
+        console.print(f"{warning['field']}: {warning['message']}", highlight=False)
     diversity = f", diversity {answer['diversity']['score']:.2f}" if "diversity" in answer else ""
     seconds = answer["timings"]["total"]
     console.print(f"{len(paths)} image(s) by {answer['model']} in {seconds:.2f} s{diversity}", highlight=False)
     return paths
+
+
+def _check_writable(folder: Path) -> None:
+    """Raise PermissionError when `folder` cannot be made or written to."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise PermissionError(f"{existing} is no folder that can be written to")
 
 
 def _post(url: str, request: dict[str, Any], api_key: str | None) -> dict[str, Any]:
@@ -45,7 +56,8 @@ def _post(url: str, request: dict[str, Any], api_key: str | None) -> dict[str, A
         with httpx.stream("POST", url, json=request, headers=headers, timeout=ANSWER_TIMEOUT_S) as answer:
             body = _read(answer, most)
     except (httpx.TransportError, httpx.InvalidURL) as error:
-        raise GenerationFailedError(f"no answer from {url}: {error}") from error
+        hint = "; `fourstep up` starts a server" if isinstance(error, httpx.ConnectError) else ""
+        raise GenerationFailedError(f"no answer from {url}: {error}{hint}") from error
     try:
         document = json.loads(body)
         if answer.is_success:

@@ -1,13 +1,14 @@
 """`fourstep up`, `api` and `generate`: run servers, and request images from one."""
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from jobs.cli import fail, read_settings
-from jobs.settings import ApiSettings, WorkerSettings
+from jobs.settings import PREFIX, ApiSettings, WorkerSettings
 
 
 def up(
@@ -19,12 +20,17 @@ def up(
             help="folders or hub ids, each served by its own worker; the first is the default of calls",
         ),
     ] = None,
+    host: Annotated[str | None, typer.Option(help="address to listen on", show_default="FOURSTEP_HOST")] = None,
+    port: Annotated[int | None, typer.Option(help="port to listen on", show_default="FOURSTEP_PORT")] = None,
 ) -> None:
     """Serve: an embedded Redis (unless FOURSTEP_REDIS_URL is set), a worker and the API, as one process tree."""
     from jobs.structured_logging import configure_logging
     from service.up.supervisor import CannotServeError
     from service.up.supervisor import up as serve_all
 
+    for name, value in (("HOST", host), ("PORT", port)):
+        if value is not None:
+            os.environ[f"{PREFIX}{name}"] = str(value)  # the processes of the tree read it there too
     api, worker = read_settings(ApiSettings), read_settings(WorkerSettings)
     configure_logging(api.log_level)
     try:
@@ -54,8 +60,24 @@ def generate(
     candidates: Annotated[
         int | None, typer.Option(help="seeds to choose a diverse set from; default: 4 per image, at most 64")
     ] = None,
-    server: Annotated[str, typer.Option(help="address of the server")] = "http://127.0.0.1:8000",
-    api_key: Annotated[str | None, typer.Option(help="key, if the server asks for one")] = None,
+    model: Annotated[str | None, typer.Option(help="name or alias; default: the server's default model")] = None,
+    width: Annotated[int | None, typer.Option(help="pixels; default: the model's native width")] = None,
+    height: Annotated[int | None, typer.Option(help="pixels; default: the model's native height")] = None,
+    mode: Annotated[
+        Literal["fast", "strict"], typer.Option(help="strict: the same pixels whatever shares the batch")
+    ] = "fast",
+    timeout: Annotated[
+        float | None, typer.Option(help="seconds to wait; default: the server's FOURSTEP_TIMEOUT_S")
+    ] = None,
+    server: Annotated[
+        str | None, typer.Option(help="address of the server", show_default="http://127.0.0.1:FOURSTEP_PORT, or 8000")
+    ] = None,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            help="key, if the server asks for one", show_default="without --server: the first of FOURSTEP_API_KEYS"
+        ),
+    ] = None,
 ) -> None:
     """Ask a running server for images and write them to files named by their seeds."""
     from rich.console import Console
@@ -63,10 +85,15 @@ def generate(
     from service.client import GenerationFailedError, generate_files
 
     request: dict[str, Any] = {"prompt": prompt, "num_images": num_images, "format": image_format}
-    if seed is not None:
-        request["seed"] = seed
+    optional = {"seed": seed, "model": model, "width": width, "height": height, "timeout": timeout}
+    request |= {"mode": mode} | {name: value for name, value in optional.items() if value is not None}
     if diverse or candidates is not None:
         request["select"] = {"diverse": True} | ({} if candidates is None else {"candidates": candidates})
+    if server is None:
+        settings = read_settings(ApiSettings)
+        server = f"http://127.0.0.1:{settings.port}"
+        if api_key is None and settings.api_keys:
+            api_key = settings.api_keys[0].get_secret_value()
     try:
         generate_files(server, request, out, Console(), api_key)
     except (GenerationFailedError, OSError) as error:

@@ -14,13 +14,16 @@ from service.schemas.generate_response import GeneratedImage
 from service.schemas.job_response import JobResponse
 from service.waiting import POLL_S, next_news
 
+# Ends the id of a stream's last event.
+LAST = "-last"
+
 
 class SentImages:
     """The images that a client has been sent. As a string it is the id of an event: indices as bits, in hexadecimal."""
 
     def __init__(self, event_id: str = "0") -> None:
         """Read the id of the client's last event; ValueError when it is not hexadecimal."""
-        self._bits = int(event_id, 16)
+        self._bits = int(event_id.removesuffix(LAST), 16)
 
     def __str__(self) -> str:
         return f"{self._bits:x}"
@@ -49,7 +52,8 @@ async def job_stream(
                 yield event
             if state.status != status:
                 status = state.status
-                yield ServerSentEvent(event=status, id=str(sent), data=_json(JobResponse.of(state, request)))
+                event_id = f"{sent}{LAST}" if state.settled else str(sent)
+                yield ServerSentEvent(event=status, id=event_id, data=_json(JobResponse.of(state, request)))
             if state.settled:
                 return
             for preview in unfinished(await next_news(listener, POLL_S), sent):

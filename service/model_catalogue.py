@@ -2,14 +2,16 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from redis.asyncio import Redis
 
 from jobs.models import ModelCard, WorkerLease
 from jobs.queue.job_client import JobClient
 from jobs.queue.model_registry import ModelRegistry, known_models
-from service.problems import FieldError, InvalidFieldsError, Problem
+from service.problems import FieldError, Problem, UnknownModelError
 
 # Age in seconds up to which calls share one reading. A new or lost model is noticed within this time.
 MAX_AGE_S = 1.0
@@ -27,10 +29,14 @@ class AnnouncedModel:
 class ModelCatalogue:
     """Reads the announced models from Redis; methods raise redis.exceptions.RedisError when it is away."""
 
-    def __init__(self, redis: Redis, default_model: str | None = None) -> None:
-        """`default_model` is for calls that name none; None for the first by name that has a worker."""
+    def __init__(self, redis: Redis, default_model: str | None = None, aliases: Sequence[tuple[str, str]] = ()) -> None:
+        """`default_model` is for calls that name none; None for the first by name that has a worker.
+
+        `aliases` are pairs of a name, perhaps with wildcards, and the model that it stands for.
+        """
         self._redis = redis
         self._default_model = default_model
+        self._aliases = aliases
         self._queues: dict[str, JobClient] = {}
         self._recent: list[AnnouncedModel] = []
         self._read_at = float("-inf")
@@ -79,13 +85,22 @@ class ModelCatalogue:
         return ready if any(model.card.name == default for model in ready) else []
 
     async def choose(self, name: str | None) -> AnnouncedModel:
-        """The model called `name`, or the default one; Problem 503 before it is announced, 422 for an unknown name."""
+        """The model called `name`, or the default one; Problem 503 before it is announced, 422 for an unknown name.
+
+        A model's own name comes before an alias.
+        """
         served = await self._at_most_a_second_old()
-        wanted = self._default_model if name is None else name
-        for model in served:
-            if wanted in (None, model.card.name):
-                return model
+        named = [self._default_model] if name is None else [name, self._stands_for(name)]
+        for wanted in named:
+            for model in served:
+                if model.card.name == wanted or named == [None]:
+                    return model
         if not served or name is None:
             raise Problem(503, "no-model", "No model yet", "No worker has announced a model; it may still be starting.")
         names = [model.card.name for model in served]
-        raise InvalidFieldsError([FieldError(field="model", message=f"must be one of {', '.join(names)}", limit=names)])
+        message = f"must be one of {', '.join(names)}"
+        raise UnknownModelError([FieldError(field="model", message=message, limit=names)])
+
+    def _stands_for(self, name: str) -> str | None:
+        """The model that the alias `name` stands for, None if it is no alias."""
+        return next((model for alias, model in self._aliases if fnmatchcase(name, alias)), None)

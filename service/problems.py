@@ -17,6 +17,9 @@ from starlette.routing import Match
 MEDIA_TYPE = "application/problem+json"
 # Bounds of Retry-After in seconds; estimates beyond a minute are unreliable.
 SHORTEST_RETRY_S, LONGEST_RETRY_S = 1, 60
+# Client errors that pass by themselves, unlike all others, and server errors after work that a repetition does again.
+TEMPORARY = ("queue-full", "store-full", "rate-limited", "idempotency-key-in-use")
+REPEATING_THE_WORK = ("deadline-expired", "generation-error")
 # Room for the longest prompt with every character escaped, and 64 seeds.
 MAX_BODY_BYTES = 64 * 1024
 
@@ -55,6 +58,10 @@ class ClientGoneError(Exception):
     """The client closed its connection before the answer."""
 
 
+class NothingMoreError(Exception):
+    """The client has everything already: 204, without a body."""
+
+
 class Problem(Exception):
     """An error to be answered as problem details; `name` ends the stable type ``urn:fourstep:problem:<name>``."""
 
@@ -78,7 +85,19 @@ class Problem(Exception):
         body = self.details.model_dump(exclude_none=True)
         if path.startswith("/v1/"):
             body["error"] = self.for_openai().model_dump()
-        return JSONResponse(body, self.details.status, headers=self.headers, media_type=MEDIA_TYPE)
+        headers = dict(self.headers or {})
+        if not self.worth_repeating:
+            headers["X-Should-Retry"] = "false"
+        return JSONResponse(body, self.details.status, headers=headers, media_type=MEDIA_TYPE)
+
+    @property
+    def worth_repeating(self) -> bool:
+        """Whether the same call may succeed later, and its repetition does not do the same work again.
+
+        OpenAI's clients repeat 408, 409, 429 and 5xx unless the header ``X-Should-Retry`` says false.
+        """
+        name = self.details.type.rpartition(":")[2]
+        return name in TEMPORARY or (self.details.status >= 500 and name not in REPEATING_THE_WORK)
 
     def for_openai(self) -> OpenAIError:
         """The same error in OpenAI's form."""
@@ -99,6 +118,13 @@ class InvalidFieldsError(Problem):
         detail = "; ".join(f"{error.field}: {error.message}" for error in errors)
         super().__init__(422, "invalid-request", "The request does not fit the contract", detail, errors)
         self.errors = errors
+
+
+class UnknownModelError(InvalidFieldsError):
+    """422 problem: no worker has announced the model; 404 ``model-not-found`` under ``/v1``."""
+
+    def as_not_found(self) -> Problem:
+        return Problem(404, "model-not-found", "No such model", self.details.detail, self.errors)
 
 
 class DeadlineExpiredError(Problem):
@@ -144,6 +170,7 @@ def install_problem_handlers(app: FastAPI) -> None:
     for kind in (Problem, RequestValidationError, HTTPException, RedisError, Exception):
         app.add_exception_handler(kind, _answer)
     app.add_exception_handler(ClientGoneError, _answer_nobody)
+    app.add_exception_handler(NothingMoreError, _answer_nothing)
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -162,6 +189,10 @@ async def _answer(request: Request, error: Exception) -> JSONResponse:
 async def _answer_nobody(request: Request, error: Exception) -> Response:
     # The client is gone: the status, which nginx uses for this too, is for the metrics and the log.
     return Response(status_code=499)
+
+
+async def _answer_nothing(request: Request, error: Exception) -> Response:
+    return Response(status_code=204)
 
 
 def _problem_of(request: Request, error: Exception) -> Problem:

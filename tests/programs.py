@@ -9,6 +9,8 @@ import pytest
 DEBIAN_PACKAGES = {
     "chromium": "chromium",
     "curl": "curl",
+    "node": "nodejs",
+    "npm": "npm",
     "openssl": "openssl",
     "prometheus": "prometheus",
     "promtool": "prometheus",

@@ -48,6 +48,7 @@ def model_card(engine: Engine, settings: WorkerSettings) -> ModelCard:
         method=model.contract.method,
         steps=model.contract.steps,
         evaluations=model.contract.evaluations,
+        guidance_scale=model.contract.guidance_scale,
         sizes=model.contract.sizes,
         max_sequence_length=model.contract.max_sequence_length,
         version=fourstep_version(),

@@ -21,8 +21,8 @@ OPEN_FOLDERS = ("/static/", "/images/")
 class ApiKeys:
     """ASGI middleware: 401 problem without a key, 403 with an unknown one, before the request's body is read.
 
-    Without `keys` every call may pass. ``request.state.caller`` is the hash of the key, and the only form of it in
-    Redis.
+    Under ``/v1`` an unknown key is 401 too. Without `keys` every call may pass. ``request.state.caller`` is the hash of
+    the key, and the only form of it in Redis.
     """
 
     def __init__(self, app: ASGIApp, keys: Sequence[SecretStr]) -> None:
@@ -58,12 +58,14 @@ def _open(path: str) -> bool:
 
 
 def _refused(scope: Scope) -> Problem:
-    if "authorization" in Headers(scope=scope):
-        return Problem(
-            403, "unknown-api-key", "The key is not known", "Authorization: not a Bearer key of this server."
-        )
-    detail = "Send an API key as Authorization: Bearer KEY."
-    return Problem(401, "no-api-key", "A key is needed", detail, headers={"WWW-Authenticate": "Bearer"})
+    ask = {"WWW-Authenticate": "Bearer"}
+    if "authorization" not in Headers(scope=scope):
+        detail = "Send an API key as Authorization: Bearer KEY."
+        return Problem(401, "no-api-key", "A key is needed", detail, headers=ask)
+    detail = "Authorization: not a Bearer key of this server."
+    if scope["path"].startswith("/v1/"):  # OpenAI's clients expect it so
+        return Problem(401, "invalid-api-key", "The key is not known", detail, headers=ask)
+    return Problem(403, "unknown-api-key", "The key is not known", detail)
 
 
 async def _caller(request: Request) -> str:

@@ -6,15 +6,25 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from fastapi.sse import EventSourceResponse
 
-from service.context import Context
+from service.context import ApiContext, Context
 from service.generation import Call, generate_while_connected
 from service.idempotency import IdempotencyHeader, read_idempotency_key
-from service.image_delivery import deliver
+from service.image_delivery import read_images
 from service.middleware.api_keys import Caller
-from service.openai.schemas import ImagesRequest, ImagesResponse, OpenAIModel, OpenAIModels, openai_field_names
+from service.model_catalogue import AnnouncedModel
+from service.openai.image_form import ImageForm
+from service.openai.schemas import (
+    ImagesRequest,
+    ImagesResponse,
+    OpenAIModel,
+    OpenAIModels,
+    openai_field_names,
+    renamed,
+)
 from service.openai.stream import image_stream
-from service.problems import Problem, problem_responses
+from service.problems import UnknownModelError, problem_responses
 from service.schemas.generate_request import image_tasks
+from service.schemas.request_warnings import RequestWarning, with_nearest_size
 
 router = APIRouter(prefix="/v1", tags=["OpenAI-compatible"])
 
@@ -25,30 +35,44 @@ STREAMED = {
 }
 
 
+# Proxies pass each event on at once.
+UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+
+
 @router.post(
     "/images/generations",
     response_model=ImagesResponse,
     response_model_exclude_none=True,
-    responses={200: STREAMED, **problem_responses(400, 409, 413, 415, 422, 429, 500, 503, 504)},
+    responses={200: STREAMED, **problem_responses(400, 404, 409, 413, 415, 422, 429, 500, 503, 504)},
 )
 async def create_images(
     body: ImagesRequest, request: Request, context: Context, caller: Caller, idempotency: IdempotencyHeader = None
 ) -> ImagesResponse | Response:
     """Make images as OpenAI's `images.generate` asks for them."""
-    asked = body.as_generate()
-    model = await context.catalogue.choose(asked.model)
+    model = await _choose(context, body.model)
+    asked, warnings = with_nearest_size(body.as_generate(), model.card, context.settings)
+    warnings = [*body.unused_hints(), *renamed(warnings)]
     with openai_field_names():
         tasks = image_tasks(asked, model.card, context.settings)
     call = Call(context, request, model, tasks, read_idempotency_key(idempotency, caller, body))
+    form = ImageForm(request, body.response_format)
     if body.stream:
-        return await _streamed(call, body.partial_images or 0)
+        return await _streamed(call, form, body.partial_images or 0, warnings)
     state = await generate_while_connected(call)
-    images = await deliver(asked.response, request, model, state.results)
-    return ImagesResponse.of(state.created, state.results, images)
+    files = await read_images(model.queue, state.results) if form.inline else [None] * len(state.results)
+    images = [form.image(result, data) for result, data in zip(state.results, files, strict=True)]
+    return ImagesResponse.of(state, images, warnings)
 
 
-async def _streamed(call: Call, partial_images: int) -> Response:
-    events = image_stream(call, partial_images)
+async def _choose(context: ApiContext, name: str | None) -> AnnouncedModel:
+    try:
+        return await context.catalogue.choose(name)
+    except UnknownModelError as unknown:
+        raise unknown.as_not_found() from None
+
+
+async def _streamed(call: Call, form: ImageForm, partial_images: int, warnings: list[RequestWarning]) -> Response:
+    events = image_stream(call, form, partial_images, warnings)
     admitted = await anext(events)  # a refusal is raised here, and answered with its own status
 
     async def from_admission() -> AsyncIterator[bytes]:
@@ -56,19 +80,17 @@ async def _streamed(call: Call, partial_images: int) -> Response:
         async for event in events:
             yield event
 
-    return EventSourceResponse(from_admission())
+    return EventSourceResponse(from_admission(), headers=UNBUFFERED)
 
 
 @router.get("/models", responses=problem_responses(503))
-async def list_models(context: Context) -> OpenAIModels:
+async def list_openai_models(context: Context) -> OpenAIModels:
     """The announced models, the default first."""
     return OpenAIModels(data=[OpenAIModel(id=model.card.name) for model in await context.catalogue.read()])
 
 
 @router.get("/models/{name:path}", responses=problem_responses(404, 422, 503))
-async def get_model(name: str, context: Context) -> OpenAIModel:
-    """One announced model."""
-    for model in await context.catalogue.read():
-        if model.card.name == name:
-            return OpenAIModel(id=name)
-    raise Problem(404, "model-not-found", "No such model", "No worker has announced a model of this name.")
+async def get_openai_model(name: str, context: Context) -> OpenAIModel:
+    """One announced model, also by an alias."""
+    await _choose(context, name)
+    return OpenAIModel(id=name)

@@ -1,24 +1,46 @@
 """OpenAI's image request and response, and their conversion to and from those of ``/generate``."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from jobs.models import ImageFormat, ImageResult
-from service.problems import InvalidFieldsError
-from service.schemas.generate_request import GenerateRequest, Seed
-from service.schemas.generate_response import Diversity, GeneratedImage
+from jobs.models import ImageFormat, JobState, Mode
+from service.problems import FieldError, InvalidFieldsError
+from service.schemas.generate_request import GenerateRequest, Seed, Select
+from service.schemas.generate_response import Diversity
+from service.schemas.request_warnings import RequestWarning
+from service.schemas.sampling_options import SamplingOptions
+
+About = TypeVar("About", FieldError, RequestWarning)
 
 FIELDS = {"num_images": "n", "width": "size", "height": "size"}
-# The values of OpenAI's options that hold for every model here; others are refused rather than ignored.
-AsIs = Literal["auto", "standard"]
+# Hints that change nothing here, and those of their values that describe what is done anyway.
+HINTS = {
+    "quality": ("auto", "standard"),
+    "style": (),
+    "background": ("auto", "opaque"),
+    "moderation": ("auto",),
+    "input_fidelity": (),
+    "user": (),
+}
+# OpenAI's clients expect these numbers, though tokens are not counted here.
+NO_USAGE: dict[str, Any] = {
+    "input_tokens": 0,
+    "output_tokens": 0,
+    "total_tokens": 0,
+    "input_tokens_details": {"image_tokens": 0, "text_tokens": 0},
+}
+
+Hint = Annotated[str, Field(max_length=256)]
 
 
-class ImagesRequest(BaseModel):
-    """The body of ``POST /v1/images/generations``; ``seed`` is an addition to OpenAI's fields."""
+class ImagesRequest(SamplingOptions):
+    """The body of ``POST /v1/images/generations``; the sampling options, ``seed``, ``seeds``, ``mode`` and ``select``
+    are additions to OpenAI's fields.
+    """
 
     model_config = ConfigDict(
         extra="forbid",
@@ -28,11 +50,13 @@ class ImagesRequest(BaseModel):
 
     prompt: str = Field(min_length=1, max_length=2000)
     model: str | None = Field(default=None, description="default: the served model")
-    n: Annotated[int, Field(ge=1, le=64)] | None = 1
+    n: Annotated[int, Field(ge=1, le=64)] | None = None
     size: str | None = Field(
         default=None, pattern="^(auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})$", description="WIDTHxHEIGHT, or auto"
     )
-    response_format: Literal["b64_json", "url"] | None = "b64_json"
+    response_format: Literal["b64_json", "url"] | None = Field(
+        default=None, description="default: both; of a stream's events, b64_json only where it is short"
+    )
     output_format: ImageFormat | None = "png"
     output_compression: Annotated[int, Field(ge=0, le=100)] | None = Field(
         default=None, description="quality of jpeg and webp"
@@ -42,35 +66,55 @@ class ImagesRequest(BaseModel):
         default=None, description="how often a stream shows each image before it is finished"
     )
     seed: Seed | None = Field(default=None, description="image i uses seed + i; drawn at random when absent")
-    user: str | None = Field(default=None, max_length=256, description="accepted, and not stored")
-    quality: AsIs | None = None
-    background: Literal["auto", "opaque"] | None = None
-    moderation: Literal["auto", "low"] | None = None
+    seeds: list[Seed] | None = Field(
+        default=None, min_length=1, max_length=64, description="one per image, instead of seed, n and select"
+    )
+    mode: Mode | None = Field(default=None, description="strict: the same pixels whatever shares the batch")
+    select: Select | None = Field(default=None, description="a diverse set instead of consecutive seeds")
+    quality: Hint | None = Field(default=None, description="not used: a model draws at its own quality")
+    style: Hint | None = Field(default=None, description="not used: the prompt alone says the style")
+    background: Hint | None = Field(default=None, description="not used: always opaque")
+    moderation: Hint | None = Field(default=None, description="not used: nothing is moderated")
+    input_fidelity: Hint | None = Field(default=None, description="not used: no image is taken as input")
+    user: Hint | None = Field(default=None, description="not used, and not stored")
 
     @model_validator(mode="after")
     def _only_streams_have_parts(self) -> Self:
         if self.partial_images and not self.stream:
             raise PydanticCustomError("stream", "partial_images needs stream")
-        if self.stream and self.response_format == "url":
-            raise PydanticCustomError("stream", "stream gives b64_json, not url")
+        for other in ("seed", "n", "select"):
+            if self.seeds is not None and getattr(self, other) is not None:
+                raise PydanticCustomError("exclusive", f"give either seeds or {other}, not both")
         return self
+
+    def unused_hints(self) -> list[RequestWarning]:
+        """A warning for each hint that asks for something else than what is done anyway."""
+        return [
+            RequestWarning(field=name, message=f"{type(self).model_fields[name].description}")
+            for name, as_is in HINTS.items()
+            if getattr(self, name) not in (None, *as_is)
+        ]
 
     def as_generate(self) -> GenerateRequest:
         """The same request as one for ``/generate``."""
         width, height = None, None
         if self.size not in (None, "auto"):
             width, height = (int(side) for side in self.size.split("x"))
-        return GenerateRequest(
-            prompt=self.prompt,
-            model=self.model,
-            num_images=self.n or 1,
-            seed=self.seed,
-            width=width,
-            height=height,
-            format=self.output_format or "png",
-            quality=max(1, self.output_compression) if self.output_compression is not None else 90,
-            response="url" if self.response_format == "url" else "b64",
-        )
+        asked = {
+            "prompt": self.prompt,
+            "model": self.model,
+            "num_images": self.n,
+            "seed": self.seed,
+            "seeds": self.seeds,
+            "width": width,
+            "height": height,
+            "format": self.output_format,
+            "quality": None if self.output_compression is None else max(1, self.output_compression),
+            "mode": self.mode,
+            "select": self.select,
+            **{name: getattr(self, name) for name in SamplingOptions.model_fields},
+        }
+        return GenerateRequest(**{name: value for name, value in asked.items() if value is not None})
 
 
 @contextmanager
@@ -79,12 +123,17 @@ def openai_field_names() -> Iterator[None]:
     try:
         yield
     except InvalidFieldsError as invalid:
-        errors = []
-        for error in invalid.errors:
-            renamed = error.model_copy(update={"field": FIELDS.get(error.field, error.field)})
-            if renamed not in errors:  # width and height are one field there
-                errors.append(renamed)
-        raise InvalidFieldsError(errors) from None
+        raise InvalidFieldsError(renamed(invalid.errors)) from None
+
+
+def renamed(abouts: Sequence[About]) -> list[About]:
+    """Errors or warnings with the names of OpenAI's fields; width and height are one field there."""
+    found: list[About] = []
+    for about in abouts:
+        copy = about.model_copy(update={"field": FIELDS.get(about.field, about.field)})
+        if copy not in found:
+            found.append(copy)
+    return found
 
 
 class OpenAIImage(BaseModel):
@@ -96,23 +145,30 @@ class OpenAIImage(BaseModel):
 
 
 class ImagesResponse(BaseModel):
-    """OpenAI's response; ``created`` is a Unix time, ``diversity`` an addition to OpenAI's fields."""
+    """OpenAI's response; ``created`` is a Unix time, ``diversity`` and ``warnings`` are additions to OpenAI's fields.
+
+    ``usage`` is there for clients that read it, and always zero: tokens are not counted.
+    """
 
     created: int
     data: list[OpenAIImage]
     output_format: ImageFormat
     size: str
+    background: Literal["opaque"] = "opaque"
+    usage: dict[str, Any] = NO_USAGE
     diversity: Diversity | None = None
+    warnings: list[RequestWarning] | None = Field(default=None, description="of what was not done as asked")
 
     @classmethod
-    def of(cls, created: float, results: list[ImageResult], images: list[GeneratedImage]) -> "ImagesResponse":
-        first = results[0]
+    def of(cls, state: JobState, images: list[OpenAIImage], warnings: list[RequestWarning]) -> Self:
+        first = state.results[0]
         return cls(
-            created=int(created),
-            data=[OpenAIImage(b64_json=image.b64, url=image.url, seed=image.seed) for image in images],
+            created=int(state.created),
+            data=images,
             output_format=first.format,
             size=f"{first.width}x{first.height}",
-            diversity=Diversity.of(results),
+            diversity=Diversity.of(state.results),
+            warnings=warnings or None,
         )
 
 

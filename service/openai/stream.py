@@ -1,12 +1,11 @@
 """OpenAI's streamed images: partial images from the previews, then each image when it is finished."""
 
 import asyncio
-import base64
 import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-from fastapi.sse import format_sse_event
+from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from pydantic_core import to_json
 from redis.exceptions import RedisError
 
@@ -14,17 +13,13 @@ from jobs.models import ImageResult, Preview, PreviewSubscription
 from service.generation import Call, admit, cancelled_on_error, finished_job, raise_failure
 from service.image_delivery import read_images
 from service.job_stream import SentImages, unfinished
+from service.openai.image_form import ImageForm
+from service.openai.schemas import NO_USAGE
 from service.problems import DeadlineExpiredError, Problem, redis_away
+from service.schemas.request_warnings import RequestWarning
 from service.waiting import news_before, stored_job
 
 ALWAYS = {"background": "opaque", "quality": "auto"}
-# OpenAI's clients expect these numbers, though tokens are not counted here.
-NO_USAGE = {
-    "input_tokens": 0,
-    "output_tokens": 0,
-    "total_tokens": 0,
-    "input_tokens_details": {"image_tokens": 0, "text_tokens": 0},
-}
 
 
 def partial_steps(partial_images: int, steps: int) -> list[int]:
@@ -33,12 +28,15 @@ def partial_steps(partial_images: int, steps: int) -> list[int]:
     return [round(number * steps / (shown + 1)) for number in range(1, shown + 1)]
 
 
-async def image_stream(call: Call, partial_images: int) -> AsyncIterator[bytes]:
+async def image_stream(
+    call: Call, form: ImageForm, partial_images: int, warnings: list[RequestWarning]
+) -> AsyncIterator[bytes]:
     """Server-sent events of one call. The first is a comment, when the call is admitted; a refusal raises a Problem.
 
-    A later Problem becomes an ``error`` event, and the rest of the job is cancelled, see `cancelled_on_error`.
+    Comments keep the connection open while nothing happens. A later Problem becomes an ``error`` event, and the rest
+    of the job is cancelled, see `cancelled_on_error`.
     """
-    stream = _Stream(call, partial_steps(partial_images, call.model.card.steps))
+    stream = _Stream(call, form, partial_steps(partial_images, call.model.card.steps), warnings)
     with call.context.events.listen(call.job_id) as listener:
         await stream.subscribe()
         admission = await admit(call)
@@ -57,7 +55,10 @@ async def image_stream(call: Call, partial_images: int) -> AsyncIterator[bytes]:
                     raise_failure(state)
                     if state.settled:
                         return
-                    for preview in unfinished(await news_before(listener, call.deadline), stream.sent):
+                    news = await news_before(listener, call.deadline)
+                    if not news:
+                        yield KEEPALIVE_COMMENT
+                    for preview in unfinished(news, stream.sent):
                         if preview.step in stream.steps:
                             yield stream.partial(preview)
                     await stream.subscribe()
@@ -75,7 +76,9 @@ async def image_stream(call: Call, partial_images: int) -> AsyncIterator[bytes]:
 class _Stream:
     """The events of one call: `sent` are the images that the client has, `steps` those after which it gets previews."""
 
-    def __init__(self, call: Call, steps: list[int]) -> None:
+    def __init__(self, call: Call, form: ImageForm, steps: list[int], warnings: list[RequestWarning]) -> None:
+        self._form = form
+        self._warnings = {"warnings": [warning.model_dump() for warning in warnings]} if warnings else {}
         self.sent = SentImages()
         self.steps = steps
         self._metrics = call.context.metrics
@@ -94,22 +97,23 @@ class _Stream:
         if not self._previewed:
             self._previewed = True
             self._metrics.time_to_first_preview.observe(time.monotonic() - self._began)
-        data = _image(preview, preview.b64) | {"partial_image_index": self.steps.index(preview.step)}
+        data = _image(preview) | {"b64_json": preview.b64, "partial_image_index": self.steps.index(preview.step)}
         return _event("image_generation.partial_image", data)
 
     async def completed(self, result: ImageResult) -> bytes:
         """The event of a finished image; Problem 503 when its bytes have expired."""
-        (data,) = await read_images(self._queue, [result])
+        data = (await read_images(self._queue, [result]))[0] if self._form.inline else None
         self.sent.add(result.index)
-        b64 = base64.b64encode(data).decode()
-        return _event("image_generation.completed", _image(result, b64) | {"usage": NO_USAGE})
+        image = self._form.streamed(result, data).model_dump(exclude_none=True)
+        about = _image(result) | image | self._warnings
+        return _event("image_generation.completed", about | {"usage": NO_USAGE})
 
 
-def _image(about: Preview | ImageResult, b64: str) -> dict[str, Any]:
+def _image(about: Preview | ImageResult) -> dict[str, Any]:
     """The fields of an image event; `index` and `seed` are additions to OpenAI's."""
     size = f"{about.width}x{about.height}"
     described = {"created_at": int(time.time()), "output_format": about.format, "size": size, **ALWAYS}
-    return described | {"b64_json": b64, "index": about.index, "seed": about.seed}
+    return described | {"index": about.index, "seed": about.seed}
 
 
 def _failed(problem: Problem) -> bytes:

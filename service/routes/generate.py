@@ -1,5 +1,6 @@
 """``POST /generate``: validate, admit, wait, answer."""
 
+import json
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Request
@@ -17,6 +18,7 @@ from service.problems import FieldError, InvalidFieldsError, Problem, problem_re
 from service.schemas.generate_request import GenerateRequest, image_tasks
 from service.schemas.generate_response import Diversity, GenerateResponse, call_timings
 from service.schemas.job_response import JobResponse
+from service.schemas.request_warnings import RequestWarning, with_nearest_size
 
 router = APIRouter(tags=["images"])
 
@@ -57,16 +59,17 @@ async def generate(
     if raw:
         body = _as_raw(body, raw)
     asynchronous = _respond_async(prefer)
+    body, warnings = with_nearest_size(body, model.card, context.settings)
     tasks = image_tasks(body, model.card, context.settings, asynchronous=asynchronous)
     call = Call(context, request, model, tasks, read_idempotency_key(idempotency, caller, body))
     if asynchronous:
         state = await _admit_only(call)
         if not state.settled:
-            return _accepted(state, request)
+            return _accepted(state, request, warnings)
     else:
         state = await generate_while_connected(call)
     if raw:
-        return await _image_alone(model, state)
+        return await _image_alone(model, state, warnings)
     return GenerateResponse(
         id=state.id,
         model=state.model,
@@ -75,6 +78,7 @@ async def generate(
         diversity=Diversity.of(state.results),
         timings=call_timings(state.results),
         determinism=state.results[0].determinism,
+        warnings=warnings or None,
     )
 
 
@@ -108,13 +112,15 @@ async def _admit_only(call: Call) -> JobState:
     )
 
 
-def _accepted(queued: JobState, request: Request) -> Response:
-    content = JobResponse.of(queued, request).model_dump(mode="json", exclude_none=True)
+def _accepted(queued: JobState, request: Request, warnings: list[RequestWarning]) -> Response:
+    content = JobResponse.of(queued, request, warnings).model_dump(mode="json", exclude_none=True)
     headers = {"Location": f"/jobs/{queued.id}", "Preference-Applied": "respond-async"}
     return JSONResponse(content, status_code=202, headers=headers)
 
 
-async def _image_alone(model: AnnouncedModel, state: JobState) -> Response:
+async def _image_alone(model: AnnouncedModel, state: JobState, warnings: list[RequestWarning]) -> Response:
     (result,), (data,) = state.results, await read_images(model.queue, state.results)
     headers = {"Fourstep-Id": state.id, "Fourstep-Seed": str(result.seed), "ETag": f'"{result.sha256}"'}
+    if warnings:
+        headers["Fourstep-Warnings"] = json.dumps([warning.model_dump() for warning in warnings])
     return Response(data, media_type=f"image/{result.format}", headers=headers)

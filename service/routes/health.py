@@ -20,12 +20,14 @@ class Readiness(BaseModel):
     models: list[str]
 
 
+@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz")
 async def healthz() -> Health:
     """The process is alive."""
     return Health(status="ok")
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", responses=problem_responses(503))
 async def readyz(context: Context) -> Readiness:
     """Redis answers and the default model has a warm worker."""

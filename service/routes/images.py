@@ -11,12 +11,15 @@ from service.problems import Problem, problem_responses
 
 router = APIRouter(tags=["images"])
 
+BINARY = {"schema": {"type": "string", "format": "binary"}}
 
+
+@router.head("/images/{sha256}.{image_format}", include_in_schema=False)
 @router.get(
     "/images/{sha256}.{image_format}",
     response_class=Response,
     responses={
-        200: {"content": {f"image/{name}": {} for name in ("png", "jpeg", "webp")}},
+        200: {"content": {f"image/{name}": BINARY for name in ("png", "jpeg", "webp")}},
         304: {"description": "Not Modified"},
         **problem_responses(404, 422, 503),
     },

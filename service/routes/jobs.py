@@ -10,8 +10,8 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from jobs.models import JobState
 from jobs.queue.job_client import JobClient
 from service.context import Context
-from service.job_stream import SentImages, job_stream
-from service.problems import Problem, problem_responses
+from service.job_stream import LAST, SentImages, job_stream
+from service.problems import NothingMoreError, Problem, problem_responses
 from service.schemas.job_response import JobResponse
 
 router = APIRouter(tags=["jobs"], responses=problem_responses(404, 422, 503))
@@ -50,19 +50,29 @@ async def cancel_job(job: Job, request: Request, context: Context) -> JobRespons
     return JobResponse.of(state, request)
 
 
-@router.get("/jobs/{job_id}/events", response_class=EventSourceResponse)
-async def job_events(
-    job: Job,
-    request: Request,
-    context: Context,
+async def _last_event_id(
     last_event_id: Annotated[
         str,
         Header(
             alias="Last-Event-ID",
-            pattern="^[0-9a-f]{1,16}$",
-            description="id of the last event received: images sent before are not sent again",
+            pattern=f"^[0-9a-f]{{1,16}}({LAST})?$",
+            description="id of the last event received: images sent before are not sent again; "
+            "204, which ends a browser's attempts, after the last event of a job",
         ),
     ] = "0",
+) -> str:
+    if last_event_id.endswith(LAST):
+        raise NothingMoreError
+    return last_event_id
+
+
+@router.get(
+    "/jobs/{job_id}/events",
+    response_class=EventSourceResponse,
+    responses={204: {"description": "The client has the job's last event"}},
+)
+async def job_events(
+    job: Job, request: Request, context: Context, last_event_id: Annotated[str, Depends(_last_event_id)]
 ) -> AsyncIterator[ServerSentEvent]:
     """`queued`, `running`, `image` for each finished image, then `completed`, `failed`, `cancelled` or `expired`."""
     async for event in job_stream(context, job.queue, request, job.state.id, SentImages(last_event_id)):

@@ -34,11 +34,13 @@ class PageParts(StaticFiles):
         return response
 
 
+@router.head("/")
 @router.get("/")
 async def playground() -> FileResponse:
     return _page("index.html", CONTENT_SECURITY_POLICY)
 
 
+@router.head("/docs")
 @router.get("/docs")
 async def reference() -> FileResponse:
     """Serve Swagger UI. An answer that is an image is shown from a ``blob:`` address, made in the page itself."""

@@ -13,6 +13,7 @@ from jobs.models import LONGEST_WAIT_S, MAX_SEED, DiverseSet, ImageFormat, Image
 from jobs.settings import ApiSettings
 from jobs.tracing import current_traceparent
 from service.problems import FieldError, InvalidFieldsError
+from service.schemas.sampling_options import SamplingOptions, sampling_errors
 
 # Bound of drawn seeds: short enough to be typed, and exact in JavaScript.
 RANDOM_SEEDS = 2**32
@@ -48,7 +49,7 @@ class Select(BaseModel):
     )
 
 
-class GenerateRequest(BaseModel):
+class GenerateRequest(SamplingOptions):
     """The JSON body of ``POST /generate``. Sizes are pixels, ``timeout`` seconds."""
 
     model_config = ConfigDict(
@@ -99,13 +100,14 @@ def image_tasks(
     An `asynchronous` job, for which no caller waits, has a week unless the request has a timeout.
     Raises InvalidFieldsError with every field beyond the settings' or the model's limits.
     """
-    height, width = _size(request, card)
+    height, width = asked_size(request, card)
     select = _diverse_set(request)
     seeds = request.seeds or _consecutive_seeds(request, select.candidates if select else request.num_images)
     errors = [
         *_limit_errors(request, settings),
         *_timeout_errors(request, settings, asynchronous),
         *_size_errors(request, (height, width), card),
+        *sampling_errors(request, card),
         *_candidate_errors(request, select),
         *_seed_errors(seeds, f"{len(seeds)} {'candidates' if select else 'images'}"),
     ]
@@ -145,7 +147,8 @@ def _consecutive_seeds(request: GenerateRequest, count: int) -> list[int]:
     return [first + i for i in range(count)]
 
 
-def _size(request: GenerateRequest, card: ModelCard) -> tuple[int, int]:
+def asked_size(request: GenerateRequest, card: ModelCard) -> tuple[int, int]:
+    """Height and width in pixels that the request asks for."""
     native_height, native_width = card.sizes[0]
     return request.height or native_height, request.width or native_width
 

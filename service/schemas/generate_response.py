@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from jobs.diversity import METRIC, diversity_score
 from jobs.models import Determinism, ImageFormat, ImageResult, Timings
+from service.schemas.request_warnings import RequestWarning
 
 
 class GeneratedImage(BaseModel):
@@ -58,6 +59,7 @@ class GenerateResponse(BaseModel):
     diversity: Diversity | None = Field(default=None, description="of several images")
     timings: Timings
     determinism: Determinism
+    warnings: list[RequestWarning] | None = Field(default=None, description="of what was not done as asked")
 
 
 def call_timings(results: Sequence[ImageResult]) -> Timings:

@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 
 from jobs.models import ImageFailure, JobState, JobStatus
 from service.schemas.generate_response import Diversity, GeneratedImage
+from service.schemas.request_warnings import RequestWarning
 
 
 class JobResponse(BaseModel):
@@ -20,9 +21,12 @@ class JobResponse(BaseModel):
     images: list[GeneratedImage]
     diversity: Diversity | None = Field(default=None, description="of several finished images")
     failures: list[ImageFailure]
+    warnings: list[RequestWarning] | None = Field(
+        default=None, description="of what is not done as asked; only in the answer to the call"
+    )
 
     @classmethod
-    def of(cls, state: JobState, request: Request) -> Self:
+    def of(cls, state: JobState, request: Request, warnings: list[RequestWarning] | None = None) -> Self:
         return cls(
             id=state.id,
             model=state.model,
@@ -32,4 +36,5 @@ class JobResponse(BaseModel):
             images=[GeneratedImage.linked(result, request) for result in state.results],
             diversity=Diversity.of(state.results),
             failures=state.failures,
+            warnings=warnings or None,
         )

@@ -52,3 +52,42 @@ def test_lists_are_read_at_commas_and_keys_are_not_shown(monkeypatch: pytest.Mon
 def test_a_rate_needs_keys_and_must_fit_one_call(wrong: dict) -> None:
     with pytest.raises(ValidationError, match=r"(?i)rate_limit"):
         ApiSettings(rate_limit=10, **wrong)
+
+
+@pytest.mark.parametrize("kind", [ApiSettings, WorkerSettings])
+def test_what_kubernetes_sets_for_a_service_called_fourstep_is_no_setting(
+    monkeypatch: pytest.MonkeyPatch, kind: type[Settings]
+) -> None:
+    for service in ("FOURSTEP", "FOURSTEP_METRICS", "FOURSTEP_REDIS"):
+        address = {"PROTO": "tcp", "PORT": "80", "ADDR": "10.0.0.1"}
+        links = {f"PORT_80_TCP_{name}": value for name, value in address.items()}
+        links |= {"PORT": "tcp://10.0.0.1:80", "PORT_80_TCP": "tcp://10.0.0.1:80", "SERVICE_HOST": "10.0.0.1"}
+        links |= {"SERVICE_PORT": "80", "SERVICE_PORT_HTTP": "80"}
+        for name, value in links.items():
+            monkeypatch.setenv(f"{service}_{name}", value)
+    settings = kind()
+    assert getattr(settings, "port", 8000) == 8000
+    assert getattr(settings, "metrics_port", 8001) == 8001
+
+
+def test_a_misspelt_port_is_still_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOURSTEP_METRIC_PORT", "9000")
+    with pytest.raises(ValidationError, match="did you mean FOURSTEP_METRICS_PORT"):
+        WorkerSettings()
+
+
+@pytest.mark.parametrize(
+    ("aliases", "read"),
+    [("a=b, c-*=d,", (("a", "b"), ("c-*", "d"))), ("", ())],
+)
+def test_aliases_are_pairs(monkeypatch: pytest.MonkeyPatch, aliases: str, read: tuple) -> None:
+    monkeypatch.setenv("FOURSTEP_MODEL_ALIASES", aliases)
+    assert ApiSettings().model_aliases == read
+
+
+@pytest.mark.parametrize("aliases", ["a", "a=", "=b", "a=b=c"])
+def test_an_alias_without_a_model_is_refused(monkeypatch: pytest.MonkeyPatch, aliases: str) -> None:
+    monkeypatch.setenv("FOURSTEP_MODEL_ALIASES", aliases)
+    with pytest.raises(ValidationError) as caught:
+        ApiSettings()
+    assert "FOURSTEP_MODEL_ALIASES: Value error, write NAME=MODEL" in explain(caught.value)

@@ -68,6 +68,7 @@ def test_every_pod_is_hardened_bounded_and_probed(name: str) -> None:
     pod, only = named(kind, name)["spec"]["template"]["spec"], container(name)
     assert pod["securityContext"]["runAsNonRoot"]
     assert not pod["automountServiceAccountToken"]
+    assert not pod["enableServiceLinks"]
     assert only["securityContext"] == {
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,

@@ -101,7 +101,7 @@ async def test_who_wants_no_parts_wishes_none(
 
 
 async def test_what_is_refused_is_refused_before_the_stream(client: openai.AsyncOpenAI) -> None:
-    for wrong in ({"n": 65}, {"size": "100x100"}, {"response_format": "url"}):
+    for wrong in ({"n": 65}, {"size": "100x100"}, {"extra_body": {"steps": 30}}):
         with pytest.raises(openai.UnprocessableEntityError):
             await events(client, **wrong)
     with pytest.raises(openai.UnprocessableEntityError, match="partial_images needs stream"):

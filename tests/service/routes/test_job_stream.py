@@ -47,6 +47,15 @@ async def test_who_comes_back_is_told_only_what_is_new(api: httpx.AsyncClient, w
         assert again[-1].name == "completed"
 
 
+async def test_who_comes_back_after_the_last_event_is_told_to_stop(
+    api: httpx.AsyncClient, worker: StandInWorker
+) -> None:
+    location = await start(api, 2)
+    last = (await all_events(api, location))[-1]
+    answer = await api.get(f"{location}/events", headers={"Last-Event-ID": last.id})
+    assert (answer.status_code, answer.content) == (204, b"")
+
+
 async def test_a_cancellation_ends_the_stream(api: httpx.AsyncClient, worker: StandInWorker) -> None:
     worker.busy = True
     location = await start(api, 2)

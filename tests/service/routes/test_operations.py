@@ -118,3 +118,25 @@ async def test_a_redis_that_would_drop_jobs_is_named_at_the_start(
         await redis.config_set("maxmemory-policy", "noeviction")
     logs = [vars(record) for record in caplog.records]
     assert [line["policy"] for line in logs if "drops jobs" in line["msg"]] == ([policy] if warned else [])
+
+
+@pytest.mark.usefixtures("worker")
+async def test_head_is_get_without_the_body(api: httpx.AsyncClient) -> None:
+    url = (await api.post("/generate", json={"prompt": "a cat", "response": "url"})).json()["images"][0]["url"]
+    for path in ("/", "/docs", "/healthz", "/readyz", url):
+        got, head = await api.get(path), await api.head(path)
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["content-length"] == str(len(got.content))
+        assert head.headers["content-type"] == got.headers["content-type"]
+
+
+async def test_each_answer_has_an_id_of_its_own(api: httpx.AsyncClient) -> None:
+    ids = {(await api.get(path)).headers["x-request-id"] for path in ("/healthz", "/healthz", "/nowhere")}
+    assert len(ids) == 3
+
+
+async def test_operations_have_readable_names(api: httpx.AsyncClient) -> None:
+    paths = (await api.get("/openapi.json")).json()["paths"].values()
+    names = [operation["operationId"] for path in paths for operation in path.values()]
+    assert {"generate", "get_job", "cancel_job", "get_image", "create_images"} <= set(names)
+    assert len(set(names)) == len(names)

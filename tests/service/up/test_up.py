@@ -83,4 +83,5 @@ def test_generate_without_a_server_fails_in_one_line(free_port: Callable[[], int
     result = fourstep("generate", "a cat", "--server", f"http://127.0.0.1:{free_port()}")
     assert result.returncode == 1
     assert "no answer from" in result.stderr
+    assert "`fourstep up` starts a server" in result.stderr
     assert "Traceback" not in result.stderr

@@ -1,0 +1,39 @@
+"""Warnings of an answer: what the caller asked for, and did not get."""
+
+import math
+
+from pydantic import BaseModel
+
+from jobs.models import ModelCard
+from jobs.settings import ApiSettings
+from service.schemas.generate_request import GenerateRequest, asked_size
+
+
+class RequestWarning(BaseModel):
+    """A field of the request that was not honoured, and what was done instead."""
+
+    field: str
+    message: str
+
+
+def with_nearest_size(
+    request: GenerateRequest, card: ModelCard, settings: ApiSettings
+) -> tuple[GenerateRequest, list[RequestWarning]]:
+    """The request at the size of the model that is nearest to its own, where the settings allow that, and warnings.
+
+    Nearest is first the shape (width to height), then the area.
+    """
+    height, width = asked = asked_size(request, card)
+    if settings.size_fallback == "error" or asked in card.sizes:
+        return request, []
+
+    def distance(size: tuple[int, int]) -> tuple[float, float]:
+        taller, wider = math.log(size[0]) - math.log(height), math.log(size[1]) - math.log(width)
+        return abs(wider - taller), abs(wider + taller)
+
+    nearest = min(card.sizes, key=distance)
+    message = f"{width}x{height} is made as {nearest[1]}x{nearest[0]}, the nearest size that {card.name} has"
+    warnings = [
+        RequestWarning(field=field, message=message) for field in ("width", "height") if getattr(request, field)
+    ]
+    return request.model_copy(update={"height": nearest[0], "width": nearest[1]}), warnings

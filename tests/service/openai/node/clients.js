@@ -1,0 +1,32 @@
+// Draws through each client as its documentation shows it, and prints what came, as JSON.
+import { createOpenAI } from "@ai-sdk/openai";
+import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
+import { generateImage } from "ai";
+import OpenAI from "openai";
+
+const baseURL = process.argv[2];
+const model = "dall-e-3";
+const prompt = "a cat";
+const kind = (base64) => Buffer.from(base64, "base64").subarray(1, 4).toString();
+
+const client = new OpenAI({ baseURL, apiKey: "any" });
+const answer = await client.images.generate({ model, prompt, n: 2, quality: "hd", style: "vivid", size: "1024x1024" });
+
+const streamed = [];
+for await (const event of await client.images.generate({ model, prompt, stream: true, partial_images: 2 })) {
+  streamed.push([event.type, kind(event.b64_json)]);
+}
+
+const unknown = await client.images.generate({ model: "nobody", prompt }).catch((error) => [error.status, error.code]);
+
+const images = {};
+for (const [name, provider] of Object.entries({
+  openai: createOpenAI({ baseURL, apiKey: "any" }),
+  compatible: createOpenAICompatible({ name: "fourstep", baseURL, apiKey: "any" }),
+})) {
+  const { image } = await generateImage({ model: provider.imageModel(model), prompt, size: "1024x1024" });
+  images[name] = [kind(image.base64), image.mediaType];
+}
+
+const openai = [answer.data.map((image) => kind(image.b64_json)), answer.warnings.map((warning) => warning.field)];
+console.log(JSON.stringify({ openai, streamed, unknown, images }));
