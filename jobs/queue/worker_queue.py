@@ -241,7 +241,7 @@ class WorkerQueue:
                 milliseconds(UNREADABLE_TTL_S),
                 milliseconds(LONGEST_WAIT_S),
                 record,
-                *chain.from_iterable(failure_records(indices, "error", detail)),
+                *(part for failure in failure_records(indices, "error", detail) for part in failure),
             ],
         )
         self.buried(int(images))
