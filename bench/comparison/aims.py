@@ -1,7 +1,7 @@
 """The aims of the comparison, as measured: each a ratio or a count of one run, met or not."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 OURS = "fourstep"
@@ -22,34 +22,25 @@ def aims(comparison: dict[str, Any], teacher: dict[str, Any], crash: dict[str, A
     """For JSON; `comparison` is the summary of a run, `teacher` the bare teacher's rate, `crash` the trials."""
     sampler = comparison["sampler"]
     ours, bare = sampler["systems"][OURS], sampler["bare"]
-    peers = {name: system for name, system in sampler["systems"].items() if name != OURS}
-    best_rate = max(_rate(peer) for peer in peers.values())
-    best_p99 = min(peer["replay"]["p99_ms"][0] for peer in peers.values())
+    rate, p99 = _beside_best_peer(sampler["systems"])
     lit_serve = comparison.get("diffusers", {}).get("systems", {}).get("LitServe")
     sleeping = comparison.get("latency-model", {}).get("systems", {})
+    strict = ours.get("bit_equal_strict")
     found = [
         _at_least("images/s through HTTP at saturation ÷ the bare engine in a loop", 0.90, ours["of_bare_engine"]),
-        _at_least("images/s ÷ the best peer with our sampler", 1.2, _rate(ours) / best_rate),
+        _at_least("images/s ÷ the best peer with our sampler", 1.2, rate),
         _at_least("images/s ÷ diffusers' pipeline behind LitServe", 3.0, lit_serve and _rate(ours) / _rate(lit_serve)),
-        _at_most("p99 at 70% load ÷ the best peer's with our sampler", 0.7, ours["replay"]["p99_ms"][0] / best_p99),
+        _at_most("p99 at 70% load ÷ the best peer's with our sampler", 0.7, p99),
         _at_most("one image alone: service − bare engine, ms", 10, ours["alone_ms"][0] - bare["alone_ms"]["1"]),
         _at_least("teacher ÷ student, time of an image", 12, bare["images_per_s"] / teacher["images_per_s"]),
         _at_most("`fourstep up` to its first image, s", 15, ours["first_picture_s"]),
-        replace(
-            _at_least("strict images bit-equal to solo, %", 100, _percent(ours.get("bit_equal_strict"))), counted=True
-        ),
+        _at_least("strict images bit-equal to solo, %", 100, strict and 100 * strict["equal"] / strict["asked"], True),
     ]
     if sleeping:
-        others = {name: system for name, system in sleeping.items() if name != OURS}
+        rate, p99 = _beside_best_peer(sleeping)
         found += [
-            _at_least(
-                "latency model: images/s ÷ the best peer", 1.2, _rate(sleeping[OURS]) / max(map(_rate, others.values()))
-            ),
-            _at_most(
-                "latency model: p99 at 70% load ÷ the best peer's",
-                0.7,
-                sleeping[OURS]["replay"]["p99_ms"][0] / min(one["replay"]["p99_ms"][0] for one in others.values()),
-            ),
+            _at_least("latency model: images/s ÷ the best peer", 1.2, rate),
+            _at_most("latency model: p99 at 70% load ÷ the best peer's", 0.7, p99),
         ]
     if crash:
         found.append(no_crash(crash))
@@ -58,8 +49,14 @@ def aims(comparison: dict[str, Any], teacher: dict[str, Any], crash: dict[str, A
 
 def no_crash(crash: dict[str, Any]) -> Aim:
     killed = crash["systems"][OURS]
-    gone = killed["lost"] + killed["duplicated"]
-    return replace(_at_most("kill −9 of the worker: lost + duplicated", 0, gone), counted=True)
+    return _at_most("kill −9 of the worker: lost + duplicated", 0, killed["lost"] + killed["duplicated"], counted=True)
+
+
+def _beside_best_peer(systems: dict[str, Any]) -> tuple[float, float]:
+    """Our images a second, and our p99, over those of the best of the others."""
+    ours, others = systems[OURS], [system for name, system in systems.items() if name != OURS]
+    p99, *their_p99 = (system["replay"]["p99_ms"][0] for system in (ours, *others))
+    return _rate(ours) / max(map(_rate, others)), p99 / min(their_p99)
 
 
 def _rate(system: dict[str, Any]) -> float:
@@ -67,19 +64,15 @@ def _rate(system: dict[str, Any]) -> float:
     return list(system["images_per_s"].values())[-1][0]
 
 
-def _percent(counts: dict[str, int] | None) -> float | None:
-    return 100 * counts["equal"] / counts["asked"] if counts else None
+def _at_least(what: str, target: float, value: float | None, counted: bool = False) -> Aim:
+    return _aim(what, f"≥ {target:g}", value, lambda measured: measured >= target, counted)
 
 
-def _at_least(what: str, target: float, value: float | None) -> Aim:
-    return _aim(what, f"≥ {target:g}", value, lambda measured: measured >= target)
+def _at_most(what: str, target: float, value: float | None, counted: bool = False) -> Aim:
+    return _aim(what, f"≤ {target:g}", value, lambda measured: measured <= target, counted)
 
 
-def _at_most(what: str, target: float, value: float | None) -> Aim:
-    return _aim(what, f"≤ {target:g}", value, lambda measured: measured <= target)
-
-
-def _aim(what: str, target: str, value: float | None, meets: Callable[[float], bool]) -> Aim:
+def _aim(what: str, target: str, value: float | None, meets: Callable[[float], bool], counted: bool) -> Aim:
     """Judged as it is shown, rounded to two digits."""
     shown = None if value is None else round(value, 2)
-    return Aim(what, target, shown, None if shown is None else meets(shown))
+    return Aim(what, target, shown, None if shown is None else meets(shown), counted)

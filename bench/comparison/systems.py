@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from operator import itemgetter
 from typing import Any, Literal
 
 from bench.comparison.trace import Call
@@ -46,13 +47,13 @@ BATCH_SIZES, WAITS_S = (4, 8), (0.0, 0.01)
 
 @dataclass(frozen=True)
 class System:
-    """`commands` on a port, `requests` for a call (all sent at once), and `pictures` (seed, PNG) of one answer."""
+    """`commands` on a port, `requests` for a call (all sent at once), and the images `listed` in one answer."""
 
     name: str
     package: str
     commands: Callable[[Ports, Engine], Commands]
     requests: Callable[[Call, str], list[bytes]]
-    pictures: Callable[[Any], list[tuple[int, bytes]]]
+    listed: Callable[[Any], list[dict[str, Any]]] = lambda answer: [answer]
     batches: bool = True
     waits: bool = True
 
@@ -63,6 +64,10 @@ class System:
     @property
     def ours(self) -> bool:
         return self.package == "fourstep"
+
+    def pictures(self, answer: Any) -> list[tuple[int, bytes]]:
+        """Seed and PNG of each image in an answer."""
+        return [(image["seed"], base64.b64decode(image["b64"])) for image in self.listed(answer)]
 
     def grid(self) -> list[Tuning]:
         """The points of its tuning: none without batching, only batch sizes where there is no wait to set."""
@@ -130,36 +135,14 @@ def _bentoml_requests(call: Call, mode: str) -> list[bytes]:
     return [_post({"calls": [{"prompt": call.prompt, "seed": call.seed + i} for i in range(call.images)]})]
 
 
-def _picture(answer: dict[str, Any]) -> tuple[int, bytes]:
-    return answer["seed"], base64.b64decode(answer["b64"])
-
-
-def _one(answer: dict[str, Any]) -> list[tuple[int, bytes]]:
-    return [_picture(answer)]
-
-
 SYSTEMS = {
     system.name: system
     for system in [
-        System(
-            "fourstep",
-            "fourstep",
-            _fourstep,
-            _fourstep_requests,
-            lambda answer: [_picture(image) for image in answer["images"]],
-            batches=False,
-        ),
-        System("FastAPI + lock", "fastapi", _uvicorn("fastapi_lock"), _single_requests, _one, batches=False),
-        System("FastAPI + batching", "fastapi", _uvicorn("fastapi_batch"), _single_requests, _one),
-        System("LitServe", "litserve", _module("lit_serve"), _single_requests, _one),
-        System(
-            "BentoML",
-            "bentoml",
-            _bentoml,
-            _bentoml_requests,
-            lambda answer: [_picture(image) for image in answer],
-            waits=False,
-        ),
-        System("Ray Serve", "ray", _module("ray_serve"), _single_requests, _one),
+        System("fourstep", "fourstep", _fourstep, _fourstep_requests, itemgetter("images"), batches=False),
+        System("FastAPI + lock", "fastapi", _uvicorn("fastapi_lock"), _single_requests, batches=False),
+        System("FastAPI + batching", "fastapi", _uvicorn("fastapi_batch"), _single_requests),
+        System("LitServe", "litserve", _module("lit_serve"), _single_requests),
+        System("BentoML", "bentoml", _bentoml, _bentoml_requests, list, waits=False),
+        System("Ray Serve", "ray", _module("ray_serve"), _single_requests),
     ]
 }

@@ -49,6 +49,7 @@ VAE: dict[str, Any] = {
 TOKENS = 77 + 256
 """CLIP's and T5's, at the length that diffusers takes by default."""
 
+NewGraph = Callable[[], Graph] | None
 PATHS = ("eager", "graph", "compiled", "compiled, graph")
 TEACHER_STEPS, GUIDANCE = 30, 3.5
 
@@ -101,7 +102,7 @@ def measure(
     network: Network,
     sides: Sequence[int],
     max_batch: int,
-    new_graph: Callable[[], Graph] | None,
+    new_graph: NewGraph,
     paths: Sequence[str] = PATHS,
     repeats: int = 10,
 ) -> dict[str, Any]:
@@ -112,12 +113,7 @@ def measure(
 
 
 def _steps(
-    network: Network,
-    side: int,
-    max_batch: int,
-    new_graph: Callable[[], Graph] | None,
-    paths: Sequence[str],
-    repeats: int,
+    network: Network, side: int, max_batch: int, new_graph: NewGraph, paths: Sequence[str], repeats: int
 ) -> list[dict[str, Any]]:
     model = served(network, side, 4, 1.0)
     engine = Engine(model, max_batch)
@@ -149,9 +145,7 @@ def _step_ms(path: Executor, example: Any, repeats: int) -> float:
     return 1000 * median([_seconds(lambda: path.step(example)) for _ in range(repeats + 2)][2:])
 
 
-def _student_and_teacher(
-    network: Network, side: int, max_batch: int, new_graph: Callable[[], Graph] | None
-) -> dict[str, Any]:
+def _student_and_teacher(network: Network, side: int, max_batch: int, new_graph: NewGraph) -> dict[str, Any]:
     """Images a second of both in full batches, with decoding, uncompiled."""
     rates = {}
     for name, steps, guidance in (("student", 4, 1.0), ("teacher", TEACHER_STEPS, GUIDANCE)):

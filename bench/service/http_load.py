@@ -81,13 +81,11 @@ class Connection:
 
 async def closed_loop(port: int, connections: int, requests: int, request: Callable[[], bytes]) -> Answers:
     """`requests` over `connections`, each with its next request as soon as it is answered."""
-    answers, left = Answers(), requests
+    answers, left = Answers(), iter(range(requests))
     opened = [await Connection.open(port) for _ in range(connections)]
 
     async def send_on(connection: Connection) -> None:
-        nonlocal left
-        while left > 0:
-            left -= 1
+        for _ in left:
             await _timed(connection, request(), time.perf_counter(), answers)
 
     began = time.perf_counter()
@@ -103,8 +101,7 @@ async def open_loop(port: int, rate: float, seconds: float, request: Callable[[]
 
     Latencies count from the time at which a request was due, so that a slow server cannot hide its queue.
     """
-    answers, idle, pending = Answers(), list[Connection](), set[asyncio.Task]()
-    arrivals = random.Random(seed)
+    answers, idle, arrivals = Answers(), list[Connection](), random.Random(seed)
 
     async def send(due: float) -> None:
         # A server closes connections that it has not heard of for some seconds; the latest used come first.
@@ -117,12 +114,10 @@ async def open_loop(port: int, rate: float, seconds: float, request: Callable[[]
         idle.append(connection)
 
     began = due = time.perf_counter()
-    while (due := due + arrivals.expovariate(rate)) < began + seconds:
-        await asyncio.sleep(max(0.0, due - time.perf_counter()))
-        task = asyncio.create_task(send(due))
-        pending.add(task)
-        task.add_done_callback(pending.discard)
-    await asyncio.gather(*pending)
+    async with asyncio.TaskGroup() as group:
+        while (due := due + arrivals.expovariate(rate)) < began + seconds:
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            group.create_task(send(due))
     answers.seconds = time.perf_counter() - began
     for connection in idle:
         connection.close()

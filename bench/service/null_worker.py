@@ -43,12 +43,11 @@ class NullWorker:
         self._queue = queue
         self._rate = rate
         self._claimed: asyncio.Queue[Claim] = asyncio.Queue(AHEAD)
-        self._settling: set[asyncio.Task] = set()
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._announce())
-            group.create_task(self._work())
+            group.create_task(self._work(group))
             while True:
                 for claim in await self._queue.claim("null", AHEAD, block_s=1):
                     await self._claimed.put(claim)
@@ -58,24 +57,16 @@ class NullWorker:
             await self._queue.registry.announce("null", CARD, ttl_s=30)
             await asyncio.sleep(10)
 
-    async def _work(self) -> None:
+    async def _work(self, group: asyncio.TaskGroup) -> None:
         free_at = time.monotonic()
         while True:
             if self._claimed.empty():
-                idle_since = time.monotonic()
-                claim = await self._claimed.get()
-                free_at = max(free_at, idle_since)
-            else:
-                claim = self._claimed.get_nowait()
+                free_at = max(free_at, time.monotonic())
+            claim = await self._claimed.get()
             if self._rate:
                 free_at += 1 / self._rate
                 await asyncio.sleep(max(0.0, free_at - time.monotonic()))
-            task = asyncio.create_task(self._settle(claim))
-            self._settling.add(task)
-            task.add_done_callback(self._settling.discard)
-
-    async def _settle(self, claim: Claim) -> None:
-        await self._queue.commit(claim, _result(claim.task), PNG, ttl_s=5)
+            group.create_task(self._queue.commit(claim, _result(claim.task), PNG, ttl_s=5))
 
 
 def _result(task: ImageTask) -> ImageResult:

@@ -5,7 +5,7 @@ Another package adds its own by `register`.
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.nn import functional as F
@@ -15,6 +15,7 @@ from distill.evaluation.preprocessing import Preprocessing
 from worker.model_folder.loading import device_and_dtype
 
 FeatureSpace = Callable[[torch.Tensor], torch.Tensor]
+Loaded = TypeVar("Loaded")
 
 BATCH = 32
 DINO = ("dinov2", "dinov2_with_registers", "dinov3_vit")
@@ -29,10 +30,16 @@ def load(folders: Mapping[str, Path]) -> dict[str, FeatureSpace]:
 
     Raises ValueError for another name, and for a folder that does not hold such a network.
     """
-    loaders = {"dino": dino, "clip": clip} | _registered
+    return {"layout": layout} | load_each("--features", {"dino": dino, "clip": clip} | _registered, folders)
+
+
+def load_each(
+    option: str, loaders: Mapping[str, Callable[[Path], Loaded]], folders: Mapping[str, Path]
+) -> dict[str, Loaded]:
+    """Load each of `folders` by the loader of its name. Raises ValueError for a name without one."""
     if unknown := folders.keys() - loaders.keys():
-        raise ValueError(f"--features: {unknown.pop()} is none of {', '.join(loaders)}")
-    return {"layout": layout} | {name: loaders[name](folder) for name, folder in folders.items()}
+        raise ValueError(f"{option}: {unknown.pop()} is none of {', '.join(loaders)}")
+    return {name: loaders[name](folder) for name, folder in folders.items()}
 
 
 def register(name: str, loader: Callable[[Path], FeatureSpace]) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from distill.evaluation import comparison, feature_spaces, metrics, pictures, scores
 from distill.evaluation.benchmark import Benchmark
+from distill.evaluation.feature_spaces import FeatureSpace
 from distill.evaluation.pictures import PictureSet, Sampling
 
 FIRST_SEED = 1000
@@ -44,19 +45,27 @@ def evaluate(model: Path, teacher: Path, benchmark: Benchmark, config: Evaluatio
         raise ValueError(f"model and teacher make pictures of different sizes, {sizes}; they cannot be compared")
     ours.save_grid(out / "model.png")
     theirs.save_grid(out / "teacher.png")
-    report: dict[str, Any] = {
-        "prompts": len(prompts),
-        "seeds": list(seeds),
+    report = compared(ours, theirs, benchmark, spaces) | {
         "model": {"sha256": ours.sha256, "evaluations": ours.evaluations},
         "teacher": {"sha256": theirs.sha256, "evaluations": theirs.evaluations},
-        "pixel_error": comparison.pixel_error(ours, theirs),
-        "spaces": {name: comparison.in_space(space, ours, theirs, benchmark.groups) for name, space in spaces.items()},
         "scores": {name: _score_difference(score, ours, theirs) for name, score in judges.items()},
     }
-    if benchmark.judge:
-        report[benchmark.name] = benchmark.judge(ours, theirs)
     (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     return report
+
+
+def compared(
+    ours: PictureSet, theirs: PictureSet, benchmark: Benchmark, spaces: Mapping[str, FeatureSpace]
+) -> dict[str, Any]:
+    """The sections of a report that need no network but those of `spaces` and of the benchmark's judge."""
+    judged = {benchmark.name: benchmark.judge(ours, theirs)} if benchmark.judge else {}
+    return {
+        "prompts": len(theirs.prompts),
+        "seeds": list(theirs.seeds),
+        "pixel_error": comparison.pixel_error(ours, theirs),
+        "spaces": {name: comparison.in_space(space, ours, theirs, benchmark.groups) for name, space in spaces.items()},
+        **judged,
+    }
 
 
 def _score_difference(score: scores.Score, ours: PictureSet, theirs: PictureSet) -> dict[str, Any]:

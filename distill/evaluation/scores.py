@@ -4,6 +4,7 @@ A missing file is an error before anything is sampled; there are no scores in pl
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -11,27 +12,22 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoTokenizer, CLIPModel
 
-from distill.evaluation.feature_spaces import BATCH, check_folder, frozen
+from distill.evaluation.feature_spaces import BATCH, check_folder, frozen, load_each
 from distill.evaluation.image_reward import image_reward
 from distill.evaluation.preprocessing import Preprocessing
 
 Score = Callable[[Sequence[str], torch.Tensor], torch.Tensor]
 """Prompts [P] and their pictures uint8 [P, R, H, W, 3] → float32 [P, R]; higher is better."""
 
-KINDS = ("clipscore", "pickscore", "imagereward")
-
 
 def load(folders: Mapping[str, Path]) -> dict[str, Score]:
-    """Raises ValueError for a name that is none of KINDS and for a folder without the network's files."""
-    if unknown := folders.keys() - set(KINDS):
-        raise ValueError(f"--scores: {unknown.pop()} is none of {', '.join(KINDS)}")
-    return {name: _load(name, folder) for name, folder in folders.items()}
-
-
-def _load(name: str, folder: Path) -> Score:
-    if name == "imagereward":
-        return image_reward(folder)
-    return clip_score(folder, "cosine" if name == "clipscore" else "logit")
+    """Raises ValueError for an unknown name and for a folder without the network's files."""
+    loaders: dict[str, Callable[[Path], Score]] = {
+        "clipscore": partial(clip_score, scale="cosine"),
+        "pickscore": partial(clip_score, scale="logit"),
+        "imagereward": image_reward,
+    }
+    return load_each("--scores", loaders, folders)
 
 
 class ClipPair:

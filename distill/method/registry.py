@@ -5,15 +5,9 @@ from distill.method.dmd_gan import DmdGan
 from distill.method.dmd_perceptual import DmdPerceptual
 from distill.method.variants import Dmd, DpDmd, DpDmdNoDetach, Step1Regression
 
-_ALL: tuple[type[Method], ...] = (
-    DpDmd,
-    DpDmdNoDetach,
-    Dmd,
-    DmdPerceptual,
-    DmdGan,
-    Step1Regression,
-)
-METHODS = {method.name: method for method in _ALL}
+METHODS: dict[str, type[Method]] = {
+    method.name: method for method in (DpDmd, DpDmdNoDetach, Dmd, DmdPerceptual, DmdGan, Step1Regression)
+}
 
 
 def owners_of_settings() -> dict[str, str]:

@@ -20,8 +20,7 @@ from distill import runs
 from distill.config import DistillConfig
 from distill.emoji import artwork
 from distill.emoji import benchmark as emoji
-from distill.emoji.encoder import EmojiEncoder
-from distill.evaluation import comparison, feature_spaces, metrics, pictures, report
+from distill.evaluation import feature_spaces, metrics, pictures, report
 from distill.evaluation.pictures import PictureSet
 from distill.replicate import gates
 from distill.replicate.exact_trainer import ExactTrainer
@@ -190,16 +189,7 @@ def _read(config: DistillConfig, student: Path, theirs: PictureSet, out: Path) -
     ours = pictures.make(student, theirs.prompts, theirs.seeds, out / "pictures", pictures.Sampling(30, 1.0))
     ours.save_grid(student / "grid.png")
     spaces = feature_spaces.load({emoji.NAME: emoji.ENCODER})
-    return {
-        "config": _as_json(config),
-        "report": {
-            "prompts": len(theirs.prompts),
-            "seeds": list(theirs.seeds),
-            "pixel_error": comparison.pixel_error(ours, theirs),
-            "spaces": {name: comparison.in_space(space, ours, theirs, emoji.GROUPS) for name, space in spaces.items()},
-            "emoji": emoji.judge(EmojiEncoder.load(emoji.ENCODER), ours, theirs),
-        },
-    }
+    return {"config": _as_json(config), "report": report.compared(ours, theirs, emoji.benchmark(), spaces)}
 
 
 def _as_json(config: DistillConfig) -> dict[str, Any]:

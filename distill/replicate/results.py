@@ -21,8 +21,4 @@ def gathered(out: Path, digits: int = 4) -> dict[str, Any]:
 
 def rounded(value: Any, digits: int = 4) -> Any:
     """JSON with its numbers rounded to `digits` decimals."""
-    if isinstance(value, dict):
-        return {name: rounded(content, digits) for name, content in value.items()}
-    if isinstance(value, list):
-        return [rounded(content, digits) for content in value]
-    return round(value, digits) if isinstance(value, float) else value
+    return json.loads(json.dumps(value), parse_float=lambda number: round(float(number), digits))

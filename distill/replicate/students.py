@@ -90,14 +90,11 @@ class Distillation:
             return
         # The student stays as it is through all of them, so that all its samples can be made at once.
         all_labels, noise = self._draw(rollouts)
-        with torch.no_grad():
-            _, samples = dp_dmd.rollout(self.student.conditional(all_labels), noise, method)
+        samples = dp_dmd.sample(self.student.conditional(all_labels), noise, method)
         for turn in range(turns):
             labels, x = (self._batch(rows, turn % rollouts) for rows in (all_labels, samples))
             critic = self.critic.conditional(labels)
-            t, eps = dp_dmd.draw_noise(x, method, self.generator)
-            prediction = critic(method.schedule.noised(x, eps, t), t)
-            loss = losses.critic_loss(prediction, method.schedule.target(x, eps, t))
+            loss = dp_dmd.critic_loss(critic, x, self.generator, method)
             if self.adversary:
                 real = self._teacher_samples(torch.randn(x.shape, generator=self.generator), labels, method)
                 loss = loss + GAN_WEIGHTS[1] * self.adversary.discriminator(critic, x, real, self.generator, method)

@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -21,6 +21,8 @@ from distill.training import sharding
 KEPT = 2
 FOLDER = "checkpoints"
 STATE = "state.json"
+
+Own = TypeVar("Own")
 
 
 class Stateful(Protocol):
@@ -102,6 +104,15 @@ def load(run: Path, stateful: Mapping[str, Stateful], settings: Mapping[str, Any
 def rank() -> int:
     """The rank of this process; 0 when it trains alone."""
     return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def of_all_ranks(own: Own) -> list[Own]:
+    """Gather `own` of every rank; every rank must call it."""
+    if not distributed.is_initialized():
+        return [own]
+    gathered = [own] * distributed.get_world_size()
+    distributed.all_gather_object(gathered, own)
+    return gathered
 
 
 def _refuse_others(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

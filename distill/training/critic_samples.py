@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import distributed
 
 from distill.training import checkpoints
 from worker.families.prompt_embeddings import PromptEmbedding
@@ -28,11 +27,7 @@ class CriticSamples(dict[int, Samples]):
     def state_dict(self) -> dict[str, Any]:
         """The samples of all ranks; every rank must call it."""
         own = {number: (x.cpu(), prompt.to(device="cpu").parts) for number, (x, prompt) in self.items()}
-        ranks = [own]
-        if distributed.is_initialized():
-            ranks *= distributed.get_world_size()
-            distributed.all_gather_object(ranks, own)
-        return {"ranks": ranks}
+        return {"ranks": checkpoints.of_all_ranks(own)}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         for number, samples in state_dict["ranks"][checkpoints.rank()].items():

@@ -15,10 +15,7 @@ from worker.families.base import Family
 
 
 def build(
-    network: nn.Module,
-    family: Family,
-    config: DistillConfig,
-    accelerator: Accelerator,
+    network: nn.Module, family: Family, config: DistillConfig, accelerator: Accelerator
 ) -> tuple[Role, Role, Role, AveragedModel]:
     """Make teacher, student, fake score and the student's average of the teacher's denoiser `network`."""
     rank = config.lora_rank

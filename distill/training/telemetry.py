@@ -4,8 +4,6 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from PIL import Image
@@ -44,12 +42,7 @@ class Telemetry:
             with Image.open(path) as image:
                 self.events.add_image("grid", np.asarray(image.convert("RGB")), step, dataformats="HWC")
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         self.log.close()
         if self.events:
             self.events.close()

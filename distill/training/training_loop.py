@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,7 @@ class RandomStream:
         self.generator = torch.Generator().manual_seed(seed)
 
     def state_dict(self) -> dict[str, Any]:
-        states = [self.generator.get_state()]
-        if distributed.is_initialized():
-            states *= distributed.get_world_size()
-            distributed.all_gather_object(states, self.generator.get_state())
-        return {"states": states}
+        return {"states": checkpoints.of_all_ranks(self.generator.get_state())}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore this rank's state. Raises ValueError when the number of ranks has changed."""
@@ -103,7 +99,7 @@ def run(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     writes = checkpoints.rank() == 0
     progress = Progress(*columns, disable=not writes)
-    with progress, Telemetry(folder, first, writes=writes) as telemetry, _signals_kept() as stop:
+    with progress, closing(Telemetry(folder, first, writes=writes)) as telemetry, _signals_kept() as stop:
         bar = progress.add_task(folder.name, total=steps, completed=first)
         for index in range(first, steps):
             means.add(step(index))
@@ -114,7 +110,7 @@ def run(
                 telemetry.scalars(done, time.monotonic() - started, metrics)
                 shown = " ".join(f"{name} {value:.4g}" for name, value in metrics.items())
                 progress.update(bar, description=f"{folder.name} {shown}")
-            stopped = _anywhere(stop.is_set())
+            stopped = any(checkpoints.of_all_ranks(stop.is_set()))
             if done % save_every == 0 or done == steps or stopped:
                 checkpoints.save(folder, parts, done, settings)
             if done % save_every == 0 or done == steps:
@@ -134,15 +130,6 @@ def update(loss: torch.Tensor, optimizer: Optimizer, schedule: LRScheduler, clip
     schedule.step()
     optimizer.zero_grad(set_to_none=True)
     return norm.item()
-
-
-def _anywhere(flag: bool) -> bool:
-    """Whether `flag` is set on any rank."""
-    if not distributed.is_initialized():
-        return flag
-    flags: list[bool] = [False] * distributed.get_world_size()
-    distributed.all_gather_object(flags, flag)
-    return any(flags)
 
 
 @contextmanager

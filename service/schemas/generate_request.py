@@ -3,6 +3,7 @@
 import secrets
 import time
 import uuid
+from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -103,15 +104,7 @@ def image_tasks(
     height, width = asked_size(request, card)
     select = _diverse_set(request)
     seeds = request.seeds or _consecutive_seeds(request, select.candidates if select else request.num_images)
-    errors = [
-        *_limit_errors(request, settings),
-        *_timeout_errors(request, settings, asynchronous),
-        *_size_errors(request, (height, width), card),
-        *sampling_errors(request, card),
-        *_candidate_errors(request, select),
-        *_seed_errors(seeds, f"{len(seeds)} {'candidates' if select else 'images'}"),
-    ]
-    if errors:
+    if errors := list(_errors(request, select, seeds, card, settings, asynchronous)):
         raise InvalidFieldsError(errors)
     job_id, created = uuid.uuid4().hex, time.time()
     timeout_s = request.timeout or (LONGEST_WAIT_S if asynchronous else settings.timeout_s)
@@ -153,45 +146,40 @@ def asked_size(request: GenerateRequest, card: ModelCard) -> tuple[int, int]:
     return request.height or native_height, request.width or native_width
 
 
-def _limit_errors(request: GenerateRequest, settings: ApiSettings) -> list[FieldError]:
-    errors = []
+def _errors(
+    request: GenerateRequest,
+    select: DiverseSet | None,
+    seeds: list[int],
+    card: ModelCard,
+    settings: ApiSettings,
+    asynchronous: bool,
+) -> Iterator[FieldError]:
+    """One error for each field beyond the settings' or the model's limits."""
     if (request.num_images if request.seeds is None else len(request.seeds)) > settings.max_images:
-        field = "num_images" if request.seeds is None else "seeds"
-        errors.append(_beyond(field, "images", settings.max_images))
+        yield _beyond("num_images" if request.seeds is None else "seeds", "images", settings.max_images)
     if len(request.prompt) > settings.max_prompt_chars:
-        errors.append(_beyond("prompt", "characters", settings.max_prompt_chars))
-    return errors
-
-
-def _timeout_errors(request: GenerateRequest, settings: ApiSettings, asynchronous: bool) -> list[FieldError]:
-    limit = max(LONGEST_TIMEOUT_S, settings.result_ttl_s) if asynchronous else LONGEST_TIMEOUT_S
-    if request.timeout is None or request.timeout <= limit:
-        return []
-    return [_beyond("timeout", "seconds", limit)]
+        yield _beyond("prompt", "characters", settings.max_prompt_chars)
+    longest = max(LONGEST_TIMEOUT_S, settings.result_ttl_s) if asynchronous else LONGEST_TIMEOUT_S
+    if request.timeout is not None and request.timeout > longest:
+        yield _beyond("timeout", "seconds", longest)
+    yield from _size_errors(request, card)
+    yield from sampling_errors(request, card)
+    if select and select.candidates < (least := request.num_images):
+        yield FieldError(field="select.candidates", message=f"at least {least}, the num_images", limit=least)
+    if seeds[-1] > MAX_SEED:
+        most, rows = MAX_SEED - len(seeds) + 1, f"{len(seeds)} {'candidates' if select else 'images'}"
+        yield FieldError(field="seed", message=f"at most {most} for {rows}", limit=most)
 
 
 def _beyond(field: str, unit: str, limit: float) -> FieldError:
     return FieldError(field=field, message=f"at most {limit:g} {unit}", limit=limit)
 
 
-def _size_errors(request: GenerateRequest, size: tuple[int, int], card: ModelCard) -> list[FieldError]:
-    if size in card.sizes:
+def _size_errors(request: GenerateRequest, card: ModelCard) -> list[FieldError]:
+    height, width = asked_size(request, card)
+    if (height, width) in card.sizes:
         return []
-    allowed = [f"{width}x{height}" for height, width in card.sizes]
-    message = f"{card.name} makes width x height of {', '.join(allowed)}, not {size[1]}x{size[0]}"
+    allowed = [f"{sides[1]}x{sides[0]}" for sides in card.sizes]
+    message = f"{card.name} makes width x height of {', '.join(allowed)}, not {width}x{height}"
     asked = [field for field in ("width", "height") if getattr(request, field) is not None]
     return [FieldError(field=field, message=message, limit=allowed) for field in asked]
-
-
-def _candidate_errors(request: GenerateRequest, select: DiverseSet | None) -> list[FieldError]:
-    if select is None or select.candidates >= select.images:
-        return []
-    limit = request.num_images
-    return [FieldError(field="select.candidates", message=f"at least {limit}, the num_images", limit=limit)]
-
-
-def _seed_errors(seeds: list[int], what_for: str) -> list[FieldError]:
-    if seeds[-1] <= MAX_SEED:
-        return []
-    limit = MAX_SEED - len(seeds) + 1
-    return [FieldError(field="seed", message=f"at most {limit} for {what_for}", limit=limit)]

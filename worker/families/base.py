@@ -75,12 +75,7 @@ class Family(ABC):
 
     @abstractmethod
     def predict(
-        self,
-        network: Denoiser,
-        latents: torch.Tensor,
-        timesteps: torch.Tensor,
-        embeddings: PromptEmbedding,
-        size: Size,
+        self, network: Denoiser, latents: torch.Tensor, timesteps: torch.Tensor, embeddings: PromptEmbedding, size: Size
     ) -> torch.Tensor:
         """Return the denoiser's prediction [B, C, h, w], in its own dtype.
 

@@ -43,12 +43,7 @@ class StableDiffusion3(Family):
         return min(DEFAULT_T5_TOKENS, tokenizer.model_max_length) if tokenizer else DEFAULT_T5_TOKENS
 
     def predict(
-        self,
-        network: Denoiser,
-        latents: torch.Tensor,
-        timesteps: torch.Tensor,
-        embeddings: PromptEmbedding,
-        size: Size,
+        self, network: Denoiser, latents: torch.Tensor, timesteps: torch.Tensor, embeddings: PromptEmbedding, size: Size
     ) -> torch.Tensor:
         return network(
             hidden_states=latents,

@@ -39,12 +39,7 @@ class StableDiffusionXL(Family):
         return empty.map(torch.zeros_like) if pipeline.config.force_zeros_for_empty_prompt else empty
 
     def predict(
-        self,
-        network: Denoiser,
-        latents: torch.Tensor,
-        timesteps: torch.Tensor,
-        embeddings: PromptEmbedding,
-        size: Size,
+        self, network: Denoiser, latents: torch.Tensor, timesteps: torch.Tensor, embeddings: PromptEmbedding, size: Size
     ) -> torch.Tensor:
         conditions = {"text_embeds": embeddings.pooled, "time_ids": _size_conditions(latents, size)}
         return network(latents, timesteps, embeddings.tokens, added_cond_kwargs=conditions, return_dict=False)[0]

@@ -39,16 +39,8 @@ def speed(figures: dict[str, Any], engine: str) -> str:
     if not systems:
         return NOT_MEASURED
     concurrencies = list(next(iter(systems.values()))["images_per_s"])
-    head = [
-        "",
-        "alone, ms",
-        *(f"images/s at {count}" for count in concurrencies),
-        "÷ bare",
-        "p50",
-        "p95",
-        "p99, ms",
-        "in time",
-    ]
+    at_saturation = (f"images/s at {count}" for count in concurrencies)
+    head = ["", "alone, ms", *at_saturation, "÷ bare", "p50", "p95", "p99, ms", "in time"]
     rows = []
     for name, one in systems.items():
         rates = [_with_interval(one["images_per_s"][count], 1) for count in concurrencies]
@@ -61,15 +53,11 @@ def speed(figures: dict[str, Any], engine: str) -> str:
 
 
 def overload(figures: dict[str, Any]) -> str:
-    rows = [
-        [
-            bold(name),
-            *(f"{100 * one['overload'][key]:.0f}%" for key in ("goodput", "shed")),
-            f"{one['overload']['p99_ms'][0]:.0f}",
-        ]
-        for name, one in figures["sampler"]["systems"].items()
-        if "overload" in one
-    ]
+    rows = []
+    for name, one in figures["sampler"]["systems"].items():
+        if found := one.get("overload"):
+            shares = (f"{100 * found[key]:.0f}%" for key in ("goodput", "shed"))
+            rows.append([bold(name), *shares, f"{found['p99_ms'][0]:.0f}"])
     return table(["", "in time", "shed", "p99 of the answered, ms"], rows) if rows else NOT_MEASURED
 
 
@@ -159,14 +147,10 @@ def profile(samples: dict[str, Any] | None) -> str:
 def gpu(run: dict[str, Any] | None) -> str:
     if run is None or not run["ran"]:
         return "Not run: no CUDA device was at hand. `make bench-gpu` says so and measures nothing."
-    rows = [
-        [
-            f"{step['size']}²",
-            str(step["bucket"]),
-            *(f"{step['step_ms'].get(path, float('nan')):.1f}" for path in run["paths"]),
-        ]
-        for step in run["steps"]
-    ]
+    rows = []
+    for step in run["steps"]:
+        times = (f"{step['step_ms'].get(path, float('nan')):.1f}" for path in run["paths"])
+        rows.append([f"{step['size']}²", str(step["bucket"]), *times])
     return table(["size", "bucket", *(f"{path}, ms a step" for path in run["paths"])], rows)
 
 
