@@ -106,11 +106,13 @@ def by_urgency(candidates: Sequence[Candidate], step_times: StepTimes) -> list[C
         steps_left[row.job] += row.steps_left
         seconds_left[row.job] += row.steps_left * step_times[row.size][rows] / rows
 
-    def rank(row: Candidate) -> tuple[float, float, str, bool, int, str]:
+    def rank(row: Candidate) -> tuple[float, float, str, bool, int, int, str]:
         patience = row.created + PATIENCE_S
         deadline = patience if row.deadline is None else min(row.deadline, patience)
         trails = row.steps_left * best_batch[row.size] >= steps_left[row.job]
-        return deadline + seconds_left[row.job], row.created, row.job, not trails, row.steps_left, row.key
+        # The shorter key first: entries of a stream are numbered, and 10 comes after 9.
+        of_row = row.steps_left, len(row.key), row.key
+        return deadline + seconds_left[row.job], row.created, row.job, not trails, *of_row
 
     return sorted(candidates, key=rank)
 

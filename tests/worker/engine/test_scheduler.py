@@ -193,6 +193,16 @@ def test_rows_of_a_call_end_together_when_one_would_trail_behind() -> None:
     assert steps == 5
 
 
+def test_the_images_of_a_call_begin_in_their_order() -> None:
+    rows = [row(f"1796006035288-{n}", "call") for n in range(12)]
+    begun = []
+    for _ in range(12):
+        (key,) = schedule(rows, step_times(COMPUTE_BOUND))
+        rows = [r for r in rows if r.key != key]
+        begun.append(int(key.partition("-")[2]))
+    assert begun == list(range(12))
+
+
 def test_strict_rows_wait_for_no_larger_batch_than_their_own_and_share_it() -> None:
     strict = [row(f"strict {n}", created=n, strict=True) for n in range(3)]
     fast = [row(f"fast {n}", created=n + 10) for n in range(9)]
