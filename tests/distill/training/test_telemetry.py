@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 
 import distill.training.trainer
 from distill import config as configuration
@@ -47,7 +48,13 @@ def test_log_and_tensorboard_tell_the_same_means_and_show_the_grid(tmp_path: Pat
     assert (shown.step, shown.height, shown.width) == (4, 4, 6)
 
 
-def test_what_a_killed_run_told_of_steps_done_again_is_replaced(tmp_path: Path) -> None:
+def test_what_a_killed_run_told_of_steps_done_again_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # TensorBoard reads files in the order of their names: second, host, process, number in the process. These four runs
+    # share second and process, and as text 10 comes before 9.
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
+
     def step(value: float, dies_at: int):
         def run(index: int) -> dict[str, float]:
             if index == dies_at:
