@@ -19,7 +19,7 @@ class ModelKeys:
         self.card = f"{self._prefix}:card"
         self.workers = f"{self._prefix}:workers"
         self.leases = f"{self._prefix}:worker:"
-        """What the names of the workers' leases begin with."""
+        """The prefix of the names of the workers' leases."""
         self.throughput = f"{self._prefix}:throughput"
         self.dead_letters = f"{self._prefix}:dead-letters"
         self.cancellations = f"{self._prefix}:cancellations"
