@@ -5,9 +5,11 @@ without disturbing each other.
 """
 
 import asyncio
+import json
 import os
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -35,6 +37,8 @@ class SleepingNetwork:
 
     def __init__(self, fixed_s: float, per_row_s: float) -> None:
         self._fixed_s, self._per_row_s = fixed_s, per_row_s
+        self.stamps: list[tuple[float, float, int]] = []
+        """Begin and end of each prediction, in seconds of time.perf_counter, and its rows."""
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         return 1, 1, 1
@@ -43,7 +47,9 @@ class SleepingNetwork:
         return [PromptEmbedding(torch.zeros(1, 1), torch.zeros(1)) for _ in prompts]
 
     def predict(self, latents: torch.Tensor, timesteps: torch.Tensor, embeddings: PromptEmbedding) -> torch.Tensor:
+        began = time.perf_counter()
         time.sleep(self._fixed_s + self._per_row_s * len(latents))
+        self.stamps.append((began, time.perf_counter(), len(latents)))
         return torch.zeros_like(latents)
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
@@ -59,11 +65,13 @@ def sleeping_model(fixed_s: float, per_row_s: float) -> LoadedModel:
 def main(
     fixed: Annotated[float, typer.Option(help="seconds of every step")],
     per_row: Annotated[float, typer.Option(help="seconds of every row of its bucket")],
+    stamps: Annotated[Path | None, typer.Option(help="file for begin, end and rows of each step, as JSON")] = None,
 ) -> None:
     model = sleeping_model(fixed, per_row)
-    raise SystemExit(
-        asyncio.run(process.run(WorkerSettings(), os.environ["FOURSTEP_REDIS_URL"], load_model=lambda *_: model))
-    )
+    code = asyncio.run(process.run(WorkerSettings(), os.environ["FOURSTEP_REDIS_URL"], load_model=lambda *_: model))
+    if stamps:
+        stamps.write_text(json.dumps(model.network.stamps))
+    raise SystemExit(code)
 
 
 if __name__ == "__main__":
