@@ -8,15 +8,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import KW_ONLY, dataclass
 
-import torch
-
 from jobs.clock import steady_time
 from jobs.diversity import diversity_score, pack_layout
 from jobs.metrics import WorkerMetrics
 from jobs.models import Determinism, ImageResult, ImageTask, ModelCard, Timings
 from jobs.queue.worker_queue import Claim, WorkerQueue
 from jobs.tracing import record_image
-from worker.engine.row import Failure, FinishedSet, Outcome, Picture
+from worker.engine.outcomes import Failure, FinishedSet, Outcome, Picture
 from worker.image_bytes import encode_image, recipe
 from worker.redis_retry import until_redis_answers
 
@@ -29,13 +27,14 @@ ENCODER_THREADS = 2
 class ResultWriter:
     """Encodes images in threads of its own and commits results, or failures, once.
 
-    Results are kept in Redis for `ttl_s` seconds.
+    Results are kept in Redis for `ttl_s` seconds. They name the engine's `torch_version`.
     """
 
     queue: WorkerQueue
     card: ModelCard
     metrics: WorkerMetrics
     _: KW_ONLY
+    torch_version: str
     ttl_s: float
     embed_recipe: bool
 
@@ -134,7 +133,7 @@ class ResultWriter:
                 bucket=picture.bucket,
                 device=self.card.settings.device,
                 dtype=self.card.settings.dtype,
-                torch=torch.__version__,
+                torch=self.torch_version,
                 model_sha=self.card.sha256,
             ),
         )

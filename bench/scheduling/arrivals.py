@@ -21,7 +21,7 @@ from bench.scheduling.simulation import poisson
 from jobs.models import ImageTask
 from jobs.settings import BUNDLED_MODEL
 from worker.engine.engine import Engine, Policy
-from worker.engine.row import Failure
+from worker.engine.outcomes import Failure
 from worker.engine.scheduler import Candidate, StepTimes
 from worker.model_folder.loading import load
 

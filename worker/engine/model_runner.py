@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,8 +10,9 @@ from jobs.clock import steady_time
 from jobs.diversity import LAYOUT_GRID
 from worker.engine.denoising_step import DenoisingStep, StepInputs, StepOutputs
 from worker.engine.latent_descriptor import latent_descriptors
+from worker.engine.outcomes import Measured, Picture
 from worker.engine.prompt_cache import PromptCache
-from worker.engine.row import Picture, Row, Start
+from worker.engine.row import Row, Start
 from worker.engine.scheduler import bucket_for
 from worker.engine.step_graphs import Graph, StepGraphs
 from worker.families.network import Network
@@ -23,23 +23,6 @@ from worker.sampling import noise
 
 TIMED_RUNS = 3
 """Number of runs at warm-up, of which the fastest counts."""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """The cost of one batch in a stage (encode, denoise_step, decode).
-
-    `rows` images with `padding` rows beside them took `seconds`; `cached` of them had their embedding at hand.
-    With CUDA graphs on, a denoising step was `replayed`, or `graph_miss` says why not.
-    """
-
-    stage: str
-    rows: int
-    padding: int
-    seconds: float
-    cached: int = 0
-    replayed: bool = False
-    graph_miss: str | None = None
 
 
 class Executor:

@@ -12,8 +12,7 @@ import torch
 
 from tests.worker.tasks import image_task, pictures, run
 from worker.engine.engine import Engine
-from worker.engine.model_runner import Measured
-from worker.engine.row import Failure, Picture
+from worker.engine.outcomes import Failure, Measured, Picture
 from worker.families.prompt_embeddings import PromptEmbedding
 from worker.model_folder.loading import LoadedModel
 

@@ -13,7 +13,7 @@ from tests.worker.tasks import image_task, pictures
 from worker.engine.cuda_graphs import CudaGraphs
 from worker.engine.denoising_step import DenoisingStep, StepInputs, StepOutputs
 from worker.engine.engine import Engine
-from worker.engine.model_runner import Measured
+from worker.engine.outcomes import Measured
 from worker.engine.step_graphs import StepGraphs
 from worker.families.prompt_embeddings import PromptEmbedding
 from worker.model_folder.loading import LoadedModel, load, served
