@@ -39,7 +39,10 @@ class Executor:
         new_graph: Callable[[], Graph] | None = None,
     ) -> None:
         table = model.table.to(network.device)
-        step = DenoisingStep(network.predict, table, model.contract.guidance_scale, negative, network.guide)
+        of_sizes = {
+            network.latent_shape(*size)[1:]: each.to(network.device) for size, each in model.size_tables.items()
+        }
+        step = DenoisingStep(network.predict, table, model.contract.guidance_scale, negative, network.guide, of_sizes)
         self._network = network
         self._graphs = StepGraphs(step, new_graph) if new_graph else None
         self._step = self._graphs or step
@@ -111,7 +114,7 @@ class ModelRunner:
         for row, embedding in zip(fresh, embeddings, strict=True):
             shape = self._network.latent_shape(row.task.height, row.task.width)
             drawn = noise.draw(row.task.seed, shape, self._draws).to(self._device)
-            row.start, row.latents = Start(embedding, drawn[1:]), drawn[0]
+            row.start, row.latents = Start(embedding, drawn[1:]), drawn[0] * self._model.table.start
             row.spend("queue", max(0.0, now - row.task.created))
         self._account("encode", fresh, 0, started, cached=self.prompts.hits - hits)
 
@@ -203,7 +206,7 @@ class ModelRunner:
         if self._model.contract.guidance_scale <= 1:
             return None
         with torch.inference_mode():
-            return self._network.negative(self.prompts.get([""], strict=True)[0])
+            return self._network.negative(self.prompts.get([self._network.negative_prompt], strict=True)[0])
 
     def _executor_for(self, rows: list[Row]) -> Executor:
         return self.eager if any(row.strict for row in rows) else self.executor

@@ -2,7 +2,8 @@
 
 import json
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ from jobs.sampling_contract import FILE_NAME, SamplingContract
 from worker.device.bfloat16 import has_native_bfloat16
 from worker.errors import FolderRefusedError
 from worker.families import registry
-from worker.families.base import Family
+from worker.families.base import Family, Size
 from worker.families.network import Network
-from worker.model_folder.contract import check_contract, own_contract
+from worker.model_folder.contract import check_contract, own_contract, resized
 from worker.model_folder.source import check_source
 from worker.model_folder.weights_hash import weights_sha256
 from worker.sampling.step_table import StepTable
@@ -31,22 +32,32 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack")
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """Everything the engine needs: networks on their device, and the grid they are sampled on."""
+    """Everything the engine needs: networks on their device, and the grid they are sampled on.
+
+    `table` is the native size's; `size_tables` holds those of sizes with a grid of their own.
+    """
 
     name: str
     sha256: str
     contract: SamplingContract
     table: StepTable
     network: Network
+    size_tables: Mapping[Size, StepTable] = field(default_factory=dict)
 
 
 def load(
-    model: str, device: str = "auto", dtype: str = "auto", steps: int = 4, guidance_scale: float = 1.0
+    model: str,
+    device: str = "auto",
+    dtype: str = "auto",
+    steps: int = 4,
+    guidance_scale: float = 1.0,
+    sizes: Sequence[Size] = (),
 ) -> LoadedModel:
     """Load a pipeline folder, a LoRA folder or a hub id, from safetensors only.
 
     A LoRA folder holds the LoRA file and a sampling.json whose `base` says what it is fused into. `steps` and
     `guidance_scale` count only for a model without sampling.json, which is served on its own scheduler's grid.
+    `sizes` (height, width) are served instead of the model's own; the first is the default.
     `device` "auto" means the first CUDA device if there is one, `dtype` "auto" bfloat16 where the device computes in
     it: on CUDA, and on a CPU with AVX512-BF16 or AMX; else float32.
     Raises FolderRefusedError.
@@ -66,15 +77,21 @@ def load(
     pipeline = _pipeline(base, *place, lora=folder if lora else None)
     if contract is None:
         log.warning("%s has no %s: serving it on its own scheduler at %d steps", model, FILE_NAME, steps)
-        contract = own_contract(pipeline, steps, guidance_scale)
+        contract = own_contract(pipeline, steps, guidance_scale, sizes)
+    elif sizes:
+        contract = resized(contract, sizes)
     return served(model_name(model), weights_sha256(base, folder) if lora else sha256, contract, pipeline)
 
 
 def served(name: str, sha256: str, contract: SamplingContract, pipeline: Any) -> LoadedModel:
     """Combine a loaded pipeline with its contract. Raises FolderRefusedError when they do not fit each other."""
-    table = check_contract(contract, pipeline)
-    network = Network(registry.of(pipeline), pipeline, contract.max_sequence_length)
-    return LoadedModel(name, sha256, contract, table, network)
+    tables = check_contract(contract, pipeline)
+    table = tables[contract.sizes[0]]
+    network = Network(
+        registry.of(pipeline), pipeline, contract.max_sequence_length, contract.told_guidance, contract.negative_prompt
+    )
+    own = {size: each for size, each in tables.items() if each is not table}
+    return LoadedModel(name, sha256, contract, table, network, own)
 
 
 def device_and_dtype(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
