@@ -137,4 +137,5 @@ class ResultWriter:
                 torch=torch.__version__,
                 model_sha=self.card.sha256,
             ),
+            prompt_tokens=picture.prompt_tokens,
         )

@@ -18,7 +18,7 @@ from service.problems import FieldError, InvalidFieldsError, Problem, problem_re
 from service.schemas.generate_request import GenerateRequest, image_tasks
 from service.schemas.generate_response import Diversity, GenerateResponse, call_timings
 from service.schemas.job_response import JobResponse
-from service.schemas.request_warnings import RequestWarning, with_nearest_size
+from service.schemas.request_warnings import RequestWarning, unread_prompt, with_nearest_size
 
 router = APIRouter(tags=["images"])
 
@@ -68,6 +68,7 @@ async def generate(
             return _accepted(state, request, warnings)
     else:
         state = await generate_while_connected(call)
+    warnings = [*warnings, *unread_prompt(state.results)]
     if raw:
         return await _image_alone(model, state, warnings)
     return GenerateResponse(

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 
 from jobs.models import ImageFailure, JobState, JobStatus
 from service.schemas.generate_response import Diversity, GeneratedImage
-from service.schemas.request_warnings import RequestWarning
+from service.schemas.request_warnings import RequestWarning, unread_prompt
 
 
 class JobResponse(BaseModel):
@@ -22,7 +22,8 @@ class JobResponse(BaseModel):
     diversity: Diversity | None = Field(default=None, description="of several finished images")
     failures: list[ImageFailure]
     warnings: list[RequestWarning] | None = Field(
-        default=None, description="of what is not done as asked; only in the answer to the call"
+        default=None,
+        description="of what is not done as asked; once it is queued, of its prompt alone",
     )
 
     @classmethod
@@ -36,5 +37,5 @@ class JobResponse(BaseModel):
             images=[GeneratedImage.linked(result, request) for result in state.results],
             diversity=Diversity.of(state.results),
             failures=state.failures,
-            warnings=warnings or None,
+            warnings=[*(warnings or []), *unread_prompt(state.results)] or None,
         )

@@ -3,8 +3,10 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 
 from jobs.clock import steady_time
@@ -23,6 +25,9 @@ from worker.sampling import noise
 
 TIMED_RUNS = 3
 """Number of runs at warm-up, of which the fastest counts."""
+
+PROMPTS_COUNTED = 256
+"""Number of prompts whose count of tokens is kept."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,7 @@ class ModelRunner:
         self._new_graph = new_graph
         self._measure = measure
         self.prompts = PromptCache(model.network.encode, max_batch)
+        self._prompt_tokens = lru_cache(PROMPTS_COUNTED)(model.network.prompt_tokens)
         self.strict_batch = dict.fromkeys(model.contract.sizes, max_batch)
         self._negative = self._negative_embedding()
         self.eager = Executor(model, model.network, self._negative, new_graph)
@@ -128,7 +134,7 @@ class ModelRunner:
         for row, embedding in zip(fresh, embeddings, strict=True):
             shape = self._network.latent_shape(row.task.height, row.task.width)
             drawn = noise.draw(row.task.seed, shape, self._draws).to(self._device)
-            row.start, row.latents = Start(embedding, drawn[1:]), drawn[0]
+            row.start, row.latents = Start(embedding, drawn[1:], self._prompt_tokens(row.task.prompt)), drawn[0]
             row.spend("queue", max(0.0, now - row.task.created))
         self._account("encode", fresh, 0, started, cached=self.prompts.hits - hits)
 
@@ -159,7 +165,7 @@ class ModelRunner:
         seen = latent_descriptors(latents, LAYOUT_GRID).tolist()
         self._account("decode", rows, len(batch) - len(rows), started)
         return [
-            Picture(row.task_key, row.task.seed, image, layout, row.bucket, row.seconds, row.began) if sound else None
+            _picture(row, image, layout) if sound else None
             for row, image, layout, sound in zip(rows, pixels, seen, finite, strict=False)
         ]
 
@@ -230,6 +236,13 @@ class ModelRunner:
         for row in rows:
             row.spend(stage, seconds)
         self._measure(Measured(stage, len(rows), padding, seconds, **more))
+
+
+def _picture(row: Row, pixels: np.ndarray, layout: list[float]) -> Picture:
+    assert row.start is not None
+    return Picture(
+        row.task_key, row.task.seed, pixels, layout, row.bucket, row.seconds, row.began, row.start.prompt_tokens
+    )
 
 
 def _latents(batch: Sequence[Row]) -> torch.Tensor:

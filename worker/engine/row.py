@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from jobs.clock import steady_time
-from jobs.models import FailureReason, ImageTask
+from jobs.models import FailureReason, ImageTask, PromptTokens
 from worker.engine.scheduler import Candidate, Size
 from worker.families.prompt_embeddings import PromptEmbedding
 
@@ -20,6 +20,7 @@ class Start:
 
     embedding: PromptEmbedding
     step_noise: torch.Tensor
+    prompt_tokens: PromptTokens
 
 
 @dataclass(eq=False)
@@ -94,6 +95,7 @@ class Picture:
     bucket: int
     seconds: dict[str, float]
     began: dict[str, float]
+    prompt_tokens: PromptTokens
 
     @property
     def stages(self) -> dict[str, tuple[float, float]]:
