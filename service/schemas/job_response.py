@@ -2,7 +2,6 @@
 
 from typing import Self
 
-from fastapi import Request
 from pydantic import BaseModel, Field
 
 from jobs.models import ImageFailure, JobState, JobStatus
@@ -27,14 +26,15 @@ class JobResponse(BaseModel):
     )
 
     @classmethod
-    def of(cls, state: JobState, request: Request, warnings: list[RequestWarning] | None = None) -> Self:
+    def of(cls, state: JobState, base_url: str, warnings: list[RequestWarning] | None = None) -> Self:
+        """The response for a server that its client reaches at `base_url`."""
         return cls(
             id=state.id,
             model=state.model,
             created=int(state.created),
             status=state.status,
             total=state.total,
-            images=[GeneratedImage.linked(result, request) for result in state.results],
+            images=[GeneratedImage.linked(result, base_url) for result in state.results],
             diversity=Diversity.of(state.results),
             failures=state.failures,
             warnings=[*(warnings or []), *unread_prompt(state.results)] or None,
