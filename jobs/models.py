@@ -117,10 +117,18 @@ class Determinism(WireModel):
     model_sha: str
 
 
+class PromptTokens(WireModel):
+    """Tokens of a prompt, and how many of them the text encoder reads that reads most; each counts its end marks."""
+
+    total: int
+    read: int
+
+
 class ImageResult(WireModel):
     """A finished image; its bytes are stored beside it under their SHA-256 (hex).
 
-    ``layout`` is the vector on which jobs.diversity measures the diversity of a job's images.
+    ``layout`` is the vector on which jobs.diversity measures the diversity of a job's images. ``prompt_tokens`` is None
+    in the record of a worker that does not count them.
     """
 
     index: int
@@ -132,6 +140,7 @@ class ImageResult(WireModel):
     layout: str
     timings: Timings
     determinism: Determinism
+    prompt_tokens: PromptTokens | None = None
 
 
 class ImageFailure(WireModel):

@@ -68,6 +68,15 @@ class ApiSettings(Settings):
 
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=8000, ge=1, le=65535, description="port to listen on")
+    public_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^\s?#]+$",
+        description="address by which clients reach the API, for addresses in answers; unset: that of each call",
+    )
+    forwarded_allow_ips: str = Field(
+        default="127.0.0.1",
+        description="comma-separated proxies (addresses or networks) whose X-Forwarded headers count, or *",
+    )
     default_model: str | None = Field(
         default=None, description="model for calls that name none; unset: the first by name that has a worker"
     )
@@ -96,6 +105,11 @@ class ApiSettings(Settings):
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="comma-separated origins whose pages may call, or *"
     )
+
+    @field_validator("public_url")
+    @classmethod
+    def _without_a_slash(cls, value: str | None) -> str | None:
+        return value and value.rstrip("/")
 
     @field_validator("api_keys", "cors_origins", mode="before")
     @classmethod

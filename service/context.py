@@ -35,4 +35,14 @@ async def _context(request: Request) -> ApiContext:
     return request.app.state.context
 
 
+def base_url(request: Request) -> str:
+    """The address of this server as the client of `request` knows it, without a slash at its end."""
+    return request.app.state.context.settings.public_url or str(request.base_url).rstrip("/")
+
+
+def job_location(job_id: str, request: Request) -> str:
+    """The address of a job for a ``Location`` header, relative to this server where its public address is not set."""
+    return f"{request.app.state.context.settings.public_url or ''}/jobs/{job_id}"
+
+
 Context = Annotated[ApiContext, Depends(_context)]

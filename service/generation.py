@@ -10,7 +10,7 @@ from fastapi import Request
 
 from jobs.models import GivenUpReason, ImageTask, JobState
 from jobs.queue.admission import Admission, IdempotencyKey, RateLimit
-from service.context import ApiContext
+from service.context import ApiContext, job_location
 from service.idempotency import still_running, used_for_another_body
 from service.model_catalogue import AnnouncedModel
 from service.problems import ClientGoneError, DeadlineExpiredError, Problem, overloaded, store_full
@@ -62,7 +62,7 @@ async def admit(call: Call) -> Admission:
     if admission.outcome == "store-full":
         raise store_full()
     if admission.outcome == "running":
-        raise still_running(admission)
+        raise still_running(job_location(admission.job_id, call.request))
     if admission.outcome == "mismatch":
         raise used_for_another_body()
     return admission

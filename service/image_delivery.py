@@ -7,6 +7,7 @@ from fastapi import Request
 
 from jobs.models import ImageResult
 from jobs.queue.job_client import JobClient
+from service.context import base_url
 from service.model_catalogue import AnnouncedModel
 from service.problems import job_lost
 from service.schemas.generate_response import GeneratedImage
@@ -17,7 +18,7 @@ async def deliver(
 ) -> list[GeneratedImage]:
     """The images of `results`, inline or by address; Problem 503 when their bytes have expired."""
     if form == "url":
-        return [GeneratedImage.linked(result, request) for result in results]
+        return [GeneratedImage.linked(result, base_url(request)) for result in results]
     images = await read_images(model.queue, results)
     return [GeneratedImage.inline(result, data) for result, data in zip(results, images, strict=True)]
 

@@ -32,6 +32,7 @@ def configured(settings: ApiSettings, graceful_shutdown_s: int = GRACEFUL_SHUTDO
         create_app(settings),
         host=settings.host,
         port=settings.port,
+        forwarded_allow_ips=settings.forwarded_allow_ips,
         http=BoundedHeadProtocol,
         log_config=None,
         access_log=False,  # requests are logged by their route, without anything a client sent

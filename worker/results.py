@@ -136,4 +136,5 @@ class ResultWriter:
                 torch=self.torch_version,
                 model_sha=self.card.sha256,
             ),
+            prompt_tokens=picture.prompt_tokens,
         )

@@ -24,7 +24,7 @@ from service.openai.schemas import (
 from service.openai.stream import image_stream
 from service.problems import UnknownModelError, problem_responses
 from service.schemas.generate_request import image_tasks
-from service.schemas.request_warnings import RequestWarning, with_nearest_size
+from service.schemas.request_warnings import RequestWarning, unread_prompt, with_nearest_size
 
 router = APIRouter(prefix="/v1", tags=["OpenAI-compatible"])
 
@@ -61,7 +61,7 @@ async def create_images(
     state = await generate_while_connected(call)
     files = await read_images(model.queue, state.results) if form.inline else [None] * len(state.results)
     images = [form.image(result, data) for result, data in zip(state.results, files, strict=True)]
-    return ImagesResponse.of(state, images, warnings)
+    return ImagesResponse.of(state, images, [*warnings, *unread_prompt(state.results)])
 
 
 async def _choose(context: ApiContext, name: str | None) -> AnnouncedModel:

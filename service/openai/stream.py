@@ -16,7 +16,7 @@ from service.job_stream import SentImages, unfinished
 from service.openai.image_form import ImageForm
 from service.openai.schemas import NO_USAGE
 from service.problems import DeadlineExpiredError, Problem, redis_away
-from service.schemas.request_warnings import RequestWarning
+from service.schemas.request_warnings import RequestWarning, unread_prompt
 from service.waiting import news_before, stored_job
 
 ALWAYS = {"background": "opaque", "quality": "auto"}
@@ -78,7 +78,7 @@ class _Stream:
 
     def __init__(self, call: Call, form: ImageForm, steps: list[int], warnings: list[RequestWarning]) -> None:
         self._form = form
-        self._warnings = {"warnings": [warning.model_dump() for warning in warnings]} if warnings else {}
+        self._warnings = warnings
         self.sent = SentImages()
         self.steps = steps
         self._metrics = call.context.metrics
@@ -105,7 +105,9 @@ class _Stream:
         data = (await read_images(self._queue, [result]))[0] if self._form.inline else None
         self.sent.add(result.index)
         image = self._form.streamed(result, data).model_dump(exclude_none=True)
-        about = _image(result) | image | self._warnings
+        about = _image(result) | image
+        if warnings := [*self._warnings, *unread_prompt([result])]:
+            about["warnings"] = [warning.model_dump() for warning in warnings]
         return _event("image_generation.completed", about | {"usage": NO_USAGE})
 
 

@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse, Response
 
 from jobs.models import ImageFormat, JobState
 from service.accept import accepted_image
-from service.context import Context
+from service.context import Context, base_url, job_location
 from service.generation import Call, admit, finished_job, generate_while_connected
 from service.idempotency import IdempotencyHeader, read_idempotency_key
 from service.image_delivery import deliver, read_images
@@ -18,7 +18,7 @@ from service.problems import FieldError, InvalidFieldsError, Problem, problem_re
 from service.schemas.generate_request import GenerateRequest, image_tasks
 from service.schemas.generate_response import Diversity, GenerateResponse, call_timings
 from service.schemas.job_response import JobResponse
-from service.schemas.request_warnings import RequestWarning, with_nearest_size
+from service.schemas.request_warnings import RequestWarning, unread_prompt, with_nearest_size
 
 router = APIRouter(tags=["images"])
 
@@ -68,6 +68,7 @@ async def generate(
             return _accepted(state, request, warnings)
     else:
         state = await generate_while_connected(call)
+    warnings = [*warnings, *unread_prompt(state.results)]
     if raw:
         return await _image_alone(model, state, warnings)
     return GenerateResponse(
@@ -113,8 +114,8 @@ async def _admit_only(call: Call) -> JobState:
 
 
 def _accepted(queued: JobState, request: Request, warnings: list[RequestWarning]) -> Response:
-    content = JobResponse.of(queued, request, warnings).model_dump(mode="json", exclude_none=True)
-    headers = {"Location": f"/jobs/{queued.id}", "Preference-Applied": "respond-async"}
+    content = JobResponse.of(queued, base_url(request), warnings).model_dump(mode="json", exclude_none=True)
+    headers = {"Location": job_location(queued.id, request), "Preference-Applied": "respond-async"}
     return JSONResponse(content, status_code=202, headers=headers)
 
 

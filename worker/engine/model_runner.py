@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -23,6 +24,9 @@ from worker.sampling import noise
 
 TIMED_RUNS = 3
 """Number of runs at warm-up, of which the fastest counts."""
+
+PROMPTS_COUNTED = 256
+"""Number of prompts whose count of tokens is kept."""
 
 
 class Executor:
@@ -89,6 +93,7 @@ class ModelRunner:
         self._new_graph = new_graph
         self._measure = measure
         self.prompts = PromptCache(model.network.encode, max_batch)
+        self._prompt_tokens = lru_cache(PROMPTS_COUNTED)(model.network.prompt_tokens)
         self.strict_batch = dict.fromkeys(model.contract.sizes, max_batch)
         self._negative = self._negative_embedding()
         self.eager = Executor(model, model.network, self._negative, new_graph)
@@ -114,7 +119,8 @@ class ModelRunner:
         for row, embedding in zip(fresh, embeddings, strict=True):
             shape = self._network.latent_shape(row.task.height, row.task.width)
             drawn = noise.draw(row.task.seed, shape, self._draws).to(self._device)
-            row.start, row.latents = Start(embedding, drawn[1:]), drawn[0] * self._model.table.start
+            prompt_tokens = self._prompt_tokens(row.task.prompt)
+            row.start, row.latents = Start(embedding, drawn[1:], prompt_tokens), drawn[0] * self._model.table.start
             row.spend("queue", max(0.0, now - row.task.created))
         self._account("encode", fresh, 0, started, cached=self.prompts.hits - hits)
 
@@ -145,7 +151,7 @@ class ModelRunner:
         seen = latent_descriptors(latents, LAYOUT_GRID).tolist()
         self._account("decode", rows, len(batch) - len(rows), started)
         return [
-            Picture(row.task_key, row.task.seed, image, layout, row.bucket, row.seconds, row.began) if sound else None
+            _picture(row, image, layout) if sound else None
             for row, image, layout, sound in zip(rows, pixels, seen, finite, strict=False)
         ]
 
@@ -216,6 +222,13 @@ class ModelRunner:
         for row in rows:
             row.spend(stage, seconds)
         self._measure(Measured(stage, len(rows), padding, seconds, **more))
+
+
+def _picture(row: Row, pixels: np.ndarray, layout: list[float]) -> Picture:
+    assert row.start is not None
+    return Picture(
+        row.task_key, row.task.seed, pixels, layout, row.bucket, row.seconds, row.began, row.start.prompt_tokens
+    )
 
 
 def _latents(batch: Sequence[Row]) -> torch.Tensor:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jobs.models import FailureReason
+from jobs.models import FailureReason, PromptTokens
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Picture:
     bucket: int
     seconds: dict[str, float]
     began: dict[str, float]
+    prompt_tokens: PromptTokens
 
     @property
     def stages(self) -> dict[str, tuple[float, float]]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import torch
 
 from jobs.clock import steady_time
-from jobs.models import ImageTask
+from jobs.models import ImageTask, PromptTokens
 from worker.engine.scheduler import Candidate, Size
 from worker.families.prompt_embeddings import PromptEmbedding
 
@@ -19,6 +19,7 @@ class Start:
 
     embedding: PromptEmbedding
     step_noise: torch.Tensor
+    prompt_tokens: PromptTokens
 
 
 @dataclass(eq=False)
