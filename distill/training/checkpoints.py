@@ -107,8 +107,8 @@ def load(
     step: int | None = None,
     folder_name: str = FOLDER,
 ) -> int:
-    """Restore `stateful` from the last checkpoint of `run`, or from that after `step`; returns the number of steps done,
-    0 without a checkpoint.
+    """Restore `stateful` from the last checkpoint of `run`, or from that after `step`; returns the number of steps
+    done, 0 without a checkpoint.
 
     Raises OtherSettingsError when `settings` differ from those of the checkpoint; the message names each difference.
     """

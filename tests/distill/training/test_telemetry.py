@@ -10,7 +10,6 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer import event_file_writer
 
-
 from distill import config as configuration
 from distill.config import DistillConfig
 from distill.evaluation.metrics import pairwise_diversity
