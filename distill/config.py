@@ -16,6 +16,9 @@ from worker.device.bfloat16 import has_native_bfloat16
 from worker.families import registry
 from worker.sampling.noise_schedule import FLOW, NoiseSchedule, shifted_grid, trailing_grid
 
+LEAST_NOISE_LEFT = 0.05
+"""The share of the noise level that a student's first step must leave to those that learn quality."""
+
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -150,8 +153,14 @@ class DistillConfig(BaseModel):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        if len(_resolve("student_grid", self.student_grid, self.family)) < 3:
+        student_grid = _resolve("student_grid", self.student_grid, self.family)
+        if len(student_grid) < 3:
             raise ValueError("student_grid: needs at least 2 steps, the first for diversity and the others for quality")
+        if (left := student_grid[1] / student_grid[0]) < LEAST_NOISE_LEFT:
+            raise ValueError(
+                f"student_grid: the second step starts at {student_grid[1]:.4g}, with {left:.1%} of the noise left;"
+                f" at least {LEAST_NOISE_LEFT:.0%} must be, or the later steps change nothing"
+            )
         teacher_steps = len(_resolve("teacher_grid", self.teacher_grid, self.family)) - 1
         if self.anchor_k > teacher_steps:
             raise ValueError(f"anchor_k: {self.anchor_k} is more than the teacher's {teacher_steps} steps")

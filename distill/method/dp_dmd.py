@@ -130,7 +130,8 @@ def student_losses(
         parts, telemetry = {}, {}
     weights = {"dmd": 1.0}
     if hparams.lambda_ > 0:
-        parts["diversity"] = losses.diversity_loss(first, anchor_target(teacher, noise, hparams))
+        unit = hparams.schedule.prediction_per_x0(hparams.student_grid[0])
+        parts["diversity"] = losses.diversity_loss(first, anchor_target(teacher, noise, hparams), unit)
         weights["diversity"] = hparams.lambda_
     for name, (weight, term) in (terms or {}).items():
         parts[name], weights[name] = term(x), weight
