@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 FILE_NAME = "sampling.json"
 
 Pixels = Annotated[int, Field(gt=0)]
+ExamplePrompt = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class Teacher(BaseModel):
@@ -30,6 +31,8 @@ class SamplingContract(BaseModel):
 
     ``base`` is set for a LoRA file: the hub id of the model that the file is made for, or that model's path relative
     to the folder. ``base_sha256`` is then the hash of that model's weights, otherwise of the folder's own.
+
+    ``examples`` are prompts that the model draws well; the playground offers them, and begins with the first.
     """
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
@@ -51,6 +54,7 @@ class SamplingContract(BaseModel):
     base: str | None = None
     base_sha256: str | None = None
     metrics: dict[str, Any] = {}
+    examples: list[ExamplePrompt] = Field(default=[], max_length=24)
 
     @model_validator(mode="after")
     def _grid_is_sound(self) -> Self:
