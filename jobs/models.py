@@ -175,6 +175,7 @@ class ModelCard(WireModel):
 
     ``evaluations`` (NFE) counts how often the network runs for one image: twice a step under guidance.
     ``guidance_scale`` is 1 without guidance, None on the card of a worker that does not announce it.
+    ``examples`` are prompts that the model draws well.
     """
 
     name: ModelName
@@ -187,6 +188,7 @@ class ModelCard(WireModel):
     sizes: list[tuple[int, int]] = Field(min_length=1)
     max_sequence_length: int | None
     version: str
+    examples: list[str] = []
     settings: EffectiveSettings
 
     @property

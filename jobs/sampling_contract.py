@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 FILE_NAME = "sampling.json"
 
 Pixels = Annotated[int, Field(gt=0)]
+ExamplePrompt = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class Teacher(BaseModel):
@@ -39,6 +40,8 @@ class SamplingContract(BaseModel):
     ``base`` is set for a folder that holds a LoRA file or some components of a pipeline: the hub id of the model that
     has the rest, or that model's path relative to the folder. ``base_sha256`` is then the hash of that model's weights,
     otherwise of the folder's own. The LoRA is added at ``lora_scale``.
+
+    ``examples`` are prompts that the model draws well; the playground offers them, and begins with the first.
     """
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
@@ -68,6 +71,7 @@ class SamplingContract(BaseModel):
     base_sha256: str | None = None
     lora_scale: float = 1.0
     metrics: dict[str, Any] = {}
+    examples: list[ExamplePrompt] = Field(default=[], max_length=24)
 
     @model_validator(mode="after")
     def _grid_is_sound(self) -> Self:

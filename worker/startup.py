@@ -45,6 +45,7 @@ def model_card(engine: Engine, settings: WorkerSettings) -> ModelCard:
         sizes=model.contract.sizes,
         max_sequence_length=model.contract.max_sequence_length,
         version=fourstep_version(),
+        examples=model.contract.examples,
         settings=EffectiveSettings(
             device=str(model.network.device),
             dtype=str(model.network.dtype).removeprefix("torch."),
