@@ -10,7 +10,7 @@ import torch
 from jobs.sampling_contract import SamplingContract
 from tests.worker.tasks import image_task
 from worker.engine.engine import Engine
-from worker.engine.row import Picture
+from worker.engine.outcomes import Picture
 from worker.families.base import Family
 from worker.families.prompt_embeddings import PromptEmbedding
 from worker.model_folder.contract import own_contract
