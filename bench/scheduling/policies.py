@@ -95,6 +95,9 @@ def cells() -> Iterator[Cell]:
         yield Cell(*device, "1, 2, 4", load, "poisson", kind)
 
 
+FIGURES = ("mean_ms", "p99_ms", "late")
+"""Mean and 99th percentile of the latencies, and the share of the calls with a deadline that miss it."""
+
 OURS = "fourstep"
 COARSE = "fourstep, padded to powers of two"
 RULES = {
@@ -133,12 +136,15 @@ def figures(cell: Cell, count: int) -> dict[str, Any]:
     for name, device, policy in policies(cell.device()):
         found.setdefault(name, []).append(Simulation(device, policy, window=window).run(made))
     with_deadline = sum(call.deadline is not None for call in made)
-    of: dict[str, Callable[[Report], float]] = {
-        "mean_ms": lambda report: round(1000 * report.mean_latency, 2),
-        "p99_ms": lambda report: round(1000 * report.quantile(0.99), 2),
-        "late": lambda report: round(report.late / with_deadline, 4) if with_deadline else 0.0,
+    read = (
+        lambda report: round(1000 * report.mean_latency, 2),
+        lambda report: round(1000 * report.quantile(0.99), 2),
+        lambda report: round(report.late / max(1, with_deadline), 4),
+    )
+    best = {
+        of: {name: min(map(figure, reports)) for name, reports in found.items()}
+        for of, figure in zip(FIGURES, read, strict=True)
     }
-    best = {figure: {name: min(map(read, reports)) for name, reports in found.items()} for figure, read in of.items()}
     return {**asdict(cell), "bound_ms": round(1000 * bound.least_mean_latency(cell.device(), made), 2), **best}
 
 
@@ -148,14 +154,30 @@ def sweep(chosen: Sequence[Cell], count: int) -> list[dict[str, Any]]:
         return list(track(found, "simulating", len(chosen)))
 
 
+def write(found: Sequence[dict[str, Any]], count: int, path: Path = RESULTS) -> None:
+    """Write the cells, each figure as a list in the order of the policies."""
+    names = list(dict.fromkeys(name for cell in found for name in cell["mean_ms"]))
+    lists = [{**cell, **{of: [cell[of].get(name) for name in names] for of in FIGURES}} for cell in found]
+    lines = ",\n".join(map(json.dumps, lists))
+    path.write_text(f'{{"calls": {count}, "policies": {json.dumps(names)}, "cells": [\n{lines}\n]}}\n')
+
+
+def read(path: Path = RESULTS) -> tuple[list[dict[str, Any]], int]:
+    """Return what `write` was given: each cell's figures by policy, and the number of calls."""
+    report = json.loads(path.read_text())
+    for cell in report["cells"]:
+        for of in FIGURES:
+            named = zip(report["policies"], cell[of], strict=True)
+            cell[of] = {name: figure for name, figure in named if figure is not None}
+    return report["cells"], report["calls"]
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--calls", type=int, default=900, help="in a cell")
     options.add_argument("--out", type=Path, default=RESULTS)
     arguments = options.parse_args()
-    found = sweep(list(cells()), arguments.calls)
-    lines = ",\n".join(json.dumps(cell) for cell in found)
-    arguments.out.write_text(f'{{"calls": {arguments.calls}, "cells": [\n{lines}\n]}}\n')
+    write(sweep(list(cells()), arguments.calls), arguments.calls, arguments.out)
 
 
 if __name__ == "__main__":

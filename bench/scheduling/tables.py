@@ -5,9 +5,8 @@ from pathlib import Path
 from statistics import geometric_mean
 from typing import Any
 
-from bench import results_file
 from bench.markdown import filled, table
-from bench.scheduling.policies import COARSE, OURS, PEERS, RULES
+from bench.scheduling.policies import COARSE, OURS, PEERS, RULES, read
 
 PAGE = Path(__file__).parents[2] / "docs" / "batching.md"
 
@@ -16,11 +15,9 @@ FIGURES = ("mean_ms", "p99_ms")
 Cells = Sequence[dict[str, Any]]
 
 
-def rendered(page: str, report: dict[str, Any]) -> str:
+def rendered(page: str, cells: Cells) -> str:
     """`page` with every table made anew."""
-    return filled(
-        page, {make.__name__: make(report["cells"]) for make in (rules, furthest, peers, devices, kinds, finer)}
-    )
+    return filled(page, {make.__name__: make(cells) for make in (rules, furthest, peers, devices, kinds, finer)})
 
 
 def behind(cell: dict[str, Any], figure: str, name: str, others: Sequence[str]) -> float:
@@ -104,6 +101,23 @@ def kinds(cells: Cells) -> str:
     return table(["calls", "cells", *head], rows)
 
 
+def left(cells: Cells) -> str:
+    """Our mean over the bound, by load."""
+    plain = [cell for cell in cells if cell["kind"] == "plain"]
+    loads = sorted({cell["load"] for cell in plain})
+    by_load = [[cell for cell in plain if cell["load"] == load] for load in loads]
+    rows = [
+        ("the bound", *(_mean([cell["mean_ms"][OURS] / cell["bound_ms"] for cell in some]) for some in by_load)),
+        ("the best rule", *(_mean([behind(cell, "mean_ms", OURS, list(RULES)) for cell in some]) for some in by_load)),
+        ("the best peer", *(_mean([behind(cell, "mean_ms", OURS, PEERS) for cell in some]) for some in by_load)),
+    ]
+    return table(["fourstep's mean ÷", *(f"load {load}" for load in loads)], rows)
+
+
+def _mean(ratios: Sequence[float]) -> str:
+    return f"{geometric_mean(ratios):.2f}"
+
+
 def _late(cells: Cells, names: Sequence[str]) -> str:
     """The share of the calls with a deadline that miss it."""
     return f"{sum(min(cell['late'][name] for name in names) for cell in cells) / len(cells):.0%}"
@@ -128,4 +142,4 @@ def _padded(cell: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(rendered(PAGE.read_text(), results_file.read("policies")))
+    PAGE.write_text(rendered(PAGE.read_text(), read()[0]))

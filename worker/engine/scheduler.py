@@ -3,6 +3,7 @@
 docs/batching.md gives the reasons and the results of a simulation.
 """
 
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -123,13 +124,8 @@ def batch_size(jobs: Sequence[str], times: Mapping[int, float], backlogged: bool
     in a backlog, its part of a call: 1 / (images left of its job). So a call for one image weighs as much as two
     images of a large one.
     """
-    best = most_efficient(times)
-    images_left = Counter(jobs)
-    gains = [1 / images_left[job] for job in jobs[:best]]
-    if backlogged or len(jobs) > BACKLOG * best:
-        gains = [0.0] * len(gains)
-    per_second = {
-        rows: (rows + gain) / min((size, times[size]) for size in times if size >= rows)[1]
-        for rows, gain in enumerate(accumulate(gains), start=1)
-    }
-    return max(per_second, key=lambda rows: (per_second[rows], rows))
+    best, sizes, images_left = most_efficient(times), sorted(times), Counter(jobs)
+    only_images = backlogged or len(jobs) > BACKLOG * best
+    gains = accumulate(1.0 if only_images else 1 + 1 / images_left[job] for job in jobs[:best])
+    per_second = [gain / times[sizes[bisect_left(sizes, rows)]] for rows, gain in enumerate(gains, start=1)]
+    return max(range(1, len(per_second) + 1), key=lambda rows: (per_second[rows - 1], rows))
