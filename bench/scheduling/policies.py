@@ -110,8 +110,8 @@ RULES = {
 PEERS = ("image at a time", "call at a time", "batches of images", "batches of calls")
 
 
-def policies(device: Device) -> Iterator[tuple[str, Device, Policy]]:
-    """Every policy, a peer once for each of its tunings."""
+def policies(device: Device, load: float) -> Iterator[tuple[str, Device, Policy]]:
+    """Every policy, a peer once for each tuning whose batches can bear the load."""
     for name, rule in RULES.items():
         yield name, device, step_rules.step_level(device, rule)
     if device.pads:
@@ -120,7 +120,8 @@ def policies(device: Device) -> Iterator[tuple[str, Device, Policy]]:
         yield COARSE, coarse, step_rules.step_level(coarse)
     yield "image at a time", device, peers.image_at_a_time(device)
     yield "call at a time", device, peers.call_at_a_time(device)
-    sizes = [rows for rows in (2, 4, 8, 16, 32) if rows <= device.max_batch]
+    rates = {rows: rows / (device.steps * device.step(rows)) for rows in (2, 4, 8, 16, 32) if rows <= device.max_batch}
+    sizes = [rows for rows, rate in rates.items() if rate > load * device.capacity or rows == device.max_batch]
     for rows, wait in product(sizes, (0.0, 2 * device.step(1))):
         yield "batches of images", device, peers.image_batching(device, rows, wait)
         yield "batches of calls", device, peers.call_batching(device, rows, wait)
@@ -133,7 +134,7 @@ def figures(cell: Cell, count: int) -> dict[str, Any]:
     """
     made, window = cell.calls(count // 3 if cell.images == "16" else count), 1.5 * cell.max_batch * MOST_HELD
     found: dict[str, list[Report]] = {}
-    for name, device, policy in policies(cell.device()):
+    for name, device, policy in policies(cell.device(), cell.load):
         found.setdefault(name, []).append(Simulation(device, policy, window=window).run(made))
     with_deadline = sum(call.deadline is not None for call in made)
     read = (
@@ -174,7 +175,7 @@ def read(path: Path = RESULTS) -> tuple[list[dict[str, Any]], int]:
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--calls", type=int, default=900, help="in a cell")
+    options.add_argument("--calls", type=int, default=600, help="in a cell")
     options.add_argument("--out", type=Path, default=RESULTS)
     arguments = options.parse_args()
     write(sweep(list(cells()), arguments.calls), arguments.calls, arguments.out)
