@@ -10,8 +10,9 @@ import uvloop
 
 from jobs.diversity import pack_layout
 from jobs.models import Determinism, EffectiveSettings, ImageResult, ImageTask, ModelCard, Timings
+from jobs.queue.claims import Claim
 from jobs.queue.connection import open_redis
-from jobs.queue.worker_queue import Claim, WorkerQueue
+from jobs.queue.worker_queue import WorkerQueue
 
 MODEL = "null"
 # A PNG of one pixel.
