@@ -163,7 +163,10 @@ async def test_what_clients_name_freely_is_hashed_in_redis(
     assert (await api.post("/generate", json={"prompt": prompt}, headers=headers)).status_code == 200
     assert worker.made[0].prompt == prompt
     names = [key.decode() for key in await redis.keys("*")]
-    assert all(re.fullmatch(r"fourstep:(models|\{emoji-test\}:[a-z-]+(:[a-z0-9._-]+)?)", name) for name in names), names
+    assert all(
+        re.fullmatch(r"fourstep:(models|call:[0-9a-f]{32}|\{emoji-test\}:[a-z-]+(:[a-z0-9._-]+)?)", name)
+        for name in names
+    ), names
 
 
 @pytest.mark.slow

@@ -23,16 +23,20 @@ class CallKeys:
     async def find(self, key: IdempotencyKey, model: str, life_ms: int) -> Admission | None:
         """The admission by which an earlier call answers this one; None when the key is free, and then for `model`.
 
-        A free key stays with `model` for `life_ms` milliseconds.
+        A free key stays with `model` for `life_ms` milliseconds. The outcome ``moved`` means that a call for another
+        model is just being admitted under the key: look again.
         """
         name = call_key(key.client, key.key)
         while True:
-            owner = (await self._claim(keys=[name], args=[model, life_ms])).decode()
+            named, age_ms = await self._claim(keys=[name], args=[model, life_ms])
+            owner, old = named.decode(), age_ms > milliseconds(MOVED_S)
             give_up: Any = "" if owner == model else milliseconds(MOVED_S)
             record = ModelKeys(owner).idempotency(key.client, key.key)
-            outcome, job_id = await self._look_up(keys=[record], args=[key.fingerprint, give_up])
+            outcome, job_id = await self._look_up(keys=[record], args=[key.fingerprint, give_up, int(old)])
+            if owner == model and outcome in (b"free", b"unused"):
+                return None
+            if outcome == b"unused":
+                return Admission("moved", 0, "")
             if outcome != b"free":
                 return Admission(outcome.decode(), 0, job_id.decode(), model=owner)
-            if owner == model:
-                return None
             await self._move(keys=[name], args=[owner, model, life_ms])

@@ -39,7 +39,7 @@ if redis.call('EXISTS', job) == 1 then
 end
 if fingerprint ~= '' then
   local outcome, earlier = job_of_key(record, fingerprint)
-  if outcome ~= 'free' then
+  if outcome ~= 'free' and outcome ~= 'unused' then
     return answer(outcome, earlier)
   end
 end

@@ -1,10 +1,11 @@
 -- Prelude of the scripts that look up the job which an idempotency key names.
 -- Returns an outcome and the job's id: 'running', 'finished', 'mismatch' for a call with another body, 'moved' when the
--- key names a job of another model, and 'free' when the earlier job failed or is forgotten, so that a retry can succeed.
+-- key was given to another model, 'free' when the earlier job failed or is forgotten, so that a retry can succeed, and
+-- 'unused' when there has been none, or it is just being admitted.
 local function job_of_key(record, fingerprint)
   local used = redis.call('GET', record)
   if not used then
-    return 'free', ''
+    return 'unused', ''
   end
   if used == 'moved' then
     return 'moved', ''
