@@ -11,6 +11,8 @@ from redis.asyncio import Redis
 from jobs.metrics import ApiMetrics
 from jobs.queue.job_events import JobEvents
 from jobs.settings import ApiSettings
+from service.limits.answer_room import AnswerRoom
+from service.limits.stream_count import StreamCount
 from service.model_catalogue import ModelCatalogue
 
 
@@ -27,6 +29,8 @@ class ApiContext:
     catalogue: ModelCatalogue
     registry: CollectorRegistry
     metrics: ApiMetrics
+    room: AnswerRoom
+    streams: StreamCount
     cancelling: set[asyncio.Task[None]] = field(default_factory=set)
 
 

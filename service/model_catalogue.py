@@ -48,9 +48,10 @@ class ModelCatalogue:
         for name in await known_models(self._redis):
             registry = ModelRegistry(self._redis, name)
             workers = await registry.workers()
-            card = await registry.card() or (workers[0].card if workers else None)
+            # While a model is exchanged under its name, calls are for the one that the youngest worker serves.
+            card = max(workers, key=_age_and_name).card if workers else await registry.card()
             if card:
-                served.append(AnnouncedModel(card, workers, self._queue(name)))
+                served.append(AnnouncedModel(card, workers, self.queue(name)))
         self._recent = sorted(served, key=self._rank)
         self._read_at = time.monotonic()
         return self._recent
@@ -61,7 +62,7 @@ class ModelCatalogue:
         To look up a job or an image, whose address does not name its model.
         """
         names = await known_models(self._redis)
-        return [self._queue(name) for name in sorted(names, key=lambda name: (name != self._default_model, name))]
+        return [self.queue(name) for name in sorted(names, key=lambda name: (name != self._default_model, name))]
 
     async def _at_most_a_second_old(self) -> list[AnnouncedModel]:
         if self._recent and time.monotonic() - self._read_at <= MAX_AGE_S:
@@ -71,7 +72,8 @@ class ModelCatalogue:
         # One call of a burst reads, and all share its result, or its error, so that errors do not queue up.
         return await asyncio.shield(self._reading)
 
-    def _queue(self, name: str) -> JobClient:
+    def queue(self, name: str) -> JobClient:
+        """The queue of the model called `name`, announced or not."""
         return self._queues.get(name) or self._queues.setdefault(name, JobClient(self._redis, name))
 
     def _rank(self, model: AnnouncedModel) -> tuple[bool, bool, str]:
@@ -104,3 +106,7 @@ class ModelCatalogue:
     def _stands_for(self, name: str) -> str | None:
         """The model that the alias `name` stands for, None if it is no alias."""
         return next((model for alias, model in self._aliases if fnmatchcase(name, alias)), None)
+
+
+def _age_and_name(lease: WorkerLease) -> tuple[float, str]:
+    return lease.since, lease.worker_id

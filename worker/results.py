@@ -7,12 +7,14 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 
 from jobs.clock import steady_time
 from jobs.diversity import diversity_score, pack_layout
 from jobs.metrics import WorkerMetrics
 from jobs.models import Determinism, ImageResult, ImageTask, ModelCard, Timings
-from jobs.queue.worker_queue import Claim, WorkerQueue
+from jobs.queue.claims import Claim
+from jobs.queue.worker_queue import WorkerQueue
 from jobs.tracing import record_image
 from worker.engine.outcomes import Failure, FinishedSet, Outcome, Picture
 from worker.image_bytes import encode_image, recipe
@@ -47,7 +49,8 @@ class ResultWriter:
             settled = await self._fail(claim, outcome)
         else:
             settled = await self._commit(claim, outcome.pictures if isinstance(outcome, FinishedSet) else [outcome])
-        self.metrics.images.labels(settled).inc(len(claim.task.indices))
+        if settled != "passed on":
+            self.metrics.images.labels(settled).inc(len(claim.task.indices))
         about = {"job_id": claim.task.job_id, "index": claim.task.index, "entry": claim.entry_id, "outcome": settled}
         log.info("image", extra=about)
 
@@ -79,6 +82,9 @@ class ResultWriter:
         for (task, picture), (_, seconds) in zip(images, encoded, strict=True):
             stages = picture.stages | {"encode_image": (started - seconds, started), "store": (started, stored)}
             record_image(task.traceparent, stages, {"job_id": task.job_id, "seed": task.seed})
+        if settled.other_model:
+            await until_redis_answers(lambda: self.queue.pass_on([claim]))
+            return "passed on"
         if settled.completed > 1:
             await self._score(claim.task.job_id)
         return "ok" if settled.images else "duplicate"
@@ -92,6 +98,12 @@ class ResultWriter:
     async def _fail(self, claim: Claim, failure: Failure) -> str:
         first = await until_redis_answers(lambda: self.queue.fail(claim, failure.reason, failure.detail, self.ttl_s))
         return failure.reason if first else "duplicate"
+
+    async def refuse(self, claim: Claim, detail: str) -> None:
+        """Fail a task that this worker cannot make, though the same call may succeed when it is sent again."""
+        fail = partial(self.queue.fail, claim, "error", detail, self.ttl_s, transient=True)
+        first = await until_redis_answers(fail)
+        self.metrics.images.labels("error" if first else "duplicate").inc(len(claim.task.indices))
 
     async def bury(self, claim: Claim, detail: str) -> None:
         """Fail a task that took down several workers, and keep it among the dead letters."""

@@ -2,11 +2,12 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Path
+from fastapi import APIRouter, Header, Path, Request
 from fastapi.responses import Response
 
 from jobs.models import ImageFormat
 from service.context import Context
+from service.image_delivery import image_file
 from service.problems import Problem, problem_responses
 
 router = APIRouter(tags=["images"])
@@ -28,6 +29,7 @@ async def get_image(
     sha256: Annotated[str, Path(pattern="^[0-9a-f]{64}$")],
     image_format: ImageFormat,
     context: Context,
+    request: Request,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """The bytes of an image, for as long as results are kept."""
@@ -36,6 +38,6 @@ async def get_image(
     if if_none_match is not None and etag in if_none_match:
         return Response(status_code=304, headers=headers)
     for queue in await context.catalogue.queues():
-        if data := await queue.image(sha256, image_format):
-            return Response(data, media_type=f"image/{image_format}", headers=headers)
+        if answer := await image_file(queue, sha256, image_format, request, headers):
+            return answer
     raise Problem(404, "image-not-found", "No such image", "The image is unknown, or has expired.")

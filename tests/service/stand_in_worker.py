@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from jobs.models import ImageTask
-from jobs.queue.worker_queue import Claim
+from jobs.queue.claims import Claim
 from jobs.testing.samples import MODEL, sample_card, sample_result
 from jobs.testing.waiting import wait_until
 from tests.task_queue import TaskQueue

@@ -12,8 +12,8 @@ from redis.asyncio import Redis
 
 from jobs.metrics import WorkerMetrics
 from jobs.models import ImageTask, JobState, ModelCard
+from jobs.queue.claims import Claim
 from jobs.queue.keys import ModelKeys
-from jobs.queue.worker_queue import Claim
 from jobs.settings import WorkerSettings
 from jobs.testing.waiting import outcome, wait_until
 from tests.task_queue import TaskQueue
