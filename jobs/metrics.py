@@ -28,6 +28,12 @@ class ApiMetrics:
         self.time_to_first_preview = request_time(
             "fourstep_time_to_first_preview_seconds", "Time from a request to its first preview."
         )
+        self.webhooks = Counter(
+            "fourstep_webhooks_total",
+            "Attempts to send a webhook, by outcome: sent, failed, or given_up when none is left.",
+            ["outcome"],
+            registry=registry,
+        )
         self.queue_images = gauge("fourstep_queue_images", "Images waiting for a worker.", ["model"])
         self.inflight_images = gauge("fourstep_inflight_images", "Images held by workers.", ["model"])
         self.workers = gauge("fourstep_workers", "Workers with a live lease.", ["model"])

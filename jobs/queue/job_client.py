@@ -6,7 +6,15 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from jobs.models import GivenUpReason, ImageFormat, ImageResult, ImageTask, JobState, PreviewSubscription
+from jobs.models import (
+    GivenUpReason,
+    ImageFormat,
+    ImageResult,
+    ImageTask,
+    JobState,
+    PreviewSubscription,
+    WebhookTarget,
+)
 from jobs.queue.admission import Admission, IdempotencyKey, RateLimit
 from jobs.queue.job_hash import read_job
 from jobs.queue.keys import WORKER_GROUP, ModelKeys
@@ -37,13 +45,14 @@ class JobClient:
         *,
         idempotency_key: IdempotencyKey | None = None,
         rate: RateLimit | None = None,
+        webhook: WebhookTarget | None = None,
     ) -> Admission:
         """Queue the images of one job, all or none, if no more than `max_queued_images` then wait unclaimed.
 
         The job is created when Redis admits it, by its clock; its deadline is as long after that as the tasks say.
         The job expires `ttl_s` seconds after its end, and `idempotency_key` with it; its events go to the pub/sub
-        `channel`. `idempotency_key` and `rate` are checked in the same atomic step; a refused call does not count for
-        the rate.
+        `channel`, and its end to the `webhook`. `idempotency_key` and `rate` are checked in the same atomic step; a
+        refused call does not count for the rate.
         """
         record = self._keys.unused
         if idempotency_key:
@@ -65,6 +74,7 @@ class JobClient:
                 channel,
                 idempotency_key.fingerprint if idempotency_key else "",
                 rate.images_per_minute if rate else 0,
+                webhook.to_record() if webhook else "",
                 *(part for task in tasks for part in (len(task.indices), task.to_record(exclude=TIMES))),
             ],
         )

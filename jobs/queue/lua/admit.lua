@@ -1,12 +1,12 @@
 -- Admits a whole job or nothing.
 -- KEYS: task stream, job hash, idempotency record, rate record, throughput record, sets
 -- ARGV: group, bound (images), ttl (ms), seconds until the deadline ('' without one), event channel, body fingerprint ('' without idempotency),
---       images per minute (0 without a limit), then for each task the number of its images and itself (JSON, without times)
+--       images per minute (0 without a limit), target of the webhook (JSON, '' without one), then for each task the number of its images and itself (JSON, without times)
 -- Returns {outcome, images queued after the call, job id, images the rate still allows, ms until the job would fit,
 -- time of the job's creation}.
 local tasks, job, record, rate_record, throughput, sets = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local group, bound, ttl, fingerprint, per_minute = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[6], tonumber(ARGV[7])
-local first_task = 8
+local first_task = 9
 local images = 0
 for i = first_task, #ARGV, 2 do
   images = images + ARGV[i]
@@ -83,6 +83,9 @@ if ARGV[4] ~= '' then
 end
 redis.call('HSET', job, 'created', created, 'total', images, 'done', 0, 'failed', 0, 'channel', ARGV[5])
 redis.call('PEXPIRE', job, ttl)
+if ARGV[8] ~= '' then
+  redis.call('HSET', job, 'webhook', ARGV[8])
+end
 local index = 0
 for i = first_task, #ARGV, 2 do
   local entry = redis.call('XADD', tasks, '*', 'task', times .. string.sub(ARGV[i + 1], 2))

@@ -33,7 +33,9 @@ async def test_a_public_address_stands_in_all_answers(redis_url: str, free_port:
         assert f'"url": "{public}/images/' in events
 
 
-@pytest.mark.parametrize(("proxies", "scheme"), [("127.0.0.1", "https"), ("127.0.0.0/8", "https"), ("10.1.2.3", "http")])
+@pytest.mark.parametrize(
+    ("proxies", "scheme"), [("127.0.0.1", "https"), ("127.0.0.0/8", "https"), ("10.1.2.3", "http")]
+)
 async def test_only_known_proxies_are_believed(
     redis_url: str, free_port: Callable[[], int], proxies: str, scheme: str
 ) -> None:
