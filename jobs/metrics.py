@@ -47,6 +47,12 @@ class ApiMetrics:
         self.model_versions = gauge(
             "fourstep_model_versions", "Different weights that live workers serve under one name.", ["model"]
         )
+        self.webhooks = Counter(
+            "fourstep_webhooks_total",
+            "Attempts to send a webhook, by outcome: sent, failed, or given_up when none is left.",
+            ["outcome"],
+            registry=registry,
+        )
         self.queue_images = gauge("fourstep_queue_images", "Images waiting for a worker.", ["model"])
         self.inflight_images = gauge("fourstep_inflight_images", "Images held by workers.", ["model"])
         self.workers = gauge("fourstep_workers", "Workers with a live lease.", ["model"])

@@ -266,6 +266,17 @@ class Preview(WireModel):
     b64: str
 
 
+class WebhookTarget(WireModel):
+    """The address that is told about a job's end, and the hash of the API key that asked for it, '' without keys.
+
+    ``base_url`` is the server's own address as that caller knows it, for the images' addresses.
+    """
+
+    url: str
+    caller: str
+    base_url: str
+
+
 class PreviewSubscription(WireModel):
     """Request for the previews of a job, to be published on ``channel`` for the next few seconds."""
 

@@ -1,5 +1,6 @@
 """Settings of each process, read from FOURSTEP_* environment variables."""
 
+import base64
 import difflib
 import os
 import re
@@ -123,6 +124,15 @@ class ApiSettings(Settings):
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="comma-separated origins whose pages may call, or *"
     )
+    webhook_secret: SecretStr | None = Field(
+        default=None, description="whsec_ and 24 to 64 bytes as base64, to sign webhooks by; unset: none are sent"
+    )
+    webhooks: Annotated[tuple[tuple[SecretStr, str], ...], NoDecode] = Field(
+        default=(), description="comma-separated KEY=URL: where the ends of a key's asynchronous jobs are sent to"
+    )
+    webhook_private: bool = Field(
+        default=False, description="also send webhooks without TLS, and to addresses that are not public"
+    )
 
     @field_validator("public_url")
     @classmethod
@@ -143,6 +153,31 @@ class ApiSettings(Settings):
         if not all(len(pair) == 2 and all(pair) for pair in pairs):
             raise ValueError("write NAME=MODEL, separated by commas")
         return pairs
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _a_standard_secret(cls, secret: SecretStr | None) -> SecretStr | None:
+        if secret is not None and not _is_webhook_secret(secret.get_secret_value()):
+            raise ValueError("must be whsec_ and 24 to 64 bytes as base64: echo whsec_$(openssl rand -base64 32)")
+        return secret
+
+    @field_validator("webhooks", mode="before")
+    @classmethod
+    def _read_webhooks(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        pairs = [re.fullmatch("(.+?) *= *(https?://.+)", pair.strip()) for pair in value.split(",") if pair.strip()]
+        if None in pairs:
+            raise ValueError("write KEY=URL, separated by commas")
+        return [pair.groups() for pair in pairs if pair]
+
+    @model_validator(mode="after")
+    def _webhooks_are_signed_and_of_known_keys(self) -> Self:
+        if self.webhooks and self.webhook_secret is None:
+            raise ValueError("FOURSTEP_WEBHOOKS are signed: set FOURSTEP_WEBHOOK_SECRET too")
+        if not {key for key, _ in self.webhooks} <= set(self.api_keys):
+            raise ValueError("FOURSTEP_WEBHOOKS names a key that is not among FOURSTEP_API_KEYS")
+        return self
 
     @model_validator(mode="after")
     def _the_rate_has_keys_and_room(self) -> Self:
@@ -192,6 +227,15 @@ def explain(error: ValidationError) -> str:
         f"{PREFIX}{str(part['loc'][0]).upper()}: {part['msg']}" if part["loc"] else part["msg"].split(", ", 1)[-1]
         for part in error.errors()
     )
+
+
+def _is_webhook_secret(secret: str) -> bool:
+    """Whether it has the form of the Standard Webhooks specification."""
+    prefix, _, encoded = secret.partition("_")
+    try:
+        return prefix == "whsec" and 24 <= len(base64.b64decode(encoded, validate=True)) <= 64
+    except ValueError:
+        return False
 
 
 def _is_service_link(name: str, value: Any) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from fastapi import Request
 
-from jobs.models import GivenUpReason, ImageTask, JobState
+from jobs.models import GivenUpReason, ImageTask, JobState, WebhookTarget
 from jobs.queue.admission import Admission, IdempotencyKey, RateLimit
 from service.context import ApiContext, job_location
 from service.idempotency import still_running, used_for_another_body
@@ -30,6 +30,7 @@ class Call:
     model: AnnouncedModel
     tasks: Sequence[ImageTask]
     idempotency_key: IdempotencyKey | None
+    webhook: WebhookTarget | None = None
     began: float = field(default_factory=time.monotonic)
 
     @property
@@ -58,6 +59,7 @@ async def admit(call: Call) -> Admission:
         client=state.caller,
         idempotency_key=call.idempotency_key,
         rate=rate,
+        webhook=call.webhook,
     )
     if refusal := _refusal(call, admission, rate):
         call.context.metrics.refusals.labels(admission.over or REFUSED_BY[admission.outcome]).inc()

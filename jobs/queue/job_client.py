@@ -7,7 +7,15 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError, ResponseError
 
-from jobs.models import GivenUpReason, ImageFormat, ImageResult, ImageTask, JobState, PreviewSubscription
+from jobs.models import (
+    GivenUpReason,
+    ImageFormat,
+    ImageResult,
+    ImageTask,
+    JobState,
+    PreviewSubscription,
+    WebhookTarget,
+)
 from jobs.queue.admission import Admission, IdempotencyKey, RateLimit
 from jobs.queue.callers.call_keys import CallKeys
 from jobs.queue.callers.rates import Rates
@@ -45,13 +53,14 @@ class JobClient:
         client: str = "",
         idempotency_key: IdempotencyKey | None = None,
         rate: RateLimit | None = None,
+        webhook: WebhookTarget | None = None,
     ) -> Admission:
         """Queue the images of one job, all or none, if no more than `max_queued_images` then wait unclaimed.
 
         The job is created when Redis admits it, by its clock; its deadline is as long after that as the tasks say.
         The job expires `ttl_s` seconds after its end, and `idempotency_key` with it; its events go to the pub/sub
-        `channel`. All its images are of the model with the hash `model_sha`; `client` is the hash of whom it belongs
-        to. A refused call does not count for the rate.
+        `channel`, and its end to the `webhook`. All its images are of the model with the hash `model_sha`; `client` is
+        the hash of whom it belongs to. A refused call does not count for the rate.
         """
         life_ms, job_id = longest_life_ms(tasks[0], ttl_s), tasks[0].job_id
         try:
@@ -61,7 +70,7 @@ class JobClient:
                 elif rate and (refusal := await self._rates.charge(rate, job_id)):
                     return refusal
                 else:
-                    conditions = (model_sha, client, idempotency_key)
+                    conditions = (model_sha, client, idempotency_key, webhook)
                     admission = await self._queue_all(tasks, max_queued_images, life_ms, channel, *conditions)
                     if rate and not admission.ok:
                         await self._rates.refund(rate, job_id)
@@ -80,6 +89,7 @@ class JobClient:
         model_sha: str,
         client: str,
         key: IdempotencyKey | None,
+        webhook: WebhookTarget | None,
     ) -> Admission:
         outcome, queued, named_job, wait_ms, created = await self._admit(
             keys=[
@@ -99,6 +109,7 @@ class JobClient:
                 call_key(key.client, key.key) if key else "",
                 model_sha,
                 client,
+                webhook.to_record() if webhook else "",
                 *(part for task in tasks for part in (len(task.indices), task.to_record(exclude=TIMES))),
             ],
         )

@@ -23,6 +23,9 @@ class ModelKeys:
         """The prefix of the names of the workers' leases."""
         self.throughput = f"{self._prefix}:throughput"
         self.dead_letters = f"{self._prefix}:dead-letters"
+        self.webhooks = f"{self._prefix}:webhooks"
+        """Also named in end_of_job.lua."""
+        self.unsent_webhooks = f"{self._prefix}:unsent-webhooks"
         self.cancellations = f"{self._prefix}:cancellations"
         self.preview_subscriptions = f"{self._prefix}:preview-wishes"
 

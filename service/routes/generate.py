@@ -19,6 +19,7 @@ from service.schemas.generate_request import GenerateRequest, image_tasks
 from service.schemas.generate_response import Diversity, GeneratedImage, GenerateResponse, call_timings
 from service.schemas.job_response import JobResponse
 from service.schemas.request_warnings import RequestWarning, unread_prompt, with_nearest_size
+from service.webhooks.targets import webhook_target
 
 router = APIRouter(tags=["images"])
 
@@ -62,7 +63,8 @@ async def generate(
     key = read_idempotency_key(idempotency, caller, body)
     body, warnings = with_nearest_size(body, model.card, context.settings)
     tasks = image_tasks(body, model.card, context.settings, asynchronous=asynchronous)
-    call = Call(context, request, model, tasks, key)
+    webhook = webhook_target(body.webhook, caller, request, context.settings, asynchronous=asynchronous)
+    call = Call(context, request, model, tasks, key, webhook)
     if asynchronous:
         state = await _admit_only(call)
         if not state.settled:

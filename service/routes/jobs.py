@@ -52,6 +52,7 @@ async def cancel_job(job: Job, request: Request, context: Context) -> JobRespons
 
 
 async def _last_event_id(
+    job: Job,  # found first: an id that is none is an error, whatever else the request says
     last_event_id: Annotated[
         str,
         Header(
