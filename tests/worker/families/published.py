@@ -1,6 +1,7 @@
 """Pictures of the engine beside those of diffusers' own pipeline, and mistakes that must tell them apart."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -155,6 +156,16 @@ def decoded(change: Callable[[torch.Tensor], torch.Tensor]) -> Mistake:
         monkeypatch.setattr(kind, "decode", lambda self, vae, latents: right(self, vae, change(latents)))
 
     return spoil
+
+
+def with_tokens(change: Callable[[torch.Tensor], torch.Tensor]) -> Mistake:
+    """Change the tokens of every prompt's embedding."""
+    return encoded(lambda embedding: replace(embedding, tokens=change(embedding.tokens)))
+
+
+def without_pooled() -> Mistake:
+    """Put zeros in the place of the pooled embedding."""
+    return encoded(lambda e: e if e.pooled is None else replace(e, pooled=torch.zeros_like(e.pooled)))
 
 
 def encoded(change: Callable[[PromptEmbedding], PromptEmbedding]) -> Mistake:
