@@ -43,6 +43,12 @@ def test_a_strict_picture_does_not_depend_on_its_neighbours(dev: bool) -> None:
 
 
 @pytest.mark.parametrize("dev", OPTIONS)
+def test_steps_are_replayed_from_graphs(dev: bool) -> None:
+    published.check_graphs(_model(dev), SIZES[0])
+    published.check_operators(_model(dev), SIZES[0])
+
+
+@pytest.mark.parametrize("dev", OPTIONS)
 def test_a_saved_folder_is_served_as_it_is(dev: bool, tmp_path: Any) -> None:
     PIPELINES[dev].save_pretrained(tmp_path, safe_serialization=True)
     model = load(str(tmp_path), dtype="float32", sizes=SIZES)
