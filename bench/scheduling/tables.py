@@ -1,10 +1,11 @@
-"""The tables of docs/batching.md, from bench/results/policies.json: `python -m bench.scheduling.tables`."""
+"""The tables of docs/batching.md, from policies.json and engine_arrivals.json: `python -m bench.scheduling.tables`."""
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from statistics import geometric_mean, mean
 from typing import Any
 
+from bench import results_file
 from bench.markdown import filled, table
 from bench.scheduling.policies import COARSE, OURS, PEERS, RULES, read
 
@@ -15,8 +16,9 @@ MEAN_AND_P99 = ("mean_ms", "p99_ms")
 Cells = Sequence[dict[str, Any]]
 
 
-def rendered(page: str, cells: Cells) -> str:
+def rendered(page: str) -> str:
     """`page` with every table made anew."""
+    cells = read()[0]
     plain = [cell for cell in cells if cell["kind"] == "plain"]
     tables = {
         "rules": rules(cells),
@@ -26,6 +28,7 @@ def rendered(page: str, cells: Cells) -> str:
         "kinds": kinds(cells),
         "left": left(plain),
         "finer": by_device([cell for cell in plain if cell["pads"]], [COARSE]),
+        "engine": engine(results_file.read("engine_arrivals")),
     }
     return filled(page, tables)
 
@@ -101,6 +104,17 @@ def by_device(cells: Cells, others: Collection[str]) -> str:
     return table(("*t(b)*", "device", *(f"limit {limit}" for limit in limits)), rows)
 
 
+def engine(report: dict[str, Any]) -> str:
+    """Both policies on the engine, and their ratio."""
+    rows = []
+    for name, policy in (("fourstep", "step"), ("request batching", "request")):
+        latencies = [f"{1000 * seconds:.0f}" for seconds in report["latency_cpu_s"][policy].values()]
+        rates = [report[f"{course}_images_per_cpu_s"][policy] for course in ("sustained", "drained")]
+        rows.append((name, *latencies, *(f"{rate:.1f}" for rate in rates)))
+    rows.append(("ratio", *(f"{ratio:.2f}" for ratio in report["step_over_request"].values())))
+    return table(("", "p50, ms", "p90", "p99", "images a second, sustained", "to the last image"), rows)
+
+
 def _means(cells: Cells, others: Collection[str]) -> list[str]:
     """Our mean and p99 over the best of `others`, geometric means over `cells`."""
     return [f"{geometric_mean(ratios(cells, figure, OURS, others)):.2f}" for figure in MEAN_AND_P99]
@@ -116,4 +130,4 @@ def _device(cell: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(rendered(PAGE.read_text(), read()[0]))
+    PAGE.write_text(rendered(PAGE.read_text()))
