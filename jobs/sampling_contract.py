@@ -32,7 +32,7 @@ class SamplingContract(BaseModel):
     to the folder. ``base_sha256`` is then the hash of that model's weights, otherwise of the folder's own.
     """
 
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", populate_by_name=True, allow_inf_nan=False)
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
     method: str

@@ -19,14 +19,12 @@ from worker.families import registry
 from worker.families.base import Family
 from worker.families.network import Network
 from worker.model_folder.contract import check_contract, own_contract
+from worker.model_folder.refusals import refuse_endless_files, refuse_endless_networks, refuse_pickles
 from worker.model_folder.source import check_source
-from worker.model_folder.weights_hash import weights_sha256
+from worker.model_folder.weights_hash import model_sha256, weights_sha256
 from worker.sampling.step_table import StepTable
 
 log = logging.getLogger(__name__)
-
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack")
-"""Endings of weights that are not safetensors."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +51,16 @@ def load(
     """
     place = device_and_dtype(device, dtype)
     folder = _folder(model)
+    refuse_endless_files(folder)
     contract = _contract(folder)
     lora = _is_lora(folder)
     base = _base(folder, contract) if lora else folder
+    refuse_endless_files(base)
     family = _family(base)
     if contract and contract.family != family.name:
         raise FolderRefusedError(f"family: sampling.json says {contract.family}, but the pipeline is {family.name}")
-    _refuse_pickles(base)
+    refuse_pickles(base)
+    refuse_endless_networks(base)
     sha256 = weights_sha256(base)
     if contract and contract.base_sha256 not in (None, sha256):
         raise FolderRefusedError(f"base_sha256: {contract.base_sha256} is promised, but the weights hash to {sha256}")
@@ -67,7 +68,8 @@ def load(
     if contract is None:
         log.warning("%s has no %s: serving it on its own scheduler at %d steps", model, FILE_NAME, steps)
         contract = own_contract(pipeline, steps, guidance_scale)
-    return served(model_name(model), weights_sha256(base, folder) if lora else sha256, contract, pipeline)
+    folders = (base, folder) if lora else (base,)
+    return served(model_name(model), model_sha256(contract, *folders), contract, pipeline)
 
 
 def served(name: str, sha256: str, contract: SamplingContract, pipeline: Any) -> LoadedModel:
@@ -132,17 +134,6 @@ def _contract(folder: Path) -> SamplingContract | None:
     except ValidationError as error:
         faults = (f"{'.'.join(map(str, part['loc'])) or FILE_NAME}: {part['msg']}" for part in error.errors())
         raise FolderRefusedError("; ".join(faults)) from error
-
-
-def _refuse_pickles(folder: Path) -> None:
-    """Refuse weights that are only pickled: unpickling runs the code in the file."""
-    for part in sorted(path for path in folder.iterdir() if path.is_dir()):
-        pickles = sorted(path.name for path in part.iterdir() if path.suffix in PICKLES)
-        if pickles and not any(part.glob("*.safetensors")):
-            raise FolderRefusedError(
-                f"{part.name}: only pickled weights ({', '.join(pickles)}), and only safetensors are read;"
-                " save the pipeline again with safe_serialization=True"
-            )
 
 
 def _pipeline(folder: Path, device: torch.device, dtype: torch.dtype, lora: Path | None) -> Any:
