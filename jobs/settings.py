@@ -111,9 +111,9 @@ class ApiSettings(Settings):
         description="network evaluations a minute for each API key, over all models; unset for no limit",
     )
     max_answer_bytes: int = Field(
-        default=256 * 2**20,
+        default=64 * 2**20,
         ge=2**20,
-        description="bytes of images on their way to one API key (without keys: to everybody); further answers wait",
+        description="bytes that the answers to one API key (without keys: to everybody) may take; further ones wait",
     )
     max_event_streams: int = Field(
         default=256, ge=1, description="event streams that one API key (without keys: one address) may hold open"
