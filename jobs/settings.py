@@ -218,7 +218,25 @@ class WorkerSettings(Settings):
     )
     steps: int = Field(default=4, ge=1, description="denoising steps, only for models without sampling.json")
     guidance_scale: float = Field(default=1.0, ge=1, description="guidance, only for models without sampling.json")
+    sizes: Annotated[tuple[tuple[int, int], ...], NoDecode] = Field(
+        default=(),
+        description="comma-separated WIDTHxHEIGHT to serve, the first for calls without; unset: the model's own",
+    )
     embed_recipe: bool = Field(default=True, description="write model, prompt and seed into the image's metadata")
+
+    @field_validator("sizes", mode="before")
+    @classmethod
+    def _read_sizes(cls, value: Any) -> Any:
+        """(height, width) of each, as everywhere behind the front end."""
+        if not isinstance(value, str):
+            return value
+        found = [
+            re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", part.strip()) for part in value.split(",") if part.strip()
+        ]
+        sizes = [(int(match[2]), int(match[1])) for match in found if match]
+        if len(sizes) < len(found) or len(set(sizes)) < len(sizes):
+            raise ValueError("write different WIDTHxHEIGHT, separated by commas")
+        return sizes
 
 
 def explain(error: ValidationError) -> str:

@@ -158,7 +158,8 @@ def _pipeline(
     lora = overlay if overlay and (overlay / LORA_WEIGHT_NAME_SAFE).is_file() else None
     loaded = loading_dtypes(lora, index.family, dtype) if lora else dtype
     options = {"dtype": loaded, "use_safetensors": True, "local_files_only": True}
-    options |= index.family.load_options | dict.fromkeys(index.family.unused_components)
+    lacking = [name for name in index.family.optional_components if name not in index.components]
+    options |= index.family.load_options | dict.fromkeys([*index.family.unused_components, *lacking])
     options |= _components(overlay, index, loaded) if overlay else {}
     variant = index.variant(names_in(folder, list(index.components)))
     try:
