@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from jobs.image_store import open_image_store
 from jobs.metrics import ApiMetrics
 from jobs.queue.connection import open_redis
 from jobs.queue.job_events import JobEvents
@@ -40,7 +41,7 @@ log = logging.getLogger(__name__)
 
 
 def create_app(settings: ApiSettings) -> FastAPI:
-    """Build the API on the Redis of ``settings.redis_url``; ValueError when that is unset, or an address is wrong."""
+    """Build the API on the Redis of ``settings.redis_url``; ValueError or ImageStoreError for a wrong address."""
     if settings.redis_url is None:
         raise ValueError("FOURSTEP_REDIS_URL must name the Redis to use, for example redis://127.0.0.1:6379/0")
     for _, url in settings.webhooks:
@@ -56,6 +57,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         catalogue=ModelCatalogue(redis, settings.default_model, settings.model_aliases),
         registry=registry,
         metrics=ApiMetrics(registry),
+        store=open_image_store(settings.image_store),
     )
     app = FastAPI(
         title="fourstep",

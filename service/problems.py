@@ -14,6 +14,8 @@ from redis.exceptions import OutOfMemoryError, RedisError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from jobs.image_store import ImageStoreError
+
 MEDIA_TYPE = "application/problem+json"
 # Bounds of Retry-After in seconds; estimates beyond a minute are unreliable.
 SHORTEST_RETRY_S, LONGEST_RETRY_S = 1, 60
@@ -155,6 +157,11 @@ def redis_away() -> Problem:
     )
 
 
+def store_away() -> Problem:
+    detail = "The store of images does not answer; they are kept, try again."
+    return Problem(503, "image-store-unavailable", "The images cannot be read", detail)
+
+
 def server_stopping() -> Problem:
     return Problem(
         503,
@@ -167,7 +174,7 @@ def server_stopping() -> Problem:
 
 def install_problem_handlers(app: FastAPI) -> None:
     """Make every error of `app`, the framework's own included, a problem document."""
-    for kind in (Problem, RequestValidationError, HTTPException, RedisError, Exception):
+    for kind in (Problem, RequestValidationError, HTTPException, RedisError, ImageStoreError, Exception):
         app.add_exception_handler(kind, _answer)
     app.add_exception_handler(ClientGoneError, _answer_nobody)
     app.add_exception_handler(NothingMoreError, _answer_nothing)
@@ -205,6 +212,9 @@ def _problem_of(request: Request, error: Exception) -> Problem:
             return _refused_by_framework(request, error)
         case OutOfMemoryError():
             return store_full()
+        case ImageStoreError():
+            log.error("the store of images does not answer", extra={"error": str(error)})
+            return store_away()
         case RedisError():
             log.error("redis does not answer", extra={"error": str(error)})
             return redis_away()

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
 
+from jobs.image_store import ImageStore, ImageStoreError, open_image_store
 from jobs.metrics import WorkerMetrics
 from jobs.models import ModelCard
 from jobs.queue.connection import open_redis
@@ -105,7 +106,14 @@ async def _serve(
     metrics.build.info(_build_info(card))
     redis = open_redis(redis_url)
     queue = WorkerQueue(redis, card.name)
-    result_writer = ResultWriter(queue, card, metrics, ttl_s=settings.result_ttl_s, embed_recipe=settings.embed_recipe)
+    result_writer = ResultWriter(
+        queue,
+        card,
+        metrics,
+        ttl_s=settings.result_ttl_s,
+        embed_recipe=settings.embed_recipe,
+        store=_image_store(settings),
+    )
     worker_id = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
     consumer = Consumer(queue, worker_id, card, device, engine, result_writer, metrics, settings.lease_s)
     log.info("serving %s (%s) as %s on %s", card.name, card.sha256[:12], worker_id, card.settings.device)
@@ -135,6 +143,13 @@ async def _first(future: asyncio.Future, stop: asyncio.Event) -> None:
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({future, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
+
+
+def _image_store(settings: WorkerSettings) -> ImageStore | None:
+    try:
+        return open_image_store(settings.image_store)
+    except ImageStoreError as error:
+        raise StartFailedError(f"FOURSTEP_IMAGE_STORE: {error}") from error
 
 
 def _serve_metrics(host: str, port: int, registry: CollectorRegistry) -> None:

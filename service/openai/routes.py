@@ -59,7 +59,7 @@ async def create_images(
     if body.stream:
         return await _streamed(call, form, body.partial_images or 0, warnings)
     state = await generate_while_connected(call)
-    files = await read_images(model.queue, state.results) if form.inline else [None] * len(state.results)
+    files = await read_images(context, model.queue, state.results) if form.inline else [None] * len(state.results)
     images = [form.image(result, data) for result, data in zip(state.results, files, strict=True)]
     return ImagesResponse.of(state, images, [*warnings, *unread_prompt(state.results)])
 

@@ -9,13 +9,14 @@ from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from pydantic_core import to_json
 from redis.exceptions import RedisError
 
+from jobs.image_store import ImageStoreError
 from jobs.models import ImageResult, Preview, PreviewSubscription
 from service.generation import Call, admit, cancelled_on_error, finished_job, raise_failure
 from service.image_delivery import read_images
 from service.job_stream import SentImages, unfinished
 from service.openai.image_form import ImageForm
 from service.openai.schemas import NO_USAGE
-from service.problems import DeadlineExpiredError, Problem, redis_away
+from service.problems import DeadlineExpiredError, Problem, redis_away, store_away
 from service.schemas.request_warnings import RequestWarning, unread_prompt
 from service.waiting import news_before, stored_job
 
@@ -68,9 +69,9 @@ async def image_stream(
         except Problem as problem:
             call.request.state.outcome = "expired" if isinstance(problem, DeadlineExpiredError) else "error"
             yield _failed(problem)
-        except RedisError:
+        except (RedisError, ImageStoreError) as error:
             call.request.state.outcome = "error"
-            yield _failed(redis_away())
+            yield _failed(store_away() if isinstance(error, ImageStoreError) else redis_away())
 
 
 class _Stream:
@@ -81,7 +82,7 @@ class _Stream:
         self._warnings = warnings
         self.sent = SentImages()
         self.steps = steps
-        self._metrics = call.context.metrics
+        self._context = call.context
         self._queue = call.model.queue
         channel = call.context.events.preview_channel
         self._subscription = PreviewSubscription(job_id=call.job_id, channel=channel)
@@ -96,13 +97,13 @@ class _Stream:
     def partial(self, preview: Preview) -> bytes:
         if not self._previewed:
             self._previewed = True
-            self._metrics.time_to_first_preview.observe(time.monotonic() - self._began)
+            self._context.metrics.time_to_first_preview.observe(time.monotonic() - self._began)
         data = _image(preview) | {"b64_json": preview.b64, "partial_image_index": self.steps.index(preview.step)}
         return _event("image_generation.partial_image", data)
 
     async def completed(self, result: ImageResult) -> bytes:
         """The event of a finished image; Problem 503 when its bytes have expired."""
-        data = (await read_images(self._queue, [result]))[0] if self._form.inline else None
+        data = (await read_images(self._context, self._queue, [result]))[0] if self._form.inline else None
         self.sent.add(result.index)
         image = self._form.streamed(result, data).model_dump(exclude_none=True)
         about = _image(result) | image

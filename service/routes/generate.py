@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse, Response
 
 from jobs.models import ImageFormat, JobState
 from service.accept import accepted_image
-from service.context import Context, base_url, job_location
+from service.context import ApiContext, Context, base_url, job_location
 from service.generation import Call, admit, finished_job, generate_while_connected
 from service.idempotency import IdempotencyHeader, read_idempotency_key
 from service.image_delivery import deliver, read_images
@@ -72,7 +72,7 @@ async def generate(
         state = await generate_while_connected(call)
     warnings = [*warnings, *unread_prompt(state.results)]
     if raw:
-        return await _image_alone(model, state, warnings)
+        return await _image_alone(context, model, state, warnings)
     return GenerateResponse(
         id=state.id,
         model=state.model,
@@ -121,8 +121,10 @@ def _accepted(queued: JobState, request: Request, warnings: list[RequestWarning]
     return JSONResponse(content, status_code=202, headers=headers)
 
 
-async def _image_alone(model: AnnouncedModel, state: JobState, warnings: list[RequestWarning]) -> Response:
-    (result,), (data,) = state.results, await read_images(model.queue, state.results)
+async def _image_alone(
+    context: ApiContext, model: AnnouncedModel, state: JobState, warnings: list[RequestWarning]
+) -> Response:
+    (result,), (data,) = state.results, await read_images(context, model.queue, state.results)
     headers = {"Fourstep-Id": state.id, "Fourstep-Seed": str(result.seed), "ETag": f'"{result.sha256}"'}
     if warnings:
         headers["Fourstep-Warnings"] = json.dumps([warning.model_dump() for warning in warnings])

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Path
+from fastapi import APIRouter, Header, Path, Request
 from fastapi.responses import Response
 
 from jobs.models import ImageFormat
@@ -21,12 +21,14 @@ BINARY = {"schema": {"type": "string", "format": "binary"}}
     responses={
         200: {"content": {f"image/{name}": BINARY for name in ("png", "jpeg", "webp")}},
         304: {"description": "Not Modified"},
+        307: {"description": "To the bucket that the image is kept in, with `FOURSTEP_IMAGE_REDIRECT`"},
         **problem_responses(404, 422, 503),
     },
 )
 async def get_image(
     sha256: Annotated[str, Path(pattern="^[0-9a-f]{64}$")],
     image_format: ImageFormat,
+    request: Request,
     context: Context,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
@@ -38,4 +40,9 @@ async def get_image(
     for queue in await context.catalogue.queues():
         if data := await queue.image(sha256, image_format):
             return Response(data, media_type=f"image/{image_format}", headers=headers)
+    if context.store and context.settings.image_redirect:
+        if url := await context.store.signed_url(sha256, image_format, "HEAD" if request.method == "HEAD" else "GET"):
+            return Response(status_code=307, headers={"Location": url, "Cache-Control": "no-store"})
+    elif context.store and (data := await context.store.get(sha256, image_format)):
+        return Response(data, media_type=f"image/{image_format}", headers=headers)
     raise Problem(404, "image-not-found", "No such image", "The image is unknown, or has expired.")

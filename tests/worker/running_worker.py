@@ -9,6 +9,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
+from jobs.image_store import ImageStore
 from jobs.metrics import WorkerMetrics
 from jobs.models import ImageTask, JobState, ModelCard
 from jobs.queue.keys import ModelKeys
@@ -56,6 +57,7 @@ class RunningWorker:
         worker_id: str = "w1",
         lease_s: float = NEVER_S,
         gated: bool = False,
+        store: ImageStore | None = None,
     ) -> None:
         self.registry = CollectorRegistry()
         self.card: ModelCard = model_card(Engine(model, max_batch), WorkerSettings())
@@ -69,7 +71,7 @@ class RunningWorker:
         if not gated:
             self.gate.open()
         metrics = WorkerMetrics(self.registry)
-        result_writer = ResultWriter(self.queue, self.card, metrics, ttl_s=600, embed_recipe=True)
+        result_writer = ResultWriter(self.queue, self.card, metrics, ttl_s=600, embed_recipe=True, store=store)
         self.consumer = Consumer(
             self.queue, worker_id, self.card, self.device, self.engine, result_writer, metrics, lease_s
         )
