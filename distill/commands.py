@@ -64,12 +64,13 @@ def export(
     out: Annotated[Path, typer.Option(help="The servable folder to write.")],
     dtype: Annotated[str, typer.Option(help="bfloat16, float16 or float32.")] = "bfloat16",
     lora: Annotated[bool, typer.Option("--lora", help="Only the adapter, as a LoRA file for the teacher.")] = False,
+    checkpoint: Annotated[str, typer.Option(help="last, best (nearest to the teacher) or a step's number.")] = "last",
 ) -> None:
-    """Write the student of a run's last checkpoint as a diffusers folder with `sampling.json`."""
+    """Write the student of a run's last or best checkpoint as a diffusers folder with `sampling.json`."""
     with _one_line():
         from distill import runs
 
-        runs.export(run, out, dtype, lora)
+        runs.export(run, out, dtype, lora, checkpoint)
 
 
 @app.command()

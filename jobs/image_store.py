@@ -66,13 +66,28 @@ class ImageStore:
 
     async def get(self, sha256: str, image_format: ImageFormat) -> bytes | None:
         """The bytes of an image, None when the store has none."""
+        size, data = await self._read(sha256, image_format, None)
+        return data if size else None
+
+    async def head(self, sha256: str, image_format: ImageFormat, head_bytes: int) -> tuple[int, bytes]:
+        """Length in bytes and the first `head_bytes` of an image; 0 when the store has none."""
+        size, data = await self._read(sha256, image_format, (0, max(1, head_bytes)))
+        return size, data[:head_bytes]
+
+    async def part(self, sha256: str, image_format: ImageFormat, start: int, end: int) -> bytes:
+        """The bytes of an image from `start` to before `end`; none when the store has none."""
+        return (await self._read(sha256, image_format, (start, end)))[1]
+
+    async def _read(self, sha256: str, image_format: ImageFormat, extent: tuple[int, int] | None) -> tuple[int, bytes]:
+        """The length of an image, and its bytes, or those of the `extent`."""
         import obstore
 
+        options: Any = {"range": extent} if extent else None
         try:
-            found = await obstore.get_async(self._store, _name(sha256, image_format))
-            return bytes(await found.bytes_async())
+            found = await obstore.get_async(self._store, _name(sha256, image_format), options=options)
+            return found.meta["size"], bytes(await found.bytes_async())
         except self._missing:
-            return None
+            return 0, b""
         except (self._failed, OSError) as error:
             raise ImageStoreError(_one_line(error)) from error
 

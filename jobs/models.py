@@ -144,11 +144,15 @@ class ImageResult(WireModel):
 
 
 class ImageFailure(WireModel):
-    """The reason why an image was not made; as final as a result."""
+    """The reason why an image was not made; as final as a result.
+
+    With ``transient`` it lies in the moment, not in the call: the same call may succeed when it is sent again.
+    """
 
     index: int
     reason: FailureReason
     detail: str
+    transient: bool = False
 
 
 class EffectiveSettings(WireModel):
@@ -175,6 +179,7 @@ class ModelCard(WireModel):
 
     ``evaluations`` (NFE) counts how often the network runs for one image: twice a step under guidance.
     ``guidance_scale`` is 1 without guidance, None on the card of a worker that does not announce it.
+    ``examples`` are prompts that the model draws well.
     """
 
     name: ModelName
@@ -187,6 +192,7 @@ class ModelCard(WireModel):
     sizes: list[tuple[int, int]] = Field(min_length=1)
     max_sequence_length: int | None
     version: str
+    examples: list[str] = []
     settings: EffectiveSettings
 
     @property
@@ -196,18 +202,23 @@ class ModelCard(WireModel):
 
 
 class WorkerLease(WireModel):
-    """A live worker and the card it announced; ``expires_in`` is in seconds."""
+    """A live worker and the card it announced; ``expires_in`` is in seconds.
+
+    ``since`` is the Unix time in seconds, by the clock of Redis, at which it was first announced.
+    """
 
     worker_id: str
     expires_in: float
     card: ModelCard
+    since: float = 0.0
 
 
 class JobState(WireModel):
-    """A job as Redis knows it. ``created`` is a Unix time in seconds."""
+    """A job as Redis knows it. ``created`` is a Unix time in seconds, ``client`` the hash of whom it belongs to."""
 
     id: str
     model: str
+    client: str = ""
     created: float
     total: int
     started: bool

@@ -115,7 +115,25 @@ class ApiSettings(Settings):
         default=(), description="comma-separated keys; each call then needs one as Authorization: Bearer"
     )
     rate_limit: int | None = Field(
-        default=None, ge=1, description="images a minute for each API key, also in one burst; unset for no limit"
+        default=None,
+        ge=1,
+        description="images a minute for each API key over all models, also in one burst; unset for no limit",
+    )
+    evaluation_rate_limit: int | None = Field(
+        default=None,
+        ge=1,
+        description="network evaluations a minute for each API key, over all models; unset for no limit",
+    )
+    max_answer_bytes: int = Field(
+        default=256 * 2**20,
+        ge=2**20,
+        description="bytes of images on their way to one API key (without keys: to everybody); further answers wait",
+    )
+    max_event_streams: int = Field(
+        default=256, ge=1, description="event streams that one API key (without keys: one address) may hold open"
+    )
+    max_connections: int = Field(
+        default=512, ge=1, description="connections that one address may hold open; a proxy in front is one address"
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="comma-separated origins whose pages may call, or *"
@@ -183,8 +201,9 @@ class ApiSettings(Settings):
 
     @model_validator(mode="after")
     def _the_rate_has_keys_and_room(self) -> Self:
-        if self.rate_limit is not None and not self.api_keys:
-            raise ValueError("FOURSTEP_RATE_LIMIT counts by API key: set FOURSTEP_API_KEYS too")
+        for name in ("rate_limit", "evaluation_rate_limit"):
+            if getattr(self, name) is not None and not self.api_keys:
+                raise ValueError(f"{PREFIX}{name.upper()} counts by API key: set FOURSTEP_API_KEYS too")
         if self.rate_limit is not None and self.rate_limit < self.max_images:
             raise ValueError("rate_limit must not be below max_images: such a call could never be admitted")
         return self

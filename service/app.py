@@ -21,8 +21,12 @@ from jobs.settings import ApiSettings
 from jobs.tracing import send_last_spans
 from jobs.version import fourstep_version
 from service.context import ApiContext
+from service.housekeeping import expire_overdue_forever
+from service.limits.answer_room import AnswerRoom
+from service.limits.stream_count import StreamCount
 from service.middleware.api_keys import ApiKeys
 from service.middleware.body_limit import BodyLimit
+from service.middleware.host_header import OneHost
 from service.middleware.request_metrics import RequestMetrics
 from service.middleware.shutdown import AnswerWhenStopping
 from service.model_catalogue import ModelCatalogue
@@ -50,14 +54,18 @@ def create_app(settings: ApiSettings) -> FastAPI:
     redis = open_redis(settings.redis_url)
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
+    metrics_of_api = ApiMetrics(registry)
+    store = open_image_store(settings.image_store)
     context = ApiContext(
         settings=settings,
         redis=redis,
         events=JobEvents(redis),
-        catalogue=ModelCatalogue(redis, settings.default_model, settings.model_aliases),
+        catalogue=ModelCatalogue(redis, settings.default_model, settings.model_aliases, store),
         registry=registry,
-        metrics=ApiMetrics(registry),
-        store=open_image_store(settings.image_store),
+        metrics=metrics_of_api,
+        room=AnswerRoom(settings.max_answer_bytes, metrics_of_api),
+        streams=StreamCount(settings.max_event_streams, metrics_of_api),
+        store=store,
     )
     app = FastAPI(
         title="fourstep",
@@ -71,6 +79,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     )
     app.state.context = context
     app.add_middleware(BodyLimit)
+    app.add_middleware(OneHost)
     app.add_middleware(ApiKeys, keys=settings.api_keys)
     app.add_middleware(AnswerWhenStopping)
     if settings.cors_origins:
@@ -106,8 +115,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     context: ApiContext = app.state.context
     await _report_redis(context.redis)
     await context.events.start()
+    housekeeping = asyncio.create_task(expire_overdue_forever(context.catalogue, context.settings.result_ttl_s))
     webhooks = asyncio.create_task(_webhooks(context)) if context.settings.webhook_secret else None
     yield
+    housekeeping.cancel()
     if webhooks:
         webhooks.cancel()
         await asyncio.gather(webhooks, return_exceptions=True)

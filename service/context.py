@@ -12,6 +12,8 @@ from jobs.image_store import ImageStore
 from jobs.metrics import ApiMetrics
 from jobs.queue.job_events import JobEvents
 from jobs.settings import ApiSettings
+from service.limits.answer_room import AnswerRoom
+from service.limits.stream_count import StreamCount
 from service.model_catalogue import ModelCatalogue
 
 
@@ -28,6 +30,8 @@ class ApiContext:
     catalogue: ModelCatalogue
     registry: CollectorRegistry
     metrics: ApiMetrics
+    room: AnswerRoom
+    streams: StreamCount
     store: ImageStore | None = None
     cancelling: set[asyncio.Task[None]] = field(default_factory=set)
 

@@ -1,12 +1,13 @@
 """``GET /images/{sha256}.{format}``: finished images by the hash of their bytes, so that an address is immutable."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Path, Request
 from fastapi.responses import Response
 
 from jobs.models import ImageFormat
 from service.context import Context
+from service.image_delivery import image_file
 from service.problems import Problem, problem_responses
 
 router = APIRouter(tags=["images"])
@@ -28,8 +29,8 @@ BINARY = {"schema": {"type": "string", "format": "binary"}}
 async def get_image(
     sha256: Annotated[str, Path(pattern="^[0-9a-f]{64}$")],
     image_format: ImageFormat,
-    request: Request,
     context: Context,
+    request: Request,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """The bytes of an image, for as long as results are kept."""
@@ -37,12 +38,11 @@ async def get_image(
     headers = {"ETag": etag, "Cache-Control": "public, max-age=31536000, immutable"}
     if if_none_match is not None and etag in if_none_match:
         return Response(status_code=304, headers=headers)
-    for queue in await context.catalogue.queues():
-        if data := await queue.image(sha256, image_format):
-            return Response(data, media_type=f"image/{image_format}", headers=headers)
-    if context.store and context.settings.image_redirect:
-        if url := await context.store.signed_url(sha256, image_format, "HEAD" if request.method == "HEAD" else "GET"):
+    if context.settings.image_redirect and context.store:
+        method: Literal["GET", "HEAD"] = "HEAD" if request.method == "HEAD" else "GET"
+        if url := await context.store.signed_url(sha256, image_format, method):
             return Response(status_code=307, headers={"Location": url, "Cache-Control": "no-store"})
-    elif context.store and (data := await context.store.get(sha256, image_format)):
-        return Response(data, media_type=f"image/{image_format}", headers=headers)
+    for queue in await context.catalogue.queues():
+        if answer := await image_file(queue, sha256, image_format, request, headers):
+            return answer
     raise Problem(404, "image-not-found", "No such image", "The image is unknown, or has expired.")

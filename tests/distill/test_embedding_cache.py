@@ -1,6 +1,7 @@
 """The prompt-embedding cache: by content, in small shards, added to."""
 
 import gc
+import logging
 import weakref
 from pathlib import Path
 
@@ -65,6 +66,20 @@ def test_rows_are_what_the_text_encoders_say(teacher: Path, tmp_path: Path) -> N
         assert torch.equal(ours, theirs)
     with pytest.raises(KeyError, match="a fox"):
         cache.of("a fox")
+
+
+def test_prompts_too_long_for_the_encoders_leave_the_log_quiet(
+    teacher: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pipeline = teacher_pipeline.load(teacher)
+    loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
+    for logger in loggers:
+        logger.addHandler(caplog.handler)
+    caplog.clear()
+    prompt_embeddings.encode(pipeline, [f"{letter} very long prompt " * 20 for letter in "abc"], TOKENS)
+    for logger in loggers:
+        logger.removeHandler(caplog.handler)
+    assert "prompt" not in caplog.text
 
 
 def test_no_shard_is_larger_than_allowed(teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

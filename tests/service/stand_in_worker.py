@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 
 from jobs.image_store import ImageStore
 from jobs.models import ImageTask
-from jobs.queue.worker_queue import Claim
+from jobs.queue.claims import Claim
 from jobs.testing.samples import MODEL, sample_card, sample_result
 from jobs.testing.waiting import wait_until
 from tests.task_queue import TaskQueue

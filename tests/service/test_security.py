@@ -26,7 +26,7 @@ from jobs.settings import ApiSettings
 from jobs.testing.samples import MODEL, sample_card, sample_tasks
 from jobs.testing.waiting import outcome
 from service import client
-from service.middleware import request_head
+from service.middleware import bounded_protocol
 from tests.service.api_process import api_process
 from tests.service.running_api import running_api
 from tests.service.stand_in_worker import FAILING_PROMPT, StandInWorker
@@ -61,7 +61,7 @@ async def test_a_head_that_does_not_end_is_not_waited_for(
     api: httpx.AsyncClient, settings: ApiSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(request_head, "HEAD_TIMEOUT_S", 0.1)
+        patch.setattr(bounded_protocol, "HEAD_TIMEOUT_S", 0.1)
         assert (await raw(settings.port, b"GET /healthz HT")).startswith(b"HTTP/1.1 408")
         assert (await raw(settings.port)).startswith(b"HTTP/1.1 408")
     assert (await api.get("/healthz")).status_code == 200
@@ -163,7 +163,10 @@ async def test_what_clients_name_freely_is_hashed_in_redis(
     assert (await api.post("/generate", json={"prompt": prompt}, headers=headers)).status_code == 200
     assert worker.made[0].prompt == prompt
     names = [key.decode() for key in await redis.keys("*")]
-    assert all(re.fullmatch(r"fourstep:(models|\{emoji-test\}:[a-z-]+(:[a-z0-9._-]+)?)", name) for name in names), names
+    assert all(
+        re.fullmatch(r"fourstep:(models|call:[0-9a-f]{32}|\{emoji-test\}:[a-z-]+(:[a-z0-9._-]+)?)", name)
+        for name in names
+    ), names
 
 
 @pytest.mark.slow

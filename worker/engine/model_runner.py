@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -13,8 +12,9 @@ from jobs.clock import steady_time
 from jobs.diversity import LAYOUT_GRID
 from worker.engine.denoising_step import DenoisingStep, StepInputs, StepOutputs
 from worker.engine.latent_descriptor import latent_descriptors
+from worker.engine.outcomes import Measured, Picture
 from worker.engine.prompt_cache import PromptCache
-from worker.engine.row import Picture, Row, Start
+from worker.engine.row import Row, Start
 from worker.engine.scheduler import bucket_for
 from worker.engine.step_graphs import Graph, StepGraphs
 from worker.families.network import Network
@@ -28,23 +28,6 @@ TIMED_RUNS = 3
 
 PROMPTS_COUNTED = 256
 """Number of prompts whose count of tokens is kept."""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """The cost of one batch in a stage (encode, denoise_step, decode).
-
-    `rows` images with `padding` rows beside them took `seconds`; `cached` of them had their embedding at hand.
-    With CUDA graphs on, a denoising step was `replayed`, or `graph_miss` says why not.
-    """
-
-    stage: str
-    rows: int
-    padding: int
-    seconds: float
-    cached: int = 0
-    replayed: bool = False
-    graph_miss: str | None = None
 
 
 class Executor:
@@ -61,7 +44,10 @@ class Executor:
         new_graph: Callable[[], Graph] | None = None,
     ) -> None:
         table = model.table.to(network.device)
-        step = DenoisingStep(network.predict, table, model.contract.guidance_scale, negative, network.guide)
+        of_sizes = {
+            network.latent_shape(*size)[1:]: each.to(network.device) for size, each in model.size_tables.items()
+        }
+        step = DenoisingStep(network.predict, table, model.contract.guidance_scale, negative, network.guide, of_sizes)
         self._network = network
         self._graphs = StepGraphs(step, new_graph) if new_graph else None
         self._step = self._graphs or step
@@ -134,7 +120,8 @@ class ModelRunner:
         for row, embedding in zip(fresh, embeddings, strict=True):
             shape = self._network.latent_shape(row.task.height, row.task.width)
             drawn = noise.draw(row.task.seed, shape, self._draws).to(self._device)
-            row.start, row.latents = Start(embedding, drawn[1:], self._prompt_tokens(row.task.prompt)), drawn[0]
+            prompt_tokens = self._prompt_tokens(row.task.prompt)
+            row.start, row.latents = Start(embedding, drawn[1:], prompt_tokens), drawn[0] * self._model.table.start
             row.spend("queue", max(0.0, now - row.task.created))
         self._account("encode", fresh, 0, started, cached=self.prompts.hits - hits)
 
@@ -226,7 +213,7 @@ class ModelRunner:
         if self._model.contract.guidance_scale <= 1:
             return None
         with torch.inference_mode():
-            return self._network.negative(self.prompts.get([""], strict=True)[0])
+            return self._network.negative(self.prompts.get([self._network.negative_prompt], strict=True)[0])
 
     def _executor_for(self, rows: list[Row]) -> Executor:
         return self.eager if any(row.strict for row in rows) else self.executor

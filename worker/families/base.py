@@ -34,6 +34,9 @@ class Family(ABC):
     text_components: the pipeline components that encode prompts, tokenizers included.
     grid_field: the field of `sampling.json` that holds a grid. "sigmas" is flow matching, "timesteps" is DDPM.
     lora_targets: endings of the names of the denoiser's layers that a LoRA adapter is put on.
+    unused_components: the pipeline components that are neither loaded nor looked at.
+    load_options: arguments for loading the pipeline.
+    negative_prompt: the text that guidance leads away from where `sampling.json` names none.
     vae_memory_format: the layout in which the autoencoder convolves fastest.
     """
 
@@ -43,6 +46,9 @@ class Family(ABC):
     text_components: ClassVar[tuple[str, ...]]
     grid_field: ClassVar[Literal["sigmas", "timesteps"]]
     lora_targets: ClassVar[tuple[str, ...]]
+    unused_components: ClassVar[tuple[str, ...]] = ()
+    load_options: ClassVar[dict[str, Any]] = {}
+    negative_prompt: ClassVar[str] = ""
     # oneDNN and cuDNN convolve in this layout; others would be converted to it and back in every layer.
     vae_memory_format: ClassVar[torch.memory_format] = torch.channels_last
 
@@ -77,6 +83,13 @@ class Family(ABC):
         """
         return None
 
+    def told_guidance(self, pipeline: Any) -> float | None:
+        """Return the guidance scale that the denoiser is told where nobody chooses it; None for one that is told none.
+
+        It is an input of a network that was trained with it, and costs no second evaluation.
+        """
+        return None
+
     def text_lengths(self, max_sequence_length: int | None) -> tuple[int, ...]:
         """Return the lengths in tokens, rising, that embeddings of differing length are padded to in a batch: a step is
         compiled and captured for each. Empty where all embeddings have one length."""
@@ -87,6 +100,9 @@ class Family(ABC):
         return empty
 
     # Denoising
+
+    def prepare(self, pipeline: Any) -> None:  # noqa: B027
+        """Change parts of the loaded pipeline that could not be compiled or captured as they are, if there are any."""
 
     @abstractmethod
     def predict(
@@ -176,6 +192,18 @@ class Family(ABC):
         with the shapes of the native size and values that mean nothing."""
 
 
+def refuse_other_prediction(family: Family, contract: SamplingContract) -> None:
+    """Raise FolderRefusedError for another prediction than the flow."""
+    if contract.prediction != "flow":
+        raise FolderRefusedError(f"prediction: {family.name} predicts the flow, not {contract.prediction}")
+
+
+def refuse_float16(family: Family, pipeline: Any) -> None:
+    """Raise FolderRefusedError for a denoiser in float16, for networks that overflow in it."""
+    if getattr(pipeline, family.denoiser).dtype == torch.float16:
+        raise FolderRefusedError(f"dtype: {family.name} overflows in float16; use bfloat16 or float32")
+
+
 def refuse_other_channels(family: Family, pipeline: Any) -> None:
     """Raise FolderRefusedError unless the denoiser takes the autoencoder's channels."""
     channels, latent = getattr(pipeline, family.denoiser).config.in_channels, pipeline.vae.config.latent_channels
@@ -189,6 +217,13 @@ def refuse_other_sides(contract: SamplingContract, unit: int, largest: int | Non
     for size in contract.sizes:
         if any(side % unit or (largest is not None and side > largest) for side in size):
             raise FolderRefusedError(f"sizes: {size} must be multiples of {unit}{limit}")
+
+
+def refuse_other_told_guidance(contract: SamplingContract, told: bool, field: str) -> None:
+    """Raise FolderRefusedError unless `contract` has a told guidance just where the denoiser is `told` one."""
+    if told != (contract.told_guidance is not None):
+        says = "needs it" if told else "takes none"
+        raise FolderRefusedError(f"told_guidance: {contract.told_guidance}, but the denoiser {says} ({field})")
 
 
 def _channels(values: Sequence[float], like: torch.Tensor) -> torch.Tensor:
