@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from jobs.image_store import BUCKETS, IN_REDIS, check_image_store
 from jobs.queue.connection import check_address
 
 PREFIX = "FOURSTEP_"
@@ -30,6 +31,10 @@ class Settings(BaseSettings):
         description="Redis, alone or behind Sentinel or as a Cluster (docs/redis.md); `fourstep up` brings its own",
     )
     result_ttl_s: float = Field(default=3600.0, gt=0, description="seconds for which results are kept")
+    image_store: str = Field(
+        default=IN_REDIS,
+        description="where finished images are kept: redis, a folder, or s3://, gs://, az:// with bucket and prefix",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="least severe level that is logged"
     )
@@ -44,6 +49,12 @@ class Settings(BaseSettings):
         if url is not None and find_spec("opentelemetry.sdk") is None:
             raise ValueError("traces need the extra: pip install '.[tracing]' in a checkout")
         return url
+
+    @field_validator("image_store")
+    @classmethod
+    def _a_known_image_store(cls, value: str) -> str:
+        check_image_store(value)
+        return value
 
     @model_validator(mode="before")
     @classmethod
@@ -97,6 +108,9 @@ class ApiSettings(Settings):
         default="error", description="sizes that a model does not have: an error, or the nearest that it has"
     )
 
+    image_redirect: bool = Field(
+        default=False, description="send who fetches an image to a signed address of the bucket that it is kept in"
+    )
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         default=(), description="comma-separated keys; each call then needs one as Authorization: Bearer"
     )
@@ -153,6 +167,12 @@ class ApiSettings(Settings):
         if not all(len(pair) == 2 and all(pair) for pair in pairs):
             raise ValueError("write NAME=MODEL, separated by commas")
         return pairs
+
+    @model_validator(mode="after")
+    def _only_buckets_sign(self) -> Self:
+        if self.image_redirect and not self.image_store.startswith(BUCKETS):
+            raise ValueError(f"image_redirect needs an image_store that begins with one of {', '.join(BUCKETS)}")
+        return self
 
     @field_validator("webhook_secret")
     @classmethod

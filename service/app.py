@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from jobs.image_store import open_image_store
 from jobs.metrics import ApiMetrics
 from jobs.queue.connection import open_redis
 from jobs.queue.job_events import JobEvents
@@ -44,7 +45,7 @@ log = logging.getLogger(__name__)
 
 
 def create_app(settings: ApiSettings) -> FastAPI:
-    """Build the API on the Redis of ``settings.redis_url``; ValueError when that is unset, or an address is wrong."""
+    """Build the API on the Redis of ``settings.redis_url``; ValueError or ImageStoreError for a wrong address."""
     if settings.redis_url is None:
         raise ValueError("FOURSTEP_REDIS_URL must name the Redis to use, for example redis://127.0.0.1:6379/0")
     for _, url in settings.webhooks:
@@ -54,15 +55,17 @@ def create_app(settings: ApiSettings) -> FastAPI:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     metrics_of_api = ApiMetrics(registry)
+    store = open_image_store(settings.image_store)
     context = ApiContext(
         settings=settings,
         redis=redis,
         events=JobEvents(redis),
-        catalogue=ModelCatalogue(redis, settings.default_model, settings.model_aliases),
+        catalogue=ModelCatalogue(redis, settings.default_model, settings.model_aliases, store),
         registry=registry,
         metrics=metrics_of_api,
         room=AnswerRoom(settings.max_answer_bytes, metrics_of_api),
         streams=StreamCount(settings.max_event_streams, metrics_of_api),
+        store=store,
     )
     app = FastAPI(
         title="fourstep",

@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
+from jobs.image_store import ImageStore
 from jobs.metrics import ApiMetrics
 from jobs.queue.job_events import JobEvents
 from jobs.settings import ApiSettings
@@ -18,7 +19,7 @@ from service.model_catalogue import ModelCatalogue
 
 @dataclass(frozen=True)
 class ApiContext:
-    """The parts that all endpoints share.
+    """The parts that all endpoints share. Images that are not in Redis are in the `store`, if there is one.
 
     `cancelling` holds the cancellations under way for clients that are gone; Redis stays open until they end.
     """
@@ -31,6 +32,7 @@ class ApiContext:
     metrics: ApiMetrics
     room: AnswerRoom
     streams: StreamCount
+    store: ImageStore | None = None
     cancelling: set[asyncio.Task[None]] = field(default_factory=set)
 
 

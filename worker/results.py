@@ -11,6 +11,7 @@ from functools import partial
 
 from jobs.clock import steady_time
 from jobs.diversity import diversity_score, pack_layout
+from jobs.image_store import ImageStore
 from jobs.metrics import WorkerMetrics
 from jobs.models import Determinism, ImageResult, ImageTask, ModelCard, Timings
 from jobs.queue.claims import Claim
@@ -29,7 +30,8 @@ ENCODER_THREADS = 2
 class ResultWriter:
     """Encodes images in threads of its own and commits results, or failures, once.
 
-    Results are kept in Redis for `ttl_s` seconds. They name the engine's `torch_version`.
+    Results are kept in Redis for `ttl_s` seconds, and the images too unless there is a `store` for them. They name the
+    engine's `torch_version`.
     """
 
     queue: WorkerQueue
@@ -39,6 +41,7 @@ class ResultWriter:
     torch_version: str
     ttl_s: float
     embed_recipe: bool
+    store: ImageStore | None = None
 
     def __post_init__(self) -> None:
         self._threads = ThreadPoolExecutor(ENCODER_THREADS, thread_name_prefix="image-bytes")
@@ -76,7 +79,9 @@ class ResultWriter:
         ]
         files = [data for data, _ in encoded]
         started = steady_time()
-        settled = await until_redis_answers(lambda: self.queue.commit_all(claim, results, files, self.ttl_s))
+        await self._keep(results, files)
+        in_redis = None if self.store else files
+        settled = await until_redis_answers(lambda: self.queue.commit_all(claim, results, in_redis, self.ttl_s))
         stored = steady_time()
         self.metrics.stage_duration.labels("store").observe(stored - started)
         for (task, picture), (_, seconds) in zip(images, encoded, strict=True):
@@ -88,6 +93,15 @@ class ResultWriter:
         if settled.completed > 1:
             await self._score(claim.task.job_id)
         return "ok" if settled.images else "duplicate"
+
+    async def _keep(self, results: Sequence[ImageResult], files: Sequence[bytes]) -> None:
+        """Put the images into the store; waits for as long as it does not take them, since none is a result before."""
+        if self.store:
+            puts = [
+                partial(self.store.put, result.sha256, result.format, data)
+                for result, data in zip(results, files, strict=True)
+            ]
+            await asyncio.gather(*(until_redis_answers(put, "the image store") for put in puts))
 
     async def _score(self, job_id: str) -> None:
         """Count the diversity of a job that was just completed; its images may come from several workers."""

@@ -7,6 +7,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError, ResponseError
 
+from jobs.image_store import ImageStore
 from jobs.models import (
     GivenUpReason,
     ImageFormat,
@@ -29,9 +30,13 @@ MOVED_PAUSE_S = 0.1
 
 
 class JobClient:
-    """Client of one model's queue. All methods raise redis.exceptions.RedisError when Redis is away."""
+    """Client of one model's queue. All methods raise redis.exceptions.RedisError when Redis is away.
 
-    def __init__(self, redis: Redis, model: str) -> None:
+    Images that Redis does not have are looked for in the `store`, if there is one; then ImageStoreError is raised too.
+    """
+
+    def __init__(self, redis: Redis, model: str, store: ImageStore | None = None) -> None:
+        self._store = store
         self.model = model
         self._redis: Any = redis  # redis-py types every answer as bytes | str; ours are bytes
         self._keys = ModelKeys(model)
@@ -151,7 +156,8 @@ class JobClient:
 
     async def image(self, sha256: str, image_format: ImageFormat) -> bytes | None:
         """The bytes of a committed image, or None when it is unknown or has expired."""
-        return await self._redis.get(self._keys.image(sha256, image_format))
+        data = await self._redis.get(self._keys.image(sha256, image_format))
+        return await self._store.get(sha256, image_format) if data is None and self._store else data
 
     async def image_heads(self, results: Sequence[ImageResult], head_bytes: int) -> list[tuple[int, bytes]]:
         """Of several committed images the length in bytes and the first `head_bytes`, in one round trip.
@@ -163,19 +169,30 @@ class JobClient:
                 pipeline.strlen(key)
                 pipeline.getrange(key, 0, head_bytes - 1)
             answers = await pipeline.execute()
-        return list(zip(answers[::2], answers[1::2], strict=True))
+        heads = list(zip(answers[::2], answers[1::2], strict=True))
+        return await asyncio.gather(
+            *(self._in_store(result, head, head_bytes) for result, head in zip(results, heads, strict=True))
+        )
+
+    async def _in_store(self, result: ImageResult, head: tuple[int, bytes], head_bytes: int) -> tuple[int, bytes]:
+        """The `head` of an image as Redis has it, or else as the store has it."""
+        if head[0] or self._store is None:
+            return head
+        return await self._store.head(result.sha256, result.format, head_bytes)
 
     async def image_head(self, sha256: str, image_format: ImageFormat, head_bytes: int) -> tuple[int, bytes]:
         """Length in bytes and the first `head_bytes` of a committed image; 0 for one that is unknown or expired."""
         key = self._keys.image(sha256, image_format)
-        if not head_bytes:
-            return await self._redis.strlen(key), b""
-        head = await self._redis.getrange(key, 0, head_bytes - 1)
-        return (len(head) if len(head) < head_bytes else await self._redis.strlen(key)), head
+        head = await self._redis.getrange(key, 0, head_bytes - 1) if head_bytes else b""
+        size = len(head) if len(head) < head_bytes else await self._redis.strlen(key)
+        if not size and self._store:
+            return await self._store.head(sha256, image_format, head_bytes)
+        return size, head
 
     async def image_part(self, sha256: str, image_format: ImageFormat, start: int, end: int) -> bytes:
         """The bytes of a committed image from `start` to before `end`; fewer when it is shorter or has expired."""
-        return await self._redis.getrange(self._keys.image(sha256, image_format), start, end - 1)
+        part = await self._redis.getrange(self._keys.image(sha256, image_format), start, end - 1)
+        return part or (await self._store.part(sha256, image_format, start, end) if self._store else b"")
 
     async def expire_overdue(self, ttl_s: float) -> int:
         """Settle the waiting images whose deadline has passed as expired; returns their number.

@@ -10,12 +10,13 @@ from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from pydantic_core import to_json
 from redis.exceptions import RedisError
 
+from jobs.image_store import ImageStoreError
 from jobs.models import ImageResult, Preview, PreviewSubscription
 from service.generation import Call, admit, cancelled_on_error, finished_job, raise_failure
 from service.job_stream import SentImages, unfinished
 from service.openai.image_form import ImageForm
 from service.openai.schemas import NO_USAGE
-from service.problems import DeadlineExpiredError, Problem, job_lost, redis_away
+from service.problems import DeadlineExpiredError, Problem, job_lost, redis_away, store_away
 from service.schemas.request_warnings import RequestWarning, unread_prompt
 from service.waiting import news_before, stored_job
 
@@ -72,9 +73,9 @@ async def image_stream(
         except Problem as problem:
             call.request.state.outcome = "expired" if isinstance(problem, DeadlineExpiredError) else "error"
             yield _failed(problem)
-        except RedisError:
+        except (RedisError, ImageStoreError) as error:
             call.request.state.outcome = "error"
-            yield _failed(redis_away())
+            yield _failed(store_away() if isinstance(error, ImageStoreError) else redis_away())
 
 
 class _Stream:
