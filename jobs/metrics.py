@@ -29,10 +29,35 @@ class ApiMetrics:
         self.time_to_first_preview = request_time(
             "fourstep_time_to_first_preview_seconds", "Time from a request to its first preview."
         )
+        self.refusals = Counter(
+            "fourstep_limit_refusals_total",
+            "Calls refused by a limit: images, evaluations, queue, store or event_streams.",
+            ["limit"],
+            registry=registry,
+        )
+        self.answer_bytes = gauge("fourstep_answer_bytes", "Bytes that answers being written take.")
+        self.answer_bytes_limit = gauge("fourstep_answer_bytes_limit", "Bytes that the answers to one caller may take.")
+        self.answers_waiting = gauge("fourstep_answers_waiting", "Answers that wait for earlier ones of their caller.")
+        self.event_streams = gauge("fourstep_event_streams", "Event streams that clients hold open.")
+        self.connections_refused = Counter(
+            "fourstep_connections_refused_total",
+            "Connections closed at once, since their address held too many.",
+            registry=registry,
+        )
+        self.model_versions = gauge(
+            "fourstep_model_versions", "Different weights that live workers serve under one name.", ["model"]
+        )
+        self.webhooks = Counter(
+            "fourstep_webhooks_total",
+            "Attempts to send a webhook, by outcome: sent, failed, or given_up when none is left.",
+            ["outcome"],
+            registry=registry,
+        )
         self.queue_images = gauge("fourstep_queue_images", "Images waiting for a worker.", ["model"])
         self.inflight_images = gauge("fourstep_inflight_images", "Images held by workers.", ["model"])
         self.workers = gauge("fourstep_workers", "Workers with a live lease.", ["model"])
         self.redis_up = gauge("fourstep_redis_up", "Whether Redis answered at this scrape: 1 or 0.")
+        self.redis_writable = gauge("fourstep_redis_writable", "Whether Redis can write to its disk: 1 or 0.")
         self.redis_memory = gauge("fourstep_redis_memory_bytes", "Memory that Redis uses.")
         self.redis_memory_limit = gauge(
             "fourstep_redis_memory_limit_bytes", "Memory that Redis may use; 0 for no limit."

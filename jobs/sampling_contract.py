@@ -39,12 +39,13 @@ class SamplingContract(BaseModel):
 
     ``base`` is set for a folder that holds a LoRA file or some components of a pipeline: the hub id of the model that
     has the rest, or that model's path relative to the folder. ``base_sha256`` is then the hash of that model's weights,
-    otherwise of the folder's own. The LoRA is added at ``lora_scale``.
+    otherwise of the folder's own. ``parts`` names what the folder holds, by default the LoRA file, which is added at
+    ``lora_scale``.
 
     ``examples`` are prompts that the model draws well; the playground offers them, and begins with the first.
     """
 
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", populate_by_name=True, allow_inf_nan=False)
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
     method: str
@@ -69,6 +70,7 @@ class SamplingContract(BaseModel):
     teacher: Teacher | None = None
     base: str | None = None
     base_sha256: str | None = None
+    parts: list[str] | None = None
     lora_scale: float = 1.0
     metrics: dict[str, Any] = {}
     examples: list[ExamplePrompt] = Field(default=[], max_length=24)

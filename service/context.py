@@ -8,15 +8,18 @@ from fastapi import Depends, Request
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
+from jobs.image_store import ImageStore
 from jobs.metrics import ApiMetrics
 from jobs.queue.job_events import JobEvents
 from jobs.settings import ApiSettings
+from service.limits.answer_room import AnswerRoom
+from service.limits.stream_count import StreamCount
 from service.model_catalogue import ModelCatalogue
 
 
 @dataclass(frozen=True)
 class ApiContext:
-    """The parts that all endpoints share.
+    """The parts that all endpoints share. Images that are not in Redis are in the `store`, if there is one.
 
     `cancelling` holds the cancellations under way for clients that are gone; Redis stays open until they end.
     """
@@ -27,6 +30,9 @@ class ApiContext:
     catalogue: ModelCatalogue
     registry: CollectorRegistry
     metrics: ApiMetrics
+    room: AnswerRoom
+    streams: StreamCount
+    store: ImageStore | None = None
     cancelling: set[asyncio.Task[None]] = field(default_factory=set)
 
 

@@ -11,12 +11,14 @@ from redis.exceptions import RedisError
 
 from jobs.metrics import WorkerMetrics
 from jobs.models import ImageTask, ModelCard
-from jobs.queue.worker_queue import Claim, WorkerQueue
-from worker.engine.outcomes import Failure, Outcome, PreviewImage
+from jobs.queue.claims import Claim
+from jobs.queue.worker_queue import WorkerQueue
+from worker.engine.outcomes import Outcome, PreviewImage
 from worker.engine_process.client import EngineClient
 from worker.previews import Previews
 from worker.redis_retry import until_redis_answers
 from worker.results import ResultWriter
+from worker.rollout import Rollout
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +54,7 @@ class Consumer:
     def __post_init__(self) -> None:
         self.queue.buried = self._count_unreadable
         self._previews = Previews(self.queue, self.engine.watch)
+        self._rollout = Rollout(self.result_writer, self.card.sha256)
         # A few more than a step holds, so that the next batch is at hand when one ends.
         max_batch = self.card.settings.max_batch or 1
         self._capacity = max_batch + max(1, max_batch // 2)
@@ -128,8 +131,9 @@ class Consumer:
         claims = [self._held.pop(key) for key in withdrawn]
         self._in_engine -= _rows(claims)
         claims += self._take_waiting(keys)
-        self.metrics.images.labels("cancelled").inc(sum(len(claim.task.indices) for claim in claims))
         self._changed.set()
+        for outcome in await until_redis_answers(partial(self.queue.outcomes, claims)):
+            self.metrics.images.labels(outcome).inc()
 
     async def _claim_forever(self, group: asyncio.TaskGroup) -> None:
         while not self._stopping:
@@ -139,7 +143,7 @@ class Consumer:
                 continue
             claims = await until_redis_answers(partial(self.queue.claim, self.worker_id, room, BLOCK_S))
             self.engine.tell_backlog(len(claims) == room)
-            self._admit(group, claims)
+            self._admit(group, await self._rollout.own(claims))
 
     async def _reclaim_forever(self, group: asyncio.TaskGroup) -> None:
         while not self._stopping:
@@ -149,7 +153,7 @@ class Consumer:
             reclaim = partial(self.queue.reclaim, self.worker_id, self.lease_s, self._free)
             claims = await until_redis_answers(reclaim)
             self.metrics.redeliveries.inc(sum(claim.taken_from != self.worker_id for claim in claims))
-            self._admit(group, claims)
+            self._admit(group, await self._rollout.own(claims))
 
     async def _try_suspects_forever(self) -> None:
         """Run each suspect alone, so that a task that takes a worker down is told from those beside it."""
@@ -204,7 +208,7 @@ class Consumer:
         self._held.update(fresh)
         for claim in fresh.values():
             if fault := self._fault(claim.task):
-                group.create_task(self._settle(Failure(claim.entry_id, "error", fault)))
+                group.create_task(self._refuse(claim, fault))
             else:
                 waiting = self._suspects if claim.suspect else self._aside
                 waiting[claim.entry_id] = claim
@@ -248,6 +252,10 @@ class Consumer:
     async def _settle(self, outcome: Outcome) -> None:
         await self.result_writer.settle(self._held[outcome.key], outcome)
         self._release(outcome.key)
+
+    async def _refuse(self, claim: Claim, fault: str) -> None:
+        await self.result_writer.refuse(claim, fault)
+        self._release(claim.entry_id)
 
     async def _bury(self, claim: Claim, attempts: int) -> None:
         await self.result_writer.bury(claim, f"given up after {attempts} attempts, each of which ended its worker")

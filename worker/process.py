@@ -11,6 +11,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
 
+from jobs.image_store import ImageStore, ImageStoreError, open_image_store
 from jobs.metrics import WorkerMetrics
 from jobs.queue.connection import open_redis
 from jobs.queue.worker_queue import WorkerQueue
@@ -78,7 +79,13 @@ async def _serve(
     redis = open_redis(redis_url)
     queue = WorkerQueue(redis, card.name)
     result_writer = ResultWriter(
-        queue, card, metrics, torch_version=ready.torch, ttl_s=settings.result_ttl_s, embed_recipe=settings.embed_recipe
+        queue,
+        card,
+        metrics,
+        torch_version=ready.torch,
+        ttl_s=settings.result_ttl_s,
+        embed_recipe=settings.embed_recipe,
+        store=_image_store(settings),
     )
     worker_id = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
     consumer = Consumer(queue, worker_id, card, engine, result_writer, metrics, settings.lease_s)
@@ -112,6 +119,13 @@ async def _first(future: asyncio.Future, stop: asyncio.Event) -> None:
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({future, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
+
+
+def _image_store(settings: WorkerSettings) -> ImageStore | None:
+    try:
+        return open_image_store(settings.image_store)
+    except ImageStoreError as error:
+        raise StartFailedError(f"FOURSTEP_IMAGE_STORE: {error}") from error
 
 
 def _serve_metrics(host: str, port: int, registry: CollectorRegistry) -> None:

@@ -23,7 +23,8 @@ from bench.comparison.client import Client
 from bench.comparison.systems import SYSTEMS
 from bench.peers.latency_engine import FIXED_S, PER_ROW_S, STEPS
 from bench.quantiles import quantile
-from bench.scheduling.simulation import Device, Simulation, step_level
+from bench.scheduling.simulation import Call, Device, Simulation
+from bench.scheduling.step_rules import step_level
 from bench.service.front_end import front_end
 
 CALLS, LOAD = 240, 0.7
@@ -77,7 +78,7 @@ def traced() -> dict[str, Any]:
     calls = trace.load()[:CALLS]
     device = Device(lambda rows: FIXED_S + PER_ROW_S * rows, steps=STEPS, pads=False)
     rate = LOAD * device.capacity
-    simulated = Simulation(device, step_level(device)).run([(call.at / rate, call.images) for call in calls])
+    simulated = Simulation(device, step_level(device)).run([Call(call.at / rate, call.images) for call in calls])
     with _worker(device.max_batch) as (port, _):
         asyncio.run(_client(port).closed_loop(trace.singles(WARM_UP_CALLS, -1), WARM_UP_CALLS))
         alone = [answer.seconds for answer in asyncio.run(_client(port).closed_loop(trace.singles(20, -2), 1))[0]]

@@ -24,9 +24,10 @@ from transformers.utils import logging as transformers_logging
 from bench import results_file
 from jobs.metrics import WorkerMetrics
 from jobs.models import ImageTask, JobState
+from jobs.queue.claims import Claim
 from jobs.queue.connection import open_redis
 from jobs.queue.job_client import JobClient
-from jobs.queue.worker_queue import Claim, WorkerQueue
+from jobs.queue.worker_queue import WorkerQueue
 from jobs.settings import WorkerSettings
 from jobs.testing import redis_servers
 from worker.consumer import Consumer

@@ -1,6 +1,7 @@
 """Train a student: alternate critic and student turns, clip gradients, average weights, log, checkpoint."""
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -18,7 +19,8 @@ from distill.method.base import Batch, Networks
 from distill.method.dp_dmd import Losses
 from distill.method.guidance import conditional, guided
 from distill.method.registry import METHODS
-from distill.training import models, processes, sharding, training_loop
+from distill.training import advice, best_students, models, processes, sharding, training_loop
+from distill.training.balance import Balance
 from distill.training.critic_samples import CriticSamples, is_drawing
 from distill.training.measures import Measures
 from distill.training.roles import Role
@@ -29,7 +31,9 @@ from worker.sampling.noise_schedule import Predict
 Prompt = PromptEmbedding
 """Embeddings of a batch, in float32."""
 
-FREE = {"steps", "save_every", "log_every", "embeddings"}
+log = logging.getLogger(__name__)
+
+FREE = {"steps", "save_every", "log_every", "embeddings", "keep_students"}
 """Settings that may change when a run resumes."""
 
 
@@ -47,9 +51,9 @@ class Trainer:
             raise ValueError(f"family: {config.family}, but {config.teacher} is of family {found}")
         prompts = [*read_prompts(config.prompts), config.negative_prompt]
         self.accelerator = processes.accelerator(config)
-        with self.accelerator.main_process_first():
-            embeddings = config.embeddings or folder / "embeddings"
-            self.embeddings = embedding_cache.fill(embeddings, config.teacher, prompts, config.max_sequence_length)
+        # Every process encodes its share, and no collective waits meanwhile.
+        embeddings = config.embeddings or folder / "embeddings"
+        self.embeddings = embedding_cache.fill(embeddings, config.teacher, prompts, config.max_sequence_length)
         pipeline = teacher_pipeline.load(config.teacher, text_encoders=False)
         self.family = registry.of(pipeline)
         self.schedule = self.family.noise_schedule(pipeline)
@@ -72,6 +76,7 @@ class Trainer:
         self.common_stream = training_loop.RandomStream(config.seed)
         self.critic_samples = CriticSamples(self.accelerator.device)
         self.measures = Measures(self)
+        self.balance = Balance(self)
 
     def train(self) -> None:
         """Train, or resume, up to the configured number of student updates, after which there is a checkpoint."""
@@ -86,6 +91,8 @@ class Trainer:
             "common_stream": self.common_stream,
         }
         config = self.config
+        if config.is_balanced:
+            stateful["balance"] = self.balance
         if config.rollouts == 0:  # otherwise every cycle starts with new samples
             stateful["critic_samples"] = self.critic_samples
         settings = config.model_dump(mode="json", by_alias=True, exclude=FREE)
@@ -97,16 +104,33 @@ class Trainer:
             config.steps,
             save_every=config.save_every,
             log_every=config.log_every,
-            sample=self.measures.sample,
+            sample=self.sample,
             settings=settings | {"prompts_sha256": prompts},
         )
 
+    def sample(self, done: int) -> dict[str, float]:
+        """Draw the sample grid, keep the student if it is among the best, and warn of what is not as it should be;
+        returns what was measured. Every process must call it."""
+        measured = self.measures.sample(done)
+        best_students.keep(self.folder, self.average, done, measured, self.config.keep_students)
+        if self.accelerator.is_main_process:
+            for sentence in advice.warnings(self.config, done, measured):
+                log.warning("step %d: %s. See docs/run-health.md", done, sentence)
+        return measured
+
     def cycle(self, index: int) -> dict[str, float]:
-        """Run the critic turns and one student turn; returns the telemetry. The first cycle includes the warm-up."""
-        turns = self.config.critic_updates + (self.config.critic_warmup if index == 0 else 0)
+        """Run the critic turns and one student turn; returns the telemetry.
+
+        The first cycle includes the critic's warm-up. A warm start's cycles are the student's turn alone.
+        """
+        self.hparams = self.balance.hyperparameters(index)
+        turns = self.config.critic_updates if self.hparams.distribution_matching else 0
+        if turns and index == self.balance.matching_from:
+            turns += self.config.critic_warmup
         metrics = [self.critic_turn(turn) for turn in range(turns)]
         critic = {name: sum(turn[name] for turn in metrics) / turns for name in metrics[0]} if turns else {}
-        return critic | self.student_turn()
+        changing = {"lambda": self.hparams.lambda_} if self.config.lambda_ratio else {}
+        return critic | self.student_turn() | changing
 
     def critic_turn(self, turn: int = 0) -> dict[str, float]:
         """Run critic turn number `turn` of a cycle; returns the telemetry."""
@@ -194,8 +218,11 @@ class Trainer:
         return conditional(network, prompt, size=self.size, family=self.family, schedule=self.schedule)
 
     def _draw(self) -> tuple[torch.Tensor, Prompt]:
+        return self.draw(self.stream.generator)
+
+    def draw(self, generator: torch.Generator) -> tuple[torch.Tensor, Prompt]:
         """Draw initial noise float32 [B, C, H, W] and the embeddings of a batch of prompts."""
-        batch, generator = self.config.batch, self.stream.generator
+        batch = self.config.batch
         rows = torch.randint(len(self.embeddings.prompts) - 1, (batch,), generator=generator)
         noise = torch.randn(batch, *self.latent_shape, generator=generator)
         return noise.to(self.accelerator.device), self.prompt(rows)

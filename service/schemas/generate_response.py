@@ -1,6 +1,5 @@
 """The response of ``POST /generate``."""
 
-import base64
 from collections.abc import Sequence
 from typing import Self
 
@@ -24,8 +23,8 @@ class GeneratedImage(BaseModel):
     url: str | None = None
 
     @classmethod
-    def inline(cls, result: ImageResult, data: bytes) -> Self:
-        return cls(**_common(result), b64=base64.b64encode(data).decode())
+    def inline(cls, result: ImageResult, b64: str) -> Self:
+        return cls(**_common(result), b64=b64)
 
     @classmethod
     def linked(cls, result: ImageResult, base_url: str) -> Self:

@@ -10,10 +10,11 @@ import torch
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
+from jobs.image_store import ImageStore
 from jobs.metrics import WorkerMetrics
 from jobs.models import ImageTask, JobState, ModelCard
+from jobs.queue.claims import Claim
 from jobs.queue.keys import ModelKeys
-from jobs.queue.worker_queue import Claim
 from jobs.settings import WorkerSettings
 from jobs.testing.waiting import outcome, wait_until
 from tests.task_queue import TaskQueue
@@ -58,6 +59,7 @@ class RunningWorker:
         worker_id: str = "w1",
         lease_s: float = NEVER_S,
         gated: bool = False,
+        store: ImageStore | None = None,
     ) -> None:
         self.registry = CollectorRegistry()
         self.card: ModelCard = model_card(Engine(model, max_batch), WorkerSettings(max_batch=max_batch))
@@ -71,7 +73,7 @@ class RunningWorker:
             self.gate.open()
         metrics = WorkerMetrics(self.registry)
         result_writer = ResultWriter(
-            self.queue, self.card, metrics, torch_version=torch.__version__, ttl_s=600, embed_recipe=True
+            self.queue, self.card, metrics, torch_version=torch.__version__, ttl_s=600, embed_recipe=True, store=store
         )
         self.client = serve_here(self.engine, self.card, self.device)
         self.consumer = Consumer(self.queue, worker_id, self.card, self.client, result_writer, metrics, lease_s)

@@ -10,7 +10,7 @@ from worker.errors import FolderRefusedError
 from worker.families import registry
 from worker.families.base import Size
 from worker.sampling import step_table
-from worker.sampling.schedulers import sampler_fields
+from worker.sampling.schedulers import refuse_other_scheduler, sampler_fields
 from worker.sampling.step_table import StepTable
 
 
@@ -24,6 +24,7 @@ def own_contract(
     """
     family, scheduler = registry.of(pipeline), pipeline.scheduler
     sizes = list(sizes) or [family.native_size(pipeline)]
+    refuse_other_scheduler(scheduler)
     try:
         prediction = family.prediction(pipeline)
         grids = [family.own_grid(pipeline, size, steps) for size in sizes]

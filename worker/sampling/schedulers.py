@@ -12,11 +12,13 @@ Fields = dict[str, Any]
 
 
 def sampler_fields(scheduler: Any) -> Fields:
-    """Return the sampler that `scheduler` is, after its `set_timesteps`.
+    """Return the sampler that `scheduler` is, one that is served, after its `set_timesteps`."""
+    return SERVED[type(scheduler).__name__](scheduler)
 
-    Raises FolderRefusedError, naming the scheduler, for one whose steps are no rows of a table: because they need
-    earlier predictions, draw from another distribution or clip the image on the way.
-    """
+
+def refuse_other_scheduler(scheduler: Any) -> None:
+    """Raise FolderRefusedError, naming the scheduler, for one whose steps are no rows of a table: because they need
+    earlier predictions, draw from another distribution or clip the image on the way."""
     name = type(scheduler).__name__
     if name not in SERVED:
         raise FolderRefusedError(f"scheduler: {name} is not served without a sampling.json; served are {_served()}")
@@ -27,7 +29,6 @@ def sampler_fields(scheduler: Any) -> Fields:
         spoilt.append("timestep_type")
     if spoilt:
         raise FolderRefusedError(f"scheduler: {name} is not served with {', '.join(spoilt)}")
-    return SERVED[name](scheduler)
 
 
 def flow_grid(scheduler: Any, steps: int, tokens: int = 0, mu: float | None = None) -> list[float]:

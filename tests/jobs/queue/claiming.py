@@ -1,6 +1,6 @@
 """Tasks that a worker holds."""
 
-from jobs.queue.worker_queue import Claim
+from jobs.queue.claims import Claim
 from jobs.testing.samples import sample_tasks
 from tests.task_queue import TaskQueue
 

@@ -3,8 +3,8 @@
 import pytest
 from redis.asyncio import Redis
 
+from jobs.queue.claims import Claim
 from jobs.queue.dead_letters import DeadLetters
-from jobs.queue.worker_queue import Claim
 from jobs.testing.waiting import wait_until
 from tests.task_queue import TaskQueue
 from tests.worker.consumer.leases import OLD_S, make_old, none_is_old

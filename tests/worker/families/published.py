@@ -1,19 +1,24 @@
 """Pictures of the engine beside those of diffusers' own pipeline, and mistakes that must tell them apart."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from jobs.sampling_contract import SamplingContract
+from tests.worker.engine.recorded_graphs import RecordedGraphs
 from tests.worker.tasks import image_task
 from worker.engine.engine import Engine
-from worker.engine.row import Picture
+from worker.engine.outcomes import Picture
 from worker.families.base import Family
-from worker.families.prompt_embeddings import PromptEmbedding
-from worker.model_folder.contract import own_contract
+from worker.families.prompt_embeddings import PromptEmbedding, stacked
+from worker.families.rotary import rotated
+from worker.generate import generate
+from worker.model_folder.contract import own_contract, resized
 from worker.model_folder.loading import LoadedModel, served
 
 PROMPTS = [
@@ -81,7 +86,7 @@ def theirs(pipeline: Any, size: tuple[int, int], **options: Any) -> np.ndarray:
     generators = [torch.Generator().manual_seed(seed) for seed in SEEDS]
     # A list of its own: one pipeline writes into it.
     given = {"height": size[0], "width": size[1], "output_type": "np"} | options
-    images = pipeline(list(PROMPTS), generator=generators, **given).images
+    images = pipeline(prompt=list(PROMPTS), generator=generators, **given).images
     assert min(np.abs(images[a] - images[b]).max() for a, b in ((0, 1), (0, 2), (1, 2))) > APART
     return images
 
@@ -104,6 +109,45 @@ def check_strict(model: LoadedModel, size: tuple[int, int]) -> None:
         only = slice(number, number + 1)
         alone = ours(model, size, prompts=PROMPTS[only], seeds=SEEDS[only], mode="strict")
         assert np.array_equal(alone[0], image)
+
+
+def check_graphs(model: LoadedModel, size: tuple[int, int], lengths: int = 1) -> None:
+    """A step is captured for each batch size and each of so many lengths of prompts, and every batch is replayed."""
+    recorded, missed = RecordedGraphs(), set()
+    model = model_of(model.network.pipeline, resized(model.contract, [size]))
+    engine = Engine(model, 2, recorded)
+    engine.warm_up()
+    assert len(recorded.captured) == 2 * lengths
+    engine.measure = lambda measured: missed.add(measured.graph_miss)
+    replayed = generate(engine, PROMPTS, SEEDS).astype(int)
+    assert missed == {None}
+    assert np.abs(replayed - generate(Engine(model, 2), PROMPTS, SEEDS)).max() <= 1
+
+
+class _Operators(TorchDispatchMode):
+    """Collects the names of all operators."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(function.name())
+        return function(*args, **(kwargs or {}))
+
+
+def check_operators(model: LoadedModel, size: tuple[int, int]) -> None:
+    """No operator of a step reads the host or makes it wait, but for tables that the first step leaves behind."""
+    network, contract = model.network, model.contract
+    latents = torch.zeros(1, *network.latent_shape(*size))
+    embeddings = stacked(network.encode(["sun"]), network.text_lengths[-1] if network.text_lengths else 0)
+    with torch.inference_mode():
+        network.predict(latents, model.table.timesteps[:1], embeddings)
+        with _Operators() as operators:
+            network.predict(latents, model.table.timesteps[:1], embeddings)
+    waits = {"aten::_local_scalar_dense", "aten::lift_fresh", "aten::nonzero", "aten::masked_select"}
+    assert operators.names & waits == set(), contract.family
+    assert "aten::mul.Tensor" in operators.names
 
 
 # Mistakes
@@ -157,6 +201,16 @@ def decoded(change: Callable[[torch.Tensor], torch.Tensor]) -> Mistake:
     return spoil
 
 
+def with_tokens(change: Callable[[torch.Tensor], torch.Tensor]) -> Mistake:
+    """Change the tokens of every prompt's embedding."""
+    return encoded(lambda embedding: replace(embedding, tokens=change(embedding.tokens)))
+
+
+def without_pooled() -> Mistake:
+    """Put zeros in the place of the pooled embedding."""
+    return encoded(lambda e: e if e.pooled is None else replace(e, pooled=torch.zeros_like(e.pooled)))
+
+
 def encoded(change: Callable[[PromptEmbedding], PromptEmbedding]) -> Mistake:
     """Change every prompt's embedding."""
 
@@ -186,6 +240,21 @@ def replaced(target: Any, name: str, other: Any) -> Mistake:
         monkeypatch.setattr(target, name, other)
 
     return spoil
+
+
+def all_attended(length: int) -> Mistake:
+    """Pad every prompt to `length`, and attend to the padding."""
+
+    def whole(embedding: PromptEmbedding) -> PromptEmbedding:
+        padded = embedding.resized(length)
+        return replace(padded, mask=torch.ones(length, dtype=torch.bool))
+
+    return encoded(whole)
+
+
+def turned_back(x: torch.Tensor, rotary: torch.Tensor) -> torch.Tensor:
+    """The rotary embedding by negative angles."""
+    return rotated(x, rotary * torch.tensor([1.0, -1.0]))
 
 
 def shifted(sigmas: list[float]) -> list[float]:

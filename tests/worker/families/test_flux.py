@@ -1,6 +1,5 @@
 """FLUX.1: the engine's pictures are those of diffusers' own pipeline, and no mistake goes unnoticed."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 import torch
 
 from tests.worker.families import published
-from tests.worker.families.published import Mistake, answered, contracted, decoded, encoded, replaced, told
+from tests.worker.families.published import Mistake, answered, contracted, decoded, replaced, told
 from worker.errors import FolderRefusedError
 from worker.families import flux
 from worker.model_folder.loading import LoadedModel, load
@@ -44,6 +43,12 @@ def test_a_strict_picture_does_not_depend_on_its_neighbours(dev: bool) -> None:
 
 
 @pytest.mark.parametrize("dev", OPTIONS)
+def test_steps_are_replayed_from_graphs(dev: bool) -> None:
+    published.check_graphs(_model(dev), SIZES[0])
+    published.check_operators(_model(dev), SIZES[0])
+
+
+@pytest.mark.parametrize("dev", OPTIONS)
 def test_a_saved_folder_is_served_as_it_is(dev: bool, tmp_path: Any) -> None:
     PIPELINES[dev].save_pretrained(tmp_path, safe_serialization=True)
     model = load(str(tmp_path), dtype="float32", sizes=SIZES)
@@ -67,9 +72,9 @@ MISTAKES: dict[str, Mistake] = {
     "row and column exchanged": published.transposed(),
     "no positions": replaced(flux, "image_positions", lambda h, w, d: (torch.zeros(h * w), torch.zeros(h * w))),
     "positions by column": replaced(flux, "image_positions", lambda h, w, d: flux_positions(h, w, d)[::-1]),
-    "text reversed, pooled not": encoded(lambda e: replace(e, tokens=e.tokens.flip(1))),
-    "text cut": encoded(lambda e: replace(e, tokens=e.tokens[:-1])),
-    "no pooled text": encoded(lambda e: replace(e, pooled=torch.zeros_like(e.pooled))),
+    "text reversed, pooled not": published.with_tokens(lambda tokens: tokens.flip(1)),
+    "text cut": published.with_tokens(lambda tokens: tokens[:-1]),
+    "no pooled text": published.without_pooled(),
     "guidance": contracted(told_guidance=3.4),
     "another size's grid": contracted(size_sigmas=lambda grids: [grids[2], grids[1], grids[0]]),
     "another shift": contracted(size_sigmas=None, sigmas=published.shifted),

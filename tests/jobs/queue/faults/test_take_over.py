@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable
 
 from redis.asyncio import Redis
 
+from jobs.queue.claims import Claim
 from jobs.queue.keys import WORKER_GROUP, ModelKeys
-from jobs.queue.worker_queue import Claim
 from jobs.testing.samples import MODEL, sample_card, sample_result, sample_tasks
 from jobs.testing.waiting import wait_until
 from tests.jobs.queue.claiming import TTL_S, admit_and_claim
