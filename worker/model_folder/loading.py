@@ -82,7 +82,7 @@ def load(
         log.warning("%s has no %s: serving it on its own scheduler at %d steps", model, FILE_NAME, steps)
         contract = own_contract(pipeline, steps, guidance_scale, sizes)
     elif sizes:
-        contract = resized(contract, sizes)
+        contract = resized(contract, sizes, pipeline)
     return served(model_name(model), weights_sha256(base, overlay) if overlay else sha256, contract, pipeline)
 
 
