@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 FILE_NAME = "sampling.json"
 
 Pixels = Annotated[int, Field(gt=0)]
+ExamplePrompt = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class Teacher(BaseModel):
@@ -40,9 +41,11 @@ class SamplingContract(BaseModel):
     has the rest, or that model's path relative to the folder. ``base_sha256`` is then the hash of that model's weights,
     otherwise of the folder's own. ``parts`` names what the folder holds, by default the LoRA file, which is added at
     ``lora_scale``.
+
+    ``examples`` are prompts that the model draws well; the playground offers them, and begins with the first.
     """
 
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", populate_by_name=True, allow_inf_nan=False)
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
     method: str
@@ -70,6 +73,7 @@ class SamplingContract(BaseModel):
     parts: list[str] | None = None
     lora_scale: float = 1.0
     metrics: dict[str, Any] = {}
+    examples: list[ExamplePrompt] = Field(default=[], max_length=24)
 
     @model_validator(mode="after")
     def _grid_is_sound(self) -> Self:

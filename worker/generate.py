@@ -9,7 +9,7 @@ import torch
 from jobs.models import ImageTask, Mode
 from worker.engine.denoising_step import DenoisingStep
 from worker.engine.engine import Engine
-from worker.engine.row import Failure, Picture
+from worker.engine.outcomes import Failure, Picture
 from worker.families.prompt_embeddings import stacked
 from worker.model_folder.loading import LoadedModel
 from worker.pixels import to_uint8

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import nn
 
+from jobs.models import PromptTokens
 from jobs.sampling_contract import SamplingContract
 from worker.errors import FolderRefusedError
 from worker.families.prompt_embeddings import PromptEmbedding
@@ -62,6 +63,20 @@ class Family(ABC):
         `max_sequence_length` is the number of tokens to encode, for families that leave the choice. The encoders must
         run at the same length in every call, so that an embedding does not depend on the prompts beside it.
         """
+
+    def prompt_tokens(self, pipeline: Any, prompt: str, max_sequence_length: int | None) -> PromptTokens:
+        """Count the tokens of `prompt` by the tokenizer whose text encoder reads the largest part of it."""
+        counts = []
+        for name in self.text_components:
+            if name.startswith("tokenizer") and (tokenizer := getattr(pipeline, name)) is not None:
+                total = len(tokenizer(prompt).input_ids)
+                limit = self.token_limit(name, tokenizer.model_max_length, max_sequence_length)
+                counts.append(PromptTokens(total=total, read=min(total, limit)))
+        return max(counts, key=lambda count: count.read / count.total)
+
+    def token_limit(self, tokenizer: str, model_max_length: int, max_sequence_length: int | None) -> int:
+        """Return the number of tokens that the encoder behind the component `tokenizer` reads of any prompt."""
+        return min(model_max_length, max_sequence_length or model_max_length)
 
     def default_sequence_length(self, pipeline: Any) -> int | None:
         """Return the number of tokens where nobody chooses it; None for a family that leaves no choice.

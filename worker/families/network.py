@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from jobs.models import PromptTokens
 from worker.device.fast_gelu import use_fast_gelu
 from worker.device.shared_weights import copy_sharing_weights
 from worker.families.base import Family
@@ -50,6 +51,10 @@ class Network:
             encoded = [replace(each, guidance=self._told_guidance) for each in encoded]
         # Cloned, so that a kept embedding does not keep its whole batch.
         return [each.to(dtype=self.dtype).map(torch.clone) for each in encoded]
+
+    def prompt_tokens(self, prompt: str) -> PromptTokens:
+        """Count the tokens of `prompt`, and those that are read."""
+        return self.family.prompt_tokens(self.pipeline, prompt, self._max_sequence_length)
 
     def negative(self, embedding: PromptEmbedding) -> PromptEmbedding:
         """Return the embedding that guidance leads away from, given that of the negative prompt."""

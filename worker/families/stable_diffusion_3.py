@@ -43,6 +43,10 @@ class StableDiffusion3(Family):
         tokenizer = pipeline.tokenizer_3
         return min(DEFAULT_T5_TOKENS, tokenizer.model_max_length) if tokenizer else DEFAULT_T5_TOKENS
 
+    def token_limit(self, tokenizer: str, model_max_length: int, max_sequence_length: int | None) -> int:
+        """`max_sequence_length` is the length of the T5 block alone."""
+        return max_sequence_length or DEFAULT_T5_TOKENS if tokenizer == "tokenizer_3" else model_max_length
+
     def predict(
         self, network: Denoiser, latents: torch.Tensor, timesteps: torch.Tensor, embeddings: PromptEmbedding, size: Size
     ) -> torch.Tensor:

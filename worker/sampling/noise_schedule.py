@@ -126,6 +126,11 @@ class NoiseSchedule:
         of_state, of_prediction = x0_coefficients(self.prediction, self.levels(t))
         return _rows(of_state, state) * state + _rows(of_prediction, state) * prediction
 
+    def prediction_per_x0(self, t: float) -> float:
+        """Return by how much the prediction changes when the clean sample it stands for changes by 1: 1/σ for the flow
+        and v, α/σ for ε."""
+        return 1 / abs(x0_coefficients(self.prediction, self.levels(torch.tensor([t], dtype=torch.float64)))[1].item())
+
     def x0_through(self, noise: torch.Tensor, state: torch.Tensor, t: float) -> torch.Tensor:
         """Return the clean x for which z_t of x and `noise` is `state`. For the flow, ε − x is the ṽ of Eq. 6."""
         alpha, sigma = self.levels(torch.tensor([t], dtype=torch.float64))

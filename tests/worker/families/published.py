@@ -13,7 +13,7 @@ from jobs.sampling_contract import SamplingContract
 from tests.worker.engine.recorded_graphs import RecordedGraphs
 from tests.worker.tasks import image_task
 from worker.engine.engine import Engine
-from worker.engine.row import Picture
+from worker.engine.outcomes import Picture
 from worker.families.base import Family
 from worker.families.prompt_embeddings import PromptEmbedding, stacked
 from worker.families.rotary import rotated
