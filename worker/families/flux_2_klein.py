@@ -41,6 +41,7 @@ class Flux2Klein(Family):
     denoiser = "transformer"
     text_components = ("text_encoder", "tokenizer")
     grid_field = "sigmas"
+    before_prompts = "<|im_start|>user\n"  # by Qwen3's template; what stands behind them is cut first
     lora_targets = (
         "to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out",
         "linear_in", "linear_out", "to_qkv_mlp_proj",

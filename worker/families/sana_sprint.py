@@ -52,6 +52,10 @@ class SanaSprint(Family):
         )
         return [PromptEmbedding(row, mask=real) for row, real in zip(tokens, mask.bool(), strict=True)]
 
+    def token_limit(self, tokenizer: str, model_max_length: int, max_sequence_length: int | None) -> int:
+        """The first is that of the beginning, the second the instruction's last."""
+        return (max_sequence_length or TOKENS) - 1
+
     def default_sequence_length(self, pipeline: Any) -> int:
         return TOKENS
 
