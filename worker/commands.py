@@ -35,7 +35,9 @@ def check(
     grid = contract.sigmas or contract.timesteps or ()
     typer.echo(f"{model} can be served as {served.name}")
     typer.echo(f"  {contract.family}, {contract.method}, predicts {contract.prediction}; hash {served.sha256[:12]}")
-    typer.echo(f"  {contract.steps} steps ({contract.sampler}), {contract.evaluations} evaluations a picture; {sizes}")
+    told = "" if contract.told_guidance is None else f", told guidance {contract.told_guidance:g}"
+    evaluations = f"{contract.evaluations} evaluations a picture{told}"
+    typer.echo(f"  {contract.steps} steps ({contract.sampler}), {evaluations}; {sizes}")
     typer.echo(f"  grid: {', '.join(f'{level:g}' for level in grid)}")
 
 

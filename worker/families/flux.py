@@ -17,8 +17,8 @@ from worker.families.base import (
     refuse_other_sides,
     refuse_other_told_guidance,
 )
-from worker.families.patches import SIDE, image_positions, packed, unpacked
 from worker.families.prompt_embeddings import PromptEmbedding
+from worker.families.shared.patches import SIDE, image_positions, packed, unpacked
 from worker.sampling.noise_schedule import Prediction
 from worker.sampling.schedulers import flow_grid
 

@@ -16,7 +16,7 @@ from worker.engine.engine import Engine
 from worker.engine.outcomes import Picture
 from worker.families.base import Family
 from worker.families.prompt_embeddings import PromptEmbedding, stacked
-from worker.families.rotary import rotated
+from worker.families.shared.rotary import rotated
 from worker.generate import generate
 from worker.model_folder.contract import own_contract, resized
 from worker.model_folder.loading import LoadedModel, served
