@@ -183,9 +183,8 @@ async def test_a_redis_whose_disk_is_full_is_told_from_one_that_is_away(
 ) -> None:
     port = free_port()
     data = tmp_path / "data"
-    with redis_servers.server(
-        data, "appendonly no\nstop-writes-on-bgsave-error yes\nsave 3600 1\ndbfilename nowhere.rdb", port=port
-    ):
+    config = "appendonly no\nstop-writes-on-bgsave-error yes\nsave 3600 1\ndbfilename nowhere.rdb"
+    with redis_servers.server(data, config, port=port):
         redis = open_redis(f"redis://127.0.0.1:{port}/0")
         worker = StandInWorker(redis, patient=True)
         running = asyncio.create_task(worker.run())
