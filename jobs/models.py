@@ -118,10 +118,18 @@ class Determinism(WireModel):
     model_sha: str
 
 
+class PromptTokens(WireModel):
+    """Tokens of a prompt, and how many of them the text encoder reads that reads most; each counts its end marks."""
+
+    total: int
+    read: int
+
+
 class ImageResult(WireModel):
     """A finished image; its bytes are stored beside it under their SHA-256 (hex).
 
-    ``layout`` is the vector on which jobs.diversity measures the diversity of a job's images.
+    ``layout`` is the vector on which jobs.diversity measures the diversity of a job's images. ``prompt_tokens`` is None
+    in the record of a worker that does not count them.
     """
 
     index: int
@@ -133,6 +141,7 @@ class ImageResult(WireModel):
     layout: str
     timings: Timings
     determinism: Determinism
+    prompt_tokens: PromptTokens | None = None
 
 
 class ImageFailure(WireModel):
@@ -171,6 +180,7 @@ class ModelCard(WireModel):
 
     ``evaluations`` (NFE) counts how often the network runs for one image: twice a step under guidance.
     ``guidance_scale`` is 1 without guidance, None on the card of a worker that does not announce it.
+    ``examples`` are prompts that the model draws well.
     """
 
     name: ModelName
@@ -183,6 +193,7 @@ class ModelCard(WireModel):
     sizes: list[tuple[int, int]] = Field(min_length=1)
     max_sequence_length: int | None
     version: str
+    examples: list[str] = []
     settings: EffectiveSettings
 
     @property
@@ -254,6 +265,17 @@ class Preview(WireModel):
     height: int
     format: ImageFormat
     b64: str
+
+
+class WebhookTarget(WireModel):
+    """The address that is told about a job's end, and the hash of the API key that asked for it, '' without keys.
+
+    ``base_url`` is the server's own address as that caller knows it, for the images' addresses.
+    """
+
+    url: str
+    caller: str
+    base_url: str
 
 
 class PreviewSubscription(WireModel):

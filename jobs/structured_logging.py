@@ -48,4 +48,5 @@ def configure_logging(level: str) -> None:
     logging.basicConfig(handlers=[handler], level=max(own, logging.INFO), force=True)
     for name in OWN_LOGGERS:
         logging.getLogger(name).setLevel(own)
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it reports every request it makes
+    for client in ("httpx", "httpcore"):
+        logging.getLogger(client).setLevel(logging.WARNING)  # they report every request they make

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from fastapi import Request
 
-from jobs.models import GivenUpReason, ImageTask, JobState
+from jobs.models import GivenUpReason, ImageTask, JobState, WebhookTarget
 from jobs.queue.admission import Admission, IdempotencyKey, RateLimit
-from service.context import ApiContext
+from service.context import ApiContext, job_location
 from service.idempotency import still_running, used_for_another_body
 from service.limits.rate_limit import over_the_rate, rate_of
 from service.model_catalogue import AnnouncedModel
@@ -30,6 +30,7 @@ class Call:
     model: AnnouncedModel
     tasks: Sequence[ImageTask]
     idempotency_key: IdempotencyKey | None
+    webhook: WebhookTarget | None = None
     began: float = field(default_factory=time.monotonic)
 
     @property
@@ -58,12 +59,13 @@ async def admit(call: Call) -> Admission:
         client=state.caller,
         idempotency_key=call.idempotency_key,
         rate=rate,
+        webhook=call.webhook,
     )
     if refusal := _refusal(call, admission, rate):
         call.context.metrics.refusals.labels(admission.over or REFUSED_BY[admission.outcome]).inc()
         raise refusal
     if admission.outcome == "running":
-        raise still_running(admission)
+        raise still_running(job_location(admission.job_id, call.request))
     if admission.outcome == "mismatch":
         raise used_for_another_body()
     return admission

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 
 from redis.asyncio import Redis
 
+from jobs.image_store import ImageStore
 from jobs.models import ModelCard, WorkerLease
 from jobs.queue.job_client import JobClient
 from jobs.queue.model_registry import ModelRegistry, known_models
@@ -29,11 +30,19 @@ class AnnouncedModel:
 class ModelCatalogue:
     """Reads the announced models from Redis; methods raise redis.exceptions.RedisError when it is away."""
 
-    def __init__(self, redis: Redis, default_model: str | None = None, aliases: Sequence[tuple[str, str]] = ()) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        default_model: str | None = None,
+        aliases: Sequence[tuple[str, str]] = (),
+        store: ImageStore | None = None,
+    ) -> None:
         """`default_model` is for calls that name none; None for the first by name that has a worker.
 
-        `aliases` are pairs of a name, perhaps with wildcards, and the model that it stands for.
+        `aliases` are pairs of a name, perhaps with wildcards, and the model that it stands for; `store` holds the
+        images that are not in Redis.
         """
+        self._store = store
         self._redis = redis
         self._default_model = default_model
         self._aliases = aliases
@@ -74,7 +83,7 @@ class ModelCatalogue:
 
     def queue(self, name: str) -> JobClient:
         """The queue of the model called `name`, announced or not."""
-        return self._queues.get(name) or self._queues.setdefault(name, JobClient(self._redis, name))
+        return self._queues.get(name) or self._queues.setdefault(name, JobClient(self._redis, name, self._store))
 
     def _rank(self, model: AnnouncedModel) -> tuple[bool, bool, str]:
         return model.card.name != self._default_model, not model.workers, model.card.name

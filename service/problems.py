@@ -14,6 +14,8 @@ from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from jobs.image_store import ImageStoreError
+
 MEDIA_TYPE = "application/problem+json"
 # Bounds of Retry-After in seconds; estimates beyond a minute are unreliable.
 SHORTEST_RETRY_S, LONGEST_RETRY_S = 1, 60
@@ -159,6 +161,11 @@ def redis_away() -> Problem:
     )
 
 
+def store_away() -> Problem:
+    detail = "The store of images does not answer; they are kept, try again."
+    return Problem(503, "image-store-unavailable", "The images cannot be read", detail)
+
+
 def store_unwritable() -> Problem:
     return Problem(
         503, "store-unwritable", "The queue takes nothing", "Redis answers, but cannot write to its disk; try again."
@@ -176,7 +183,7 @@ def server_stopping() -> Problem:
 
 def install_problem_handlers(app: FastAPI) -> None:
     """Make every error of `app`, the framework's own included, a problem document."""
-    for kind in (Problem, RequestValidationError, HTTPException, RedisError, Exception):
+    for kind in (Problem, RequestValidationError, HTTPException, RedisError, ImageStoreError, Exception):
         app.add_exception_handler(kind, _answer)
     app.add_exception_handler(ClientGoneError, _answer_nobody)
     app.add_exception_handler(NothingMoreError, _answer_nothing)
@@ -214,6 +221,9 @@ def _problem_of(request: Request, error: Exception) -> Problem:
             return _refused_by_framework(request, error)
         case OutOfMemoryError():
             return store_full()
+        case ImageStoreError():
+            log.error("the store of images does not answer", extra={"error": str(error)})
+            return store_away()
         case ResponseError() if str(error).startswith(UNWRITABLE):
             log.error("redis cannot write", extra={"error": str(error)})
             return store_unwritable()

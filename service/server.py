@@ -35,6 +35,7 @@ def configured(settings: ApiSettings, graceful_shutdown_s: int = GRACEFUL_SHUTDO
         app,
         host=settings.host,
         port=settings.port,
+        forwarded_allow_ips=settings.forwarded_allow_ips,
         http=bounded_protocol(settings.max_connections, context.metrics.connections_refused),
         log_config=None,
         access_log=False,  # requests are logged by their route, without anything a client sent

@@ -8,11 +8,11 @@ import time
 import typer
 import uvloop
 
-from jobs.diversity import pack_layout
-from jobs.models import Determinism, EffectiveSettings, ImageResult, ImageTask, ModelCard, Timings
+from jobs.models import EffectiveSettings, ModelCard
 from jobs.queue.claims import Claim
 from jobs.queue.connection import open_redis
 from jobs.queue.worker_queue import WorkerQueue
+from jobs.testing.samples import sample_result
 
 MODEL = "null"
 # A PNG of one pixel.
@@ -22,7 +22,6 @@ PNG = bytes.fromhex(
 )
 AHEAD = 64
 SHA256 = hashlib.sha256(PNG).hexdigest()
-LAYOUT = pack_layout([1.0] * 64)
 CARD = ModelCard(
     name=MODEL,
     sha256=SHA256,
@@ -67,22 +66,7 @@ class NullWorker:
             if self._rate:
                 free_at += 1 / self._rate
                 await asyncio.sleep(max(0.0, free_at - time.monotonic()))
-            group.create_task(self._queue.commit(claim, _result(claim.task), PNG, ttl_s=5))
-
-
-def _result(task: ImageTask) -> ImageResult:
-    total = time.time() - task.created
-    return ImageResult(
-        index=task.index,
-        seed=task.seed,
-        width=task.width,
-        height=task.height,
-        format=task.format,
-        sha256=SHA256,
-        layout=LAYOUT,
-        timings=Timings(queue=total, encode=0, denoise=0, decode=0, encode_image=0, total=total),
-        determinism=Determinism(mode=task.mode, bucket=1, device="none", dtype="none", torch="0", model_sha=SHA256),
-    )
+            group.create_task(self._queue.commit(claim, sample_result(claim.task, PNG), PNG, ttl_s=5))
 
 
 def main(rate: float = 0.0) -> None:

@@ -7,7 +7,16 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError, ResponseError
 
-from jobs.models import GivenUpReason, ImageFormat, ImageResult, ImageTask, JobState, PreviewSubscription
+from jobs.image_store import ImageStore
+from jobs.models import (
+    GivenUpReason,
+    ImageFormat,
+    ImageResult,
+    ImageTask,
+    JobState,
+    PreviewSubscription,
+    WebhookTarget,
+)
 from jobs.queue.admission import Admission, IdempotencyKey, RateLimit
 from jobs.queue.callers.call_keys import CallKeys
 from jobs.queue.callers.rates import Rates
@@ -21,9 +30,13 @@ MOVED_PAUSE_S = 0.1
 
 
 class JobClient:
-    """Client of one model's queue. All methods raise redis.exceptions.RedisError when Redis is away."""
+    """Client of one model's queue. All methods raise redis.exceptions.RedisError when Redis is away.
 
-    def __init__(self, redis: Redis, model: str) -> None:
+    Images that Redis does not have are looked for in the `store`, if there is one; then ImageStoreError is raised too.
+    """
+
+    def __init__(self, redis: Redis, model: str, store: ImageStore | None = None) -> None:
+        self._store = store
         self.model = model
         self._redis: Any = redis  # redis-py types every answer as bytes | str; ours are bytes
         self._keys = ModelKeys(model)
@@ -45,13 +58,14 @@ class JobClient:
         client: str = "",
         idempotency_key: IdempotencyKey | None = None,
         rate: RateLimit | None = None,
+        webhook: WebhookTarget | None = None,
     ) -> Admission:
         """Queue the images of one job, all or none, if no more than `max_queued_images` then wait unclaimed.
 
         The job is created when Redis admits it, by its clock; its deadline is as long after that as the tasks say.
         The job expires `ttl_s` seconds after its end, and `idempotency_key` with it; its events go to the pub/sub
-        `channel`. All its images are of the model with the hash `model_sha`; `client` is the hash of whom it belongs
-        to. A refused call does not count for the rate.
+        `channel`, and its end to the `webhook`. All its images are of the model with the hash `model_sha`; `client` is
+        the hash of whom it belongs to. A refused call does not count for the rate.
         """
         life_ms, job_id = longest_life_ms(tasks[0], ttl_s), tasks[0].job_id
         try:
@@ -61,7 +75,7 @@ class JobClient:
                 elif rate and (refusal := await self._rates.charge(rate, job_id)):
                     return refusal
                 else:
-                    conditions = (model_sha, client, idempotency_key)
+                    conditions = (model_sha, client, idempotency_key, webhook)
                     admission = await self._queue_all(tasks, max_queued_images, life_ms, channel, *conditions)
                     if rate and not admission.ok:
                         await self._rates.refund(rate, job_id)
@@ -80,6 +94,7 @@ class JobClient:
         model_sha: str,
         client: str,
         key: IdempotencyKey | None,
+        webhook: WebhookTarget | None,
     ) -> Admission:
         outcome, queued, named_job, wait_ms, created = await self._admit(
             keys=[
@@ -99,6 +114,7 @@ class JobClient:
                 call_key(key.client, key.key) if key else "",
                 model_sha,
                 client,
+                webhook.to_record() if webhook else "",
                 *(part for task in tasks for part in (len(task.indices), task.to_record(exclude=TIMES))),
             ],
         )
@@ -140,7 +156,8 @@ class JobClient:
 
     async def image(self, sha256: str, image_format: ImageFormat) -> bytes | None:
         """The bytes of a committed image, or None when it is unknown or has expired."""
-        return await self._redis.get(self._keys.image(sha256, image_format))
+        data = await self._redis.get(self._keys.image(sha256, image_format))
+        return await self._store.get(sha256, image_format) if data is None and self._store else data
 
     async def image_heads(self, results: Sequence[ImageResult], head_bytes: int) -> list[tuple[int, bytes]]:
         """Of several committed images the length in bytes and the first `head_bytes`, in one round trip.
@@ -152,19 +169,30 @@ class JobClient:
                 pipeline.strlen(key)
                 pipeline.getrange(key, 0, head_bytes - 1)
             answers = await pipeline.execute()
-        return list(zip(answers[::2], answers[1::2], strict=True))
+        heads = list(zip(answers[::2], answers[1::2], strict=True))
+        return await asyncio.gather(
+            *(self._in_store(result, head, head_bytes) for result, head in zip(results, heads, strict=True))
+        )
+
+    async def _in_store(self, result: ImageResult, head: tuple[int, bytes], head_bytes: int) -> tuple[int, bytes]:
+        """The `head` of an image as Redis has it, or else as the store has it."""
+        if head[0] or self._store is None:
+            return head
+        return await self._store.head(result.sha256, result.format, head_bytes)
 
     async def image_head(self, sha256: str, image_format: ImageFormat, head_bytes: int) -> tuple[int, bytes]:
         """Length in bytes and the first `head_bytes` of a committed image; 0 for one that is unknown or expired."""
         key = self._keys.image(sha256, image_format)
-        if not head_bytes:
-            return await self._redis.strlen(key), b""
-        head = await self._redis.getrange(key, 0, head_bytes - 1)
-        return (len(head) if len(head) < head_bytes else await self._redis.strlen(key)), head
+        head = await self._redis.getrange(key, 0, head_bytes - 1) if head_bytes else b""
+        size = len(head) if len(head) < head_bytes else await self._redis.strlen(key)
+        if not size and self._store:
+            return await self._store.head(sha256, image_format, head_bytes)
+        return size, head
 
     async def image_part(self, sha256: str, image_format: ImageFormat, start: int, end: int) -> bytes:
         """The bytes of a committed image from `start` to before `end`; fewer when it is shorter or has expired."""
-        return await self._redis.getrange(self._keys.image(sha256, image_format), start, end - 1)
+        part = await self._redis.getrange(self._keys.image(sha256, image_format), start, end - 1)
+        return part or (await self._store.part(sha256, image_format, start, end) if self._store else b"")
 
     async def expire_overdue(self, ttl_s: float) -> int:
         """Settle the waiting images whose deadline has passed as expired; returns their number.

@@ -20,9 +20,12 @@ class ModelKeys:
         self.workers = f"{self._prefix}:workers"
         self.since = f"{self._prefix}:since"
         self.leases = f"{self._prefix}:worker:"
-        """What the names of the workers' leases begin with."""
+        """The prefix of the names of the workers' leases."""
         self.throughput = f"{self._prefix}:throughput"
         self.dead_letters = f"{self._prefix}:dead-letters"
+        self.webhooks = f"{self._prefix}:webhooks"
+        """Also named in end_of_job.lua."""
+        self.unsent_webhooks = f"{self._prefix}:unsent-webhooks"
         self.cancellations = f"{self._prefix}:cancellations"
         self.preview_subscriptions = f"{self._prefix}:preview-wishes"
 

@@ -1,4 +1,4 @@
-"""What a task says of its images, also one that cannot be read."""
+"""Records of a task's images, also of a task that cannot be read."""
 
 from pydantic import Field
 

@@ -119,11 +119,15 @@ class WorkerQueue:
         return (await self.commit_all(claim, [result], [data], ttl_s)).images == 1
 
     async def commit_all(
-        self, claim: Claim, results: Sequence[ImageResult], data: Sequence[bytes], ttl_s: float
+        self, claim: Claim, results: Sequence[ImageResult], data: Sequence[bytes] | None, ttl_s: float
     ) -> Settled:
-        """Store all images of the claim's task and their bytes for `ttl_s` seconds, in one step."""
-        outcomes = [(result.index, result.to_record(), image) for result, image in zip(results, data, strict=True)]
-        image_keys = [self._keys.image(result.sha256, result.format) for result in results]
+        """Store all images of the claim's task and their bytes for `ttl_s` seconds, in one step.
+
+        `data` is None for images whose bytes are kept elsewhere already.
+        """
+        files = [b""] * len(results) if data is None else data
+        outcomes = [(result.index, result.to_record(), image) for result, image in zip(results, files, strict=True)]
+        image_keys = [] if data is None else [self._keys.image(result.sha256, result.format) for result in results]
         return await self._settle_task(claim, "result", outcomes, ttl_s, image_keys, results[0].determinism.model_sha)
 
     async def fail(

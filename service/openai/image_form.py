@@ -7,6 +7,7 @@ from typing import Literal
 from fastapi import Request
 
 from jobs.models import ImageResult
+from service.context import base_url
 from service.openai.schemas import OpenAIImage
 from service.schemas.generate_response import GeneratedImage
 
@@ -29,7 +30,7 @@ class ImageForm:
         """The image in an answer; `b64` is its file as base64, None unless the form is inline."""
         return OpenAIImage(
             b64_json=b64,
-            url=None if self.asked == "b64_json" else GeneratedImage.linked(result, self.request).url,
+            url=None if self.asked == "b64_json" else GeneratedImage.linked(result, base_url(self.request)).url,
             seed=result.seed,
         )
 

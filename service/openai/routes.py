@@ -24,7 +24,7 @@ from service.openai.schemas import (
 from service.openai.stream import image_stream
 from service.problems import UnknownModelError, problem_responses
 from service.schemas.generate_request import image_tasks
-from service.schemas.request_warnings import RequestWarning, with_nearest_size
+from service.schemas.request_warnings import RequestWarning, unread_prompt, with_nearest_size
 
 router = APIRouter(prefix="/v1", tags=["OpenAI-compatible"])
 
@@ -59,6 +59,7 @@ async def create_images(
     if body.stream:
         return await _streamed(call, form, body.partial_images or 0, warnings)
     state = await generate_while_connected(call)
+    warnings = [*warnings, *unread_prompt(state.results)]
     if not form.inline:
         return ImagesResponse.of(state, [form.image(result, None) for result in state.results], warnings)
     inline = await InlineImages.find(context.catalogue.queue(state.model), state.results)

@@ -10,13 +10,14 @@ from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from pydantic_core import to_json
 from redis.exceptions import RedisError
 
+from jobs.image_store import ImageStoreError
 from jobs.models import ImageResult, Preview, PreviewSubscription
 from service.generation import Call, admit, cancelled_on_error, finished_job, raise_failure
 from service.job_stream import SentImages, unfinished
 from service.openai.image_form import ImageForm
 from service.openai.schemas import NO_USAGE
-from service.problems import DeadlineExpiredError, Problem, job_lost, redis_away
-from service.schemas.request_warnings import RequestWarning
+from service.problems import DeadlineExpiredError, Problem, job_lost, redis_away, store_away
+from service.schemas.request_warnings import RequestWarning, unread_prompt
 from service.waiting import news_before, stored_job
 
 ALWAYS = {"background": "opaque", "quality": "auto"}
@@ -72,9 +73,9 @@ async def image_stream(
         except Problem as problem:
             call.request.state.outcome = "expired" if isinstance(problem, DeadlineExpiredError) else "error"
             yield _failed(problem)
-        except RedisError:
+        except (RedisError, ImageStoreError) as error:
             call.request.state.outcome = "error"
-            yield _failed(redis_away())
+            yield _failed(store_away() if isinstance(error, ImageStoreError) else redis_away())
 
 
 class _Stream:
@@ -82,7 +83,7 @@ class _Stream:
 
     def __init__(self, call: Call, form: ImageForm, steps: list[int], warnings: list[RequestWarning]) -> None:
         self._form = form
-        self._warnings = {"warnings": [warning.model_dump() for warning in warnings]} if warnings else {}
+        self._warnings = warnings
         self.sent = SentImages()
         self.steps = steps
         self._metrics = call.context.metrics
@@ -121,7 +122,9 @@ class _Stream:
     def _completed(self, result: ImageResult, data: bytes | None) -> bytes:
         self.sent.add(result.index)
         image = self._form.streamed(result, data).model_dump(exclude_none=True)
-        about = _image(result) | image | self._warnings
+        about = _image(result) | image
+        if warnings := [*self._warnings, *unread_prompt([result])]:
+            about["warnings"] = [warning.model_dump() for warning in warnings]
         return _event("image_generation.completed", about | {"usage": NO_USAGE})
 
 

@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse, Response
 from jobs.models import ImageFormat, JobState
 from jobs.queue.job_client import JobClient
 from service.accept import accepted_image
-from service.context import Context
+from service.context import Context, base_url, job_location
 from service.generation import Call, admit, finished_job, generate_while_connected
 from service.idempotency import IdempotencyHeader, read_idempotency_key
 from service.image_delivery import InlineImages, image_file
@@ -18,7 +18,8 @@ from service.problems import FieldError, InvalidFieldsError, Problem, job_lost, 
 from service.schemas.generate_request import GenerateRequest, image_tasks
 from service.schemas.generate_response import Diversity, GeneratedImage, GenerateResponse, call_timings
 from service.schemas.job_response import JobResponse
-from service.schemas.request_warnings import RequestWarning, with_nearest_size
+from service.schemas.request_warnings import RequestWarning, unread_prompt, with_nearest_size
+from service.webhooks.targets import webhook_target
 
 router = APIRouter(tags=["images"])
 
@@ -62,13 +63,15 @@ async def generate(
     key = read_idempotency_key(idempotency, caller, body)
     body, warnings = with_nearest_size(body, model.card, context.settings)
     tasks = image_tasks(body, model.card, context.settings, asynchronous=asynchronous)
-    call = Call(context, request, model, tasks, key)
+    webhook = webhook_target(body.webhook, caller, request, context.settings, asynchronous=asynchronous)
+    call = Call(context, request, model, tasks, key, webhook)
     if asynchronous:
         state = await _admit_only(call)
         if not state.settled:
             return _accepted(state, request, warnings)
     else:
         state = await generate_while_connected(call)
+    warnings = [*warnings, *unread_prompt(state.results)]
     queue = context.catalogue.queue(state.model)
     if raw:
         return await _image_alone(queue, state, warnings, request)
@@ -80,7 +83,7 @@ async def generate(
         images=[
             GeneratedImage.inline(result, inline.placeholder(position))
             if inline
-            else GeneratedImage.linked(result, request)
+            else GeneratedImage.linked(result, base_url(request))
             for position, result in enumerate(state.results)
         ],
         diversity=Diversity.of(state.results),
@@ -122,8 +125,8 @@ async def _admit_only(call: Call) -> JobState:
 
 
 def _accepted(queued: JobState, request: Request, warnings: list[RequestWarning]) -> Response:
-    content = JobResponse.of(queued, request, warnings).model_dump(mode="json", exclude_none=True)
-    headers = {"Location": f"/jobs/{queued.id}", "Preference-Applied": "respond-async"}
+    content = JobResponse.of(queued, base_url(request), warnings).model_dump(mode="json", exclude_none=True)
+    headers = {"Location": job_location(queued.id, request), "Preference-Applied": "respond-async"}
     return JSONResponse(content, status_code=202, headers=headers)
 
 

@@ -9,7 +9,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from jobs.models import JobState
 from jobs.queue.job_client import JobClient
-from service.context import Context
+from service.context import Context, base_url
 from service.job_stream import LAST, SentImages, job_stream
 from service.problems import NothingMoreError, Problem, problem_responses
 from service.schemas.job_response import JobResponse
@@ -38,7 +38,7 @@ Job = Annotated[FoundJob, Depends(_find)]
 @router.get("/jobs/{job_id}", response_model_exclude_none=True)
 async def get_job(job: Job, request: Request) -> JobResponse:
     """Status of a job and its images so far, for as long as its results are kept."""
-    return JobResponse.of(job.state, request)
+    return JobResponse.of(job.state, base_url(request))
 
 
 @router.delete("/jobs/{job_id}", response_model_exclude_none=True)
@@ -48,10 +48,11 @@ async def cancel_job(job: Job, request: Request, context: Context) -> JobRespons
     state = await job.queue.job(job.state.id)
     if state is None:
         raise _not_found()
-    return JobResponse.of(state, request)
+    return JobResponse.of(state, base_url(request))
 
 
 async def _last_event_id(
+    job: Job,  # found first: an id that is none is an error, whatever else the request says
     last_event_id: Annotated[
         str,
         Header(

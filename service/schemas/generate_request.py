@@ -86,6 +86,13 @@ class GenerateRequest(SamplingOptions):
         "results are kept (`FOURSTEP_RESULT_TTL_S`), whichever is longer; default: a week",
     )
 
+    webhook: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=2048,
+        description="https address that is sent the job's end; with `Prefer: respond-async` only",
+    )
+
     @model_validator(mode="after")
     def _seeds_stand_alone(self) -> Self:
         for other in ("seed", "num_images", "select"):

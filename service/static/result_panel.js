@@ -12,7 +12,9 @@ export class ResultPanel {
     this.cards = Array.from({ length: count }, () => new PictureCard(prompt, model, handlers));
     const list = make("ul", { class: "cards" }, ...this.cards.map((card) => card.element));
     const title = make("h2", {}, model.name);
-    this.element = make("section", { class: "panel", "aria-label": `Pictures of ${model.name}` }, title, this.facts, list);
+    this.warnings = make("p", { class: "warnings" });
+    const parts = [title, this.facts, this.warnings, list];
+    this.element = make("section", { class: "panel", "aria-label": `Pictures of ${model.name}` }, ...parts);
   }
 
   // Makes the images of `request` and shows their course; `onStart` is told the job's id. Throws a Problem.
@@ -26,6 +28,7 @@ export class ResultPanel {
       const { images, state } = await this.#follow(job.id);
       this.seconds = (performance.now() - began) / 1000;
       this.diversity = state.diversity;
+      this.warnings.textContent = (state.warnings ?? []).map(({ field, message }) => `${field}: ${message}`).join("\n");
       this.#tell(`${this.seconds.toFixed(2)} s`);
       return images;
     } catch (problem) {

@@ -76,7 +76,7 @@ def _pickled_weights(folder: Path) -> None:
         (_contract(sizes=[[512, 512]]), "sizes"),
         (_contract(colour="red"), "colour"),
         (_pickled_weights, "vae"),
-        (lambda folder: _edit(folder / "model_index.json", _class_name="FluxPipeline"), "family"),
+        (lambda folder: _edit(folder / "model_index.json", _class_name="PixArtSigmaPipeline"), "family"),
         (lambda folder: (folder / "model_index.json").unlink(), "model_index.json"),
         (lambda folder: _edit(folder / "vae" / "config.json", latent_channels=8), "model"),
     ],

@@ -1,14 +1,12 @@
 """Refuse what a model folder must not hold: code, files that never end, networks beyond any machine."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from worker.errors import FolderRefusedError
 from worker.model_folder.weights_hash import files_below
-
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack")
-"""Endings of weights that are not safetensors."""
 
 MOST_LAYERS = 10_000
 MOST_BYTES = 64 * 2**20
@@ -22,25 +20,20 @@ def refuse_endless_files(folder: Path) -> None:
             raise FolderRefusedError(f"{path}: more than {MOST_BYTES // 2**20} MiB of JSON")
 
 
-def refuse_pickles(folder: Path) -> None:
-    """Refuse weights that are pickled, also by an index: unpickling runs the code in the file."""
-    for part in sorted(path for path in folder.iterdir() if path.is_dir()):
-        pickles = sorted(path.name for path in part.iterdir() if path.suffix in PICKLES)
-        if pickles and not any(part.glob("*.safetensors")):
-            raise FolderRefusedError(
-                f"{part.name}: only pickled weights ({', '.join(pickles)}), and only safetensors are read;"
-                " save the pipeline again with safe_serialization=True"
-            )
-        for index in sorted(part.glob("*.index*.json")):
-            _refuse_other_files(f"{part.name}/{index.name}", _read(index))
+def refuse_foreign_shards(folder: Path, components: Iterable[str]) -> None:
+    """Refuse an index of weights in one of the `components` that names other files than safetensors beside it."""
+    for component in components:
+        for index in sorted((folder / component).glob("*.index*.json")):
+            _refuse_other_files(f"{component}/{index.name}", _read(index))
 
 
-def refuse_endless_networks(folder: Path) -> None:
+def refuse_endless_networks(folder: Path, components: Iterable[str]) -> None:
     """Refuse configurations with more layers than any network has: to make them would never end."""
-    for config in sorted(folder.glob("*/config.json")):
-        for name, value in _read(config).items():
+    for component in components:
+        config = folder / component / "config.json"
+        for name, value in _read(config).items() if config.is_file() else ():
             if "layers" in name and isinstance(value, int) and value > MOST_LAYERS:
-                raise FolderRefusedError(f"{config.parent.name}/config.json: {name} is {value}")
+                raise FolderRefusedError(f"{component}/config.json: {name} is {value}")
 
 
 def _refuse_other_files(name: str, index: dict[str, Any]) -> None:

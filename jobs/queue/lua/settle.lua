@@ -1,6 +1,6 @@
 -- Settles the images of one task, once: results or failures, bytes, acknowledgement and events, in one step.
--- KEYS: task stream, sets, job hash, throughput record, then for results the key of each image, for a dead letter
---       their stream
+-- KEYS: task stream, sets, job hash, throughput record, then for results the key of each image that is kept in
+--       Redis, for a dead letter their stream
 -- ARGV: group, entry id, 'result'|'failure', ttl of an ended job (ms), of one that goes on (ms),
 --       task (JSON, of a failure), hash of the model that made a result, then for each image its index, outcome (JSON)
 --       and bytes
@@ -30,7 +30,7 @@ if redis.call('EXISTS', job) == 1 then
       -- First write of the script. When memory is full, Redis refuses it for a result: then nothing has changed.
       redis.call('HSET', job, 'image:' .. index, kind .. ' ' .. outcome)
       settled = settled + 1
-      if kind == 'result' then
+      if kind == 'result' and KEYS[first_store] then
         redis.call('SET', KEYS[first_store + i], bytes, 'PX', longest)
       end
       local done = redis.call('HINCRBY', job, 'done', 1)

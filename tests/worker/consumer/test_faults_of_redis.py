@@ -37,7 +37,7 @@ async def test_a_redis_that_goes_and_comes_back_empty_is_outlived(
         state = await settled(worker.queue, "after")
         worker.stop.set()
         await worker.ended()
-    worker.device.stop()
+    worker.client.close()
     await redis.aclose()
     assert state.status == "completed"
 
