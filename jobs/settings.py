@@ -80,6 +80,12 @@ class ApiSettings(Settings):
 
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=8000, ge=1, le=65535, description="port to listen on")
+    api_metrics_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="port that answers the API's /metrics alone, without a key: for scrapers, to be kept inside",
+    )
     public_url: str | None = Field(
         default=None,
         pattern=r"^https?://[^\s?#]+$",
@@ -239,6 +245,9 @@ class WorkerSettings(Settings):
     steps: int = Field(default=4, ge=1, description="denoising steps, only for models without sampling.json")
     guidance_scale: float = Field(default=1.0, ge=1, description="guidance, only for models without sampling.json")
     embed_recipe: bool = Field(default=True, description="write model, prompt and seed into the image's metadata")
+    mark_generated: bool = Field(
+        default=True, description="mark images as made by a model, in XMP (IPTC's trainedAlgorithmicMedia)"
+    )
 
 
 def explain(error: ValidationError) -> str:
