@@ -35,8 +35,8 @@ class ApiMetrics:
             ["limit"],
             registry=registry,
         )
-        self.answer_bytes = gauge("fourstep_answer_bytes", "Bytes of images that are on their way to callers.")
-        self.answer_bytes_limit = gauge("fourstep_answer_bytes_limit", "Bytes of images on their way to one caller.")
+        self.answer_bytes = gauge("fourstep_answer_bytes", "Bytes that answers being written take.")
+        self.answer_bytes_limit = gauge("fourstep_answer_bytes_limit", "Bytes that the answers to one caller may take.")
         self.answers_waiting = gauge("fourstep_answers_waiting", "Answers that wait for earlier ones of their caller.")
         self.event_streams = gauge("fourstep_event_streams", "Event streams that clients hold open.")
         self.connections_refused = Counter(

@@ -40,7 +40,8 @@ class WireModel(BaseModel):
     A field that another version of the record has is ignored: releases run side by side during an upgrade.
     """
 
-    model_config = ConfigDict(protected_namespaces=())
+    # A traceback names the wrong field without its value, which may be a prompt.
+    model_config = ConfigDict(protected_namespaces=(), hide_input_in_errors=True)
 
     def to_record(self, exclude: set[str] | None = None) -> str:
         """The record as JSON without the fields of `exclude`, with the version of its form."""
@@ -161,7 +162,7 @@ class EffectiveSettings(WireModel):
     A worker of another version may report more fields, which are kept, or fewer, which are None.
     """
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", hide_input_in_errors=True)
 
     device: str
     dtype: str

@@ -45,7 +45,7 @@ class SamplingContract(BaseModel):
     ``examples`` are prompts that the model draws well; the playground offers them, and begins with the first.
     """
 
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", populate_by_name=True, allow_inf_nan=False)
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
     method: str

@@ -131,9 +131,9 @@ class ApiSettings(Settings):
         description="network evaluations a minute for each API key, over all models; unset for no limit",
     )
     max_answer_bytes: int = Field(
-        default=256 * 2**20,
+        default=64 * 2**20,
         ge=2**20,
-        description="bytes of images on their way to one API key (without keys: to everybody); further answers wait",
+        description="bytes that the answers to one API key (without keys: to everybody) may take; further ones wait",
     )
     max_event_streams: int = Field(
         default=256, ge=1, description="event streams that one API key (without keys: one address) may hold open"
@@ -244,10 +244,28 @@ class WorkerSettings(Settings):
     )
     steps: int = Field(default=4, ge=1, description="denoising steps, only for models without sampling.json")
     guidance_scale: float = Field(default=1.0, ge=1, description="guidance, only for models without sampling.json")
+    sizes: Annotated[tuple[tuple[int, int], ...], NoDecode] = Field(
+        default=(),
+        description="comma-separated WIDTHxHEIGHT to serve, the first for calls without; unset: the model's own",
+    )
     embed_recipe: bool = Field(default=True, description="write model, prompt and seed into the image's metadata")
     mark_generated: bool = Field(
         default=True, description="mark images as made by a model, in XMP (IPTC's trainedAlgorithmicMedia)"
     )
+
+    @field_validator("sizes", mode="before")
+    @classmethod
+    def _read_sizes(cls, value: Any) -> Any:
+        """(height, width) of each, as everywhere behind the front end."""
+        if not isinstance(value, str):
+            return value
+        found = [
+            re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", part.strip()) for part in value.split(",") if part.strip()
+        ]
+        sizes = [(int(match[2]), int(match[1])) for match in found if match]
+        if len(sizes) < len(found) or len(set(sizes)) < len(sizes):
+            raise ValueError("write different WIDTHxHEIGHT, separated by commas")
+        return sizes
 
 
 def explain(error: ValidationError) -> str:

@@ -16,6 +16,8 @@ from service.problems import job_lost
 
 # A multiple of 3, so that the parts' base64 is that of the whole.
 PART_BYTES = 96 * 1024
+# What an answer that is being written takes: a part, its base64, and what waits in the socket.
+ANSWER_BYTES = 4 * PART_BYTES
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class InlineImages:
     async def _written(
         self, texts: list[bytes], room: AnswerRoom, request: Request, length: int
     ) -> AsyncIterator[bytes]:
-        async with room.taken(request.state.caller, length):
+        async with room.taken(request.state.caller, min(length, ANSWER_BYTES)):
             for position, (result, size) in enumerate(zip(self.results, self.sizes, strict=True)):
                 yield texts[position]
                 async for part in parts(self.queue, result.sha256, result.format, size, request):

@@ -24,7 +24,9 @@ def start_engine(settings: WorkerSettings, load_model: Callable[..., LoadedModel
     quiet_libraries()
     if settings.compile_cache is not None:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(settings.compile_cache)
-    model = load_model(settings.model, settings.device, settings.dtype, settings.steps, settings.guidance_scale)
+    model = load_model(
+        settings.model, settings.device, settings.dtype, settings.steps, settings.guidance_scale, settings.sizes
+    )
     graphs = _replays_graphs(settings, model.network.device)
     engine = Engine(model, settings.max_batch, CudaGraphs(model.network.device) if graphs else None)
     engine.warm_up()

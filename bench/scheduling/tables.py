@@ -1,145 +1,133 @@
-"""The tables of docs/batching.md, from bench/results/policies.json: `python -m bench.scheduling.tables`."""
+"""The tables of docs/batching.md, from policies.json and engine_arrivals.json: `python -m bench.scheduling.tables`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from statistics import geometric_mean
+from statistics import geometric_mean, mean
 from typing import Any
 
+from bench import results_file
 from bench.markdown import filled, table
 from bench.scheduling.policies import COARSE, OURS, PEERS, RULES, read
 
 PAGE = Path(__file__).parents[2] / "docs" / "batching.md"
 
-FIGURES = ("mean_ms", "p99_ms")
+MEAN_AND_P99 = ("mean_ms", "p99_ms")
 
 Cells = Sequence[dict[str, Any]]
 
 
-def rendered(page: str, cells: Cells) -> str:
+def rendered(page: str) -> str:
     """`page` with every table made anew."""
-    return filled(page, {make.__name__: make(cells) for make in (rules, furthest, peers, devices, kinds, finer)})
+    cells = read()[0]
+    plain = [cell for cell in cells if cell["kind"] == "plain"]
+    tables = {
+        "rules": rules(cells),
+        "furthest": furthest(cells),
+        "peers": peers(cells),
+        "devices": by_device(plain, PEERS),
+        "kinds": kinds(cells),
+        "left": left(plain),
+        "finer": by_device([cell for cell in plain if cell["pads"]], [COARSE]),
+        "engine": engine(results_file.read("engine_arrivals")),
+    }
+    return filled(page, tables)
 
 
-def behind(cell: dict[str, Any], figure: str, name: str, others: Sequence[str]) -> float:
-    """A policy's figure over the best of `others`."""
-    return cell[figure][name] / min(cell[figure][other] for other in others)
+def ratios(cells: Cells, figure: str, name: str, others: Collection[str]) -> list[float]:
+    """In each cell a policy's figure over the best of `others`."""
+    return [cell[figure][name] / min(cell[figure][other] for other in others) for cell in cells]
 
 
 def rules(cells: Cells) -> str:
     rows = []
     for name in RULES:
         row: list[object] = [name]
-        for figure in FIGURES:
-            ratios = [behind(cell, figure, name, list(RULES)) for cell in cells]
-            row += [f"{geometric_mean(ratios):.3f}", *(sum(r > 1 + share for r in ratios) for share in (0.02, 0.05))]
-            row.append(f"{max(ratios):.2f}")
+        for figure in MEAN_AND_P99:
+            behind = ratios(cells, figure, name, RULES)
+            over = [sum(ratio > 1 + share for ratio in behind) for share in (0.02, 0.05, 0.1)]
+            row += [f"{geometric_mean(behind):.3f}", " / ".join(map(str, over)), f"{max(behind):.2f}"]
         rows.append(row)
-    heads = [[f"{figure} ÷ best", "over 2% behind", "over 5%", "worst"] for figure in ("mean", "p99")]
+    heads = [(f"{figure} ÷ best", "cells over 2 / 5 / 10% behind", "worst") for figure in ("mean", "p99")]
     return table(["rule", *heads[0], *heads[1]], rows)
 
 
 def furthest(cells: Cells) -> str:
     """The cells in which our mean is furthest behind that of another rule."""
     rows = []
-    order = sorted(cells, key=lambda cell: -behind(cell, "mean_ms", OURS, list(RULES)))
-    for cell in order[:8]:
+    for cell in sorted(cells, key=lambda cell: -ratios([cell], "mean_ms", OURS, RULES)[0])[:8]:
+        about = (cell["curve"], _device(cell), cell["max_batch"], cell["images"], cell["load"], cell["arrivals"])
         best = min(RULES, key=lambda name: cell["mean_ms"][name])
-        ratios = [f"{behind(cell, figure, OURS, list(RULES)):.2f}" for figure in FIGURES]
-        about = (cell["curve"], _padded(cell), cell["max_batch"], cell["images"], cell["load"], cell["arrivals"])
-        rows.append((*about, *ratios, best))
-    head = (
-        "*t(b)*",
-        "device",
-        "limit",
-        "images of a call",
-        "load",
-        "arrivals",
-        "mean ÷ best",
-        "p99 ÷ best",
-        "best mean",
-    )
-    return table(head, rows)
+        rows.append((*about, *_means([cell], RULES), best))
+    about = ("*t(b)*", "device", "limit", "images", "load", "arrivals")
+    return table((*about, "mean ÷ best", "p99 ÷ best", "best mean"), rows)
 
 
 def peers(cells: Cells) -> str:
     rows = []
-    for name in PEERS:
-        ratios = {figure: [behind(cell, figure, OURS, [name]) for cell in cells] for figure in FIGURES}
-        means = [f"{geometric_mean(ratios[figure]):.2f}" for figure in FIGURES]
-        rows.append((name, *means, *(sum(r > 1.02 for r in ratios[figure]) for figure in FIGURES)))
-    best = {figure: [behind(cell, figure, OURS, PEERS) for cell in cells] for figure in FIGURES}
-    means = [f"{geometric_mean(best[figure]):.2f}" for figure in FIGURES]
-    rows.append(("the best of them", *means, *(sum(r > 1.02 for r in best[figure]) for figure in FIGURES)))
-    head = ("fourstep ÷", "mean", "p99", "cells where fourstep's mean is over 2% behind", "its p99")
+    for name, others in {**{peer: [peer] for peer in PEERS}, "the best of them": PEERS}.items():
+        behind = [sum(ratio > 1.02 for ratio in ratios(cells, figure, OURS, others)) for figure in MEAN_AND_P99]
+        rows.append((name, *_means(cells, others), *behind))
+    head = ("fourstep ÷", "mean", "p99", "cells with fourstep's mean over 2% behind", "with its p99")
     return table(head, rows)
-
-
-def devices(cells: Cells) -> str:
-    """Against the best peer, by curve and limit."""
-    plain = [cell for cell in cells if cell["kind"] == "plain"]
-    ratio = {figure: lambda cell, figure=figure: behind(cell, figure, OURS, PEERS) for figure in FIGURES}
-    return _by_device(plain, [ratio[figure] for figure in FIGURES])
-
-
-def finer(cells: Cells) -> str:
-    """Padding to the worker's batch sizes, over padding to powers of two."""
-    padded = [cell for cell in cells if cell["kind"] == "plain" and cell["pads"]]
-    ratio = {figure: lambda cell, figure=figure: behind(cell, figure, OURS, [COARSE]) for figure in FIGURES}
-    return _by_device(padded, [ratio[figure] for figure in FIGURES])
 
 
 def kinds(cells: Cells) -> str:
     rows = []
     for kind in dict.fromkeys(cell["kind"] for cell in cells):
         some = [cell for cell in cells if cell["kind"] == kind]
-        row: list[object] = [kind, len(some)]
-        for others in (list(RULES), PEERS):
-            row += [f"{geometric_mean(behind(cell, figure, OURS, others) for cell in some):.2f}" for figure in FIGURES]
-        late = [_late(some, names) for names in ([OURS], PEERS)] if kind == "deadlines" else ["", ""]
-        rows.append([*row, *late])
-    head = ["mean ÷ best rule", "p99", "mean ÷ best peer", "p99", "late", "late with the best peer"]
-    return table(["calls", "cells", *head], rows)
+        late = [_late(some, names) if kind == "deadlines" else "" for names in ([OURS], RULES, PEERS)]
+        rows.append((kind, len(some), *_means(some, RULES), *_means(some, PEERS), *late))
+    head = ("calls", "cells", "mean ÷ best rule", "p99", "mean ÷ best peer", "p99", "late", "best rule", "best peer")
+    return table(head, rows)
 
 
 def left(cells: Cells) -> str:
     """Our mean over the bound, by load."""
-    plain = [cell for cell in cells if cell["kind"] == "plain"]
-    loads = sorted({cell["load"] for cell in plain})
-    by_load = [[cell for cell in plain if cell["load"] == load] for load in loads]
+    by_load = {load: [cell for cell in cells if cell["load"] == load] for load in sorted({c["load"] for c in cells})}
+    over_bound = [geometric_mean(c["mean_ms"][OURS] / c["bound_ms"] for c in some) for some in by_load.values()]
     rows = [
-        ("the bound", *(_mean([cell["mean_ms"][OURS] / cell["bound_ms"] for cell in some]) for some in by_load)),
-        ("the best rule", *(_mean([behind(cell, "mean_ms", OURS, list(RULES)) for cell in some]) for some in by_load)),
-        ("the best peer", *(_mean([behind(cell, "mean_ms", OURS, PEERS) for cell in some]) for some in by_load)),
+        ("the bound", *(f"{ratio:.2f}" for ratio in over_bound)),
+        ("the best rule", *(_means(some, RULES)[0] for some in by_load.values())),
+        ("the best peer", *(_means(some, PEERS)[0] for some in by_load.values())),
     ]
-    return table(["fourstep's mean ÷", *(f"load {load}" for load in loads)], rows)
+    return table(("fourstep's mean ÷", *(f"load {load}" for load in by_load)), rows)
 
 
-def _mean(ratios: Sequence[float]) -> str:
-    return f"{geometric_mean(ratios):.2f}"
-
-
-def _late(cells: Cells, names: Sequence[str]) -> str:
-    """The share of the calls with a deadline that miss it."""
-    return f"{sum(min(cell['late'][name] for name in names) for cell in cells) / len(cells):.0%}"
-
-
-def _by_device(cells: Cells, figures: Sequence[Callable[[dict[str, Any]], float]]) -> str:
+def by_device(cells: Cells, others: Collection[str]) -> str:
+    """Our mean and p99 over the best of `others`, by curve and limit."""
     limits = sorted({cell["max_batch"] for cell in cells})
     rows = []
-    for curve, padded in dict.fromkeys((cell["curve"], _padded(cell)) for cell in cells):
-        row = [curve, padded]
-        for limit in limits:
-            here = [
-                cell for cell in cells if (cell["curve"], _padded(cell), cell["max_batch"]) == (curve, padded, limit)
-            ]
-            row.append(" / ".join(f"{geometric_mean(map(figure, here)):.2f}" for figure in figures) if here else "")
-        rows.append(row)
-    return table(["*t(b)*", "device", *(f"limit {limit}" for limit in limits)], rows)
+    for curve, device in dict.fromkeys((cell["curve"], _device(cell)) for cell in cells):
+        alike = [cell for cell in cells if (cell["curve"], _device(cell)) == (curve, device)]
+        by_limit = [[cell for cell in alike if cell["max_batch"] == limit] for limit in limits]
+        rows.append((curve, device, *(" / ".join(_means(some, others)) if some else "" for some in by_limit)))
+    return table(("*t(b)*", "device", *(f"limit {limit}" for limit in limits)), rows)
 
 
-def _padded(cell: dict[str, Any]) -> str:
+def engine(report: dict[str, Any]) -> str:
+    """Both policies on the engine, and their ratio."""
+    rows = []
+    for name, policy in (("fourstep", "step"), ("request batching", "request")):
+        latencies = [f"{1000 * seconds:.0f}" for seconds in report["latency_cpu_s"][policy].values()]
+        rates = [report[f"{course}_images_per_cpu_s"][policy] for course in ("sustained", "drained")]
+        rows.append((name, *latencies, *(f"{rate:.1f}" for rate in rates)))
+    rows.append(("ratio", *(f"{ratio:.2f}" for ratio in report["step_over_request"].values())))
+    return table(("", "p50, ms", "p90", "p99", "images a second, sustained", "to the last image"), rows)
+
+
+def _means(cells: Cells, others: Collection[str]) -> list[str]:
+    """Our mean and p99 over the best of `others`, geometric means over `cells`."""
+    return [f"{geometric_mean(ratios(cells, figure, OURS, others)):.2f}" for figure in MEAN_AND_P99]
+
+
+def _late(cells: Cells, names: Collection[str]) -> str:
+    """The share of the calls with a deadline that miss it."""
+    return f"{mean(min(cell['late'][name] for name in names) for cell in cells):.0%}"
+
+
+def _device(cell: dict[str, Any]) -> str:
     return "padded" if cell["pads"] else "eager"
 
 
 if __name__ == "__main__":
-    PAGE.write_text(rendered(PAGE.read_text(), read()[0]))
+    PAGE.write_text(rendered(PAGE.read_text()))

@@ -51,9 +51,9 @@ class Trainer:
             raise ValueError(f"family: {config.family}, but {config.teacher} is of family {found}")
         prompts = [*read_prompts(config.prompts), config.negative_prompt]
         self.accelerator = processes.accelerator(config)
-        with self.accelerator.main_process_first():
-            embeddings = config.embeddings or folder / "embeddings"
-            self.embeddings = embedding_cache.fill(embeddings, config.teacher, prompts, config.max_sequence_length)
+        # Every process encodes its share, and no collective waits meanwhile.
+        embeddings = config.embeddings or folder / "embeddings"
+        self.embeddings = embedding_cache.fill(embeddings, config.teacher, prompts, config.max_sequence_length)
         pipeline = teacher_pipeline.load(config.teacher, text_encoders=False)
         self.family = registry.of(pipeline)
         self.schedule = self.family.noise_schedule(pipeline)

@@ -1,4 +1,4 @@
-"""Bounds the bytes of images that are on their way to one caller."""
+"""Bounds the memory that the answers to one caller take while they are written."""
 
 import asyncio
 from collections import Counter

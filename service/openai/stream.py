@@ -113,7 +113,7 @@ class _Stream:
             yield self._completed(result, None)
             return
         size, _ = await self.queue.image_head(result.sha256, result.format, 0)
-        async with self._room.taken(self._caller, 4 * size // 3):
+        async with self._room.taken(self._caller, 4 * size):
             data = await self.queue.image(result.sha256, result.format)
             if data is None:
                 raise job_lost()

@@ -56,6 +56,7 @@ class GenerateRequest(SamplingOptions):
     model_config = ConfigDict(
         extra="forbid",
         strict=True,
+        hide_input_in_errors=True,  # a prompt is never logged
         allow_inf_nan=False,
         json_schema_extra={
             "examples": [{"prompt": "a smiling cat face", "seed": 7, "num_images": 4}],

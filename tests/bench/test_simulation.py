@@ -114,4 +114,4 @@ def test_the_figures_of_a_cell_are_those_of_the_committed_sweep(cell: Cell) -> N
 
 def test_the_page_holds_the_tables_of_the_results() -> None:
     page = tables.PAGE.read_text()
-    assert tables.rendered(page, read()[0]) == page
+    assert tables.rendered(page) == page

@@ -35,6 +35,7 @@ class Family(ABC):
     grid_field: the field of `sampling.json` that holds a grid. "sigmas" is flow matching, "timesteps" is DDPM.
     lora_targets: endings of the names of the denoiser's layers that a LoRA adapter is put on.
     unused_components: the pipeline components that are neither loaded nor looked at.
+    optional_components: the pipeline components that a folder may lack; None takes their place.
     load_options: arguments for loading the pipeline.
     negative_prompt: the text that guidance leads away from where `sampling.json` names none.
     vae_memory_format: the layout in which the autoencoder convolves fastest.
@@ -47,6 +48,7 @@ class Family(ABC):
     grid_field: ClassVar[Literal["sigmas", "timesteps"]]
     lora_targets: ClassVar[tuple[str, ...]]
     unused_components: ClassVar[tuple[str, ...]] = ()
+    optional_components: ClassVar[tuple[str, ...]] = ()
     load_options: ClassVar[dict[str, Any]] = {}
     negative_prompt: ClassVar[str] = ""
     # oneDNN and cuDNN convolve in this layout; others would be converted to it and back in every layer.

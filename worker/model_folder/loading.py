@@ -24,8 +24,9 @@ from worker.model_folder.contract import check_contract, own_contract, resized
 from worker.model_folder.hub import fetch
 from worker.model_folder.lora import fuse, loading_dtypes
 from worker.model_folder.pipeline_folder import INDEX, PipelineIndex, names_in, read_index
+from worker.model_folder.refusals import refuse_endless_files, refuse_endless_networks, refuse_foreign_shards
 from worker.model_folder.source import check_source
-from worker.model_folder.weights_hash import weights_sha256
+from worker.model_folder.weights_hash import model_sha256, weights_sha256
 from worker.sampling.step_table import StepTable
 
 log = logging.getLogger(__name__)
@@ -66,14 +67,18 @@ def load(
     """
     place = device_and_dtype(device, dtype)
     folder = _folder(model)
+    refuse_endless_files(folder)
     contract = _contract(folder)
     overlay = None if (folder / INDEX).is_file() else folder
     base = _base(overlay, contract) if overlay else folder
+    refuse_endless_files(base)
     index = read_index(base)
     family = index.family
     if contract and contract.family != family.name:
         raise FolderRefusedError(f"family: sampling.json says {contract.family}, but the pipeline is {family.name}")
     index.refuse_pickles(names_in(base, list(index.components)))
+    refuse_foreign_shards(base, index.components)
+    refuse_endless_networks(base, index.components)
     sha256 = weights_sha256(base)
     if contract and contract.base_sha256 not in (None, sha256):
         raise FolderRefusedError(f"base_sha256: {contract.base_sha256} is promised, but the weights hash to {sha256}")
@@ -83,7 +88,8 @@ def load(
         contract = own_contract(pipeline, steps, guidance_scale, sizes)
     elif sizes:
         contract = resized(contract, sizes)
-    return served(model_name(model), weights_sha256(base, overlay) if overlay else sha256, contract, pipeline)
+    folders = (base, overlay) if overlay else (base,)
+    return served(model_name(model), model_sha256(contract, *folders), contract, pipeline)
 
 
 def served(name: str, sha256: str, contract: SamplingContract, pipeline: Any) -> LoadedModel:
@@ -152,7 +158,8 @@ def _pipeline(
     lora = overlay if overlay and (overlay / LORA_WEIGHT_NAME_SAFE).is_file() else None
     loaded = loading_dtypes(lora, index.family, dtype) if lora else dtype
     options = {"dtype": loaded, "use_safetensors": True, "local_files_only": True}
-    options |= index.family.load_options | dict.fromkeys(index.family.unused_components)
+    lacking = [name for name in index.family.optional_components if name not in index.components]
+    options |= index.family.load_options | dict.fromkeys([*index.family.unused_components, *lacking])
     options |= _components(overlay, index, loaded) if overlay else {}
     variant = index.variant(names_in(folder, list(index.components)))
     try:

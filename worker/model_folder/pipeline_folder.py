@@ -90,6 +90,9 @@ def read_index(folder: Path) -> PipelineIndex:
         for name, entry in content.items()
         if isinstance(entry, list) and entry and entry[0] is not None and name not in family.unused_components
     }
+    lacking = {family.denoiser, "vae", *family.text_components} - {*components, *family.optional_components}
+    if lacking:
+        raise FolderRefusedError(f"{min(lacking)}: {INDEX} in {folder} names none, and {family.name} needs one")
     return PipelineIndex(family, components)
 
 

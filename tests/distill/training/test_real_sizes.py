@@ -9,7 +9,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from distill import config as configuration
-from distill import image_grid, runs
+from distill import image_grid, memory, runs
 from distill.training import checkpoints
 from distill.training.telemetry import Telemetry
 from jobs.sampling_contract import SamplingContract
@@ -52,3 +52,6 @@ def test_a_run_at_1024_pixels_comes_past_its_first_save_and_is_exported(tmp_path
     with Image.open(tmp_path / "run" / "grid-000002.png") as grid:
         assert grid.size == (2 * 256, 2 * 256)
     assert SamplingContract.load(tmp_path / "student").sizes == [(SIDE, SIDE)]
+    (shard,) = (tmp_path / "run" / "embeddings").glob("shard-*.safetensors")
+    foretold = memory.on_disk(configuration.load(tmp_path / "config.yaml")).embeddings
+    assert shard.stat().st_size == pytest.approx(3 * foretold, rel=0.01), "two prompts and the empty one"

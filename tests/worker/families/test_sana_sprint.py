@@ -59,12 +59,14 @@ def test_the_levels_are_the_angles_of_its_scheduler() -> None:
 
 
 @pytest.mark.slow
-def test_a_strict_picture_does_not_depend_on_its_neighbours() -> None:
+def test_a_strict_picture_does_not_depend_on_its_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sana_sprint, "_instruction", lambda: ["User Prompt: "])
     published.check_strict(_model(), SIZES[0])
 
 
 @pytest.mark.slow
-def test_steps_are_replayed_from_graphs() -> None:
+def test_steps_are_replayed_from_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sana_sprint, "_instruction", lambda: ["User Prompt: "])
     published.check_graphs(_model(), SIZES[0])
     published.check_operators(_model(), SIZES[0])
 

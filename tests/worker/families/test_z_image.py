@@ -92,7 +92,17 @@ def _channel_first(latents: torch.Tensor) -> torch.Tensor:
 
 
 positions = z_image.image_positions
-ZEROS = torch.nn.Parameter(torch.zeros_like(PIPELINE.transformer.cap_pad_token), requires_grad=False)
+
+
+def _zero(vector: str) -> Mistake:
+    """Put zeros in the place of a learnt vector of the transformer."""
+
+    def spoil(monkeypatch: pytest.MonkeyPatch, model: LoadedModel) -> None:
+        zeros = torch.nn.Parameter(torch.zeros_like(getattr(PIPELINE.transformer, vector)), requires_grad=False)
+        monkeypatch.setitem(PIPELINE.transformer._parameters, vector, zeros)
+
+    return spoil
+
 
 MISTAKES: dict[str, Mistake] = {
     "time": told(lambda latents, t, e, size: (latents, published.later(t), e, size)),
@@ -106,8 +116,8 @@ MISTAKES: dict[str, Mistake] = {
     "captions filled up to 64": replaced(z_image, "MULTIPLE", 64),
     "captions filled up to 16": replaced(z_image, "MULTIPLE", 16),
     "padding attended": published.all_attended(TOKENS),
-    "captions filled up with zeros": replaced(PIPELINE.transformer, "cap_pad_token", ZEROS),
-    "images filled up with zeros": replaced(PIPELINE.transformer, "x_pad_token", ZEROS),
+    "captions filled up with zeros": _zero("cap_pad_token"),
+    "images filled up with zeros": _zero("x_pad_token"),
     "text reversed": with_tokens(lambda tokens: tokens.flip(0)),
     "text zero": with_tokens(torch.zeros_like),
     "another shift": contracted(sigmas=published.shifted),
