@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from functools import partial
 
+import numpy as np
 import torch
 
 from jobs.clock import steady_time
@@ -21,6 +22,10 @@ from worker.model_folder.loading import LoadedModel
 log = logging.getLogger(__name__)
 
 Policy = Callable[[Sequence[Candidate], StepTimes, bool], list[str]]
+
+
+Judge = Callable[[Sequence[np.ndarray]], list[str | None]]
+"""Says of each picture, uint8 [height, width, 3], for what it is refused, None if it is not."""
 
 
 class Engine:
@@ -44,6 +49,7 @@ class Engine:
         self.measure: Callable[[Measured], None] = lambda measured: None
         self.watched: Container[str] = ()
         self.show: Callable[[list[PreviewImage]], None] = lambda previews: None
+        self.judge: Judge | None = None
         # All equal until they are measured: whoever waits then joins at once.
         self.step_times: dict[Size, dict[int, float]] = {
             size: dict.fromkeys(buckets(max_batch), 1e-3) for size in model.contract.sizes
@@ -199,8 +205,11 @@ class Engine:
                 del self._rows[row.key]
 
     def _show_unfinished(self) -> None:
-        """Show previews of rows whose job is watched; a failing preview harms no image."""
-        if not self.watched:
+        """Show previews of rows whose job is watched; a failing preview harms no image.
+
+        Where pictures are judged there are none, since a preview shows what may be refused.
+        """
+        if not self.watched or self.judge:
             return
         rows = [row for row in self._rows.values() if row.shown_step < row.step < self._steps]
         rows = [row for row in rows if row.task.job_id in self.watched and not self._is_held(row)]
@@ -219,12 +228,17 @@ class Engine:
         return same_size[: max(self.step_times[done[0].size])] if done else []
 
     def _decode(self, pictures: list[Picture], rows: list[Row]) -> None:
-        """Decode `rows` and append their pictures to `pictures`."""
-        for row, picture in zip(rows, self.runner.decode(rows), strict=True):
-            if picture:
-                pictures.append(picture)
-            else:
+        """Decode `rows` and append their pictures to `pictures`, but for those that are refused."""
+        decoded = self.runner.decode(rows)
+        sound = [picture.pixels for picture in decoded if picture]
+        verdicts = iter(self.judge(sound) if self.judge and sound else [None] * len(sound))
+        for row, picture in zip(rows, decoded, strict=True):
+            if picture is None:
                 self._fail(row, "error", "the image came out as NaN or infinity")
+            elif label := next(verdicts):
+                self._fail(row, "refused", f"the server's safety model takes the picture for {label}")
+            else:
+                pictures.append(picture)
 
     def _completed(self, pictures: list[Picture]) -> list[Outcome]:
         """Return the tasks that `pictures` complete: a single image, or a set with its last one."""
