@@ -15,6 +15,7 @@ from worker.engine.cuda_graphs import CudaGraphs
 from worker.engine.engine import Engine
 from worker.errors import StartFailedError
 from worker.model_folder.loading import LoadedModel, load
+from worker.model_folder.safety_model import SafetyModel
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,10 @@ def start_engine(settings: WorkerSettings, load_model: Callable[..., LoadedModel
     graphs = _replays_graphs(settings, model.network.device)
     engine = Engine(model, settings.max_batch, CudaGraphs(model.network.device) if graphs else None)
     engine.warm_up()
+    if settings.safety_model is not None:
+        device = model.network.device
+        safety = SafetyModel(settings.safety_model, settings.safety_labels, settings.safety_threshold, device)
+        engine.judge = safety.verdicts
     return engine
 
 

@@ -7,9 +7,9 @@ import torch
 
 from jobs.clock import steady_time
 from jobs.models import FailureReason, ImageTask
-from worker.engine.decoded import Advance, Decoded
+from worker.engine.decoded import Advance, Decoded, Judge
 from worker.engine.denoising_step import StepInputs
-from worker.engine.diverse_set import NOT_FINITE, CandidateSet
+from worker.engine.diverse_set import CandidateSet
 from worker.engine.model_runner import TIMED_RUNS, Executor, ModelRunner
 from worker.engine.outcomes import Failure, Measured, Outcome, PreviewImage
 from worker.engine.preview_images import decode_previews
@@ -44,6 +44,7 @@ class Engine:
         self.measure: Callable[[Measured], None] = lambda measured: None
         self.watched: Container[str] = ()
         self.show: Callable[[list[PreviewImage]], None] = lambda previews: None
+        self.judge: Judge | None = None
         # All equal until they are measured: whoever waits then joins at once.
         self.step_times: dict[Size, dict[int, float]] = {
             size: dict.fromkeys(buckets(max_batch), 1e-3) for size in model.contract.sizes
@@ -99,7 +100,7 @@ class Engine:
         failures, self._failures = self._failures, {}
         if not self._rows:
             self.runner.idle()
-        return Advance(decoded, list(failures.values()))
+        return Advance(decoded, list(failures.values()), self.judge)
 
     @torch.inference_mode()
     def warm_up(self) -> None:
@@ -144,8 +145,9 @@ class Engine:
         for example in self.runner.examples(rows):
             self.runner.executor.capture(example)
         self.runner.denoise(rows)
-        if None in self.runner.decode(rows).pictures():
-            raise RuntimeError(f"warm-up: {NOT_FINITE}")
+        for picture in self.runner.decode(rows).pictures():
+            if isinstance(picture, Failure):
+                raise RuntimeError(f"warm-up: {picture.detail}")
         return rows[0].seconds["denoise_step"] + rows[0].seconds["decode"] / self._steps
 
     def _forget_buckets(self, size: Size, too_large: int) -> None:
@@ -208,8 +210,11 @@ class Engine:
             self.withdraw([key])
 
     def _show_unfinished(self) -> None:
-        """Show previews of rows whose job is watched; a failing preview harms no image."""
-        if not self.watched:
+        """Show previews of rows whose job is watched; a failing preview harms no image.
+
+        Where pictures are judged there are none, since a preview shows what may be refused.
+        """
+        if not self.watched or self.judge:
             return
         rows = [row for row in self._rows.values() if row.shown_step < row.step < self._steps]
         rows = [row for row in rows if row.task.job_id in self.watched and not self._is_held(row)]
