@@ -1,7 +1,11 @@
 """Generating on the page, and reading the pictures there."""
 
+import io
 import re
 
+import httpx
+import numpy as np
+from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
 DONE = re.compile(r"\d pictures? in .* s\.|1 picture in .* s\.")
@@ -32,3 +36,13 @@ def addresses(pictures: Locator) -> list[str]:
 
 def seeds(page: Page) -> list[int]:
     return [int(text.removeprefix("seed ")) for text in page.locator("figcaption").all_inner_texts()]
+
+
+def pixels(server: str, address: str) -> np.ndarray:
+    picture = Image.open(io.BytesIO(httpx.get(server + address).content))
+    return np.asarray(picture.convert("RGB"), dtype=int)
+
+
+def psnr(one: np.ndarray, other: np.ndarray) -> float:
+    """Decibels."""
+    return float(10 * np.log10(255**2 / np.square(one - other).mean()))
