@@ -8,6 +8,7 @@ from distill.commands import app as distill
 from distill.commands import evaluate, import_dpdmd
 from jobs.commands import app as dead_letters
 from jobs.version import fourstep_version
+from jobs.webhook_commands import app as webhooks
 from service.commands import api, generate, up
 from worker.commands import app as models
 from worker.commands import worker
@@ -34,6 +35,7 @@ for command in (up, api, worker, generate, import_dpdmd, evaluate):
     app.command()(command)
 app.add_typer(distill, name="distill")
 app.add_typer(dead_letters, name="dead-letters")
+app.add_typer(webhooks, name="webhooks")
 app.add_typer(models, name="models")
 
 if __name__ == "__main__":

@@ -64,12 +64,13 @@ def export(
     out: Annotated[Path, typer.Option(help="The servable folder to write.")],
     dtype: Annotated[str, typer.Option(help="bfloat16, float16 or float32.")] = "bfloat16",
     lora: Annotated[bool, typer.Option("--lora", help="Only the adapter, as a LoRA file for the teacher.")] = False,
+    checkpoint: Annotated[str, typer.Option(help="last, best (nearest to the teacher) or a step's number.")] = "last",
 ) -> None:
-    """Write the student of a run's last checkpoint as a diffusers folder with `sampling.json`."""
+    """Write the student of a run's last or best checkpoint as a diffusers folder with `sampling.json`."""
     with _one_line():
         from distill import runs
 
-        runs.export(run, out, dtype, lora)
+        runs.export(run, out, dtype, lora, checkpoint)
 
 
 @app.command()
@@ -78,15 +79,27 @@ def memory(
     architecture: Annotated[
         Path | None, typer.Option(help="A pipeline folder, of which only the JSON files are read, for the teacher.")
     ] = None,
+    processes: Annotated[int, typer.Option(min=1, help="Processes, one to a GPU.")] = 1,
+    sharded: Annotated[bool, typer.Option("--sharded", help="Split over them (FSDP2), not copied.")] = False,
 ) -> None:
-    """Estimate the memory that a run needs on each process, from shapes alone."""
+    """Estimate the memory that a run needs on each process, and its space on disk, from shapes alone."""
     with _one_line():
         from distill import config as configuration
         from distill import memory as estimate
 
-        found = estimate.of_run(configuration.load(config), architecture)
-    for name in ("weights", "average", "optimizers", "gradients", "activations", "total"):
-        typer.echo(f"{name:<12}{getattr(found, name) / 2**30:>9.3f} GiB")
+        settings = configuration.load(config)
+        found = estimate.of_run(settings, architecture, processes, sharded)
+        disk = estimate.on_disk(settings, architecture)
+        prompts = len(configuration.read_prompts(settings.prompts)) if settings.prompts.is_file() else None
+    for name in ("weights", "average", "optimizers", "gradients", "activations", "buckets", "total"):
+        if name != "buckets" or found.buckets:
+            typer.echo(f"{name:<12}{getattr(found, name) / 2**30:>9.3f} GiB")
+    typer.echo("\non disk:")
+    typer.echo(f"embeddings  {disk.embeddings / 1e6:>9.3f} MB a prompt")
+    if prompts is not None:
+        typer.echo(f"            {disk.embeddings * prompts / 1e9:>9.3f} GB for the {prompts} of {settings.prompts}")
+    typer.echo(f"checkpoint  {disk.checkpoint / 1e9:>9.3f} GB, of which two are kept and a third is written")
+    typer.echo(f"student     {disk.student / 1e9:>9.3f} GB, of which {settings.keep_students} and one more are kept")
 
 
 @app.command()

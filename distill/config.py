@@ -16,6 +16,9 @@ from worker.device.bfloat16 import has_native_bfloat16
 from worker.families import registry
 from worker.sampling.noise_schedule import FLOW, NoiseSchedule, shifted_grid, trailing_grid
 
+LEAST_NOISE_LEFT = 0.05
+"""The share of the noise level that a student's first step must leave to those that learn quality."""
+
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -93,6 +96,13 @@ class DistillConfig(BaseModel):
     `critic_rollouts` of a cycle's critic updates draw samples of the student, by default all of them. The others reuse
     the last samples with fresh noise and noise levels. With 0, all reuse the samples of the student's own update.
 
+    `keep_students` averaged students, the best so far, are kept beside the checkpoints.
+
+    The first `warm_start_updates` regress the student's first step on its anchor, and end early when `anchor_r2` is
+    `warm_start_r2`. With `lambda_ratio`, `lambda` is where λ begins; it is moved to hold λ·|gradient of the diversity
+    loss| / |that of distribution matching| there. The critic learns at noise levels of `critic_noise_range`, by default
+    those of `noise_range`; the first `first_noise_updates` match distributions in `first_noise_range`.
+
     Other keys are the settings of one method, such as `gan`: see `distill.method.base.Method.Settings`.
     """
 
@@ -133,6 +143,13 @@ class DistillConfig(BaseModel):
     compile: bool = True
     save_every: Count = 50
     log_every: Count = 5
+    keep_students: Count = 1
+    warm_start_updates: Annotated[int, Field(ge=0)] = 0
+    warm_start_r2: Fraction = 0.4
+    lambda_ratio: Positive | None = None
+    critic_noise_range: tuple[Fraction, Fraction] | None = None
+    first_noise_range: tuple[Fraction, Fraction] | None = None
+    first_noise_updates: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="before")
     @classmethod
@@ -150,13 +167,25 @@ class DistillConfig(BaseModel):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        if len(_resolve("student_grid", self.student_grid, self.family)) < 3:
+        student_grid = _resolve("student_grid", self.student_grid, self.family)
+        if len(student_grid) < 3:
             raise ValueError("student_grid: needs at least 2 steps, the first for diversity and the others for quality")
+        if (left := student_grid[1] / student_grid[0]) < LEAST_NOISE_LEFT:
+            raise ValueError(
+                f"student_grid: the second step starts at {student_grid[1]:.4g}, with {left:.1%} of the noise left;"
+                f" at least {LEAST_NOISE_LEFT:.0%} must be, or the later steps change nothing"
+            )
         teacher_steps = len(_resolve("teacher_grid", self.teacher_grid, self.family)) - 1
         if self.anchor_k > teacher_steps:
             raise ValueError(f"anchor_k: {self.anchor_k} is more than the teacher's {teacher_steps} steps")
-        if self.noise_range[0] >= self.noise_range[1]:
-            raise ValueError(f"noise_range: must rise, not go from {self.noise_range[0]} to {self.noise_range[1]}")
+        for name in ("noise_range", "critic_noise_range", "first_noise_range"):
+            if (ends := getattr(self, name)) and ends[0] >= ends[1]:
+                raise ValueError(f"{name}: must rise, not go from {ends[0]} to {ends[1]}")
+        if bool(self.first_noise_updates) != bool(self.first_noise_range):
+            raise ValueError("first_noise_range: goes with first_noise_updates; set both or neither")
+        for name in ("warm_start_updates", "lambda_ratio"):
+            if getattr(self, name) and (self.lambda_ == 0 or self.critic_updates == 0):
+                raise ValueError(f"{name}: needs both losses, of diversity (lambda above 0) and of matching")
         if self.rollouts > self.critic_updates:
             raise ValueError(f"critic_rollouts: {self.rollouts} is more than the {self.critic_updates} critic_updates")
         if self.lora_rank is not None and self.compile:
@@ -171,6 +200,11 @@ class DistillConfig(BaseModel):
     def section(self, key: str) -> Any:
         """The method's own settings under `key`, a model; None where they are left out."""
         return (self.model_extra or {}).get(key)
+
+    @property
+    def is_balanced(self) -> bool:
+        """Whether the losses are balanced anew as the run goes on."""
+        return bool(self.warm_start_updates or self.lambda_ratio or self.first_noise_updates)
 
     @property
     def rollouts(self) -> int:

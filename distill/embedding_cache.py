@@ -9,8 +9,9 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ SCHEMA = 1
 INDEX = "index.json"
 SHARD_BYTES = 1 << 30
 BATCH = 64
+CHUNK = 256
+"""Prompts that a process takes at a time."""
 
 Place = tuple[str, int]
 """A shard's file name and a row in it."""
@@ -67,17 +70,19 @@ def fill(
 ) -> EmbeddingCache:
     """Encode those of `prompts` that `folder` lacks, with the text encoders of `teacher`, and open it.
 
-    A shard is kept as soon as it is whole: what is interrupted goes on there. Raises ValueError for a folder that
-    another version has written.
+    Any number of processes may call it at once, on one machine or several that share the folder: each takes a chunk of
+    the prompts at a time, and all return when all is there. A shard is kept as soon as it is whole: what is interrupted
+    goes on there. Raises ValueError for a folder that another version has written.
     """
     encoders = encoders_sha256(teacher)
     keys = [_key(prompt, max_sequence_length, encoders) for prompt in prompts]
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
+    places = _index(folder)
+    if any(key not in places for key in keys):
+        _encode_chunks(
+            folder, dict(zip(keys, prompts, strict=True)), _Encoder(teacher, max_sequence_length), shard_bytes
+        )
         places = _index(folder)
-        lacking = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in places}
-        if lacking:
-            _encode(folder, places, lacking, teacher, max_sequence_length, shard_bytes)
     return EmbeddingCache(folder, prompts, [places[key] for key in keys])
 
 
@@ -105,47 +110,79 @@ def _index(folder: Path) -> dict[str, Place]:
     return {key: (shard, row) for key, (shard, row) in index["places"].items()}
 
 
-def _encode(
-    folder: Path,
-    places: dict[str, Place],
-    lacking: dict[str, str],
-    teacher: Path,
-    max_sequence_length: int,
-    shard_bytes: int,
-) -> None:
-    """Write shards of what is `lacking` and enter it in `places`."""
-    pipeline = teacher_pipeline.load_text_encoders(teacher)
+class _Encoder:
+    """The text encoders of `teacher`, loaded when the first prompt needs them."""
+
+    def __init__(self, teacher: Path, max_sequence_length: int) -> None:
+        self.teacher, self.max_sequence_length = teacher, max_sequence_length
+
+    @cached_property
+    def pipeline(self) -> Any:
+        return teacher_pipeline.load_text_encoders(self.teacher)
+
+    def __call__(self, prompts: Sequence[str]) -> PromptEmbedding:
+        encoded = prompt_embeddings.encode(self.pipeline, prompts, self.max_sequence_length, BATCH)
+        return encoded.unique.to(device="cpu")
+
+
+def _encode_chunks(folder: Path, prompts: Mapping[str, str], encode: _Encoder, shard_bytes: int) -> None:
+    """Encode those of `prompts`, key → prompt, that the folder lacks, sharing the chunks with other processes."""
+    keys = list(prompts)
+    chunks = [keys[start : start + CHUNK] for start in range(0, len(keys), CHUNK)]
+    # First what nobody works at, then what others do: they may have been killed.
+    for wait in (False, True):
+        for chunk in track(chunks, "encoding prompts", transient=True, disable=wait):
+            with _alone(folder / f"claim-{_name_of(chunk)}", wait=wait) as claimed:
+                if not claimed:
+                    continue
+                places = _index(folder)
+                if lacking := {key: prompts[key] for key in chunk if key not in places}:
+                    _encode(folder, lacking, encode, shard_bytes)
+    for chunk in chunks:
+        (folder / f"claim-{_name_of(chunk)}").unlink(missing_ok=True)
+
+
+def _encode(folder: Path, lacking: Mapping[str, str], encode: _Encoder, shard_bytes: int) -> None:
+    """Write shards of what is `lacking`."""
     waiting: list[tuple[str, PromptEmbedding]] = []
     room = 0
-    for start in track(range(0, len(lacking), BATCH), "encoding prompts", transient=True):
+    for start in range(0, len(lacking), BATCH):
         keys = list(lacking)[start : start + BATCH]
-        encoded = prompt_embeddings.encode(pipeline, [lacking[key] for key in keys], max_sequence_length, BATCH)
-        unique = encoded.unique.to(device="cpu")
+        unique = encode([lacking[key] for key in keys])
         waiting += [(key, unique.map(lambda part, row=row: part[row])) for row, key in enumerate(keys)]  # type: ignore[misc]
         room = max(1, shard_bytes // sum(part.nbytes for part in waiting[0][1].parts.values()))
         while len(waiting) >= room:
-            _write(folder, places, waiting[:room])
+            _write(folder, waiting[:room])
             del waiting[:room]
     if waiting:
-        _write(folder, places, waiting)
+        _write(folder, waiting)
 
 
-def _write(folder: Path, places: dict[str, Place], rows: list[tuple[str, PromptEmbedding]]) -> None:
+def _write(folder: Path, rows: list[tuple[str, PromptEmbedding]]) -> None:
     keys, embeddings = zip(*rows, strict=True)
-    name = f"shard-{hashlib.sha256(''.join(keys).encode()).hexdigest()[:16]}.safetensors"
-    partial = folder / f"partial-{name}"
+    name = f"shard-{_name_of(keys)}.safetensors"
+    partial = folder / f"partial-{os.getpid()}-{name}"
     parts = stacked(embeddings).parts
     save_file({STORED_NAMES.get(name, name): part for name, part in parts.items()}, partial)
     os.replace(partial, folder / name)
-    places |= {key: (name, row) for row, key in enumerate(keys)}
-    unfinished = folder / f"partial-{INDEX}"
-    unfinished.write_text(json.dumps({"schema": SCHEMA, "places": places}))
-    os.replace(unfinished, folder / INDEX)
+    with _alone(folder / "lock"):
+        places = _index(folder) | {key: (name, row) for row, key in enumerate(keys)}
+        unfinished = folder / f"partial-{INDEX}"
+        unfinished.write_text(json.dumps({"schema": SCHEMA, "places": places}))
+        os.replace(unfinished, folder / INDEX)
+
+
+def _name_of(keys: Sequence[str]) -> str:
+    return hashlib.sha256("".join(keys).encode()).hexdigest()[:16]
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One run at a time fills the folder; another waits, and then finds what it needs."""
-    with open(folder / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def _alone(path: Path, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock file `path`; yields False, without `wait`, when another process holds it."""
+    with open(path, "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +30,71 @@ class Memory:
     optimizers: int
     gradients: int
     activations: int
+    buckets: int = 0
+    """What plain data parallelism gathers gradients in, for student and critic; 0 for one process and for FSDP2."""
 
     @property
     def total(self) -> int:
-        return self.weights + self.average + self.optimizers + self.gradients + self.activations
+        return sum(asdict(self).values())
 
 
-def of_run(config: DistillConfig, architecture: Path | None = None) -> Memory:
-    """The memory that `config` needs for the denoiser in `architecture`, a pipeline folder of which only
-    `model_index.json` and the denoiser's `config.json` are read (default: the teacher's).
+@dataclass(frozen=True)
+class Disk:
+    """Bytes on disk: `embeddings` of one prompt, one `checkpoint` of which two are kept, one kept `student`."""
 
-    Autoencoder, prompt embeddings and what a single layer needs for a moment are not counted.
+    embeddings: int
+    checkpoint: int
+    student: int
+
+
+def of_run(
+    config: DistillConfig, architecture: Path | None = None, processes: int = 1, sharded: bool = False
+) -> Memory:
+    """The memory that `config` needs on each of `processes` for the denoiser in `architecture`, a pipeline folder of
+    which only `model_index.json` and the denoiser's `config.json` are read (default: the teacher's).
+
+    `sharded` by FSDP2, or else copied (data parallelism). Autoencoder, prompt embeddings and what a single layer needs
+    for a moment are not counted, nor is what FSDP2 gathers of a block at a time.
     """
+    family, parts = _roles(config, architecture)
+    _, student, critic = parts
+    learners = [_bytes(role.weights.parameters()) for role in (student, critic)]
+    networks = {id(role.network): role.network for role in parts}.values()
+    weights, average = (_split(modules, processes if sharded else 1) for modules in (networks, [student.weights]))
+    share = processes if sharded else 1
+    return Memory(
+        weights=weights,
+        average=average,
+        optimizers=2 * sum(learners) // share,
+        gradients=max(learners) // share,
+        activations=_activations(config, family, student),
+        buckets=sum(learners) if processes > 1 and not sharded and not config.lora_rank else 0,
+    )
+
+
+def on_disk(config: DistillConfig, architecture: Path | None = None) -> Disk:
+    """What a run of `config` writes: for `architecture` see `of_run`."""
+    family, parts = _roles(config, architecture)
+    _, student, critic = parts
+    average = _split([student.weights], 1)
+    learnt = sum(_bytes((*role.weights.parameters(), *role.weights.buffers())) for role in (student, critic))
+    sums = 2 * sum(_bytes(role.weights.parameters()) for role in (student, critic))
+    with torch.device("meta"):
+        network: Any = student.network
+        _, embeddings = family.empty_inputs(network.config, 1, config.max_sequence_length)
+    of_prompt = sum(part.numel() * torch.bfloat16.itemsize for part in embeddings.parts.values())
+    return Disk(of_prompt, learnt + sums + average, average)
+
+
+def _split(modules: Iterable[nn.Module], processes: int) -> int:
+    """Bytes on each of `processes`: parameters are split, buffers are not."""
+    each = list(modules)
+    parameters = sum(_bytes(module.parameters()) for module in each)
+    return parameters // processes + sum(_bytes(module.buffers()) for module in each)
+
+
+def _roles(config: DistillConfig, architecture: Path | None) -> tuple[Family, tuple[Role, Role, Role]]:
+    """The family, and teacher, student and critic without memory."""
     folder = architecture or config.teacher
     family = teacher_pipeline.family(folder)
     about = json.loads((folder / family.denoiser / "config.json").read_text())
@@ -50,16 +103,7 @@ def of_run(config: DistillConfig, architecture: Path | None = None) -> Memory:
         rank, targets = config.lora_rank, family.lora_targets
         parts = roles.adapters(network, rank, targets) if rank else roles.copies(network)
     roles.freeze(parts, config.precision)
-    _, student, critic = parts
-    learners = [_bytes(role.weights.parameters()) for role in (student, critic)]
-    networks = {id(role.network): role.network for role in parts}.values()
-    return Memory(
-        weights=sum(_bytes((*each.parameters(), *each.buffers())) for each in networks),
-        average=_bytes((*student.weights.parameters(), *student.weights.buffers())),
-        optimizers=2 * sum(learners),
-        gradients=max(learners),
-        activations=_activations(config, family, student),
-    )
+    return family, parts
 
 
 def _activations(config: DistillConfig, family: Family, student: Role) -> int:

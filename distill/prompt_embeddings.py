@@ -1,10 +1,13 @@
 """Encode prompts once each, so that no text encoder is in memory or at work while training."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
 
 from worker.families import registry
 from worker.families.prompt_embeddings import PromptEmbedding, stacked
@@ -35,15 +38,31 @@ class PromptEmbeddings:
 def encode(pipeline: Any, prompts: Sequence[str], max_sequence_length: int, batch: int = 64) -> PromptEmbeddings:
     """Encode every distinct prompt once with the pipeline's own text encoders.
 
-    `pipeline` is of a known family; prompts may not contain line breaks (ValueError).
+    `pipeline` is of a known family; prompts may not contain line breaks (ValueError). Nothing is logged of prompts that
+    the text encoders cut off.
     """
     if any("\n" in prompt for prompt in prompts):
         raise ValueError("a prompt contains a line break; write one prompt per line")
     family = registry.of(pipeline)
     unique = list(dict.fromkeys(prompts))
     encoded: list[PromptEmbedding] = []
-    for start in range(0, len(unique), batch):
-        part = family.encode(pipeline, unique[start : start + batch], max_sequence_length)
-        encoded += [each.to(dtype=torch.bfloat16) for each in part]
+    with _quiet_libraries():
+        for start in range(0, len(unique), batch):
+            part = family.encode(pipeline, unique[start : start + batch], max_sequence_length)
+            encoded += [each.to(dtype=torch.bfloat16) for each in part]
     number = {prompt: row for row, prompt in enumerate(unique)}
     return PromptEmbeddings(tuple(prompts), torch.tensor([number[prompt] for prompt in prompts]), stacked(encoded))
+
+
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Silence the warnings of diffusers and transformers: about every long prompt there are two, which quote it."""
+    libraries = (diffusers_logging, transformers_logging)
+    before = [library.get_verbosity() for library in libraries]
+    for library in libraries:
+        library.set_verbosity_error()
+    try:
+        yield
+    finally:
+        for library, verbosity in zip(libraries, before, strict=True):
+            library.set_verbosity(verbosity)

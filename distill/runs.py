@@ -17,7 +17,7 @@ from distill import config as configuration
 from distill import export as exporting
 from distill import teacher_pipeline
 from distill.config import DistillConfig
-from distill.training import checkpoints, roles
+from distill.training import best_students, checkpoints, roles
 from distill.training.trainer import Trainer
 from worker.families import registry
 
@@ -38,18 +38,37 @@ def resume(run: Path, out: Path | None) -> None:
     _train(_config_of(run), run, out)
 
 
-def export(run: Path, out: Path, dtype: str, lora: bool = False) -> None:
-    """Export the averaged student of the last checkpoint to `out`: a servable folder or, with `lora`, a LoRA file."""
+def export(run: Path, out: Path, dtype: str, lora: bool = False, checkpoint: str = "last") -> None:
+    """Export the averaged student of a checkpoint to `out`: a servable folder or, with `lora`, a LoRA file.
+
+    `checkpoint` is "last", "best" (of the students that the run keeps) or the number of a step.
+    """
     config = _config_of(run)
+    folder, step = _place(run, checkpoint)
     pipeline = teacher_pipeline.load(config.teacher, text_encoders=False)
     family = registry.of(pipeline)
     network = getattr(pipeline, family.denoiser).float()
     rank, targets = config.lora_rank, family.lora_targets
     average = AveragedModel(roles.attach(network, "student", rank, targets) if rank else network)
-    if not checkpoints.load(run, {"average": average}):
-        raise ValueError(f"--run: {run} holds no checkpoint yet")
+    checkpoints.load(run, {"average": average}, step=step, folder_name=folder)
     write = exporting.export_lora if lora else exporting.export
     write(config, average.module, out, _dtype(dtype))
+
+
+def _place(run: Path, checkpoint: str) -> tuple[str, int]:
+    """The folder of `run` and the step of the student that `checkpoint` names. Raises ValueError when there is none."""
+    saved, students = checkpoints.steps_of(run), best_students.ranked(run)
+    if not saved:
+        raise ValueError(f"--run: {run} holds no checkpoint yet")
+    if checkpoint == "last":
+        return checkpoints.FOLDER, saved[-1]
+    if checkpoint == "best" and students:
+        return best_students.FOLDER, students[0]
+    for folder, steps in ((checkpoints.FOLDER, saved), (best_students.FOLDER, students)):
+        if checkpoint in map(str, steps):
+            return folder, int(checkpoint)
+    known = ", ".join(map(str, sorted({*saved, *students})))
+    raise ValueError(f"--checkpoint: {checkpoint} is none of last, best, {known}; see keep_students")
 
 
 def _train(config: DistillConfig, run: Path, out: Path | None) -> None:

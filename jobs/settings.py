@@ -1,5 +1,6 @@
 """Settings of each process, read from FOURSTEP_* environment variables."""
 
+import base64
 import difflib
 import os
 import re
@@ -11,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from jobs.image_store import BUCKETS, IN_REDIS, check_image_store
 from jobs.queue.connection import check_address
 
 PREFIX = "FOURSTEP_"
@@ -29,6 +31,10 @@ class Settings(BaseSettings):
         description="Redis, alone or behind Sentinel or as a Cluster (docs/redis.md); `fourstep up` brings its own",
     )
     result_ttl_s: float = Field(default=3600.0, gt=0, description="seconds for which results are kept")
+    image_store: str = Field(
+        default=IN_REDIS,
+        description="where finished images are kept: redis, a folder, or s3://, gs://, az:// with bucket and prefix",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="least severe level that is logged"
     )
@@ -43,6 +49,12 @@ class Settings(BaseSettings):
         if url is not None and find_spec("opentelemetry.sdk") is None:
             raise ValueError("traces need the extra: pip install '.[tracing]' in a checkout")
         return url
+
+    @field_validator("image_store")
+    @classmethod
+    def _a_known_image_store(cls, value: str) -> str:
+        check_image_store(value)
+        return value
 
     @model_validator(mode="before")
     @classmethod
@@ -68,6 +80,15 @@ class ApiSettings(Settings):
 
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=8000, ge=1, le=65535, description="port to listen on")
+    public_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^\s?#]+$",
+        description="address by which clients reach the API, for addresses in answers; unset: that of each call",
+    )
+    forwarded_allow_ips: str = Field(
+        default="127.0.0.1",
+        description="comma-separated proxies (addresses or networks) whose X-Forwarded headers count, or *",
+    )
     default_model: str | None = Field(
         default=None, description="model for calls that name none; unset: the first by name that has a worker"
     )
@@ -87,15 +108,50 @@ class ApiSettings(Settings):
         default="error", description="sizes that a model does not have: an error, or the nearest that it has"
     )
 
+    image_redirect: bool = Field(
+        default=False, description="send who fetches an image to a signed address of the bucket that it is kept in"
+    )
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         default=(), description="comma-separated keys; each call then needs one as Authorization: Bearer"
     )
     rate_limit: int | None = Field(
-        default=None, ge=1, description="images a minute for each API key, also in one burst; unset for no limit"
+        default=None,
+        ge=1,
+        description="images a minute for each API key over all models, also in one burst; unset for no limit",
+    )
+    evaluation_rate_limit: int | None = Field(
+        default=None,
+        ge=1,
+        description="network evaluations a minute for each API key, over all models; unset for no limit",
+    )
+    max_answer_bytes: int = Field(
+        default=64 * 2**20,
+        ge=2**20,
+        description="bytes that the answers to one API key (without keys: to everybody) may take; further ones wait",
+    )
+    max_event_streams: int = Field(
+        default=256, ge=1, description="event streams that one API key (without keys: one address) may hold open"
+    )
+    max_connections: int = Field(
+        default=512, ge=1, description="connections that one address may hold open; a proxy in front is one address"
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="comma-separated origins whose pages may call, or *"
     )
+    webhook_secret: SecretStr | None = Field(
+        default=None, description="whsec_ and 24 to 64 bytes as base64, to sign webhooks by; unset: none are sent"
+    )
+    webhooks: Annotated[tuple[tuple[SecretStr, str], ...], NoDecode] = Field(
+        default=(), description="comma-separated KEY=URL: where the ends of a key's asynchronous jobs are sent to"
+    )
+    webhook_private: bool = Field(
+        default=False, description="also send webhooks without TLS, and to addresses that are not public"
+    )
+
+    @field_validator("public_url")
+    @classmethod
+    def _without_a_slash(cls, value: str | None) -> str | None:
+        return value and value.rstrip("/")
 
     @field_validator("api_keys", "cors_origins", mode="before")
     @classmethod
@@ -113,9 +169,41 @@ class ApiSettings(Settings):
         return pairs
 
     @model_validator(mode="after")
+    def _only_buckets_sign(self) -> Self:
+        if self.image_redirect and not self.image_store.startswith(BUCKETS):
+            raise ValueError(f"image_redirect needs an image_store that begins with one of {', '.join(BUCKETS)}")
+        return self
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _a_standard_secret(cls, secret: SecretStr | None) -> SecretStr | None:
+        if secret is not None and not _is_webhook_secret(secret.get_secret_value()):
+            raise ValueError("must be whsec_ and 24 to 64 bytes as base64: echo whsec_$(openssl rand -base64 32)")
+        return secret
+
+    @field_validator("webhooks", mode="before")
+    @classmethod
+    def _read_webhooks(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        pairs = [re.fullmatch("(.+?) *= *(https?://.+)", pair.strip()) for pair in value.split(",") if pair.strip()]
+        if None in pairs:
+            raise ValueError("write KEY=URL, separated by commas")
+        return [pair.groups() for pair in pairs if pair]
+
+    @model_validator(mode="after")
+    def _webhooks_are_signed_and_of_known_keys(self) -> Self:
+        if self.webhooks and self.webhook_secret is None:
+            raise ValueError("FOURSTEP_WEBHOOKS are signed: set FOURSTEP_WEBHOOK_SECRET too")
+        if not {key for key, _ in self.webhooks} <= set(self.api_keys):
+            raise ValueError("FOURSTEP_WEBHOOKS names a key that is not among FOURSTEP_API_KEYS")
+        return self
+
+    @model_validator(mode="after")
     def _the_rate_has_keys_and_room(self) -> Self:
-        if self.rate_limit is not None and not self.api_keys:
-            raise ValueError("FOURSTEP_RATE_LIMIT counts by API key: set FOURSTEP_API_KEYS too")
+        for name in ("rate_limit", "evaluation_rate_limit"):
+            if getattr(self, name) is not None and not self.api_keys:
+                raise ValueError(f"{PREFIX}{name.upper()} counts by API key: set FOURSTEP_API_KEYS too")
         if self.rate_limit is not None and self.rate_limit < self.max_images:
             raise ValueError("rate_limit must not be below max_images: such a call could never be admitted")
         return self
@@ -150,7 +238,25 @@ class WorkerSettings(Settings):
     )
     steps: int = Field(default=4, ge=1, description="denoising steps, only for models without sampling.json")
     guidance_scale: float = Field(default=1.0, ge=1, description="guidance, only for models without sampling.json")
+    sizes: Annotated[tuple[tuple[int, int], ...], NoDecode] = Field(
+        default=(),
+        description="comma-separated WIDTHxHEIGHT to serve, the first for calls without; unset: the model's own",
+    )
     embed_recipe: bool = Field(default=True, description="write model, prompt and seed into the image's metadata")
+
+    @field_validator("sizes", mode="before")
+    @classmethod
+    def _read_sizes(cls, value: Any) -> Any:
+        """(height, width) of each, as everywhere behind the front end."""
+        if not isinstance(value, str):
+            return value
+        found = [
+            re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", part.strip()) for part in value.split(",") if part.strip()
+        ]
+        sizes = [(int(match[2]), int(match[1])) for match in found if match]
+        if len(sizes) < len(found) or len(set(sizes)) < len(sizes):
+            raise ValueError("write different WIDTHxHEIGHT, separated by commas")
+        return sizes
 
 
 def explain(error: ValidationError) -> str:
@@ -159,6 +265,15 @@ def explain(error: ValidationError) -> str:
         f"{PREFIX}{str(part['loc'][0]).upper()}: {part['msg']}" if part["loc"] else part["msg"].split(", ", 1)[-1]
         for part in error.errors()
     )
+
+
+def _is_webhook_secret(secret: str) -> bool:
+    """Whether it has the form of the Standard Webhooks specification."""
+    prefix, _, encoded = secret.partition("_")
+    try:
+        return prefix == "whsec" and 24 <= len(base64.b64decode(encoded, validate=True)) <= 64
+    except ValueError:
+        return False
 
 
 def _is_service_link(name: str, value: Any) -> bool:

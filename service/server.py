@@ -8,7 +8,8 @@ from jobs.settings import ApiSettings
 from jobs.structured_logging import configure_logging
 from jobs.tracing import configure_tracing
 from service.app import create_app
-from service.middleware.request_head import BoundedHeadProtocol
+from service.context import ApiContext
+from service.middleware.bounded_protocol import bounded_protocol
 
 # Seconds that open calls get to finish after SIGTERM.
 GRACEFUL_SHUTDOWN_S = 5
@@ -28,11 +29,14 @@ def serve(settings: ApiSettings, graceful_shutdown_s: int = GRACEFUL_SHUTDOWN_S)
 
 def configured(settings: ApiSettings, graceful_shutdown_s: int = GRACEFUL_SHUTDOWN_S) -> uvicorn.Config:
     """uvicorn's configuration for the API; ValueError without a Redis address."""
+    app = create_app(settings)
+    context: ApiContext = app.state.context
     return uvicorn.Config(
-        create_app(settings),
+        app,
         host=settings.host,
         port=settings.port,
-        http=BoundedHeadProtocol,
+        forwarded_allow_ips=settings.forwarded_allow_ips,
+        http=bounded_protocol(settings.max_connections, context.metrics.connections_refused),
         log_config=None,
         access_log=False,  # requests are logged by their route, without anything a client sent
         server_header=False,

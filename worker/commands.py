@@ -37,7 +37,7 @@ def check(
     sizes = ", ".join(f"{width}×{height}" for height, width in contract.sizes)
     grid = contract.sigmas or contract.timesteps or ()
     typer.echo(f"{model} can be served as {served.name}")
-    typer.echo(f"  {contract.family}, {contract.method}, predicts {contract.prediction}; weights {served.sha256[:12]}")
+    typer.echo(f"  {contract.family}, {contract.method}, predicts {contract.prediction}; hash {served.sha256[:12]}")
     typer.echo(f"  {contract.steps} steps ({contract.sampler}), {contract.evaluations} evaluations a picture; {sizes}")
     typer.echo(f"  grid: {', '.join(f'{level:g}' for level in grid)}")
 

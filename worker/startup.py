@@ -3,38 +3,33 @@
 import logging
 import os
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
-from jobs.metrics import WorkerMetrics
 from jobs.models import EffectiveSettings, ModelCard
 from jobs.settings import WorkerSettings
 from jobs.version import fourstep_version
 from worker.engine.cuda_graphs import CudaGraphs
 from worker.engine.engine import Engine
-from worker.engine.model_runner import Measured
 from worker.errors import StartFailedError
 from worker.model_folder.loading import LoadedModel, load
 
 log = logging.getLogger(__name__)
 
 
-def start_engine(
-    settings: WorkerSettings, metrics: WorkerMetrics, load_model: Callable[..., LoadedModel] = load
-) -> Engine:
+def start_engine(settings: WorkerSettings, load_model: Callable[..., LoadedModel] = load) -> Engine:
     """Load the model and run every stage once, eagerly. Raises FolderRefusedError, StartFailedError or RuntimeError."""
     quiet_libraries()
     if settings.compile_cache is not None:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(settings.compile_cache)
-    model = load_model(settings.model, settings.device, settings.dtype, settings.steps, settings.guidance_scale)
+    model = load_model(
+        settings.model, settings.device, settings.dtype, settings.steps, settings.guidance_scale, settings.sizes
+    )
     graphs = _replays_graphs(settings, model.network.device)
     engine = Engine(model, settings.max_batch, CudaGraphs(model.network.device) if graphs else None)
     engine.warm_up()
-    # Only now: the cost of first calls says nothing about serving.
-    engine.measure = partial(_observe, metrics)
     return engine
 
 
@@ -78,18 +73,6 @@ def _replays_graphs(settings: WorkerSettings, device: torch.device) -> bool:
             f"FOURSTEP_CUDA_GRAPHS: true needs a CUDA device, and the model runs on {device}; leave it unset"
         )
     return device.type == "cuda" if settings.cuda_graphs is None else settings.cuda_graphs
-
-
-def _observe(metrics: WorkerMetrics, measured: Measured) -> None:
-    metrics.stage_duration.labels(measured.stage).observe(measured.seconds)
-    if measured.stage == "denoise_step":
-        metrics.batch_size.observe(measured.rows)
-    if measured.replayed:
-        metrics.graph_replays.labels(measured.rows + measured.padding).inc()
-    if measured.graph_miss:
-        metrics.graph_misses.labels(measured.graph_miss).inc()
-    metrics.batch_padding.inc(measured.padding)
-    metrics.prompt_cache_hits.inc(measured.cached)
 
 
 def quiet_libraries() -> None:

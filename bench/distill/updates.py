@@ -58,7 +58,7 @@ class AuthorsLoop:
             for_teacher, unconditional = self.encode(texts), self.encode([""] * len(texts))
             for_student, for_critic = self.encode(texts), self.encode(texts)
         noise = torch.randn(trainer.config.batch, *trainer.latent_shape, generator=generator)
-        student, critic = trainer._predict(trainer.student, for_student), trainer._predict(trainer.critic, for_critic)
+        student, critic = trainer.predict(trainer.student, for_student), trainer.predict(trainer.critic, for_critic)
         if of_student:
             teacher = self.guided(for_teacher, unconditional)
             made: list[torch.Tensor] = []
@@ -80,7 +80,7 @@ class AuthorsLoop:
     def guided(self, prompt: Prompt, unconditional: Prompt) -> Predict:
         """One evaluation of a batch twice as large."""
         trainer = self.trainer
-        velocity = trainer._predict(trainer.teacher, concatenated(unconditional, prompt))
+        velocity = trainer.predict(trainer.teacher, concatenated(unconditional, prompt))
 
         def predict(state: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
             without, positive = velocity(torch.cat([state, state]), torch.cat([t, t])).chunk(2)

@@ -99,6 +99,7 @@ class Method:
             grad_step=config.grad_step,
             noise_shift=config.noise_shift,
             noise_range=config.noise_range,
+            critic_noise_range=config.critic_noise_range,
             schedule=schedule,
         )
 

@@ -5,7 +5,7 @@ detached. The later steps learn by distribution matching (quality): l = l_DMD + 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -26,7 +26,8 @@ class Hyperparameters:
     λ, the weight of the diversity loss. `anchor_target` "average_velocity" leads straight to the anchor (Eq. 6); "x0"
     is the teacher's clean estimate there (Eq. 39). `detach` cuts the gradient of distribution matching after the first
     step. `grad_step` selects the steps that learn by distribution matching: "all", through each other; the "last"; or
-    one drawn at "random", whose clean estimate then is the sample.
+    one drawn at "random", whose clean estimate then is the sample. `critic_noise_range` replaces `noise_range` for the
+    fake score.
     """
 
     student_grid: tuple[float, ...]
@@ -40,6 +41,7 @@ class Hyperparameters:
     grad_step: GradStep = "all"
     noise_shift: float = 3.0
     noise_range: tuple[float, float] = (0.001, 0.999)
+    critic_noise_range: tuple[float, float] | None = None
     schedule: NoiseSchedule = FLOW
 
 
@@ -130,7 +132,8 @@ def student_losses(
         parts, telemetry = {}, {}
     weights = {"dmd": 1.0}
     if hparams.lambda_ > 0:
-        parts["diversity"] = losses.diversity_loss(first, anchor_target(teacher, noise, hparams))
+        unit = hparams.schedule.prediction_per_x0(hparams.student_grid[0])
+        parts["diversity"] = losses.diversity_loss(first, anchor_target(teacher, noise, hparams), unit)
         weights["diversity"] = hparams.lambda_
     for name, (weight, term) in (terms or {}).items():
         parts[name], weights[name] = term(x), weight
@@ -165,7 +168,7 @@ def sample(
 
 def critic_loss(critic: Predict, x: torch.Tensor, generator: torch.Generator, hparams: Hyperparameters) -> torch.Tensor:
     """The fake score's loss on the student's samples `x` float32 [B, …], each under noise of its own level."""
-    t, eps = draw_noise(x, hparams, generator)
+    t, eps = draw_noise(x, replace(hparams, noise_range=hparams.critic_noise_range or hparams.noise_range), generator)
     prediction = critic(hparams.schedule.noised(x, eps, t), t)
     return losses.critic_loss(prediction, hparams.schedule.target(x, eps, t))
 

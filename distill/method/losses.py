@@ -12,9 +12,14 @@ from torch.nn import functional as F
 Normaliser = Literal["xt", "x0", "none"]
 
 
-def diversity_loss(first: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Eq. 41, ‖x_θ − x̃‖², as the mean over all elements; for the flow, where x = ε − v at t = 1, it is Eq. 7."""
-    return F.mse_loss(first, target)
+def diversity_loss(first: torch.Tensor, target: torch.Tensor, prediction_per_x0: float = 1.0) -> torch.Tensor:
+    """‖x_θ − x̃‖² (Eq. 41) in the unit of the network's prediction, as the mean over all elements.
+
+    `prediction_per_x0` converts it: see `NoiseSchedule.prediction_per_x0`, at the first step's noise level. For the
+    flow, where x = ε − v at t = 1, it is 1, and the loss is Eq. 7. For ε it is α/σ: without it an error of ε would
+    count (σ/α)² times as much as one of v, 213.6 times on SDXL's schedule, and drown distribution matching.
+    """
+    return F.mse_loss(first, target) * prediction_per_x0**2
 
 
 @torch.no_grad()

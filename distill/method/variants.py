@@ -21,7 +21,7 @@ class DpDmd(Method):
     def exported_name(cls, config: "DistillConfig") -> str:
         """The variant that λ and detach, set by hand, make of it."""
         if config.lambda_ == 0:
-            return Dmd.name
+            return "dmd-detached" if config.detach else Dmd.name
         return cls.name if config.detach else DpDmdNoDetach.name
 
 

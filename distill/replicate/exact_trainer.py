@@ -68,11 +68,9 @@ class ExactTrainer(Trainer):
         self.exact = ExactTeacher(Captions(artwork), latents)
         self.prompt_captions = torch.tensor([self.exact.caption(prompt) for prompt in self.embeddings.prompts])
 
-    def _draw(self) -> tuple[torch.Tensor, Prompt]:
-        batch, generator = self.config.batch, self.stream.generator
-        rows = torch.randint(len(self.embeddings.prompts) - 1, (batch,), generator=generator)
+    def prompt(self, rows: torch.Tensor) -> Prompt:
         self.drawn_captions = self.prompt_captions[rows]
-        return torch.randn(batch, *self.latent_shape, generator=generator), self.embeddings.rows(rows)
+        return super().prompt(rows)
 
-    def _guided_teacher(self, prompt: Prompt) -> Predict:
+    def guided_teacher(self, prompt: Prompt) -> Predict:
         return self.exact.conditional(self.drawn_captions)

@@ -37,19 +37,31 @@ class OtherSettingsError(ValueError):
     """A run is resumed with other settings than it was started with."""
 
 
-def steps_of(run: Path) -> list[int]:
+class NotFiniteError(ValueError):
+    """Training has come to numbers that are infinite or none."""
+
+
+def steps_of(run: Path, folder_name: str = FOLDER) -> list[int]:
     """The steps after which `run` has a checkpoint, in ascending order."""
-    found = (path.parent.name for path in (run / FOLDER).glob(f"step-*/{STATE}"))
+    found = (path.parent.name for path in (run / folder_name).glob(f"step-*/{STATE}"))
     return sorted(int(name.removeprefix("step-")) for name in found)
 
 
-def save(run: Path, stateful: Mapping[str, Stateful], done: int, settings: Mapping[str, Any] | None = None) -> None:
+def save(
+    run: Path,
+    stateful: Mapping[str, Stateful],
+    done: int,
+    settings: Mapping[str, Any] | None = None,
+    rotate: Callable[[Path], list[int]] = lambda run: steps_of(run)[:-KEPT],
+    folder_name: str = FOLDER,
+) -> None:
     """Write a checkpoint atomically: a kill or a full disk leaves the previous one intact.
 
-    Every rank must call it. The first one writes, gathering sharded parts one after the other. Raises OSError on all
-    ranks when the disk is full.
+    Every rank must call it. The first one writes, gathering sharded parts one after the other, and deletes those that
+    `rotate` names afterwards. Raises OSError on all ranks when the disk is full, and NotFiniteError, with nothing
+    written, for a part that is not finite.
     """
-    folder = run / FOLDER
+    folder = run / folder_name
     partial, whole = folder / f"partial-{done:06}", folder / f"step-{done:06}"
     parts: dict[str, Any] = {}
 
@@ -58,6 +70,8 @@ def save(run: Path, stateful: Mapping[str, Stateful], done: int, settings: Mappi
         partial.mkdir(parents=True)
 
     def write(name: str, tensors: dict[str, torch.Tensor]) -> None:
+        if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+            raise NotFiniteError(f"checkpoint after step {done}: {name} is not finite, so that it is not written")
         try:
             save_file(tensors, partial / f"{name}.safetensors")
         except SafetensorError as error:  # which wraps every error of the operating system
@@ -68,9 +82,10 @@ def save(run: Path, stateful: Mapping[str, Stateful], done: int, settings: Mappi
         (partial / STATE).write_text(json.dumps({"done": done, "settings": settings or {}, "parts": parts}))
         _flush(partial / STATE)
         _flush(partial)
+        shutil.rmtree(whole, ignore_errors=True)  # of a run that was killed later and has come here again
         os.replace(partial, whole)
         _flush(folder)
-        _rotate(folder, steps_of(run)[:-KEPT])
+        _rotate(folder, rotate(run))
 
     try:
         _on_first_rank(prepare)
@@ -85,15 +100,22 @@ def save(run: Path, stateful: Mapping[str, Stateful], done: int, settings: Mappi
         raise
 
 
-def load(run: Path, stateful: Mapping[str, Stateful], settings: Mapping[str, Any] | None = None) -> int:
-    """Restore `stateful` from the last checkpoint of `run`; returns the number of steps done, 0 without a checkpoint.
+def load(
+    run: Path,
+    stateful: Mapping[str, Stateful],
+    settings: Mapping[str, Any] | None = None,
+    step: int | None = None,
+    folder_name: str = FOLDER,
+) -> int:
+    """Restore `stateful` from the last checkpoint of `run`, or from that after `step`; returns the number of steps
+    done, 0 without a checkpoint.
 
     Raises OtherSettingsError when `settings` differ from those of the checkpoint; the message names each difference.
     """
-    steps = steps_of(run)
+    steps = steps_of(run, folder_name)
     if not steps:
         return 0
-    folder = run / FOLDER / f"step-{steps[-1]:06}"
+    folder = run / folder_name / f"step-{steps[-1] if step is None else step:06}"
     state = json.loads((folder / STATE).read_text())
     _refuse_others(state["settings"], settings or {})
     for name, part in stateful.items():
@@ -123,12 +145,12 @@ def _refuse_others(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
 
 
 def _on_first_rank(work: Callable[[], None]) -> None:
-    """Call `work` on the first rank while the others wait. An OSError there is raised on all ranks."""
-    failed: list[OSError | None] = [None]
+    """Call `work` on the first rank while the others wait. An OSError or ValueError there is raised on all ranks."""
+    failed: list[OSError | ValueError | None] = [None]
     if rank() == 0:
         try:
             work()
-        except OSError as error:
+        except (OSError, ValueError) as error:
             failed = [error]
     if distributed.is_initialized():
         distributed.broadcast_object_list(failed, src=0)

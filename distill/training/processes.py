@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import distributed, nn
 
 from distill.config import DistillConfig
@@ -13,13 +14,20 @@ from distill.method.registry import METHODS
 from distill.training import sharding
 from distill.training.roles import Role
 
+WAIT = timedelta(hours=2)
+"""How long a process waits for the others in a collective; NCCL's own 10 minutes are too few on a slow file system."""
+
 
 def accelerator(config: DistillConfig) -> Accelerator:
     """Join the processes of this run. Raises ValueError as `check` does."""
     joined = Accelerator(
         mixed_precision=config.precision,
         # A broadcast in every forward pass would overwrite buffers that earlier steps of the rollout still need.
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        # The others wait while the first writes a checkpoint, tens of gigabytes for a large model.
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(broadcast_buffers=False),
+            InitProcessGroupKwargs(timeout=WAIT),
+        ],
     )
     check(joined, config)
     return joined

@@ -1,6 +1,7 @@
 """Train a student: alternate critic and student turns, clip gradients, average weights, log, checkpoint."""
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -11,30 +12,29 @@ from typing import Any
 import torch
 from torch import nn
 
-from distill import embedding_cache, image_grid, teacher_pipeline
+from distill import embedding_cache, teacher_pipeline
 from distill.config import DistillConfig, read_prompts
-from distill.evaluation.metrics import pairwise_diversity
 from distill.method import dp_dmd
 from distill.method.base import Batch, Networks
 from distill.method.dp_dmd import Losses
 from distill.method.guidance import conditional, guided
 from distill.method.registry import METHODS
-from distill.training import models, processes, sharding, training_loop
+from distill.training import advice, best_students, models, processes, sharding, training_loop
+from distill.training.balance import Balance
 from distill.training.critic_samples import CriticSamples, is_drawing
+from distill.training.measures import Measures
 from distill.training.roles import Role
 from worker.families import registry
 from worker.families.prompt_embeddings import PromptEmbedding
-from worker.pixels import to_uint8
 from worker.sampling.noise_schedule import Predict
 
 Prompt = PromptEmbedding
 """Embeddings of a batch, in float32."""
 
-FREE = {"steps", "save_every", "log_every", "embeddings"}
-"""Settings that may change when a run resumes."""
+log = logging.getLogger(__name__)
 
-GRID_PROMPTS = 16
-GRID_SAMPLES = 4
+FREE = {"steps", "save_every", "log_every", "embeddings", "keep_students"}
+"""Settings that may change when a run resumes."""
 
 
 class Trainer:
@@ -51,9 +51,9 @@ class Trainer:
             raise ValueError(f"family: {config.family}, but {config.teacher} is of family {found}")
         prompts = [*read_prompts(config.prompts), config.negative_prompt]
         self.accelerator = processes.accelerator(config)
-        with self.accelerator.main_process_first():
-            embeddings = config.embeddings or folder / "embeddings"
-            self.embeddings = embedding_cache.fill(embeddings, config.teacher, prompts, config.max_sequence_length)
+        # Every process encodes its share, and no collective waits meanwhile.
+        embeddings = config.embeddings or folder / "embeddings"
+        self.embeddings = embedding_cache.fill(embeddings, config.teacher, prompts, config.max_sequence_length)
         pipeline = teacher_pipeline.load(config.teacher, text_encoders=False)
         self.family = registry.of(pipeline)
         self.schedule = self.family.noise_schedule(pipeline)
@@ -61,6 +61,7 @@ class Trainer:
         network = getattr(pipeline, self.family.denoiser).float()
         self.size = self.family.native_size(pipeline)
         self.latent_shape = self.family.latent_shape(pipeline, self.size)
+        self.negative = self._negative(pipeline)
         self.teacher, self.student, self.critic, self.average = models.build(
             network, self.family, config, self.accelerator
         )
@@ -74,6 +75,8 @@ class Trainer:
         # The same on all ranks, for decisions that they share.
         self.common_stream = training_loop.RandomStream(config.seed)
         self.critic_samples = CriticSamples(self.accelerator.device)
+        self.measures = Measures(self)
+        self.balance = Balance(self)
 
     def train(self) -> None:
         """Train, or resume, up to the configured number of student updates, after which there is a checkpoint."""
@@ -88,6 +91,8 @@ class Trainer:
             "common_stream": self.common_stream,
         }
         config = self.config
+        if config.is_balanced:
+            stateful["balance"] = self.balance
         if config.rollouts == 0:  # otherwise every cycle starts with new samples
             stateful["critic_samples"] = self.critic_samples
         settings = config.model_dump(mode="json", by_alias=True, exclude=FREE)
@@ -103,12 +108,29 @@ class Trainer:
             settings=settings | {"prompts_sha256": prompts},
         )
 
+    def sample(self, done: int) -> dict[str, float]:
+        """Draw the sample grid, keep the student if it is among the best, and warn of what is not as it should be;
+        returns what was measured. Every process must call it."""
+        measured = self.measures.sample(done)
+        best_students.keep(self.folder, self.average, done, measured, self.config.keep_students)
+        if self.accelerator.is_main_process:
+            for sentence in advice.warnings(self.config, done, measured):
+                log.warning("step %d: %s. See docs/run-health.md", done, sentence)
+        return measured
+
     def cycle(self, index: int) -> dict[str, float]:
-        """Run the critic turns and one student turn; returns the telemetry. The first cycle includes the warm-up."""
-        turns = self.config.critic_updates + (self.config.critic_warmup if index == 0 else 0)
+        """Run the critic turns and one student turn; returns the telemetry.
+
+        The first cycle includes the critic's warm-up. A warm start's cycles are the student's turn alone.
+        """
+        self.hparams = self.balance.hyperparameters(index)
+        turns = self.config.critic_updates if self.hparams.distribution_matching else 0
+        if turns and index == self.balance.matching_from:
+            turns += self.config.critic_warmup
         metrics = [self.critic_turn(turn) for turn in range(turns)]
         critic = {name: sum(turn[name] for turn in metrics) / turns for name in metrics[0]} if turns else {}
-        return critic | self.student_turn()
+        changing = {"lambda": self.hparams.lambda_} if self.config.lambda_ratio else {}
+        return critic | self.student_turn() | changing
 
     def critic_turn(self, turn: int = 0) -> dict[str, float]:
         """Run critic turn number `turn` of a cycle; returns the telemetry."""
@@ -130,7 +152,7 @@ class Trainer:
     def _critic_losses(self, draws: bool, exit_step: int | None, number: int) -> Losses:
         if draws:
             noise, prompt = self._draw()
-            x = dp_dmd.sample(self._predict(self.student, prompt), noise, self.hparams, exit_step)
+            x = dp_dmd.sample(self.predict(self.student, prompt), noise, self.hparams, exit_step)
             self.critic_samples[number] = x, prompt
         x, prompt = self.critic_samples[number]
         batch = self._batch(self.critic, prompt)
@@ -144,11 +166,11 @@ class Trainer:
     def _student_losses(self, exit_step: int | None, number: int) -> Losses:
         noise, prompt = self._draw()
         # Unwrapped: the critic has no gradients in this turn.
-        batch = self._batch(self._unwrapped(self.critic), prompt)
+        batch = self._batch(self.unwrapped(self.critic), prompt)
         found = dp_dmd.student_losses(
-            self._predict(self.student, prompt),
-            self._predict(self.critic, prompt),
-            self._guided_teacher(prompt),
+            self.predict(self.student, prompt),
+            self.predict(self.critic, prompt),
+            self.guided_teacher(prompt),
             noise,
             self.stream.generator,
             self.hparams,
@@ -158,79 +180,56 @@ class Trainer:
         self.critic_samples[number] = found.sample, prompt
         return found
 
-    @torch.no_grad()
-    def sample(self, done: int) -> dict[str, float]:
-        """Save a grid of the averaged student's images: four seeds (rows) of 16 prompts spread over the prompt file.
-
-        Returns the pairwise diversity of the seeds' latents (Eq. 9) as a mean over the prompts.
-        """
-        if not (self.accelerator.is_main_process or sharding.is_sharded(self.student.network)):
-            return {}
-        batches = self._grid_latents()
-        if not self.accelerator.is_main_process:
-            return {}
-        pixels = torch.cat([to_uint8(self.decode(batch)).cpu() for batch in batches]).numpy()
-        latents = torch.cat(batches)
-        image_grid.save_grid(pixels, GRID_PROMPTS, self.folder / f"grid-{done:06}.png", scale=2)
-        by_prompt = latents.flatten(1).unflatten(0, (GRID_SAMPLES, GRID_PROMPTS)).transpose(0, 1)
-        return {"latent_diversity": pairwise_diversity(by_prompt).mean().item()}
-
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Decode float32 latents to float32 images [B, 3, H, W] in about [−1, 1]; keeps gradients."""
         return self.family.decode(self.vae, latents)
 
-    def _grid_latents(self) -> list[torch.Tensor]:
-        """Sample the averaged student: float32 [B, C, H, W], seed after seed, in batches."""
-        prompts = torch.linspace(0, len(self.embeddings.prompts) - 2, GRID_PROMPTS).long().repeat(GRID_SAMPLES)
-        noise = torch.randn(len(prompts), *self.latent_shape, generator=torch.Generator().manual_seed(0))
-        device, batch = self.accelerator.device, self.config.batch
-        student = self._unwrapped(self.student)
-        solved = []
-        with self.student.holding(self.average.module):
-            # In batches no larger than in training: large images would not fit otherwise.
-            for rows, state in zip(prompts.split(batch), noise.split(batch), strict=True):
-                predict = self._predict(student, self.embeddings.rows(rows).to(device=device))
-                solved.append(self.schedule.solve(predict, state.to(device), self.hparams.student_grid))
-        return solved
+    def _negative(self, pipeline: Any) -> Prompt:
+        """What guidance leads away from, as a batch of 1: an empty prompt is the family's, as it is served."""
+        embedding = self.embeddings.of(self.config.negative_prompt).to(device=self.accelerator.device)
+        return embedding if self.config.negative_prompt else self.family.negative(pipeline, embedding)
 
     def _networks(self) -> Networks:
-        network: Any = self._unwrapped(self.critic).network
+        network: Any = self.unwrapped(self.critic).network
         layer, width = self.family.features(network)
         prepare, device = self.accelerator.prepare_model, self.accelerator.device
         return Networks(self.critic.weights, layer, width, self.decode, prepare, device)
 
-    def _unwrapped(self, role: Role) -> Role:
+    def unwrapped(self, role: Role) -> Role:
         """Strip the wrapper for data parallelism, which waits for other ranks and for gradients."""
         return replace(role, network=self.accelerator.unwrap_model(role.network))
 
     def _batch(self, critic: Role, prompt: Prompt) -> Batch:
         """Bind the models to the embeddings of a batch, for the method's terms."""
-        teacher_sample = partial(self._teacher_sample, prompt=prompt)
-        return Batch(self._predict(critic, prompt), teacher_sample, self.stream.generator)
+        teacher_sample = partial(self.teacher_sample, prompt=prompt)
+        return Batch(self.predict(critic, prompt), teacher_sample, self.stream.generator)
 
     @torch.no_grad()
-    def _teacher_sample(self, noise: torch.Tensor, prompt: Prompt) -> torch.Tensor:
+    def teacher_sample(self, noise: torch.Tensor, prompt: Prompt) -> torch.Tensor:
         """Follow the guided teacher's whole ODE from `noise` float32 [B, C, H, W]."""
-        return self.schedule.solve(self._guided_teacher(prompt), noise, self.hparams.teacher_grid)
+        return self.schedule.solve(self.guided_teacher(prompt), noise, self.hparams.teacher_grid)
 
-    def _guided_teacher(self, prompt: Prompt) -> Predict:
-        positive, negative = self._predict(self.teacher, prompt), self._unconditional()
-        return guided(positive, negative, self.config.guidance_scale, self.family.guide)
+    def guided_teacher(self, prompt: Prompt) -> Predict:
+        rows = len(prompt.tokens)
+        negative = self.predict(self.teacher, self.negative.map(lambda part: part.expand(rows, *part.shape[1:])))
+        return guided(self.predict(self.teacher, prompt), negative, self.config.guidance_scale, self.family.guide)
 
-    def _predict(self, network: Role, prompt: Prompt) -> Predict:
+    def predict(self, network: Role, prompt: Prompt) -> Predict:
         return conditional(network, prompt, size=self.size, family=self.family, schedule=self.schedule)
 
     def _draw(self) -> tuple[torch.Tensor, Prompt]:
+        return self.draw(self.stream.generator)
+
+    def draw(self, generator: torch.Generator) -> tuple[torch.Tensor, Prompt]:
         """Draw initial noise float32 [B, C, H, W] and the embeddings of a batch of prompts."""
-        batch, generator, device = self.config.batch, self.stream.generator, self.accelerator.device
+        batch = self.config.batch
         rows = torch.randint(len(self.embeddings.prompts) - 1, (batch,), generator=generator)
         noise = torch.randn(batch, *self.latent_shape, generator=generator)
-        return noise.to(device), self.embeddings.rows(rows).to(device=device)
+        return noise.to(self.accelerator.device), self.prompt(rows)
 
-    def _unconditional(self) -> Predict:
-        negative = self.embeddings.of(self.config.negative_prompt).to(device=self.accelerator.device)
-        batch = negative.map(lambda part: part.expand(self.config.batch, *part.shape[1:]))
-        return self._predict(self.teacher, batch)
+    def prompt(self, rows: torch.Tensor) -> Prompt:
+        """The embeddings of the prompts numbered `rows` int64 [B], on the device."""
+        return self.embeddings.rows(rows).to(device=self.accelerator.device)
 
     def _update(
         self, losses_of_batch: Callable[[int], Losses], role: Role, optimizer: torch.optim.Optimizer

@@ -89,7 +89,8 @@ def run(
     bits. SIGINT and SIGTERM let the step finish, write a checkpoint and raise KeyboardInterrupt. Every rank must call
     it; the first one writes.
 
-    Raises checkpoints.OtherSettingsError when `settings` differ from those of the checkpoint.
+    Raises checkpoints.OtherSettingsError when `settings` differ from those of the checkpoint, and
+    checkpoints.NotFiniteError after a step with a metric that is not finite, of which nothing is kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
     means = _Means()
@@ -102,13 +103,15 @@ def run(
     with progress, closing(Telemetry(folder, first, writes=writes)) as telemetry, _signals_kept() as stop:
         bar = progress.add_task(folder.name, total=steps, completed=first)
         for index in range(first, steps):
-            means.add(step(index))
             done = index + 1
+            metrics = step(index)
+            _refuse_not_finite(folder, done, metrics)
+            means.add(metrics)
             progress.advance(bar)
             if done % log_every == 0:
-                metrics = means.take(log_every)
-                telemetry.scalars(done, time.monotonic() - started, metrics)
-                shown = " ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+                logged = means.take(log_every)
+                telemetry.scalars(done, time.monotonic() - started, logged)
+                shown = " ".join(f"{name} {value:.4g}" for name, value in logged.items())
                 progress.update(bar, description=f"{folder.name} {shown}")
             stopped = any(checkpoints.of_all_ranks(stop.is_set()))
             if done % save_every == 0 or done == steps or stopped:
@@ -119,6 +122,13 @@ def run(
                 telemetry.grid(done)
             if stopped:
                 raise KeyboardInterrupt(f"stopped after step {done}")
+
+
+def _refuse_not_finite(folder: Path, done: int, metrics: Mapping[str, float]) -> None:
+    if bad := [f"{name} is {value}" for name, value in metrics.items() if not math.isfinite(value)]:
+        kept = checkpoints.steps_of(folder)
+        last = f"the last checkpoint, after step {kept[-1]}, is kept" if kept else "there is no checkpoint yet"
+        raise checkpoints.NotFiniteError(f"step {done}: {', '.join(bad)}; training stops, and {last}")
 
 
 def update(loss: torch.Tensor, optimizer: Optimizer, schedule: LRScheduler, clip: float = math.inf) -> float:

@@ -1,6 +1,7 @@
 """Connects to Redis: one server, a group watched by Sentinel, or a Cluster; each also over TLS."""
 
 import re
+from collections.abc import Mapping
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -69,6 +70,11 @@ def check_address(redis_url: str) -> None:
         _hosts(redis_url, kind)
     if kind == SENTINEL and not re.fullmatch("/[^/]+(/[0-9]*)?", parts.path):
         raise ValueError("a Sentinel address ends with the name of its service: redis+sentinel://host:port/service")
+
+
+def writable(about: Mapping[str, Any]) -> bool:
+    """Whether a Redis, whose INFO is `about`, could write to its disk last time: else it takes nothing."""
+    return about.get("aof_last_write_status", "ok") == "ok" and about.get("rdb_last_bgsave_status", "ok") == "ok"
 
 
 def _behind_sentinel(redis_url: str, scheme: str, common: dict[str, Any]) -> Redis:

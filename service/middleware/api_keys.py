@@ -27,7 +27,7 @@ class ApiKeys:
 
     def __init__(self, app: ASGIApp, keys: Sequence[SecretStr]) -> None:
         self._app = app
-        self._digests = [_digest(key.get_secret_value()) for key in keys]
+        self._digests = [key_digest(key.get_secret_value()) for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -43,13 +43,14 @@ class ApiKeys:
         scheme, _, key = authorization.partition(" ")
         if scheme.lower() != "bearer":
             return None
-        digest = _digest(key.strip())
+        digest = key_digest(key.strip())
         # All hashes are compared, and in constant time: the duration reveals nothing about any key.
         matches = [hmac.compare_digest(digest, known) for known in self._digests]
         return digest if any(matches) else None
 
 
-def _digest(key: str) -> str:
+def key_digest(key: str) -> str:
+    """The hash of an API key, which stands for it wherever it is kept."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 

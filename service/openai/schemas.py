@@ -45,6 +45,7 @@ class ImagesRequest(SamplingOptions):
     model_config = ConfigDict(
         extra="forbid",
         strict=True,
+        hide_input_in_errors=True,  # a prompt is never logged
         json_schema_extra={"examples": [{"prompt": "a smiling cat face", "n": 2, "response_format": "b64_json"}]},
     )
 

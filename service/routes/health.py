@@ -3,8 +3,9 @@
 from fastapi import APIRouter
 from pydantic import BaseModel
 
+from jobs.queue.connection import writable
 from service.context import Context
-from service.problems import Problem, problem_responses
+from service.problems import Problem, problem_responses, store_unwritable
 
 router = APIRouter(tags=["health"])
 
@@ -30,7 +31,9 @@ async def healthz() -> Health:
 @router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", responses=problem_responses(503))
 async def readyz(context: Context) -> Readiness:
-    """Redis answers and the default model has a warm worker."""
+    """Redis answers and can write, and the default model has a warm worker."""
+    if not writable(await context.redis.info("persistence")):
+        raise store_unwritable()
     models = [model.card.name for model in await context.catalogue.ready()]
     if not models:
         raise Problem(503, "no-worker", "Not ready", "No warm worker is connected; it may still be starting.")

@@ -11,7 +11,9 @@ export class ResultPanel {
     this.cards = Array.from({ length: wanted.num_images }, () => new PictureCard(wanted, model, handlers));
     const list = make("ul", { class: "cards" }, ...this.cards.map((card) => card.element));
     const title = make("h2", {}, model.name);
-    this.element = make("section", { class: "panel", "aria-label": `Pictures of ${model.name}` }, title, this.facts, list);
+    this.warnings = make("p", { class: "warnings" });
+    const parts = [title, this.facts, this.warnings, list];
+    this.element = make("section", { class: "panel", "aria-label": `Pictures of ${model.name}` }, ...parts);
   }
 
   // Makes the images of `request` and shows their course; calls `onStart` once the server has taken it. Throws a Problem.
@@ -21,6 +23,7 @@ export class ResultPanel {
     const { images, state } = await drawInto(this.cards, request, signal, onStart);
     this.seconds = (performance.now() - began) / 1000;
     this.diversity = state.diversity;
+    this.warnings.textContent = (state.warnings ?? []).map(({ field, message }) => `${field}: ${message}`).join("\n");
     this.#tell(`${this.seconds.toFixed(2)} s`);
     return images;
   }

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from accelerate.state import AcceleratorState
 
-from distill.training import trainer
+from distill.training import sample_grid
 from tests.distill.training.forked import SMALL_GRID, Forked
 
 
@@ -20,7 +20,7 @@ def fresh_accelerator() -> Iterator[None]:
 def _small_grids(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sample grids of four pictures instead of 64: most tests train, and few look at a grid."""
     for name, count in zip(("GRID_PROMPTS", "GRID_SAMPLES"), SMALL_GRID, strict=True):
-        monkeypatch.setattr(trainer, name, count)
+        monkeypatch.setattr(sample_grid, name, count)
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from diffusers import StableDiffusionXLPipeline
 from distill import config as configuration
 from distill import prompt_embeddings, runs
 from distill.method.guidance import conditional, guided
+from distill.training.trainer import Trainer
 from jobs.sampling_contract import SamplingContract
 from tests.distill.tiny_runs import SDXL_SETTINGS, losses_told
 from worker.families import registry
@@ -132,3 +133,23 @@ def test_embeddings_are_those_of_the_pipeline():
     torch.testing.assert_close(embedding.tokens, expected, rtol=0.01, atol=0.01)
     torch.testing.assert_close(embedding.pooled, expected_pooled, rtol=0.01, atol=0.01)
     assert len(cached.unique.tokens) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("zeros", [True, False])
+def test_a_run_is_guided_as_its_teacher_is_served(tmp_path, zeros):
+    """Away from zeros where the pipeline is configured so, as the published SDXL is; else from the empty prompt."""
+    pipeline = tiny_sdxl_pipelines.build()
+    pipeline.register_to_config(force_zeros_for_empty_prompt=zeros)
+    pipeline.scheduler = registry.of(pipeline).serving_scheduler(pipeline)
+    pipeline.save_pretrained(tmp_path / "teacher", safe_serialization=True)
+    (tmp_path / "prompts.txt").write_text("a cat\n")
+    paths = {"teacher": str(tmp_path / "teacher"), "prompts": str(tmp_path / "prompts.txt")}
+    config = configuration.DistillConfig.model_validate(SDXL_SETTINGS | paths | {"batch": 1})
+    trainer = Trainer(config, tmp_path / "run")
+    noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    theirs = pipeline(
+        "a cat", num_inference_steps=10, guidance_scale=8.0, latents=noise.clone(), output_type="latent"
+    ).images
+    ours = trainer.teacher_sample(noise, trainer.prompt(torch.tensor([0])))
+    torch.testing.assert_close(ours, theirs, rtol=0.02, atol=0.02)  # embeddings are kept in bfloat16

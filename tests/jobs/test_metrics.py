@@ -20,6 +20,7 @@ NAMES = {
     "dead_letters_total",
     "diversity_score",
     "build_info",
+    "webhooks_total",
     "queue_images",
     "inflight_images",
     "workers",

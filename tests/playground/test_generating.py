@@ -200,3 +200,10 @@ def test_student_and_teacher_side_by_side_draw_the_same_seed(playground: Page) -
     expect(playground.get_by_role("region", name=STUDENT.name)).to_contain_text("× faster")
     student_seed, teacher_seed = seeds(playground)
     assert student_seed == teacher_seed
+
+
+def test_a_prompt_that_is_too_long_for_the_model_is_told(playground: Page) -> None:
+    generate(playground, "a red heart and " * 9, 1)
+    expect(playground.locator(".warnings")).to_contain_text("prompt: the model reads 16 tokens")
+    generate(playground, "a red heart", 1)
+    expect(playground.locator(".warnings")).to_be_hidden()

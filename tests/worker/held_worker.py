@@ -11,7 +11,7 @@ from typing import Any
 from worker import process
 from worker.engine.device_thread import DeviceThread
 from worker.engine.engine import Engine
-from worker.engine.row import Outcome
+from worker.engine.outcomes import Outcome
 from worker.main import main
 
 IMAGES = 4

@@ -5,7 +5,7 @@ import threading
 
 from jobs.testing.waiting import wait_until
 from worker.engine.engine import Engine
-from worker.engine.row import Outcome
+from worker.engine.outcomes import Outcome
 
 
 class StepGate:

@@ -11,7 +11,7 @@ import torch
 
 from worker.device.allocator import keep_freed_memory
 from worker.engine.engine import Engine
-from worker.engine.row import Outcome
+from worker.engine.outcomes import Outcome
 
 Result = TypeVar("Result")
 
@@ -19,8 +19,8 @@ Result = TypeVar("Result")
 class DeviceThread(threading.Thread):
     """Runs calls, and steps the engine between them for as long as it has rows.
 
-    Other threads add and withdraw tasks through `call`. What they set on the engine directly, `backlogged`, `watched`
-    and `show`, it only reads. `stopped` is done when the thread has ended, with the exception if one ended it.
+    Other threads add and withdraw tasks through `call`. What they set on the engine directly, `backlogged` and
+    `watched`, it only reads. `stopped` is done when the thread has ended, with the exception if one ended it.
     """
 
     def __init__(self) -> None:

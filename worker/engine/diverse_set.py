@@ -4,7 +4,8 @@ import torch
 
 from jobs.models import ImageTask
 from worker.engine.latent_descriptor import latent_descriptors
-from worker.engine.row import FinishedSet, Picture, Row
+from worker.engine.outcomes import FinishedSet, Picture
+from worker.engine.row import Row
 
 CHOICE_GRID = 8
 

@@ -10,9 +10,10 @@ from jobs.clock import steady_time
 from jobs.models import FailureReason, ImageTask
 from worker.engine.denoising_step import StepInputs
 from worker.engine.diverse_set import CandidateSet
-from worker.engine.model_runner import TIMED_RUNS, Executor, Measured, ModelRunner
+from worker.engine.model_runner import TIMED_RUNS, Executor, ModelRunner
+from worker.engine.outcomes import Failure, FinishedSet, Measured, Outcome, Picture, PreviewImage
 from worker.engine.preview_images import decode_previews
-from worker.engine.row import Failure, FinishedSet, Outcome, Picture, PreviewImage, Row
+from worker.engine.row import Row
 from worker.engine.scheduler import Candidate, Size, StepTimes, buckets, every_size, schedule
 from worker.engine.step_graphs import Graph
 from worker.model_folder.loading import LoadedModel

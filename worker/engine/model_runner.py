@@ -2,17 +2,19 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 
 from jobs.clock import steady_time
 from jobs.diversity import LAYOUT_GRID
 from worker.engine.denoising_step import DenoisingStep, StepInputs, StepOutputs
 from worker.engine.latent_descriptor import latent_descriptors
+from worker.engine.outcomes import Measured, Picture
 from worker.engine.prompt_cache import PromptCache
-from worker.engine.row import Picture, Row, Start
+from worker.engine.row import Row, Start
 from worker.engine.scheduler import bucket_for
 from worker.engine.step_graphs import Graph, StepGraphs
 from worker.families.network import Network
@@ -24,22 +26,8 @@ from worker.sampling import noise
 TIMED_RUNS = 3
 """Number of runs at warm-up, of which the fastest counts."""
 
-
-@dataclass(frozen=True)
-class Measured:
-    """The cost of one batch in a stage (encode, denoise_step, decode).
-
-    `rows` images with `padding` rows beside them took `seconds`; `cached` of them had their embedding at hand.
-    With CUDA graphs on, a denoising step was `replayed`, or `graph_miss` says why not.
-    """
-
-    stage: str
-    rows: int
-    padding: int
-    seconds: float
-    cached: int = 0
-    replayed: bool = False
-    graph_miss: str | None = None
+PROMPTS_COUNTED = 256
+"""Number of prompts whose count of tokens is kept."""
 
 
 class Executor:
@@ -56,7 +44,10 @@ class Executor:
         new_graph: Callable[[], Graph] | None = None,
     ) -> None:
         table = model.table.to(network.device)
-        step = DenoisingStep(network.predict, table, model.contract.guidance_scale, negative, network.guide)
+        of_sizes = {
+            network.latent_shape(*size)[1:]: each.to(network.device) for size, each in model.size_tables.items()
+        }
+        step = DenoisingStep(network.predict, table, model.contract.guidance_scale, negative, network.guide, of_sizes)
         self._network = network
         self._graphs = StepGraphs(step, new_graph) if new_graph else None
         self._step = self._graphs or step
@@ -103,6 +94,7 @@ class ModelRunner:
         self._new_graph = new_graph
         self._measure = measure
         self.prompts = PromptCache(model.network.encode, max_batch)
+        self._prompt_tokens = lru_cache(PROMPTS_COUNTED)(model.network.prompt_tokens)
         self.strict_batch = dict.fromkeys(model.contract.sizes, max_batch)
         self._negative = self._negative_embedding()
         self.eager = Executor(model, model.network, self._negative, new_graph)
@@ -128,7 +120,8 @@ class ModelRunner:
         for row, embedding in zip(fresh, embeddings, strict=True):
             shape = self._network.latent_shape(row.task.height, row.task.width)
             drawn = noise.draw(row.task.seed, shape, self._draws).to(self._device)
-            row.start, row.latents = Start(embedding, drawn[1:]), drawn[0]
+            prompt_tokens = self._prompt_tokens(row.task.prompt)
+            row.start, row.latents = Start(embedding, drawn[1:], prompt_tokens), drawn[0] * self._model.table.start
             row.spend("queue", max(0.0, now - row.task.created))
         self._account("encode", fresh, 0, started, cached=self.prompts.hits - hits)
 
@@ -159,7 +152,7 @@ class ModelRunner:
         seen = latent_descriptors(latents, LAYOUT_GRID).tolist()
         self._account("decode", rows, len(batch) - len(rows), started)
         return [
-            Picture(row.task_key, row.task.seed, image, layout, row.bucket, row.seconds, row.began) if sound else None
+            _picture(row, image, layout) if sound else None
             for row, image, layout, sound in zip(rows, pixels, seen, finite, strict=False)
         ]
 
@@ -220,7 +213,7 @@ class ModelRunner:
         if self._model.contract.guidance_scale <= 1:
             return None
         with torch.inference_mode():
-            return self._network.negative(self.prompts.get([""], strict=True)[0])
+            return self._network.negative(self.prompts.get([self._network.negative_prompt], strict=True)[0])
 
     def _executor_for(self, rows: list[Row]) -> Executor:
         return self.eager if any(row.strict for row in rows) else self.executor
@@ -230,6 +223,13 @@ class ModelRunner:
         for row in rows:
             row.spend(stage, seconds)
         self._measure(Measured(stage, len(rows), padding, seconds, **more))
+
+
+def _picture(row: Row, pixels: np.ndarray, layout: list[float]) -> Picture:
+    assert row.start is not None
+    return Picture(
+        row.task_key, row.task.seed, pixels, layout, row.bucket, row.seconds, row.began, row.start.prompt_tokens
+    )
 
 
 def _latents(batch: Sequence[Row]) -> torch.Tensor:

@@ -217,7 +217,7 @@ def test_anchor_target_x0_is_the_teachers_estimate_there():
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v"])
 def test_ddpm_routes_gradients_alike(prediction):
-    """Appendix C: the diversity loss is Eq. 41, in x, and reaches the first step alone."""
+    """Appendix C: the diversity loss is Eq. 41, in the prediction's unit, and reaches the first step alone."""
     alphas = torch.linspace(0.9999, 0.0047, 1000)
     method = replace(
         METHOD,
@@ -235,6 +235,36 @@ def test_ddpm_routes_gradients_alike(prediction):
     result.parts["diversity"].backward()
     assert [gradient > 0 for gradient in student.gradients()] == [True, False, False, False]
     noise, first = torch.randn(8, 6, generator=torch.Generator().manual_seed(3)), torch.full((8,), 999.0)
-    seen = method.schedule.to_x0(noise, student(noise, first), first)
-    expected = (seen - dp_dmd.anchor_target(field(2), noise, method)).square().mean()
-    torch.testing.assert_close(result.parts["diversity"], expected)
+    target, alpha = dp_dmd.anchor_target(field(2), noise, method), alphas[-1]
+    wanted = {
+        "epsilon": (noise - alpha.sqrt() * target) / (1 - alpha).sqrt(),
+        "v": (alpha.sqrt() * noise - target) / (1 - alpha).sqrt(),
+    }
+    expected = (student(noise, first) - wanted[prediction]).square().mean()
+    torch.testing.assert_close(result.parts["diversity"], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_diversity_loss_weighs_alike_for_every_prediction():
+    """One error of the first step's output, whatever the network predicts: one loss, and so one gradient."""
+    alphas = torch.linspace(0.9999, 0.0047, 1000)
+    found = []
+    for prediction in ("flow", "epsilon", "v"):
+        flow = prediction == "flow"
+        schedule = NoiseSchedule(prediction, None if flow else alphas)
+        grids = {} if flow else {"student_grid": trailing_grid(4), "teacher_grid": trailing_grid(50)}
+        method = replace(METHOD, schedule=schedule, distribution_matching=False, anchor_target="x0", **grids)
+        noise = torch.randn(8, 6, generator=torch.Generator().manual_seed(3))
+        first = torch.full((8,), method.student_grid[0])
+        right = schedule.target(dp_dmd.anchor_target(field(2), noise, method), noise, first)
+        if not flow:  # the noise is all of the state, but for α·x
+            (alpha, sigma), x = schedule.levels(first[:1]), dp_dmd.anchor_target(field(2), noise, method)
+            eps = (noise - alpha.float() * x) / sigma.float()
+            right = schedule.target(x, eps, first)
+        off = (right + 0.1).requires_grad_()
+        result = dp_dmd.student_losses(
+            lambda state, t, off=off: off, field(1), field(2), noise, torch.Generator(), method
+        )
+        result.parts["diversity"].backward()
+        found.append((result.parts["diversity"].item(), off.grad.norm().item()))
+    assert [loss for loss, _ in found] == pytest.approx([0.01] * 3, rel=1e-2)
+    assert [norm for _, norm in found] == pytest.approx([found[0][1]] * 3, rel=1e-2)

@@ -96,9 +96,9 @@ def _codes(children: list[int]) -> list[int]:
 def _serve() -> None:
     import tests.distill.training.distill_command
     import tests.distill.training.killed_run  # noqa: F401
-    from distill.training import trainer
+    from distill.training import sample_grid
 
-    trainer.GRID_PROMPTS, trainer.GRID_SAMPLES = SMALL_GRID
+    sample_grid.GRID_PROMPTS, sample_grid.GRID_SAMPLES = SMALL_GRID
     for line in sys.stdin:
         request = json.loads(line)
         named = request["module"], request["arguments"]

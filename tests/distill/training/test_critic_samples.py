@@ -112,8 +112,8 @@ def test_with_none_the_critic_learns_from_the_students_own_update(build, monkeyp
     monkeypatch.setattr(trainer, "_draw", lambda: asked.append(draw()) or asked[-1])
     trainer.student_turn()
     ((_, x),), ((_, prompt),) = made, asked
-    predict, prompts = trainer._predict, []
-    monkeypatch.setattr(trainer, "_predict", lambda role, given: prompts.append(given) or predict(role, given))
+    predict, prompts = trainer.predict, []
+    monkeypatch.setattr(trainer, "predict", lambda role, given: prompts.append(given) or predict(role, given))
     trainer.critic_turn(0)
     trainer.critic_turn(1)
     assert len(made) == len(asked) == 1, "no rollout and no prompts but the student's own"

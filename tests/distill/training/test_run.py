@@ -130,9 +130,10 @@ def test_resuming_with_other_settings_names_them(write_config, tmp_path):
 
 
 @pytest.mark.slow
-def test_lambda_zero_exports_as_dmd(write_config, tmp_path):
-    runs.start(write_config(**{"lambda": 0.0, "steps": 1}), tmp_path / "run", tmp_path / "student")
-    assert SamplingContract.load(tmp_path / "student").method == "dmd"
+@pytest.mark.parametrize(("detach", "method"), [(False, "dmd"), (True, "dmd-detached")])
+def test_lambda_zero_exports_as_what_it_is(write_config, tmp_path, detach, method):
+    runs.start(write_config(**{"lambda": 0.0, "detach": detach, "steps": 1}), tmp_path / "run", tmp_path / "student")
+    assert SamplingContract.load(tmp_path / "student").method == method
 
 
 METHODS = {
@@ -187,6 +188,7 @@ def test_first_cycle_warms_the_critic_up_and_a_resumed_run_does_not_again(write_
         ({"family": "sdxl"}, "student_grid"),
         ({"family": "sdxl", "student_grid": {"steps": 4}, "teacher_grid": {"steps": 6}}, "is of family sd3"),
         ({"student_grid": {"sigmas": [1.0, 0.0]}}, "student_grid"),
+        ({"student_grid": {"steps": 2, "shift": 3.0, "last": 0.00299}}, "second step starts at 0.008917, with 0.9%"),
         ({"anchor_k": 7}, "anchor_k"),
         ({"critic_rollouts": 3}, "critic_rollouts: 3 is more than the 2 critic_updates"),
         ({"student_grid": {"sigmas": [1.0, 0.5, 0.1]}}, "from 1 to 0"),

@@ -10,13 +10,13 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer import event_file_writer
 
-import distill.training.trainer
 from distill import config as configuration
 from distill.config import DistillConfig
 from distill.evaluation.metrics import pairwise_diversity
 from distill.method import dp_dmd
-from distill.training import training_loop
-from distill.training.trainer import GRID_PROMPTS, GRID_SAMPLES, Trainer
+from distill.training import sample_grid, training_loop
+from distill.training.sample_grid import GRID_PROMPTS, GRID_SAMPLES
+from distill.training.trainer import Trainer
 from tests.distill.method.per_step_student import METHOD
 from tests.distill.tiny_runs import SETTINGS
 from worker.testing import tiny_pipelines
@@ -111,7 +111,7 @@ def test_the_logs_of_the_docs_page_are_of_a_healthy_and_a_collapsed_run() -> Non
 @pytest.mark.slow
 def test_a_cycle_tells_of_both_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, count in (("GRID_PROMPTS", GRID_PROMPTS), ("GRID_SAMPLES", GRID_SAMPLES)):
-        monkeypatch.setattr(distill.training.trainer, name, count)  # the real grid
+        monkeypatch.setattr(sample_grid, name, count)  # the real grid
     (tmp_path / "prompts.txt").write_text("\n".join(f"prompt {word}" for word in "abcdefghijklmnopqrst"))
     teacher = tiny_pipelines.save(tmp_path / "teacher")
     settings = {**SETTINGS, "teacher": teacher, "prompts": tmp_path / "prompts.txt", "max_grad_norm": 1e-3}
@@ -123,7 +123,7 @@ def test_a_cycle_tells_of_both_turns(tmp_path: Path, monkeypatch: pytest.MonkeyP
     }  # fmt: skip
     assert told["total"] == pytest.approx(told["dmd"] + 0.05 * told["diversity"], rel=1e-4)
     assert told["grad_norm"] > 1e-3, "the norm before clipping"
-    spread = trainer.sample(1)["latent_diversity"]
+    spread = trainer.measures.sample(1)["latent_diversity"]
     assert 0 < spread < 2
     torch.testing.assert_close(spread, grid_diversity(trainer), rtol=1e-4, atol=1e-6)
 
@@ -135,7 +135,7 @@ def grid_diversity(trainer: Trainer) -> float:
     each = []
     for place, row in enumerate(rows):
         prompt = trainer.embeddings.rows(row.repeat(GRID_SAMPLES))
-        student = trainer._predict(trainer.student, prompt)
+        student = trainer.predict(trainer.student, prompt)
         with torch.no_grad(), trainer.student.holding(trainer.average.module):
             latents = trainer.schedule.solve(student, noise[place::GRID_PROMPTS], trainer.hparams.student_grid)
         each.append(pairwise_diversity(latents.flatten(1)[None]))

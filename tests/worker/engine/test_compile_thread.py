@@ -17,7 +17,7 @@ from tests.worker.tasks import image_task, pictures
 from worker.engine.compile_thread import CompileThread
 from worker.engine.device_thread import DeviceThread
 from worker.engine.engine import Engine
-from worker.engine.row import Outcome, Picture
+from worker.engine.outcomes import Outcome, Picture
 from worker.model_folder.loading import LoadedModel, served
 from worker.testing import tiny_pipelines
 

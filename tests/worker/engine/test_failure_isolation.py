@@ -12,8 +12,7 @@ import torch
 
 from tests.worker.tasks import image_task, pictures, run
 from worker.engine.engine import Engine
-from worker.engine.model_runner import Measured
-from worker.engine.row import Failure, Picture
+from worker.engine.outcomes import Failure, Measured, Picture
 from worker.families.prompt_embeddings import PromptEmbedding
 from worker.model_folder.loading import LoadedModel
 
@@ -157,10 +156,10 @@ def test_compiled_code_is_planned_by_the_sizes_it_is_made_for(
     tiny_model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **options: None)  # minutes, of no concern here
-    engine = Engine(tiny_model, max_batch=4)
+    engine = Engine(tiny_model, max_batch=8)
     engine.warm_up()
     engine.switch(engine.runner.new_compiled())
-    assert [list(times) for times in engine.step_times.values()] == [[1, 2, 4]] * 2
+    assert [list(times) for times in engine.step_times.values()] == [[1, 2, 3, 4, 6, 8]] * 2
 
 
 def test_warm_up_measures_every_batch_size(tiny_model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
