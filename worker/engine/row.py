@@ -56,11 +56,12 @@ class Row:
     def size(self) -> Size:
         return self.task.height, self.task.width
 
-    def candidate(self, steps: int) -> Candidate:
-        """Describe the row to the scheduler, which only knows how many of `steps` are left."""
+    def candidate(self, steps: int, strict: bool) -> Candidate:
+        """Describe the row to the scheduler, which only knows how many of `steps` are left; a `strict` one needs the
+        largest batch."""
         task = self.task
         left = steps - self.step
-        return Candidate(self.key, task.job_id, self.size, task.created, task.deadline, left, self.strict)
+        return Candidate(self.key, task.job_id, self.size, task.created, task.deadline, left, strict)
 
     def spend(self, stage: str, seconds: float) -> None:
         self.began.setdefault(stage, steady_time() - seconds)
