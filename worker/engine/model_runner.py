@@ -77,7 +77,7 @@ class ModelRunner:
 
     `eager` runs the networks as they were loaded; `compiled`, once it is set, runs all batches without strict rows.
     Strict rows always take `eager` at one batch size, `strict_batch`. Batches are padded to a bucket where they are
-    strict, compiled or replayed from graphs.
+    strict, compiled or replayed from graphs, at most to `largest_batch`.
     """
 
     def __init__(
@@ -85,15 +85,15 @@ class ModelRunner:
         model: LoadedModel,
         max_batch: int,
         new_graph: Callable[[], Graph] | None,
-        measure: Callable[[Measured], None],
     ) -> None:
         self._model, self._network, self._device = model, model.network, model.network.device
         self._draws = model.table.noise_draws
         self._new_graph = new_graph
-        self._measure = measure
+        self.measure: Callable[[Measured], None] = lambda measured: None
         self.prompts = PromptCache(model.network.encode, max_batch)
         self._prompt_tokens = lru_cache(PROMPTS_COUNTED)(model.network.prompt_tokens)
         self.strict_batch = dict.fromkeys(model.contract.sizes, max_batch)
+        self.largest_batch = dict(self.strict_batch)
         # On the device already: a list of numbers would have to be copied to it.
         self._step_numbers = torch.arange(model.table.steps, device=self._device).unbind()
         self._free_since: float | None = None
@@ -128,8 +128,8 @@ class ModelRunner:
             row.spend("queue", queued, now - queued)
         self._account("encode", fresh, 0, started, cached=self.prompts.hits - hits)
 
-    def denoise(self, rows: list[Row]) -> None:
-        """Advance every row by its own next step."""
+    def denoise(self, rows: list[Row]) -> float:
+        """Advance every row by its own next step; returns the seconds that it took."""
         started = time.perf_counter()
         batch = self.padded(rows)
         inputs, executor = self._inputs(batch), self._executor_for(rows)
@@ -145,7 +145,7 @@ class ModelRunner:
             row.bucket = len(batch)
             row.step += 1
         replayed = executor.has_graphs and graph_miss is None
-        self._account(
+        return self._account(
             "denoise_step", rows, len(batch) - len(rows), started, replayed=replayed, graph_miss=graph_miss, gap=gap
         )
 
@@ -173,10 +173,21 @@ class ModelRunner:
         Eager code takes any number of rows at its price; graphs and compiled code are made for the buckets alone.
         """
         strict = any(row.strict for row in rows)
-        if self.compiled is None and not self.eager.has_graphs and not strict:
+        if not self.pads and not strict:
             return rows
-        bucket = bucket_for(len(rows), strict, self.strict_batch[rows[0].size])
+        largest = (self.strict_batch if strict else self.largest_batch)[rows[0].size]
+        bucket = bucket_for(len(rows), strict, largest)
         return rows + [rows[0]] * (bucket - len(rows))
+
+    @property
+    def pads(self) -> bool:
+        """Whether batches without strict rows are padded to a bucket."""
+        return self.compiled is not None or self.eager.has_graphs
+
+    def free_memory(self) -> None:
+        """Give memory that nothing uses back to the device."""
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def examples(self, rows: list[Row]) -> list[StepInputs]:
         """Return the inputs of a step of these rows, which have begun, at every length of prompts, longest first."""
@@ -231,14 +242,15 @@ class ModelRunner:
     def _executor_for(self, rows: list[Row]) -> Executor:
         return self.eager if any(row.strict for row in rows) else self.executor
 
-    def _account(self, stage: str, rows: list[Row], padding: int, started: float, **more: Any) -> None:
+    def _account(self, stage: str, rows: list[Row], padding: int, started: float, **more: Any) -> float:
         seconds = time.perf_counter() - started
         if stage != "denoise_step" and self._free_since is not None:
             self._free_since += seconds
         began = steady_time() - seconds
         for row in rows:
             row.spend(stage, seconds, began)
-        self._measure(Measured(stage, len(rows), padding, seconds, **more))
+        self.measure(Measured(stage, len(rows), padding, seconds, **more))
+        return seconds
 
 
 def _latents(batch: Sequence[Row]) -> torch.Tensor:

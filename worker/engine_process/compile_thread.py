@@ -3,12 +3,15 @@
 import logging
 import threading
 import time
+from functools import partial
 
 import torch
 
 from worker.engine.denoising_step import StepInputs
 from worker.engine.engine import Engine
 from worker.engine.model_runner import Executor
+from worker.engine.scheduler import Size
+from worker.engine.step_times.batch_sizes import measured
 from worker.engine_process.device_thread import DeviceThread
 
 log = logging.getLogger(__name__)
@@ -51,14 +54,19 @@ class CompileThread(threading.Thread):
     def _switch_over(self) -> None:
         runner = self._engine.runner
         compiled = runner.new_compiled()
-        for example in self._device.call(self._engine.examples).result():
+        for example in self._device.call(self._engine.rehearsal.examples).result():
             compile_shape(compiled, runner.eager, example)
             self._device.call(compiled.capture, example).result()
         torch.compiler.set_stance("eager_on_recompile")
         self._device.call(self._engine.switch, compiled).result()
-        for size, times in self._engine.step_times.items():
-            for bucket in tuple(times):  # one by one, so that images that wait run in between
-                self._device.call(self._engine.measure_step, size, bucket).result()
+        for size in self._engine.step_times:
+            # One by one, so that images that wait run in between.
+            seconds_of = partial(self._seconds_of, size)
+            times = measured(seconds_of, self._device.call(self._engine.timetable.measured, size).result())
+            self._device.call(self._engine.rehearsal.set_times, size, times).result()
+
+    def _seconds_of(self, size: Size, rows: int) -> float:
+        return self._device.call(self._engine.rehearsal.time, size, rows).result()
 
 
 @torch.inference_mode()

@@ -1,0 +1,84 @@
+"""Find the largest batch that is worth its memory beside the serving engine, and measure doubtful times again."""
+
+import logging
+import threading
+from collections.abc import Callable
+
+import torch
+
+from worker.engine.engine import Engine
+from worker.engine.scheduler import Size, buckets
+from worker.engine.step_times.batch_sizes import GAIN, LARGEST, doubtful, expected_gain, gain, measured
+from worker.engine_process.device_thread import DeviceThread
+
+log = logging.getLogger(__name__)
+
+RECHECK_S = 30.0
+"""Seconds between two looks at the times that the scheduler goes by."""
+
+
+class BatchSizeThread(threading.Thread):
+    """Lets an `engine` that serves on `device` grow its batches up to `largest` rows, one measurement between two
+    steps, and calls `chosen` with the reason for the size it ends with. Then it measures doubtful times again for ever.
+    """
+
+    def __init__(
+        self, device: DeviceThread, engine: Engine, chosen: Callable[[str], None], largest: int = LARGEST
+    ) -> None:
+        super().__init__(name="batch-sizes", daemon=True)
+        self._device, self._engine, self._chosen, self._largest = device, engine, chosen, largest
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        try:
+            reasons = [self._grow(size) for size in self._engine.step_times]
+            self._chosen(reasons[0])
+            while not self._stopping.wait(RECHECK_S):
+                self.measure_doubtful()
+        except Exception:
+            log.exception("batch sizes are measured no more: serving on with those at hand")
+
+    def stop(self) -> None:
+        """End the thread after its next measurement."""
+        self._stopping.set()
+
+    def measure_doubtful(self) -> None:
+        """Measure again what seems slower than it is: what is never run is never kept current."""
+        for size in self._engine.step_times:
+            times = self._times(size)
+            again = doubtful(times)
+            if again:
+                fresh = measured(self._seconds_of(size), again)
+                self._device.call(self._engine.rehearsal.set_times, size, times | fresh).result()
+
+    def _grow(self, size: Size) -> str:
+        """Add larger batches for as long as they gain; returns why it ended."""
+        while True:
+            times = self._times(size)
+            last = max(times)
+            larger = next((rows for rows in buckets(self._largest) if rows > last), None)
+            if larger is None:
+                return f"{last} rows are the most"
+            expected = expected_gain(times, larger)
+            if expected < GAIN:
+                return _too_little(larger, last, expected, "would make")
+            try:
+                fresh = measured(self._seconds_of(size), [last, larger])
+            except torch.OutOfMemoryError:
+                return f"{larger} rows do not fit into memory"
+            except Exception as error:
+                log.exception("a batch of %d failed: the largest stays %d", larger, last)
+                return f"{larger} rows failed: {type(error).__name__}"
+            if gain(fresh, last, larger) < GAIN:
+                return _too_little(larger, last, gain(fresh, last, larger), "make")
+            self._device.call(self._engine.rehearsal.set_times, size, times | fresh).result()
+
+    def _times(self, size: Size) -> dict[int, float]:
+        return self._device.call(self._engine.timetable.measured, size).result()
+
+    def _seconds_of(self, size: Size) -> Callable[[int], float]:
+        return lambda rows: self._device.call(self._engine.rehearsal.time, size, rows).result()
+
+
+def _too_little(larger: int, last: int, share: float, verb: str) -> str:
+    return f"{larger} rows {verb} {share:+.0%} images a second over {last}, less than {GAIN:.0%}"
