@@ -175,7 +175,9 @@ class ModelRunner:
         strict = any(row.strict for row in rows)
         if not self.pads and not strict:
             return rows
-        largest = (self.strict_batch if strict else self.largest_batch)[rows[0].size]
+        size = rows[0].size
+        # A rehearsal of a larger batch runs before that is scheduled.
+        largest = self.strict_batch[size] if strict else max(self.largest_batch[size], len(rows))
         bucket = bucket_for(len(rows), strict, largest)
         return rows + [rows[0]] * (bucket - len(rows))
 

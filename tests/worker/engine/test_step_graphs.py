@@ -1,6 +1,6 @@
 """Steps replayed from graphs: the right one, fresh inputs, results that stay; no step that a graph cannot hold."""
 
-import copy
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -18,7 +18,6 @@ from worker.engine.step_graphs import StepGraphs
 from worker.families.prompt_embeddings import PromptEmbedding
 from worker.model_folder.loading import LoadedModel, load, served
 from worker.sampling import noise
-from worker.sampling.step_table import StepTable
 from worker.testing import tiny_pipelines
 
 
@@ -118,9 +117,8 @@ def _on(device: str, guidance: float) -> tuple[DenoisingStep, LoadedModel]:
     for part in (pipeline.transformer, pipeline.vae):
         part.to(device)
     model = served("tiny", "ab", tiny_pipelines.contract(guidance_scale=guidance), pipeline)
-    columns = copy.copy(vars(model.table)) | {"c": torch.full((4,), 0.1)}
+    table = replace(model.table, c=torch.full((4,), 0.1)).to(torch.device(device))
     negative = PromptEmbedding(torch.zeros(77 + 16, 64, device=device), torch.zeros(64, device=device))
-    table = StepTable(**columns).to(torch.device(device))
     return DenoisingStep(model.network.predict, table, guidance, negative if guidance > 1 else None), model
 
 
