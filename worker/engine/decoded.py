@@ -1,5 +1,6 @@
 """Decoded rows on their way to outcomes: work that needs neither the device nor the engine, for another thread."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -7,11 +8,16 @@ import numpy as np
 import torch
 
 from jobs.diversity import LAYOUT_GRID
-from worker.engine.diverse_set import NOT_FINITE, CandidateSet
+from worker.engine.diverse_set import CandidateSet
 from worker.engine.latent_descriptor import latent_descriptors
 from worker.engine.outcomes import Failure, Outcome, Picture
 from worker.engine.row import Row
 from worker.pixels import to_uint8
+
+NOT_FINITE = "the image came out as NaN or infinity"
+
+Judge = Callable[[Sequence[np.ndarray]], list[str | None]]
+"""Says of each picture, uint8 [height, width, 3], for what it is refused, None if it is not."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +29,21 @@ class Decoded:
     latents: torch.Tensor
     images: torch.Tensor
 
-    def pictures(self) -> list[Picture | None]:
-        """Return the pictures in the order of `rows`; None where latents or pixels are not finite."""
-        finite, pixels, seen = self._on_host
-        parts = zip(self.rows, pixels.numpy(), seen.tolist(), finite.tolist(), strict=False)
-        return [_picture(row, image, layout) if sound else None for row, image, layout, sound in parts]
+    def pictures(self, judge: Judge | None = None) -> list[Picture | Failure]:
+        """Return the pictures in the order of `rows`; failures where a value is not finite or `judge` refuses."""
+        finite, pixels, layouts = (tensor.numpy()[: len(self.rows)] for tensor in self._on_host)
+        refused = dict(zip(finite.nonzero()[0].tolist(), judge(list(pixels[finite])) if judge else (), strict=False))
+        made: list[Picture | Failure] = []
+        for position, row in enumerate(self.rows):
+            if not finite[position]:
+                made.append(Failure(row.task_key, "error", NOT_FINITE))
+            elif label := refused.get(position):
+                made.append(
+                    Failure(row.task_key, "refused", f"the server's safety model takes the picture for {label}")
+                )
+            else:
+                made.append(_picture(row, pixels[position], layouts[position].tolist()))
+        return made
 
     def on_host(self) -> "Decoded":
         """Do the device's part of the work now."""
@@ -45,10 +61,14 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Advance:
-    """What a step brought: finished rows with the sets that they belong to, and the tasks that failed."""
+    """What a step brought: finished rows with the sets that they belong to, and the tasks that failed.
+
+    `judge` sees each picture before it is an outcome.
+    """
 
     decoded: list[tuple[Decoded, list[CandidateSet | None]]]
     failures: list[Failure]
+    judge: Judge | None = None
 
     def __bool__(self) -> bool:
         return bool(self.decoded or self.failures)
@@ -59,9 +79,9 @@ class Advance:
         To be called once, in the order of the steps, on any one thread.
         """
         made = [
-            candidates.collect(picture) if candidates else picture or Failure(row.task_key, "error", NOT_FINITE)
+            candidates.collect(picture) if candidates else picture
             for decoded, sets in self.decoded
-            for row, candidates, picture in zip(decoded.rows, sets, decoded.pictures(), strict=True)
+            for candidates, picture in zip(sets, decoded.pictures(self.judge), strict=True)
         ]
         return [*(outcome for outcome in made if outcome is not None), *self.failures]
 

@@ -8,13 +8,12 @@ from worker.engine.outcomes import Failure, FinishedSet, Picture
 from worker.engine.row import Row
 
 CHOICE_GRID = 8
-NOT_FINITE = "the image came out as NaN or infinity"
 
 
 class CandidateSet:
     """The rows of one set: one for each candidate until the choice, then one for each image of the answer.
 
-    `failed` is set when a picture is not finite, or its task failed.
+    `failed` is set when one of its pictures failed, or its task.
     """
 
     def __init__(self, key: str, task: ImageTask) -> None:
@@ -46,14 +45,14 @@ class CandidateSet:
         self._chosen = True
         return dropped
 
-    def collect(self, picture: Picture | None) -> FinishedSet | Failure | None:
-        """Add one picture, or None for one that is not finite; returns the set, in the order of its seeds, once it is
-        complete, and its failure once."""
+    def collect(self, picture: Picture | Failure) -> FinishedSet | Failure | None:
+        """Add one picture, or the failure of one; returns the set, in the order of its seeds, once it is complete, and
+        its first failure."""
         if self.failed:
             return None
-        if picture is None:
+        if isinstance(picture, Failure):
             self.failed = True
-            return Failure(self._key, "error", NOT_FINITE)
+            return picture
         self._pictures.append(picture)
         if len(self._pictures) < self._images:
             return None

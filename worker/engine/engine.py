@@ -7,7 +7,7 @@ import torch
 
 from jobs.clock import steady_time
 from jobs.models import FailureReason, ImageTask
-from worker.engine.decoded import Advance, Decoded
+from worker.engine.decoded import Advance, Decoded, Judge
 from worker.engine.diverse_set import CandidateSet
 from worker.engine.model_runner import Executor, ModelRunner
 from worker.engine.outcomes import Failure, Outcome, PreviewImage
@@ -30,7 +30,8 @@ class Engine:
     `new_graph` makes the graphs that warm-up captures; without it every step is launched kernel by kernel. `policy`
     chooses the rows of each step; benchmarks compare others. The runner calls its `measure` with the cost of every
     batch, the engine calls `show` with previews of the jobs in `watched`. Its owner keeps `backlogged` true while more
-    images wait in the queue than the engine has.
+    images wait in the queue than the engine has. With `strict_waits` strict rows wait for a switch to the executor that
+    is to run all of them.
     """
 
     def __init__(
@@ -45,7 +46,9 @@ class Engine:
         self.watched: Container[str] = ()
         self.show: Callable[[list[PreviewImage]], None] = lambda previews: None
         self.timetable = Timetable(model.contract.sizes, max_batch)
+        self.judge: Judge | None = None
         self.backlogged = False
+        self.strict_waits = False
         self._policy = policy
         self._rows: dict[str, Row] = {}
         self._sets: dict[str, CandidateSet] = {}
@@ -60,7 +63,8 @@ class Engine:
 
     @property
     def busy(self) -> bool:
-        return bool(self._rows)
+        """Whether there is a row that does not wait for a switch."""
+        return any(not self._waits(row) for row in self._rows.values())
 
     def add(self, tasks: Mapping[str, ImageTask]) -> None:
         """Add `tasks`, which join at the next step together; outcomes carry their keys, which must be new."""
@@ -91,7 +95,8 @@ class Engine:
     def advance(self) -> Advance:
         """Run one step of one batch, and leave the outcomes to be made from what it returns."""
         self._expire(steady_time())
-        candidates = [row.candidate(self._steps) for row in self._rows.values() if self._can_step(row)]
+        able = [row for row in self._rows.values() if self._can_step(row)]
+        candidates = [row.candidate(self._steps, self.runner.needs_strict_batch([row])) for row in able]
         chosen = self._policy(candidates, self.step_times, self.backlogged)
         rows = self._within_strict_batch([self._rows[key] for key in chosen])
         self._survivors(self._survivors(rows, self._begin), self._denoise)
@@ -101,17 +106,21 @@ class Engine:
         failures, self._failures = self._failures, {}
         if not self._rows:
             self.runner.idle()
-        return Advance(decoded, list(failures.values()))
+        return Advance(decoded, list(failures.values()), self.judge)
 
     def warm_up(self) -> None:
         """Make ready for serving; see Rehearsal.warm_up."""
         self.rehearsal.warm_up()
 
-    def switch(self, compiled: Executor) -> None:
-        """Run all but strict rows on the `compiled` executor from the next step on."""
-        self.runner.compiled = compiled
+    def switch(self, executor: Executor) -> None:
+        """Run rows on `executor` from the next step on: all but strict ones, or all where it is batch-invariant."""
+        self.runner.switch(executor)
         for size in self.step_times:
             self.rehearsal.set_times(size, self.timetable.measured(size))
+
+    def let_strict_go(self) -> None:
+        """Let strict rows wait for no switch."""
+        self.strict_waits = False
 
     def _begin(self, rows: list[Row]) -> None:
         waiting = [row.task.prompt for row in self._rows.values() if row.start is None]
@@ -119,13 +128,13 @@ class Engine:
 
     def _denoise(self, rows: list[Row]) -> None:
         seconds = self.runner.denoise(rows)
-        if not (self.runner.compiled and any(row.strict for row in rows)):
+        if self.runner.executor_for(rows) is self.runner.executor:
             self.timetable.served(rows[0].size, rows[0].bucket, seconds)
 
     def _within_strict_batch(self, rows: list[Row]) -> list[Row]:
         """Leave out what makes the batch larger than strict rows in it allow: others, or these where others come
         first."""
-        if not any(row.strict for row in rows) or len(rows) <= self.runner.strict_batch[rows[0].size]:
+        if not self.runner.needs_strict_batch(rows) or len(rows) <= self.runner.strict_batch[rows[0].size]:
             return rows
         if rows[0].strict:
             return rows[: self.runner.strict_batch[rows[0].size]]
@@ -143,7 +152,10 @@ class Engine:
                     self._fail(row, "expired", "the deadline passed before it could start")
 
     def _can_step(self, row: Row) -> bool:
-        return row.step < self._steps and not self._is_held(row)
+        return row.step < self._steps and not self._is_held(row) and not self._waits(row)
+
+    def _waits(self, row: Row) -> bool:
+        return self.strict_waits and row.strict
 
     def _is_held(self, row: Row) -> bool:
         return row.owner is not None and self._sets[row.owner].holds(row)
@@ -157,16 +169,18 @@ class Engine:
             self.withdraw([key])
 
     def _show_unfinished(self) -> None:
-        """Show previews of rows whose job is watched; a failing preview harms no image."""
-        if not self.watched:
+        """Show previews of rows whose job is watched; a failing preview harms no image.
+
+        Where pictures are judged there are none, since a preview shows what may be refused.
+        """
+        if not self.watched or self.judge:
             return
         rows = [row for row in self._rows.values() if row.shown_step < row.step < self._steps]
         rows = [row for row in rows if row.task.job_id in self.watched and not self._is_held(row)]
         if rows:
             try:
-                self.show(
-                    decode_previews(rows, self._steps, self.model.network.decode, max(self.step_times[rows[0].size]))
-                )
+                most = max(self.step_times[rows[0].size])
+                self.show(decode_previews(rows, self._steps, self.runner.executor.decode, most))
             except RuntimeError:
                 log.exception("no previews of this step")
 

@@ -9,6 +9,7 @@ import torch
 from worker.engine.engine import Engine
 from worker.engine.scheduler import Size, buckets
 from worker.engine.step_times.batch_sizes import GAIN, LARGEST, doubtful, expected_gain, gain, measured
+from worker.engine_process.compile_thread import is_batch_invariant
 from worker.engine_process.device_thread import DeviceThread
 
 log = logging.getLogger(__name__)
@@ -20,16 +21,25 @@ RECHECK_S = 30.0
 class BatchSizeThread(threading.Thread):
     """Lets an `engine` that serves on `device` grow its batches up to `largest` rows, one measurement between two
     steps, and calls `chosen` with the reason for the size it ends with. Then it measures doubtful times again for ever.
+    It begins when the thread `after` has ended.
     """
 
     def __init__(
-        self, device: DeviceThread, engine: Engine, chosen: Callable[[str], None], largest: int = LARGEST
+        self,
+        device: DeviceThread,
+        engine: Engine,
+        chosen: Callable[[str], None],
+        largest: int = LARGEST,
+        after: threading.Thread | None = None,
     ) -> None:
         super().__init__(name="batch-sizes", daemon=True)
         self._device, self._engine, self._chosen, self._largest = device, engine, chosen, largest
+        self._after = after
         self._stopping = threading.Event()
 
     def run(self) -> None:
+        if self._after is not None:
+            self._after.join()
         try:
             reasons = [self._grow(size) for size in self._engine.step_times]
             self._chosen(reasons[0])
@@ -64,6 +74,7 @@ class BatchSizeThread(threading.Thread):
                 return _too_little(larger, last, expected, "would make")
             try:
                 fresh = measured(self._seconds_of(size), [last, larger])
+                kept = self._keeps_bits(size, larger)
             except torch.OutOfMemoryError:
                 return f"{larger} rows do not fit into memory"
             except Exception as error:
@@ -71,7 +82,17 @@ class BatchSizeThread(threading.Thread):
                 return f"{larger} rows failed: {type(error).__name__}"
             if gain(fresh, last, larger) < GAIN:
                 return _too_little(larger, last, gain(fresh, last, larger), "make")
+            if not kept:
+                return f"in a batch of {larger} rows the bits of a row are others"
             self._device.call(self._engine.rehearsal.set_times, size, times | fresh).result()
+
+    def _keeps_bits(self, size: Size, rows: int) -> bool:
+        """Whether strict rows, if any batch may hold them, keep their bits in one of so many rows."""
+        executor = self._engine.runner.executor
+        if not executor.batch_invariant:
+            return True
+        (example, *_) = self._device.call(self._engine.rehearsal.examples_of, size, rows).result()
+        return self._device.call(is_batch_invariant, executor, example).result()
 
     def _times(self, size: Size) -> dict[int, float]:
         return self._device.call(self._engine.timetable.measured, size).result()

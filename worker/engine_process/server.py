@@ -37,7 +37,7 @@ from worker.engine_process.messages import (
 )
 from worker.errors import FolderRefusedError, StartFailedError
 from worker.model_folder.loading import LoadedModel, load
-from worker.startup import compiles, model_card, start_engine
+from worker.startup import compiler_for, model_card, start_engine
 
 log = logging.getLogger(__name__)
 
@@ -66,14 +66,18 @@ def run(connection: Connection, settings: WorkerSettings, load_model: Callable[.
 
     def start() -> tuple[Engine, ModelCard]:
         engine = start_engine(settings, load_model or load)
+        compiler = compiler_for(settings, engine.model.network.device)
+        compiling = CompileThread(device) if compiler else None
 
         def chosen(reason: str) -> None:
             server.change(device.call(model_card, engine, settings, reason).result())
-            if compiles(settings, engine.model.network.device):
-                CompileThread(device).compile(engine)
+            if compiling and compiler == "inductor":  # every batch size takes it long, and none is added afterwards
+                compiling.compile(engine, compiler)
 
+        if compiling and compiler == "openvino":  # one model for all batch sizes, whose times are its own
+            compiling.compile(engine, compiler)
         largest = LARGEST if settings.max_batch == "auto" else settings.max_batch
-        BatchSizeThread(device, engine, chosen, largest).start()
+        BatchSizeThread(device, engine, chosen, largest, after=compiling if compiler == "openvino" else None).start()
         return engine, model_card(engine, settings)
 
     server.serve(start)

@@ -8,8 +8,8 @@ import torch
 from jobs.clock import steady_time
 from jobs.models import ImageTask
 from worker.engine.denoising_step import StepInputs
-from worker.engine.diverse_set import NOT_FINITE
 from worker.engine.model_runner import ModelRunner
+from worker.engine.outcomes import Failure
 from worker.engine.row import Row
 from worker.engine.scheduler import Size
 from worker.engine.step_times.batch_sizes import measured
@@ -80,10 +80,15 @@ class Rehearsal:
         examples = []
         for size in self._timetable.step_times:
             for bucket in sorted(self._timetable.measured(size), reverse=True):
-                rows = _rows(size, bucket)
-                self._runner.begin(rows)
-                examples += self._runner.examples(rows)
+                examples += self.examples_of(size, bucket)
         return examples
+
+    @torch.inference_mode()
+    def examples_of(self, size: Size, count: int) -> list[StepInputs]:
+        """Return a batch of `count` rows at every length of prompts, longest first."""
+        rows = _rows(size, count)
+        self._runner.begin(rows)
+        return self._runner.examples(rows)
 
     def _run(self, size: Size, bucket: int) -> float:
         rows = _rows(size, bucket)
@@ -91,8 +96,9 @@ class Rehearsal:
         for example in self._runner.examples(rows):
             self._runner.executor.capture(example)
         self._runner.denoise(rows)
-        if None in self._runner.decode(rows).pictures():
-            raise RuntimeError(f"warm-up: {NOT_FINITE}")
+        for picture in self._runner.decode(rows).pictures():
+            if isinstance(picture, Failure):
+                raise RuntimeError(f"warm-up: {picture.detail}")
         decoding = rows[0].seconds["decode"] / self._steps
         self._timetable.set_decoding(size, bucket, decoding)
         return rows[0].seconds["denoise_step"] + decoding
