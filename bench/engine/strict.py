@@ -76,7 +76,7 @@ def _stream(
 
     while batches < options.compositions:
         engine, waiting = Engine(model, options.max_batch), dict[str, tuple[Request, Mode]]()
-        engine.measure = count
+        engine.runner.measure = count
         until = min(options.compositions, batches + 100)
         while batches < until or engine.busy:
             for _ in range(dice.choice([0, 0, 1, 2, 3, options.max_batch]) if batches < until else 0):

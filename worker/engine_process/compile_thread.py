@@ -3,13 +3,15 @@
 import logging
 import threading
 import time
+from functools import partial
 
 import torch
 
 from worker.engine.denoising_step import StepInputs
 from worker.engine.engine import Engine
 from worker.engine.model_runner import Executor
-from worker.engine.scheduler import buckets
+from worker.engine.scheduler import Size, buckets
+from worker.engine.step_times.batch_sizes import measured
 from worker.engine_process.device_thread import DeviceThread
 from worker.startup import Compiler
 
@@ -63,7 +65,7 @@ class CompileThread(threading.Thread):
         runner = self._engine.runner
         openvino = self._compiler == "openvino"
         compiled = runner.new_converted() if openvino else runner.new_compiled()
-        examples = self._device.call(self._engine.examples).result()
+        examples = self._device.call(self._engine.rehearsal.examples).result()
         if openvino:
             compile_encoders(compiled, runner.eager)
         for example in examples:
@@ -72,11 +74,15 @@ class CompileThread(threading.Thread):
         compiled.seal()
         compiled.batch_invariant = openvino and all(is_batch_invariant(compiled, example) for example in examples)
         self._device.call(self._engine.switch, compiled).result()
-        for size, times in self._engine.step_times.items():
-            for bucket in tuple(times):  # one by one, so that images that wait run in between
-                self._device.call(self._engine.measure_step, size, bucket).result()
-        self._device.call(self._engine.interpolate_step_times).result()
+        for size in self._engine.step_times:
+            # One by one, so that images that wait run in between.
+            seconds_of = partial(self._seconds_of, size)
+            times = measured(seconds_of, self._device.call(self._engine.timetable.measured, size).result())
+            self._device.call(self._engine.rehearsal.set_times, size, times).result()
         return compiled
+
+    def _seconds_of(self, size: Size, rows: int) -> float:
+        return self._device.call(self._engine.rehearsal.time, size, rows).result()
 
 
 @torch.inference_mode()

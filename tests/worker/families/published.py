@@ -119,7 +119,7 @@ def check_graphs(model: LoadedModel, size: tuple[int, int], lengths: int = 1) ->
     engine = Engine(model, 2, recorded)
     engine.warm_up()
     assert len(recorded.captured) == 2 * lengths
-    engine.measure = lambda measured: missed.add(measured.graph_miss)
+    engine.runner.measure = lambda measured: missed.add(measured.graph_miss)
     replayed = generate(engine, PROMPTS, SEEDS).astype(int)
     assert missed == {None}
     assert np.abs(replayed - generate(Engine(model, 2), PROMPTS, SEEDS)).max() <= 1
