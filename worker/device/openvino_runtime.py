@@ -34,7 +34,7 @@ class OpenVINORuntime:
 
     def take_over(self, module: nn.Module) -> None:
         """Run all forward passes of `module` from the next on; results that are not integers are float32."""
-        module.forward = partial(self._call, module, module.forward, {})  # type: ignore[method-assign]
+        module.forward = partial(self._call, module, module.forward, {})
 
     def seal(self) -> None:
         """Convert nothing more."""

@@ -63,23 +63,37 @@ class CompileThread(threading.Thread):
             self._device.call(self._engine.let_strict_go)
 
     def _switch_over(self) -> Executor:
-        runner = self._engine.runner
-        openvino = self._compiler == "openvino"
-        compiled = runner.new_converted() if openvino else runner.new_compiled()
         examples = self._device.call(self._engine.examples).result()
-        if openvino:
-            compile_encoders(compiled, runner.eager)
-        for example in examples:
-            compile_shape(compiled, runner.eager, example)
-            self._device.call(compiled.capture, example).result()
-        compiled.seal()
-        compiled.batch_invariant = openvino and all(is_batch_invariant(compiled, example) for example in examples)
-        self._device.call(self._engine.switch, compiled).result()
+        executor = converted(self._engine, examples) if self._compiler == "openvino" else self._compiled(examples)
+        self._device.call(self._engine.switch, executor).result()
         for size, times in self._engine.step_times.items():
             for bucket in tuple(times):  # one by one, so that images that wait run in between
                 self._device.call(self._engine.measure_step, size, bucket).result()
         self._device.call(self._engine.interpolate_step_times).result()
+        return executor
+
+    def _compiled(self, examples: list[StepInputs]) -> Executor:
+        runner = self._engine.runner
+        compiled = runner.new_compiled()
+        for example in examples:
+            compile_shape(compiled, runner.eager, example)
+            self._device.call(compiled.capture, example).result()
+        compiled.seal()
         return compiled
+
+
+def converted(engine: Engine, examples: list[StepInputs]) -> Executor:
+    """Return an executor of `engine`'s networks in OpenVINO, which has run at the shapes of `examples`.
+
+    Raises RuntimeError when its results are not those of the eager networks.
+    """
+    executor = engine.runner.new_converted()
+    compile_encoders(executor, engine.runner.eager)
+    for example in examples:
+        compile_shape(executor, engine.runner.eager, example)
+    executor.seal()
+    executor.batch_invariant = all(is_batch_invariant(executor, example) for example in examples)
+    return executor
 
 
 @torch.inference_mode()
@@ -105,7 +119,7 @@ def compile_encoders(compiled: Executor, eager: Executor) -> None:
 
 @torch.inference_mode()
 def is_batch_invariant(executor: Executor, example: StepInputs) -> bool:
-    """Return whether the rows of `example` have the same bits in parts of any size, and prompts in a batch and alone."""
+    """Return whether rows of `example` have the same bits in parts of any size, and prompts in a batch and alone."""
     rows = len(example.latents)
     prompts = [f"prompt {number}" for number in range(rows)]
     whole, encoded = _made(executor, example), executor.encode(prompts)
