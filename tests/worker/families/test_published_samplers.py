@@ -87,6 +87,15 @@ def test_a_strict_picture_does_not_depend_on_its_neighbours(family: str) -> None
     published.check_strict(published.model_of(pipeline, published.contract_of(pipeline, 4, SIZES)), SIZES[0])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("family", PIPELINES)
+def test_blocks_and_decoder_are_traced_whole(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = _pipeline(family, "Turbo of SDXL")
+    model = published.model_of(pipeline, published.contract_of(pipeline, 4, SIZES))
+    published.check_compiles(model, SIZES[0], monkeypatch)
+    published.check_operators(model, SIZES[0])
+
+
 @pytest.mark.parametrize("steps", [1, 4, 8])
 @pytest.mark.parametrize("width", [16, 17])
 def test_a_latent_consistency_model_is_told_its_guidance(steps: int, width: int, tmp_path: Any) -> None:
