@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typer.testing import CliRunner, Result
 
 from fourstep import app
 from tests.worker.families import published
+from tests.worker.importing import all_in_one
 from tests.worker.model_folder.hub_server import serving
 from worker.errors import FolderRefusedError
 from worker.model_folder.loading import load
@@ -129,6 +131,42 @@ def test_a_network_takes_the_place_of_the_bases(
     pipeline = tiny_sdxl.build()
     pipeline.unet = _student()
     assert published.agrees(_served(tmp_path / "out"), _theirs(pipeline))
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever connects to anything fails."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a connection was opened")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("offline")
+def test_the_denoiser_is_read_out_of_a_file_with_all_networks(tmp_path: Path) -> None:
+    all_in_one.pipeline().save_pretrained(tmp_path / "base", safe_serialization=True)
+    student = all_in_one.pipeline(1.05)
+    file = all_in_one.save(student.unet.state_dict(), tmp_path / "sdxl_lightning_4step.safetensors")
+    options = ["--base", tmp_path / "base", "--size", "64x64"]
+    result = _import(file, "sdxl-lightning-4step", tmp_path / "out", *options)
+    assert result.exit_code == 0, result.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["sampling.json", "unet"]
+    assert published.agrees(_served(tmp_path / "out"), _theirs(student))
+
+
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize("spoil", [lambda state: state.pop("conv_out.weight"), lambda state: state.popitem()])
+def test_a_file_with_all_networks_that_lacks_a_tensor_is_refused(spoil: Callable[[Any], Any], tmp_path: Path) -> None:
+    all_in_one.pipeline().save_pretrained(tmp_path / "base", safe_serialization=True)
+    state = all_in_one.unet().state_dict()
+    spoil(state)
+    file = all_in_one.save(state, tmp_path / "sdxl_lightning_4step.safetensors")
+    result = _import(file, "sdxl-lightning-4step", tmp_path / "out", "--base", tmp_path / "base")
+    assert (result.exit_code, "Traceback" in result.stderr) == (1, False)
+    assert "sdxl_lightning_4step.safetensors does not" in result.stderr
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
