@@ -16,12 +16,19 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
 from fourstep import app
+from jobs.sampling_contract import SamplingContract
 from tests.worker.families import published
 from tests.worker.importing import all_in_one
 from tests.worker.model_folder.hub_server import serving
 from worker.errors import FolderRefusedError
 from worker.model_folder.loading import load
-from worker.testing import tiny_flux_pipelines, tiny_pipelines, tiny_qwen3_pipelines, tiny_sd_pipelines
+from worker.testing import (
+    tiny_flux_pipelines,
+    tiny_pipelines,
+    tiny_qwen3_pipelines,
+    tiny_qwen_image_pipelines,
+    tiny_sd_pipelines,
+)
 from worker.testing import tiny_sdxl_pipelines as tiny_sdxl
 
 SIZE = (64, 64)
@@ -97,6 +104,40 @@ def test_a_lora_file_is_served_on_its_base(scale: float | None, bases: dict[str,
     pipeline.load_lora_weights(tmp_path, weight_name=file.name)
     pipeline.fuse_lora(lora_scale=1.0 if scale is None else scale)
     assert published.agrees(_served(tmp_path / "out"), _theirs(pipeline))
+
+
+def _lightning(path: Path) -> Path:
+    """A LoRA file for the tiny Qwen-Image, by the names that Lightning's have."""
+    pipeline, state = tiny_qwen_image_pipelines.build(), {}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        for name, layer in pipeline.transformer.named_modules():
+            if name.endswith((".attn.to_q", ".attn.add_v_proj", ".img_mlp.net.2")):
+                state[f"{name}.lora_down.weight"] = torch.randn(4, layer.in_features) * 0.3
+                state[f"{name}.lora_up.weight"] = torch.randn(layer.out_features, 4) * 0.3
+                state[f"{name}.alpha"] = torch.tensor(2.0)
+    save_file(state, path)
+    return path
+
+
+@pytest.mark.slow
+def test_lightning_is_served_on_qwen_image(tmp_path: Path) -> None:
+    tiny_qwen_image_pipelines.build(lightning=False).save_pretrained(tmp_path / "base", safe_serialization=True)
+    file = _lightning(tmp_path / "Qwen-Image-Lightning-4steps-V2.0.safetensors")
+    options = ["--base", tmp_path / "base", "--size", "64x64"]
+    result = _import(file, "qwen-image-lightning-4step", tmp_path / "out", *options)
+    assert result.exit_code == 0, result.stderr
+    contract = SamplingContract.load(tmp_path / "out")
+    contract.model_copy(update={"max_sequence_length": tiny_qwen_image_pipelines.TOKENS}).save(tmp_path / "out")
+    pipeline = tiny_qwen_image_pipelines.build()
+    plain = pipeline.transformer.transformer_blocks[0].attn.to_q.weight.clone()
+    pipeline.load_lora_weights(tmp_path, weight_name=file.name)
+    pipeline.fuse_lora()
+    pipeline.unload_lora_weights()
+    assert (pipeline.transformer.transformer_blocks[0].attn.to_q.weight - plain).abs().max() > 0.1
+    options = {"max_sequence_length": tiny_qwen_image_pipelines.TOKENS, "true_cfg_scale": 1.0}
+    expected = published.theirs(pipeline, SIZE, num_inference_steps=4, **options)
+    assert published.agrees(_served(tmp_path / "out"), expected)
 
 
 def _file(name: str) -> Callable[[Path], Path]:
