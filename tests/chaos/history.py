@@ -44,10 +44,9 @@ class End:
 
 @dataclass
 class History:
-    """All answers of a run, and the prompts that were sent to kill their worker, by job."""
+    """All answers of a run."""
 
     answers: list[Answer] = field(default_factory=list)
-    poisoned: set[str] = field(default_factory=set)
 
     def add(self, answer: Answer) -> None:
         self.answers.append(answer)
@@ -60,6 +59,11 @@ class History:
             if answer.acknowledged and answer.job is not None:
                 jobs.setdefault(answer.job, answer.seeds)
         return jobs
+
+    @property
+    def poisoned(self) -> set[str]:
+        """The jobs of prompts that were sent to kill their worker."""
+        return {answer.job for answer in self.answers if answer.job is not None and answer.call.startswith("poison")}
 
     @property
     def images(self) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from tests.chaos.history import Answer, End, History
 
 # Statuses that a caller may get while everything breaks: the others are faults of the service.
-HONEST = {"200", "202", "404", "409", "429", "503", "504", "broken", "gone"}
+HONEST = {"200", "202", "409", "429", "503", "broken", "gone"}
 
 
 def faults_of(history: History, ends: Mapping[str, End | None]) -> list[str]:
@@ -14,9 +14,10 @@ def faults_of(history: History, ends: Mapping[str, End | None]) -> list[str]:
     faults: list[str] = []
     for answer in history.answers:
         faults += _faults_of_answer(answer, history)
-    faults += _faults_of_calls(history.answers)
+    faults += _faults_of_calls(history.answers, ends)
+    poisoned = history.poisoned
     for job, seeds in history.jobs.items():
-        faults += _faults_of_end(job, len(seeds), ends.get(job), job in history.poisoned)
+        faults += _faults_of_end(job, len(seeds), ends.get(job), job in poisoned)
         faults += _contradictions(job, history.answers, ends.get(job))
     return faults
 
@@ -29,7 +30,8 @@ def honest_errors(history: History, ends: Mapping[str, End | None]) -> dict[str,
 
 def _faults_of_answer(answer: Answer, history: History) -> Iterator[str]:
     poisoned = answer.call.startswith("poison")
-    if answer.status not in HONEST and not (poisoned and answer.reason == "generation-error"):
+    late = answer.call.startswith("impatient") and answer.status == "504"
+    if answer.status not in HONEST and not late and not (poisoned and answer.reason == "generation-error"):
         yield f"{answer.call} was answered {answer.status} {answer.reason}".rstrip()
     if answer.status == "503" and not answer.retry_after:
         yield f"{answer.call} was answered 503 without Retry-After"
@@ -39,7 +41,7 @@ def _faults_of_answer(answer: Answer, history: History) -> Iterator[str]:
         yield f"{answer.call} got images of other seeds"
 
 
-def _faults_of_calls(answers: list[Answer]) -> Iterator[str]:
+def _faults_of_calls(answers: list[Answer], ends: Mapping[str, End | None]) -> Iterator[str]:
     jobs: defaultdict[str, set[str]] = defaultdict(set)
     promised: dict[str, tuple[int, ...]] = {}
     for answer in answers:
@@ -48,8 +50,10 @@ def _faults_of_calls(answers: list[Answer]) -> Iterator[str]:
             if promised.setdefault(answer.job, answer.seeds) != answer.seeds:
                 yield f"job {answer.job} was promised to two calls"
     for call, named in jobs.items():
-        if len(named) > 1:
-            yield f"{call} became {len(named)} jobs"
+        # After a failure the key is free: the next attempt is a job of its own.
+        whole = [job for job in named if (end := ends.get(job)) is None or not end.failures]
+        if len(whole) > 1:
+            yield f"{call} became {len(whole)} jobs"
 
 
 def _faults_of_end(job: str, images: int, end: End | None, poisoned: bool) -> Iterator[str]:

@@ -11,8 +11,8 @@ GOOD = Answer("call 1", (7, 8), "200", "a", image_seeds=(7, 8), images={0: "x", 
 END = End(images={0: "x", 1: "y"}, models={0: "m", 1: "m"}, solo={0: "x"})
 
 
-def judged(*answers: Answer, poisoned: tuple[str, ...] = (), **ends: End | None) -> list[str]:
-    return faults_of(History(list(answers), set(poisoned)), ends)
+def judged(*answers: Answer, **ends: End | None) -> list[str]:
+    return faults_of(History(list(answers)), ends)
 
 
 def test_an_honest_run_has_no_faults() -> None:
@@ -22,12 +22,16 @@ def test_an_honest_run_has_no_faults() -> None:
         Answer("call 1", (7, 8), "409", "a", "idempotency-key-in-use"),
         GOOD,
         Answer("call 2", (9,), "202", "b"),
+        Answer("impatient 4", (2,), "504", None, "deadline-expired"),
+        Answer("call 5", (3,), "202", "d"),
+        Answer("call 5", (3,), "200", "e", image_seeds=(3,), images={0: "u"}),
         Answer("poison 3", (1,), "202", "c"),
         Answer("poison 3", (1,), "500", "c", "generation-error"),
     ]
     ends = {"a": END, "b": End(failures={0: "expired"}), "c": End(failures={0: "error"})}
-    assert judged(*history, poisoned=("c",), **ends) == []
-    assert honest_errors(History(history), ends) == {"expired": 1, "error": 1}
+    ends |= {"d": End(failures={0: "transient"}), "e": End(images={0: "u"})}
+    assert judged(*history, **ends) == []
+    assert honest_errors(History(history), ends) == {"expired": 1, "error": 1, "transient": 1}
 
 
 @pytest.mark.parametrize(
@@ -48,6 +52,7 @@ def test_an_honest_run_has_no_faults() -> None:
         ([replace(GOOD, intact=False)], {"a": END}, "call 1 got an image that is not its hash"),
         ([Answer("call 1", (7,), "500", reason="internal-error")], {}, "call 1 was answered 500 internal-error"),
         ([Answer("call 1", (7,), "502")], {}, "call 1 was answered 502"),
+        ([Answer("call 1", (7,), "504", reason="deadline-expired")], {}, "call 1 was answered 504 deadline-expired"),
         ([Answer("call 1", (7,), "503")], {}, "call 1 was answered 503 without Retry-After"),
     ],
 )
