@@ -76,7 +76,7 @@ class Client:
         except httpx.TransportError:
             self._history.add(Answer(call, tuple(seeds), "gone"))
             return
-        self._history.add(_read(call, seeds, answer))
+        self._history.add(read_answer(call, seeds, answer))
 
     async def _answered(
         self, http: httpx.AsyncClient, call: str, body: dict[str, Any], headers: Mapping[str, str] = {}
@@ -91,7 +91,7 @@ class Client:
             except httpx.TransportError:
                 self._history.add(Answer(call, tuple(seeds), "broken"))
             else:
-                answer = _read(call, seeds, sent)
+                answer = read_answer(call, seeds, sent)
                 self._history.add(answer)
                 running = answer.status == "409" and answer.reason == "idempotency-key-in-use"
                 if answer.status not in ("429", "503") and not running:
@@ -106,7 +106,7 @@ def body_of(seeds: list[int]) -> dict[str, Any]:
     return {"prompt": f"chaos {seeds[0]}", "seeds": seeds, "timeout": TIMEOUT_S}
 
 
-def _read(call: str, seeds: list[int], answer: httpx.Response) -> Answer:
+def read_answer(call: str, seeds: list[int], answer: httpx.Response) -> Answer:
     body = answer.json()
     status, named = str(answer.status_code), tuple(seeds)
     if status == "202":
