@@ -73,7 +73,7 @@ class WorkerMetrics:
         histogram, counter = partial(Histogram, registry=registry), partial(Counter, registry=registry)
         self.images = counter(
             "fourstep_images_total",
-            "Images settled by this worker, by outcome: ok, expired, cancelled, error or duplicate.",
+            "Images settled by this worker, by outcome: ok, expired, cancelled, error, refused or duplicate.",
             ["outcome"],
         )
         self.queue_time = histogram(

@@ -68,7 +68,7 @@ def test_the_example_lists_every_setting_with_its_default() -> None:
                 assert line == ("" if field.default in (None, ()) else str(field.default)), name
 
 
-OF_THE_CONTAINERS = {"redis_url", "host", "port", "metrics_host", "metrics_port", "model"}
+OF_THE_CONTAINERS = {"redis_url", "host", "port", "api_metrics_port", "metrics_host", "metrics_port", "model"}
 """Settings that the containers set themselves, or need in another form."""
 
 
