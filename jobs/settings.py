@@ -1,6 +1,8 @@
 """Settings of each process, read from FOURSTEP_* environment variables."""
 
+import difflib
 import os
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -11,11 +13,12 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from jobs import setting_values
 from jobs.image_store import BUCKETS, IN_REDIS, check_image_store
 from jobs.queue.connection import check_address, with_password
-from jobs.variables import PREFIX as PREFIX
-from jobs.variables import is_service_link, suggestion
 
+PREFIX = "FOURSTEP_"
 # Where containers have their secrets: each variable may be a file there, under its name.
 SECRETS = Path("/run/secrets")
+# Variables that Kubernetes sets in every pod for a Service whose name begins with "fourstep".
+SERVICE_LINK = re.compile(PREFIX + r"(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
 BUNDLED_MODEL = Path(__file__).resolve().parent.parent / "models" / "emoji-student"
 
 
@@ -67,12 +70,12 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _no_unknown_variables(cls, values: Any) -> Any:
-        values = {name: value for name, value in values.items() if not is_service_link(PREFIX + name, value)}
+        values = {name: value for name, value in values.items() if not _is_service_link(PREFIX + name, value)}
         known = {PREFIX + name.upper() for kind in (ApiSettings, WorkerSettings) for name in kind.model_fields}
         unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
-        unknown = [name for name in unknown if not is_service_link(name, os.environ[name])]
+        unknown = [name for name in unknown if not _is_service_link(name, os.environ[name])]
         if unknown:
-            raise ValueError("; ".join(suggestion(name, known) for name in unknown))
+            raise ValueError("; ".join(_suggestion(name, known) for name in unknown))
         return values
 
     @field_validator("redis_url")
@@ -274,3 +277,14 @@ def explain(error: ValidationError) -> str:
         f"{PREFIX}{str(part['loc'][0]).upper()}: {part['msg']}" if part["loc"] else part["msg"].split(", ", 1)[-1]
         for part in error.errors()
     )
+
+
+def _is_service_link(name: str, value: Any) -> bool:
+    """Whether Kubernetes set the variable; FOURSTEP_PORT is its address of a Service of that name, or a setting."""
+    address = name.upper().endswith("_PORT") and isinstance(value, str) and "://" in value
+    return address or SERVICE_LINK.fullmatch(name.upper()) is not None
+
+
+def _suggestion(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name.upper(), known, n=1)
+    return f"unknown variable {name}" + (f": did you mean {close[0]}?" if close else "")
