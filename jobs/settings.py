@@ -18,9 +18,9 @@ from jobs.queue.connection import check_address, with_password
 PREFIX = "FOURSTEP_"
 # Where containers have their secrets: each variable may be a file there, under its name.
 SECRETS = Path("/run/secrets")
-BUNDLED_MODEL = Path(__file__).resolve().parent.parent / "models" / "emoji-student"
 # Variables that Kubernetes sets in every pod for a Service whose name begins with "fourstep".
 SERVICE_LINK = re.compile(PREFIX + r"(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
+BUNDLED_MODEL = Path(__file__).resolve().parent.parent / "models" / "emoji-student"
 
 
 class Settings(BaseSettings):
