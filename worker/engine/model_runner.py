@@ -222,13 +222,22 @@ class ModelRunner:
         seconds = time.perf_counter() - started
         for row in rows:
             row.spend(stage, seconds)
+            row.work_s += seconds / len(rows)
         self._measure(Measured(stage, len(rows), padding, seconds, **more))
 
 
 def _picture(row: Row, pixels: np.ndarray, layout: list[float]) -> Picture:
     assert row.start is not None
     return Picture(
-        row.task_key, row.task.seed, pixels, layout, row.bucket, row.seconds, row.began, row.start.prompt_tokens
+        key=row.task_key,
+        seed=row.task.seed,
+        pixels=pixels,
+        layout=layout,
+        bucket=row.bucket,
+        seconds=row.seconds,
+        began=row.began,
+        prompt_tokens=row.start.prompt_tokens,
+        work_s=row.work_s,
     )
 
 
