@@ -13,9 +13,11 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from jobs import setting_values
 from jobs.image_store import BUCKETS, IN_REDIS, check_image_store
-from jobs.queue.connection import check_address
+from jobs.queue.connection import check_address, with_password
 
 PREFIX = "FOURSTEP_"
+# Where containers have their secrets: each variable may be a file there, under its name.
+SECRETS = Path("/run/secrets")
 BUNDLED_MODEL = Path(__file__).resolve().parent.parent / "models" / "emoji-student"
 # Variables that Kubernetes sets in every pod for a Service whose name begins with "fourstep".
 SERVICE_LINK = re.compile(PREFIX + r"(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
@@ -24,11 +26,16 @@ SERVICE_LINK = re.compile(PREFIX + r"(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+
 class Settings(BaseSettings):
     """Settings of every process. Raises pydantic.ValidationError, also for unknown FOURSTEP_* variables."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, protected_namespaces=())
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, protected_namespaces=(), hide_input_in_errors=True
+    )
 
     redis_url: str | None = Field(
         default=None,
         description="Redis, alone or behind Sentinel or as a Cluster (docs/redis.md); `fourstep up` brings its own",
+    )
+    redis_password: SecretStr | None = Field(
+        default=None, description="password of Redis where its address has none; may be a file in /run/secrets"
     )
     result_ttl_s: float = Field(default=3600.0, gt=0, description="seconds for which results are kept")
     image_store: str = Field(
@@ -42,6 +49,11 @@ class Settings(BaseSettings):
         default=None,
         description="address of an OpenTelemetry collector (OTLP over HTTP); unset for no traces",
     )
+
+    def __init__(self, **values: Any) -> None:
+        if SECRETS.is_dir():
+            values.setdefault("_secrets_dir", SECRETS)
+        super().__init__(**values)
 
     @field_validator("traces_url")
     @classmethod
@@ -73,6 +85,12 @@ class Settings(BaseSettings):
         if value is not None:
             check_address(value)
         return value
+
+    @model_validator(mode="after")
+    def _password_in_the_address(self) -> Self:
+        if self.redis_url is not None and self.redis_password is not None:
+            self.redis_url = with_password(self.redis_url, self.redis_password.get_secret_value())
+        return self
 
 
 class ApiSettings(Settings):

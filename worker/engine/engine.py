@@ -2,17 +2,16 @@
 
 import logging
 from collections.abc import Callable, Collection, Container, Mapping, Sequence
-from functools import partial
 
-import numpy as np
 import torch
 
 from jobs.clock import steady_time
 from jobs.models import FailureReason, ImageTask
+from worker.engine.decoded import NOT_FINITE, Advance, Decoded, Judge
 from worker.engine.denoising_step import StepInputs
 from worker.engine.diverse_set import CandidateSet
 from worker.engine.model_runner import TIMED_RUNS, Executor, ModelRunner
-from worker.engine.outcomes import Failure, FinishedSet, Measured, Outcome, Picture, PreviewImage
+from worker.engine.outcomes import Failure, Measured, Outcome, PreviewImage
 from worker.engine.preview_images import decode_previews
 from worker.engine.row import Row
 from worker.engine.scheduler import Candidate, Size, StepTimes, buckets, every_size, schedule
@@ -22,10 +21,6 @@ from worker.model_folder.loading import LoadedModel
 log = logging.getLogger(__name__)
 
 Policy = Callable[[Sequence[Candidate], StepTimes, bool], list[str]]
-
-
-Judge = Callable[[Sequence[np.ndarray]], list[str | None]]
-"""Says of each picture, uint8 [height, width, 3], for what it is refused, None if it is not."""
 
 
 class Engine:
@@ -87,9 +82,13 @@ class Engine:
         """Remove every task that has not begun, and return their keys."""
         return self.withdraw({row.task_key for row in self._rows.values()} - self._begun())
 
-    @torch.inference_mode()
     def step(self) -> list[Outcome]:
         """Run one step of one batch; returns the tasks that it finished and those that failed."""
+        return self.advance().outcomes()
+
+    @torch.inference_mode()
+    def advance(self) -> Advance:
+        """Run one step of one batch, and leave the outcomes to be made from what it returns."""
         self._expire(steady_time())
         candidates = [row.candidate(self._steps) for row in self._rows.values() if self._can_step(row)]
         chosen = self._policy(candidates, self.step_times, self.backlogged)
@@ -97,12 +96,11 @@ class Engine:
         self._survivors(self._survivors(rows, self._begin), self.runner.denoise)
         self._choose()
         self._show_unfinished()
-        pictures: list[Picture] = []
-        for row in self._survivors(self._finished(), partial(self._decode, pictures)):
-            del self._rows[row.key]
-        done = self._completed(pictures)
+        decoded = self._decode_finished()
         failures, self._failures = self._failures, {}
-        return [*done, *failures.values()]
+        if not self._rows:
+            self.runner.idle()
+        return Advance(decoded, list(failures.values()), self.judge)
 
     @torch.inference_mode()
     def warm_up(self) -> None:
@@ -120,8 +118,6 @@ class Engine:
                         raise
                     self._forget_buckets(size, bucket)
                     self.runner.strict_batch[size] = max(self.step_times[size])
-        if self._failures:
-            raise RuntimeError(f"warm-up: {next(iter(self._failures.values())).detail}")
         self.runner.measure_encoding(min(max(times) for times in self.step_times.values()))
         for size, times in self.step_times.items():
             for bucket in times:
@@ -140,13 +136,17 @@ class Engine:
             self.measure = measure
 
     def _rehearse(self, size: Size, bucket: int) -> float:
-        """Run every stage for `bucket` rows; returns the seconds of a step, its share of the decoding included."""
+        """Run every stage for `bucket` rows; returns the seconds of a step, its share of the decoding included.
+
+        Raises RuntimeError when a picture is not finite.
+        """
         rows = [_warm_up_row(*size, f"warm-up {bucket} {index}") for index in range(bucket)]
         self.runner.begin(rows)
         for example in self.runner.examples(rows):
             self.runner.executor.capture(example)
         self.runner.denoise(rows)
-        self._decode([], rows)
+        if any(isinstance(picture, Failure) for picture in self.runner.decode(rows).pictures()):
+            raise RuntimeError(f"warm-up: {NOT_FINITE}")
         return rows[0].seconds["denoise_step"] + rows[0].seconds["decode"] / self._steps
 
     def _forget_buckets(self, size: Size, too_large: int) -> None:
@@ -187,10 +187,12 @@ class Engine:
         return {row.task_key for row in self._rows.values() if row.start is not None}
 
     def _expire(self, now: float) -> None:
-        begun = self._begun()
-        for row in list(self._rows.values()):
-            if row.task.deadline is not None and row.task.deadline < now and row.task_key not in begun:
-                self._fail(row, "expired", "the deadline passed before it could start")
+        late = [row for row in self._rows.values() if row.task.deadline is not None and row.task.deadline < now]
+        if late:
+            begun = self._begun()
+            for row in late:
+                if row.task_key not in begun:
+                    self._fail(row, "expired", "the deadline passed before it could start")
 
     def _can_step(self, row: Row) -> bool:
         return row.step < self._steps and not self._is_held(row)
@@ -199,10 +201,12 @@ class Engine:
         return row.owner is not None and self._sets[row.owner].holds(row)
 
     def _choose(self) -> None:
-        """Drop the candidates that were not chosen, in every set that can choose now."""
+        """Drop the candidates that were not chosen, in every set that can choose now, and all of a set that failed."""
         for candidates in self._sets.values():
             for row in candidates.choose():
                 del self._rows[row.key]
+        for key in [key for key, candidates in self._sets.items() if candidates.failed]:
+            self.withdraw([key])
 
     def _show_unfinished(self) -> None:
         """Show previews of rows whose job is watched; a failing preview harms no image.
@@ -227,32 +231,18 @@ class Engine:
         same_size = [row for row in done if row.size == done[0].size]
         return same_size[: max(self.step_times[done[0].size])] if done else []
 
-    def _decode(self, pictures: list[Picture], rows: list[Row]) -> None:
-        """Decode `rows` and append their pictures to `pictures`, but for those that are refused."""
-        decoded = self.runner.decode(rows)
-        sound = [picture.pixels for picture in decoded if picture]
-        verdicts = iter(self.judge(sound) if self.judge and sound else [None] * len(sound))
-        for row, picture in zip(rows, decoded, strict=True):
-            if picture is None:
-                self._fail(row, "error", "the image came out as NaN or infinity")
-            elif label := next(verdicts):
-                self._fail(row, "refused", f"the server's safety model takes the picture for {label}")
-            else:
-                pictures.append(picture)
+    def _decode_finished(self) -> list[tuple[Decoded, list[CandidateSet | None]]]:
+        """Decode finished rows, which leave the engine: each batch of them with the sets that its rows belong to."""
+        decoded: list[tuple[Decoded, list[CandidateSet | None]]] = []
 
-    def _completed(self, pictures: list[Picture]) -> list[Outcome]:
-        """Return the tasks that `pictures` complete: a single image, or a set with its last one."""
-        outcomes: list[Outcome] = []
-        for picture in pictures:
-            if picture.key in self._failures:
-                continue  # another image of its set failed
-            candidates = self._sets.get(picture.key)
-            outcome = candidates.collect(picture) if candidates else picture
-            if isinstance(outcome, FinishedSet):
-                del self._sets[picture.key]
-            if outcome is not None:
-                outcomes.append(outcome)
-        return outcomes
+        def decode(rows: list[Row]) -> None:
+            decoded.append((self.runner.decode(rows), [self._sets.get(row.owner or "") for row in rows]))
+
+        for row in self._survivors(self._finished(), decode):
+            del self._rows[row.key]
+            if row.owner and all(other.owner != row.owner for other in self._rows.values()):
+                del self._sets[row.owner]
+        return decoded
 
     def _survivors(self, rows: list[Row], work: Callable[[list[Row]], None]) -> list[Row]:
         """Do `work` on all rows together and, if that raises, on each half: only rows that fail alone fail."""
@@ -281,7 +271,12 @@ class Engine:
 
     def _fail(self, row: Row, reason: FailureReason, detail: str) -> None:
         """Give up the whole task of `row`; of several failures the first is reported."""
+        candidates = self._sets.get(row.task_key)
         self.withdraw([row.task_key])
+        if candidates:
+            if candidates.failed:
+                return
+            candidates.failed = True
         self._failures.setdefault(row.task_key, Failure(row.task_key, reason, detail))
 
 

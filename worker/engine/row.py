@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 
 import torch
 
-from jobs.clock import steady_time
 from jobs.models import ImageTask, PromptTokens
 from worker.engine.scheduler import Candidate, Size
 from worker.families.prompt_embeddings import PromptEmbedding
@@ -44,6 +43,7 @@ class Row:
     seconds: dict[str, float] = field(default_factory=dict)
     began: dict[str, float] = field(default_factory=dict)
     work_s: float = 0.0
+    _candidate: Candidate | None = None
 
     @property
     def task_key(self) -> str:
@@ -60,10 +60,15 @@ class Row:
 
     def candidate(self, steps: int) -> Candidate:
         """Describe the row to the scheduler, which only knows how many of `steps` are left."""
-        task = self.task
         left = steps - self.step
-        return Candidate(self.key, task.job_id, self.size, task.created, task.deadline, left, self.strict)
+        if self._candidate is None or self._candidate.steps_left != left:
+            task = self.task
+            self._candidate = Candidate(
+                self.key, task.job_id, self.size, task.created, task.deadline, left, self.strict
+            )
+        return self._candidate
 
-    def spend(self, stage: str, seconds: float) -> None:
-        self.began.setdefault(stage, steady_time() - seconds)
+    def spend(self, stage: str, seconds: float, began: float) -> None:
+        """Count `seconds` in a stage that began at `began`, a Unix time."""
+        self.began.setdefault(stage, began)
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds

@@ -7,9 +7,9 @@ import time
 import torch
 
 from worker.engine.denoising_step import StepInputs
-from worker.engine.device_thread import DeviceThread
 from worker.engine.engine import Engine
 from worker.engine.model_runner import Executor
+from worker.engine_process.device_thread import DeviceThread
 
 log = logging.getLogger(__name__)
 
