@@ -137,6 +137,12 @@ def evaluate(
     teacher: Annotated[Path, typer.Option(help="the folder it is compared with")],
     out: Annotated[Path, typer.Option("-o", "--out", help="folder for report, grids and kept pictures")],
     prompts: Annotated[Path | None, typer.Option(help="one prompt a line; by default those of the emoji world")] = None,
+    protocol: Annotated[
+        Literal["own", "paper"], typer.Option(help="paper: what its tables report, and a row like theirs")
+    ] = "own",
+    keep_pictures: Annotated[
+        bool, typer.Option(help="keep them, so that a further network needs no new ones; or only what was measured")
+    ] = True,
     seeds: Annotated[int, typer.Option(min=4, help="pictures of each prompt")] = 9,
     features: Annotated[list[str], typer.Option(help="dino=FOLDER, clip=FOLDER or emoji=FOLDER; may be repeated")] = [],  # noqa: B006
     scores: Annotated[
@@ -152,28 +158,19 @@ def evaluate(
     with errors_as_lines(ValueError, OSError, extra="distill"):
         from rich import print_json
 
-        from distill.config import read_prompts
-        from distill.emoji import benchmark as emoji
-        from distill.evaluation import geneval as geneval_benchmark
-        from distill.evaluation.benchmark import Benchmark
+        from distill.evaluation import paper
         from distill.evaluation.pictures import Sampling
         from distill.evaluation.report import EvaluationConfig
-        from distill.evaluation.report import evaluate as write_report
+        from distill.evaluation.run import Request, run
 
         spaces, judges = _folders("--features", features), _folders("--scores", scores)
-        if prompts and geneval:
-            raise ValueError("--prompts: GenEval has prompts of its own; leave out one of the two")
-        if geneval:
-            if not (detector and colors):
-                raise ValueError("--geneval: needs --detector and --colors, the folders of its two networks")
-            benchmark = geneval_benchmark.benchmark(geneval, detector, colors)
-        elif prompts:
-            benchmark = Benchmark("prompts", tuple(read_prompts(prompts)))
-        else:
-            spaces = {emoji.NAME: emoji.ENCODER} | spaces
-            benchmark = emoji.benchmark(spaces[emoji.NAME])
-        config = EvaluationConfig(seeds, spaces, judges, Sampling(steps, guidance_scale))
-        print_json(data=write_report(model, teacher, benchmark, config, out))
+        if protocol == "paper":
+            paper.check(spaces.keys(), judges.keys(), prompts)
+        request = Request(protocol == "paper", prompts, geneval, detector, colors)
+        config = EvaluationConfig(seeds, spaces, judges, Sampling(steps, guidance_scale), keep_pictures)
+        report = run(model, teacher, request, config, out)
+        if report:
+            print_json(data=report)
 
 
 def _folders(option: str, given: list[str]) -> dict[str, Path]:

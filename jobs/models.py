@@ -168,6 +168,7 @@ class EffectiveSettings(WireModel):
     device: str
     dtype: str
     max_batch: int | None = None
+    runtime: str | None = None
     compile: bool | None = None
     cuda_graphs: bool | None = None
     threads: int | None = None

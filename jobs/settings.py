@@ -225,6 +225,9 @@ class WorkerSettings(Settings):
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, ...")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(default="auto", description="weights' type")
     max_batch: int = Field(default=8, ge=1, description="images one step may hold")
+    cpu_runtime: Literal["openvino", "torch"] = Field(
+        default="openvino", description="what runs the networks on a CPU, from some seconds after the start on"
+    )
     compile: Literal["auto"] | bool = Field(
         default="auto", description="torch.compile the networks while serving; auto: on a CUDA device"
     )

@@ -14,7 +14,7 @@ from service.problems import Problem
 
 # Pages without secrets, and probes. An image's address holds the hash of its content, which only its requester gets:
 # without a key, a browser can show the image and any OpenAI client can fetch it.
-OPEN_PATHS = ("/", "/healthz", "/readyz", "/docs", "/openapi.json")
+OPEN_PATHS = ("/", "/healthz", "/readyz", "/docs", "/status", "/openapi.json")
 OPEN_FOLDERS = ("/static/", "/images/")
 
 

@@ -14,10 +14,10 @@ from worker.engine.outcomes import Failure, Outcome, Picture
 from worker.engine.row import Row
 from worker.pixels import to_uint8
 
+NOT_FINITE = "the image came out as NaN or infinity"
+
 Judge = Callable[[Sequence[np.ndarray]], list[str | None]]
 """Says of each picture, uint8 [height, width, 3], for what it is refused, None if it is not."""
-
-NOT_FINITE = "the image came out as NaN or infinity"
 
 
 @dataclass(frozen=True)
@@ -30,18 +30,20 @@ class Decoded:
     images: torch.Tensor
 
     def pictures(self, judge: Judge | None = None) -> list[Picture | Failure]:
-        """Return the pictures in the order of `rows`, or why there is none: latents or pixels are not finite, or the
-        `judge` refuses it."""
-        finite, pixels, seen = self._on_host
-        parts = list(zip(self.rows, pixels.numpy(), seen.tolist(), finite.tolist(), strict=False))
-        judged = [image for _, image, _, sound in parts if sound]
-        verdicts = iter(judge(judged) if judge and judged else [None] * len(judged))
-        return [
-            _judged(_picture(row, image, layout), next(verdicts))
-            if sound
-            else Failure(row.task_key, "error", NOT_FINITE)
-            for row, image, layout, sound in parts
-        ]
+        """Return the pictures in the order of `rows`; failures where a value is not finite or `judge` refuses."""
+        finite, pixels, layouts = (tensor.numpy()[: len(self.rows)] for tensor in self._on_host)
+        refused = dict(zip(finite.nonzero()[0].tolist(), judge(list(pixels[finite])) if judge else (), strict=False))
+        made: list[Picture | Failure] = []
+        for position, row in enumerate(self.rows):
+            if not finite[position]:
+                made.append(Failure(row.task_key, "error", NOT_FINITE))
+            elif label := refused.get(position):
+                made.append(
+                    Failure(row.task_key, "refused", f"the server's safety model takes the picture for {label}")
+                )
+            else:
+                made.append(_picture(row, pixels[position], layouts[position].tolist()))
+        return made
 
     def on_host(self) -> "Decoded":
         """Do the device's part of the work now."""
@@ -59,7 +61,10 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Advance:
-    """What a step brought: finished rows with the sets that they belong to, and the tasks that failed."""
+    """What a step brought: finished rows with the sets that they belong to, and the tasks that failed.
+
+    `judge` sees each picture before it is an outcome.
+    """
 
     decoded: list[tuple[Decoded, list[CandidateSet | None]]]
     failures: list[Failure]
@@ -94,9 +99,3 @@ def _picture(row: Row, pixels: np.ndarray, layout: list[float]) -> Picture:
         prompt_tokens=row.start.prompt_tokens,
         work_s=row.work_s,
     )
-
-
-def _judged(picture: Picture, label: str | None) -> Picture | Failure:
-    if label is None:
-        return picture
-    return Failure(picture.key, "refused", f"the server's safety model takes the picture for {label}")

@@ -13,7 +13,7 @@ CHOICE_GRID = 8
 class CandidateSet:
     """The rows of one set: one for each candidate until the choice, then one for each image of the answer.
 
-    `failed` is set when one of its pictures failed.
+    `failed` is set when one of its pictures failed, or its task.
     """
 
     def __init__(self, key: str, task: ImageTask) -> None:
@@ -47,8 +47,8 @@ class CandidateSet:
         return dropped
 
     def collect(self, picture: Picture | Failure) -> FinishedSet | Failure | None:
-        """Add one picture, or its failure, which is the set's; returns the set, in the order of its seeds, once it is
-        complete, and its failure once."""
+        """Add one picture, or the failure of one; returns the set, in the order of its seeds, once it is complete, and
+        its first failure."""
         if self.failed:
             return None
         if isinstance(picture, Failure):

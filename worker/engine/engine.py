@@ -7,7 +7,7 @@ import torch
 
 from jobs.clock import steady_time
 from jobs.models import FailureReason, ImageTask
-from worker.engine.decoded import NOT_FINITE, Advance, Decoded, Judge
+from worker.engine.decoded import Advance, Decoded, Judge
 from worker.engine.denoising_step import StepInputs
 from worker.engine.diverse_set import CandidateSet
 from worker.engine.model_runner import TIMED_RUNS, Executor, ModelRunner
@@ -29,7 +29,8 @@ class Engine:
     `new_graph` makes the graphs that warm-up captures; without it every step is launched kernel by kernel. `policy`
     chooses the rows of each step; benchmarks compare others. The engine calls `measure` with the cost of every batch
     and `show` with previews of the jobs in `watched`. Its owner keeps `backlogged` true while more images wait in the
-    queue than the engine has.
+    queue than the engine has. With `strict_waits` strict rows wait for a switch to the executor that is to run all of
+    them.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Engine:
             size: dict.fromkeys(buckets(max_batch), 1e-3) for size in model.contract.sizes
         }
         self.backlogged = False
+        self.strict_waits = False
         self._policy = policy
         self._rows: dict[str, Row] = {}
         self._sets: dict[str, CandidateSet] = {}
@@ -59,7 +61,8 @@ class Engine:
 
     @property
     def busy(self) -> bool:
-        return bool(self._rows)
+        """Whether there is a row that does not wait for a switch."""
+        return any(not self._waits(row) for row in self._rows.values())
 
     def add(self, tasks: Mapping[str, ImageTask]) -> None:
         """Add `tasks`, which join at the next step together; outcomes carry their keys, which must be new."""
@@ -90,7 +93,8 @@ class Engine:
     def advance(self) -> Advance:
         """Run one step of one batch, and leave the outcomes to be made from what it returns."""
         self._expire(steady_time())
-        candidates = [row.candidate(self._steps) for row in self._rows.values() if self._can_step(row)]
+        able = [row for row in self._rows.values() if self._can_step(row)]
+        candidates = [row.candidate(self._steps, self.runner.needs_strict_batch([row])) for row in able]
         chosen = self._policy(candidates, self.step_times, self.backlogged)
         rows = [self._rows[key] for key in chosen]
         self._survivors(self._survivors(rows, self._begin), self.runner.denoise)
@@ -123,8 +127,7 @@ class Engine:
             for bucket in times:
                 self.measure_step(size, bucket)
         log.info("seconds a step takes, by size and batch: %s", self.step_times)
-        if not self.runner.eager.has_graphs:
-            self.step_times = {size: every_size(times) for size, times in self.step_times.items()}
+        self.interpolate_step_times()
 
     @torch.inference_mode()
     def measure_step(self, size: Size, bucket: int) -> None:
@@ -134,6 +137,11 @@ class Engine:
             self.step_times[size][bucket] = min(self._rehearse(size, bucket) for _ in range(TIMED_RUNS))
         finally:
             self.measure = measure
+
+    def interpolate_step_times(self) -> None:
+        """Let batches of every size be scheduled, where these run at their price."""
+        if self.runner.executor.any_rows:
+            self.step_times = {size: every_size(times) for size, times in self.step_times.items()}
 
     def _rehearse(self, size: Size, bucket: int) -> float:
         """Run every stage for `bucket` rows; returns the seconds of a step, its share of the decoding included.
@@ -145,8 +153,9 @@ class Engine:
         for example in self.runner.examples(rows):
             self.runner.executor.capture(example)
         self.runner.denoise(rows)
-        if any(isinstance(picture, Failure) for picture in self.runner.decode(rows).pictures()):
-            raise RuntimeError(f"warm-up: {NOT_FINITE}")
+        for picture in self.runner.decode(rows).pictures():
+            if isinstance(picture, Failure):
+                raise RuntimeError(f"warm-up: {picture.detail}")
         return rows[0].seconds["denoise_step"] + rows[0].seconds["decode"] / self._steps
 
     def _forget_buckets(self, size: Size, too_large: int) -> None:
@@ -169,10 +178,14 @@ class Engine:
                 examples += self.runner.examples(rows)
         return examples
 
-    def switch(self, compiled: Executor) -> None:
-        """Run all but strict rows on the `compiled` executor from the next step on."""
-        self.runner.compiled = compiled
+    def switch(self, executor: Executor) -> None:
+        """Run rows on `executor` from the next step on: all but strict ones, or all where it is batch-invariant."""
+        self.runner.switch(executor)
         self.step_times = self._bucket_times()
+
+    def let_strict_go(self) -> None:
+        """Let strict rows wait for no switch."""
+        self.strict_waits = False
 
     def _bucket_times(self) -> dict[Size, dict[int, float]]:
         """Return the part of `step_times` that graphs and compiled code are made for."""
@@ -195,7 +208,10 @@ class Engine:
                     self._fail(row, "expired", "the deadline passed before it could start")
 
     def _can_step(self, row: Row) -> bool:
-        return row.step < self._steps and not self._is_held(row)
+        return row.step < self._steps and not self._is_held(row) and not self._waits(row)
+
+    def _waits(self, row: Row) -> bool:
+        return self.strict_waits and row.strict
 
     def _is_held(self, row: Row) -> bool:
         return row.owner is not None and self._sets[row.owner].holds(row)
@@ -219,9 +235,8 @@ class Engine:
         rows = [row for row in rows if row.task.job_id in self.watched and not self._is_held(row)]
         if rows:
             try:
-                self.show(
-                    decode_previews(rows, self._steps, self.model.network.decode, max(self.step_times[rows[0].size]))
-                )
+                most = max(self.step_times[rows[0].size])
+                self.show(decode_previews(rows, self._steps, self.runner.executor.decode, most))
             except RuntimeError:
                 log.exception("no previews of this step")
 

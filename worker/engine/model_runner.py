@@ -29,9 +29,11 @@ PROMPTS_COUNTED = 256
 
 
 class Executor:
-    """One way to run the denoising step and the decoder of a model: by the eager `network` or by a compiled twin of it.
+    """One way to run a model: by the eager `network` or by a compiled or converted twin of it.
 
     Steps are replayed from graphs when `new_graph` makes them. `negative` is the embedding for guidance, if any.
+    `any_rows` says that batches of any size run at their price, others are padded to a bucket. `batch_invariant` says
+    that a row has the same bits in every batch, of whatever size.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Executor:
         network: Network,
         negative: PromptEmbedding | None,
         new_graph: Callable[[], Graph] | None = None,
+        any_rows: bool = False,
     ) -> None:
         table = model.table.to(network.device)
         of_sizes = {
@@ -49,6 +52,10 @@ class Executor:
         self._network = network
         self._graphs = StepGraphs(step, new_graph) if new_graph else None
         self._step = self._graphs or step
+        self.any_rows = any_rows
+        self.batch_invariant = False
+        self.encode = network.encode
+        self.seal = network.seal
 
     @property
     def has_graphs(self) -> bool:
@@ -75,9 +82,8 @@ class Executor:
 class ModelRunner:
     """Runs batches whose rows all have one size, and reports the cost of each to `measure`.
 
-    `eager` runs the networks as they were loaded; `compiled`, once it is set, runs all batches without strict rows.
-    Strict rows always take `eager` at one batch size, `strict_batch`. Batches are padded to a bucket where they are
-    strict, compiled or replayed from graphs.
+    `eager` runs the networks as they were loaded, `executor` is that or, from a switch on, a twin of it. Where it is
+    batch-invariant, `executor` runs every row; else strict rows take `eager` at one batch size, `strict_batch`.
     """
 
     def __init__(
@@ -99,17 +105,27 @@ class ModelRunner:
         self._free_since: float | None = None
         self._joined = JoinedRows()
         self._negative = self._negative_embedding()
-        self.eager = Executor(model, model.network, self._negative, new_graph)
-        self.compiled: Executor | None = None
-
-    @property
-    def executor(self) -> Executor:
-        """The executor of batches without strict rows."""
-        return self.compiled or self.eager
+        self.eager = Executor(model, model.network, self._negative, new_graph, any_rows=new_graph is None)
+        self.executor = self.eager
 
     def new_compiled(self) -> Executor:
         """Return an executor on the same weights that compiles each shape when it is first run; for any thread."""
         return Executor(self._model, self._network.compiled(), self._negative, self._new_graph)
+
+    def new_converted(self) -> Executor:
+        """Return an executor whose networks OpenVINO runs, converting each shape when it is first run; for any
+        thread."""
+        return Executor(self._model, self._network.converted(), self._negative, any_rows=True)
+
+    def switch(self, executor: Executor) -> None:
+        """Run rows on `executor` from the next step on, and encode every prompt by it anew."""
+        prompts = PromptCache(executor.encode, self.prompts.max_batch)
+        prompts.fill_to = self.prompts.fill_to
+        self.executor, self.prompts = executor, prompts
+
+    def needs_strict_batch(self, rows: Sequence[Row]) -> bool:
+        """Return whether `rows` run together have to fill the largest batch, for one of them to keep its bits."""
+        return not self.executor.batch_invariant and any(row.strict for row in rows)
 
     def begin(self, rows: list[Row], waiting: Sequence[str] = ()) -> None:
         """Give the rows that start now their embedding and their noise. Prompts `waiting` may be encoded along."""
@@ -118,7 +134,7 @@ class ModelRunner:
             return
         now, started = steady_time(), time.perf_counter()
         hits = self.prompts.hits
-        embeddings = self.prompts.get([row.task.prompt for row in fresh], any(row.strict for row in fresh), waiting)
+        embeddings = self.prompts.get([row.task.prompt for row in fresh], self.needs_strict_batch(fresh), waiting)
         for row, embedding in zip(fresh, embeddings, strict=True):
             shape = self._network.latent_shape(row.task.height, row.task.width)
             drawn = noise.draw(row.task.seed, shape, self._draws).to(self._device)
@@ -170,10 +186,10 @@ class ModelRunner:
     def padded(self, rows: list[Row]) -> list[Row]:
         """Return `rows`, and the first of them repeated until they fill a bucket where that is needed.
 
-        Eager code takes any number of rows at its price; graphs and compiled code are made for the buckets alone.
+        Eager code and OpenVINO take any number of rows at its price; graphs and compiled code are made for the buckets.
         """
-        strict = any(row.strict for row in rows)
-        if self.compiled is None and not self.eager.has_graphs and not strict:
+        strict = self.needs_strict_batch(rows)
+        if self.executor.any_rows and not strict:
             return rows
         bucket = bucket_for(len(rows), strict, self.strict_batch[rows[0].size])
         return rows + [rows[0]] * (bucket - len(rows))
@@ -229,7 +245,7 @@ class ModelRunner:
             return self._network.negative(self.prompts.get([self._network.negative_prompt], strict=True)[0])
 
     def _executor_for(self, rows: list[Row]) -> Executor:
-        return self.eager if any(row.strict for row in rows) else self.executor
+        return self.eager if self.needs_strict_batch(rows) else self.executor
 
     def _account(self, stage: str, rows: list[Row], padding: int, started: float, **more: Any) -> None:
         seconds = time.perf_counter() - started

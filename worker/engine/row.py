@@ -58,15 +58,16 @@ class Row:
     def size(self) -> Size:
         return self.task.height, self.task.width
 
-    def candidate(self, steps: int) -> Candidate:
-        """Describe the row to the scheduler, which only knows how many of `steps` are left."""
+    def candidate(self, steps: int, strict: bool) -> Candidate:
+        """Describe the row to the scheduler, which only knows how many of `steps` are left; a `strict` one needs the
+        largest batch."""
         left = steps - self.step
-        if self._candidate is None or self._candidate.steps_left != left:
+        known = self._candidate
+        if known is None or (known.steps_left, known.strict) != (left, strict):
             task = self.task
-            self._candidate = Candidate(
-                self.key, task.job_id, self.size, task.created, task.deadline, left, self.strict
-            )
-        return self._candidate
+            known = Candidate(self.key, task.job_id, self.size, task.created, task.deadline, left, strict)
+            self._candidate = known
+        return known
 
     def spend(self, stage: str, seconds: float, began: float) -> None:
         """Count `seconds` in a stage that began at `began`, a Unix time."""

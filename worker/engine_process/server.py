@@ -34,7 +34,7 @@ from worker.engine_process.messages import (
 )
 from worker.errors import FolderRefusedError, StartFailedError
 from worker.model_folder.loading import LoadedModel, load
-from worker.startup import compiles, model_card, start_engine
+from worker.startup import compiler_for, model_card, start_engine
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +61,8 @@ def run(connection: Connection, settings: WorkerSettings, load_model: Callable[.
 
     def start() -> tuple[Engine, ModelCard]:
         engine = start_engine(settings, load_model or load)
-        if compiles(settings, engine.model.network.device):
-            CompileThread(device).compile(engine)
+        if compiler := compiler_for(settings, engine.model.network.device):
+            CompileThread(device).compile(engine, compiler)
         return engine, model_card(engine, settings)
 
     EngineServer(connection, device).serve(start)

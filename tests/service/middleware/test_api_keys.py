@@ -63,7 +63,7 @@ async def test_each_key_opens(locked: httpx.AsyncClient, headers: dict[str, str]
     assert image.status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/", "/static/playground.js", "/openapi.json"])
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/", "/status", "/static/playground.js", "/openapi.json"])
 async def test_probes_and_pages_are_open(locked: httpx.AsyncClient, path: str) -> None:
     assert (await locked.get(path)).status_code == 200
 
