@@ -128,8 +128,8 @@ class PromptTokens(WireModel):
 class ImageResult(WireModel):
     """A finished image; its bytes are stored beside it under their SHA-256 (hex).
 
-    ``layout`` is the vector on which jobs.diversity measures the diversity of a job's images. ``prompt_tokens`` is None
-    in the record of a worker that does not count them.
+    ``layout`` is the vector on which jobs.diversity measures the diversity of a job's images. ``work_s`` is its share
+    of the device's time, in seconds. That and ``prompt_tokens`` are None in the record of a worker that counts neither.
     """
 
     index: int
@@ -142,6 +142,7 @@ class ImageResult(WireModel):
     timings: Timings
     determinism: Determinism
     prompt_tokens: PromptTokens | None = None
+    work_s: float | None = None
 
 
 class ImageFailure(WireModel):

@@ -269,6 +269,7 @@ class ModelRunner:
         began = steady_time() - seconds
         for row in rows:
             row.spend(stage, seconds, began)
+            row.work_s += seconds / len(rows)
         self.measure(Measured(stage, len(rows), padding, seconds, **more))
         return seconds
 

@@ -174,3 +174,16 @@ def test_a_sampler_of_one_step_chooses_too() -> None:
     contract = tiny_pipelines.contract(steps=1, sigmas=[1.0, 0.0])
     engine = Engine(served("one-step", "ab", contract, tiny_pipelines.build()), max_batch=2)
     assert len(finished_set(engine, set_task(5, 7)).pictures) == 5
+
+
+def test_its_images_share_the_work_for_the_candidates_that_drop_out(tiny_model: LoadedModel) -> None:
+    engine, spent = Engine(tiny_model, 8), []
+    engine.measure = lambda measured: spent.append(measured.seconds)
+    engine.add({"set": set_task(2, 6), "alone": image_task()})
+    work = []
+    while engine.busy:
+        for outcome in engine.step():
+            pictures = outcome.pictures if isinstance(outcome, FinishedSet) else [outcome]
+            work += [picture.work_s for picture in pictures]
+    assert len(work) == 3
+    assert sum(work) == pytest.approx(sum(spent))
