@@ -49,7 +49,8 @@ bench-engine: $(VENV)/test.stamp  ## The engine against diffusers, strict mode, 
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.scheduling.arrivals
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.engine.strict
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.engine.bit_identity
-	$(BIN)/python -m bench.scheduling.policies --json bench/results/policies.json
+	$(BIN)/python -m bench.scheduling.policies
+	$(BIN)/python -m bench.scheduling.tables
 
 soak: $(VENV)/test.stamp  ## 10,000 images, some cancelled or expired: is each accounted for, does memory stay flat
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.service.soak

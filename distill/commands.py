@@ -132,20 +132,6 @@ def replicate(
     typer.echo(f"\n→ {folder}")
 
 
-def import_dpdmd(
-    file: Annotated[Path, typer.Argument(metavar="FILE.pt", help="the authors' checkpoint, a transformer's weights")],
-    base: Annotated[str, typer.Option(metavar="ID_OR_DIR", help="the Stable Diffusion 3 pipeline it was made from")],
-    out: Annotated[Path, typer.Option(help="the servable folder to write")],
-) -> None:
-    """Make a servable folder of the authors' released DP-DMD checkpoint, sampled as they sample it."""
-    with errors_as_lines(ValueError, OSError, extra="distill"):
-        from distill.import_dpdmd import import_checkpoint
-
-        contract = import_checkpoint(file, base, out)
-    levels = ", ".join(f"{sigma:.4g}" for sigma in contract.sigmas or ())
-    typer.echo(f"{file} on {base} → {out}, sampled at noise levels {levels}")
-
-
 def evaluate(
     model: Annotated[Path, typer.Argument(help="the folder to evaluate, sampled as it is served")],
     teacher: Annotated[Path, typer.Option(help="the folder it is compared with")],

@@ -10,7 +10,7 @@ from torch import nn
 from distill import teacher_pipeline
 from distill.config import DistillConfig
 from distill.training import roles
-from jobs.sampling_contract import SamplingContract, Teacher
+from jobs.sampling_contract import FILE_NAME, SamplingContract, Teacher
 from worker.families import registry
 from worker.model_folder.weights_hash import weights_sha256
 
@@ -74,5 +74,11 @@ def _contract(config: DistillConfig, pipeline: Any, teacher_sha256: str, base_sh
         lambda_=config.lambda_,
         teacher=Teacher(id=config.teacher.name, sha256=teacher_sha256),
         base_sha256=base_sha256,
+        examples=_examples(config.teacher),
         **family.contract_grid(grid),
     )
+
+
+def _examples(teacher: Path) -> list[str]:
+    """The prompts that the teacher draws well, which its student then does too."""
+    return SamplingContract.load(teacher).examples if (teacher / FILE_NAME).is_file() else []

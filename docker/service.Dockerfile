@@ -4,7 +4,7 @@ WORKDIR /src
 RUN python -m venv /opt/fourstep
 # The dependencies are a layer of their own, which a change of the code leaves as it is.
 COPY pyproject.toml README.md LICENSE fourstep.py ./
-RUN /opt/fourstep/bin/pip install --no-cache-dir '.[tracing]'
+RUN /opt/fourstep/bin/pip install --no-cache-dir '.[tracing,image-store]'
 COPY distill distill
 COPY jobs jobs
 COPY service service

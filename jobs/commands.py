@@ -27,19 +27,19 @@ Model = Annotated[str | None, typer.Option(help="the model's name; needed only w
 @app.command("list")
 def list_letters(model: Model = None) -> None:
     """Show every dead letter: id, time, job, image, seed, size, the reason, and the prompt."""
-    _run(_list, model)
+    run_on_model(_list, model)
 
 
 @app.command()
 def replay(ids: Ids = None, model: Model = None) -> None:
     """Queue dead letters again, each as a new job, and print the jobs' ids."""
-    _run(partial(_replay, ids), model)
+    run_on_model(partial(_replay, ids), model)
 
 
 @app.command()
 def drop(ids: Annotated[list[str], typer.Argument(help="ids as listed")], model: Model = None) -> None:
     """Forget dead letters."""
-    _run(partial(_drop, ids), model)
+    run_on_model(partial(_drop, ids), model)
 
 
 async def _list(redis: Redis, model: str) -> None:
@@ -95,7 +95,7 @@ async def _only_model(redis: Redis, model: str | None) -> str:
     return model
 
 
-def _run(work: Callable[[Redis, str], Awaitable[None]], model: str | None) -> None:
+def run_on_model(work: Callable[[Redis, str], Awaitable[None]], model: str | None) -> None:
     """Await `work` with a client of the Redis in the settings, and the name of the model."""
     redis_url = read_settings(ApiSettings).redis_url
     if redis_url is None:

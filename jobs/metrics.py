@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 REQUEST_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 STAGE_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+GAP_BUCKETS_S = (0.0001, 0.0002, 0.0003, 0.0004, 0.0006, 0.001, 0.002, 0.004, 0.008, 0.016, 0.064, 0.25)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 SCORE_BUCKETS = tuple(tenth / 10 for tenth in range(1, 11))
 
@@ -28,10 +29,37 @@ class ApiMetrics:
         self.time_to_first_preview = request_time(
             "fourstep_time_to_first_preview_seconds", "Time from a request to its first preview."
         )
+        self.refusals = Counter(
+            "fourstep_limit_refusals_total",
+            "Calls refused by a limit: images, evaluations, queue, store or event_streams.",
+            ["limit"],
+            registry=registry,
+        )
+        for limit in ("images", "evaluations", "queue", "store", "event_streams"):
+            self.refusals.labels(limit)  # 0 until it refuses something
+        self.answer_bytes = gauge("fourstep_answer_bytes", "Bytes that answers being written take.")
+        self.answer_bytes_limit = gauge("fourstep_answer_bytes_limit", "Bytes that the answers to one caller may take.")
+        self.answers_waiting = gauge("fourstep_answers_waiting", "Answers that wait for earlier ones of their caller.")
+        self.event_streams = gauge("fourstep_event_streams", "Event streams that clients hold open.")
+        self.connections_refused = Counter(
+            "fourstep_connections_refused_total",
+            "Connections closed at once, since their address held too many.",
+            registry=registry,
+        )
+        self.model_versions = gauge(
+            "fourstep_model_versions", "Different weights that live workers serve under one name.", ["model"]
+        )
+        self.webhooks = Counter(
+            "fourstep_webhooks_total",
+            "Attempts to send a webhook, by outcome: sent, failed, or given_up when none is left.",
+            ["outcome"],
+            registry=registry,
+        )
         self.queue_images = gauge("fourstep_queue_images", "Images waiting for a worker.", ["model"])
         self.inflight_images = gauge("fourstep_inflight_images", "Images held by workers.", ["model"])
         self.workers = gauge("fourstep_workers", "Workers with a live lease.", ["model"])
         self.redis_up = gauge("fourstep_redis_up", "Whether Redis answered at this scrape: 1 or 0.")
+        self.redis_writable = gauge("fourstep_redis_writable", "Whether Redis can write to its disk: 1 or 0.")
         self.redis_memory = gauge("fourstep_redis_memory_bytes", "Memory that Redis uses.")
         self.redis_memory_limit = gauge(
             "fourstep_redis_memory_limit_bytes", "Memory that Redis may use; 0 for no limit."
@@ -45,7 +73,7 @@ class WorkerMetrics:
         histogram, counter = partial(Histogram, registry=registry), partial(Counter, registry=registry)
         self.images = counter(
             "fourstep_images_total",
-            "Images settled by this worker, by outcome: ok, expired, cancelled, error or duplicate.",
+            "Images settled by this worker, by outcome: ok, expired, cancelled, error, refused or duplicate.",
             ["outcome"],
         )
         self.queue_time = histogram(
@@ -58,6 +86,11 @@ class WorkerMetrics:
             "Time of one run of a stage: encode, denoise_step, decode, encode_image or store.",
             ["stage"],
             buckets=STAGE_BUCKETS_S,
+        )
+        self.step_gap = histogram(
+            "fourstep_step_gap_seconds",
+            "Time of the host between two steps of a busy engine, beside encoding and decoding.",
+            buckets=GAP_BUCKETS_S,
         )
         self.batch_size = histogram("fourstep_batch_size", "Images in a denoising step.", buckets=BATCH_BUCKETS)
         self.batch_padding = counter("fourstep_batch_padding_total", "Padding rows computed to fill a bucket.")

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 ImageFormat = Literal["png", "jpeg", "webp"]
 Mode = Literal["fast", "strict"]
-FailureReason = Literal["expired", "error", "cancelled"]
+FailureReason = Literal["expired", "error", "cancelled", "refused"]
 GivenUpReason = Literal["expired", "cancelled"]
 JobStatus = Literal["queued", "running", "completed", "failed", "cancelled", "expired"]
 
@@ -40,7 +40,8 @@ class WireModel(BaseModel):
     A field that another version of the record has is ignored: releases run side by side during an upgrade.
     """
 
-    model_config = ConfigDict(protected_namespaces=())
+    # A traceback names the wrong field without its value, which may be a prompt.
+    model_config = ConfigDict(protected_namespaces=(), hide_input_in_errors=True)
 
     def to_record(self, exclude: set[str] | None = None) -> str:
         """The record as JSON without the fields of `exclude`, with the version of its form."""
@@ -117,10 +118,18 @@ class Determinism(WireModel):
     model_sha: str
 
 
+class PromptTokens(WireModel):
+    """Tokens of a prompt, and how many of them the text encoder reads that reads most; each counts its end marks."""
+
+    total: int
+    read: int
+
+
 class ImageResult(WireModel):
     """A finished image; its bytes are stored beside it under their SHA-256 (hex).
 
-    ``layout`` is the vector on which jobs.diversity measures the diversity of a job's images.
+    ``layout`` is the vector on which jobs.diversity measures the diversity of a job's images. ``prompt_tokens`` is None
+    in the record of a worker that does not count them.
     """
 
     index: int
@@ -132,14 +141,19 @@ class ImageResult(WireModel):
     layout: str
     timings: Timings
     determinism: Determinism
+    prompt_tokens: PromptTokens | None = None
 
 
 class ImageFailure(WireModel):
-    """The reason why an image was not made; as final as a result."""
+    """The reason why an image was not made; as final as a result.
+
+    With ``transient`` it lies in the moment, not in the call: the same call may succeed when it is sent again.
+    """
 
     index: int
     reason: FailureReason
     detail: str
+    transient: bool = False
 
 
 class EffectiveSettings(WireModel):
@@ -148,11 +162,12 @@ class EffectiveSettings(WireModel):
     A worker of another version may report more fields, which are kept, or fewer, which are None.
     """
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", hide_input_in_errors=True)
 
     device: str
     dtype: str
     max_batch: int | None = None
+    runtime: str | None = None
     compile: bool | None = None
     cuda_graphs: bool | None = None
     threads: int | None = None
@@ -166,6 +181,7 @@ class ModelCard(WireModel):
 
     ``evaluations`` (NFE) counts how often the network runs for one image: twice a step under guidance.
     ``guidance_scale`` is 1 without guidance, None on the card of a worker that does not announce it.
+    ``examples`` are prompts that the model draws well.
     """
 
     name: ModelName
@@ -178,6 +194,7 @@ class ModelCard(WireModel):
     sizes: list[tuple[int, int]] = Field(min_length=1)
     max_sequence_length: int | None
     version: str
+    examples: list[str] = []
     settings: EffectiveSettings
 
     @property
@@ -187,18 +204,23 @@ class ModelCard(WireModel):
 
 
 class WorkerLease(WireModel):
-    """A live worker and the card it announced; ``expires_in`` is in seconds."""
+    """A live worker and the card it announced; ``expires_in`` is in seconds.
+
+    ``since`` is the Unix time in seconds, by the clock of Redis, at which it was first announced.
+    """
 
     worker_id: str
     expires_in: float
     card: ModelCard
+    since: float = 0.0
 
 
 class JobState(WireModel):
-    """A job as Redis knows it. ``created`` is a Unix time in seconds."""
+    """A job as Redis knows it. ``created`` is a Unix time in seconds, ``client`` the hash of whom it belongs to."""
 
     id: str
     model: str
+    client: str = ""
     created: float
     total: int
     started: bool
@@ -215,7 +237,7 @@ class JobState(WireModel):
         if not self.settled:
             return "running" if self.started else "queued"
         reasons = {failure.reason for failure in self.failures}
-        if "error" in reasons:
+        if reasons & {"error", "refused"}:
             return "failed"
         if "expired" in reasons:
             return "expired"
@@ -244,6 +266,17 @@ class Preview(WireModel):
     height: int
     format: ImageFormat
     b64: str
+
+
+class WebhookTarget(WireModel):
+    """The address that is told about a job's end, and the hash of the API key that asked for it, '' without keys.
+
+    ``base_url`` is the server's own address as that caller knows it, for the images' addresses.
+    """
+
+    url: str
+    caller: str
+    base_url: str
 
 
 class PreviewSubscription(WireModel):

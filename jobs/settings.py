@@ -11,9 +11,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from jobs.queue.connection import check_address
+from jobs import setting_values
+from jobs.image_store import BUCKETS, IN_REDIS, check_image_store
+from jobs.queue.connection import check_address, with_password
 
 PREFIX = "FOURSTEP_"
+# Where containers have their secrets: each variable may be a file there, under its name.
+SECRETS = Path("/run/secrets")
 BUNDLED_MODEL = Path(__file__).resolve().parent.parent / "models" / "emoji-student"
 # Variables that Kubernetes sets in every pod for a Service whose name begins with "fourstep".
 SERVICE_LINK = re.compile(PREFIX + r"(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
@@ -22,13 +26,22 @@ SERVICE_LINK = re.compile(PREFIX + r"(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+
 class Settings(BaseSettings):
     """Settings of every process. Raises pydantic.ValidationError, also for unknown FOURSTEP_* variables."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, protected_namespaces=())
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, protected_namespaces=(), hide_input_in_errors=True
+    )
 
     redis_url: str | None = Field(
         default=None,
         description="Redis, alone or behind Sentinel or as a Cluster (docs/redis.md); `fourstep up` brings its own",
     )
+    redis_password: SecretStr | None = Field(
+        default=None, description="password of Redis where its address has none; may be a file in /run/secrets"
+    )
     result_ttl_s: float = Field(default=3600.0, gt=0, description="seconds for which results are kept")
+    image_store: str = Field(
+        default=IN_REDIS,
+        description="where finished images are kept: redis, a folder, or s3://, gs://, az:// with bucket and prefix",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="least severe level that is logged"
     )
@@ -37,12 +50,23 @@ class Settings(BaseSettings):
         description="address of an OpenTelemetry collector (OTLP over HTTP); unset for no traces",
     )
 
+    def __init__(self, **values: Any) -> None:
+        if SECRETS.is_dir():
+            values.setdefault("_secrets_dir", SECRETS)
+        super().__init__(**values)
+
     @field_validator("traces_url")
     @classmethod
     def _traces_can_be_sent(cls, url: str | None) -> str | None:
         if url is not None and find_spec("opentelemetry.sdk") is None:
             raise ValueError("traces need the extra: pip install '.[tracing]' in a checkout")
         return url
+
+    @field_validator("image_store")
+    @classmethod
+    def _a_known_image_store(cls, value: str) -> str:
+        check_image_store(value)
+        return value
 
     @model_validator(mode="before")
     @classmethod
@@ -62,12 +86,33 @@ class Settings(BaseSettings):
             check_address(value)
         return value
 
+    @model_validator(mode="after")
+    def _password_in_the_address(self) -> Self:
+        if self.redis_url is not None and self.redis_password is not None:
+            self.redis_url = with_password(self.redis_url, self.redis_password.get_secret_value())
+        return self
+
 
 class ApiSettings(Settings):
     """Settings of the API process."""
 
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=8000, ge=1, le=65535, description="port to listen on")
+    api_metrics_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="port that answers the API's /metrics alone, without a key: for scrapers, to be kept inside",
+    )
+    public_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^\s?#]+$",
+        description="address by which clients reach the API, for addresses in answers; unset: that of each call",
+    )
+    forwarded_allow_ips: str = Field(
+        default="127.0.0.1",
+        description="comma-separated proxies (addresses or networks) whose X-Forwarded headers count, or *",
+    )
     default_model: str | None = Field(
         default=None, description="model for calls that name none; unset: the first by name that has a worker"
     )
@@ -87,35 +132,81 @@ class ApiSettings(Settings):
         default="error", description="sizes that a model does not have: an error, or the nearest that it has"
     )
 
+    image_redirect: bool = Field(
+        default=False, description="send who fetches an image to a signed address of the bucket that it is kept in"
+    )
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         default=(), description="comma-separated keys; each call then needs one as Authorization: Bearer"
     )
     rate_limit: int | None = Field(
-        default=None, ge=1, description="images a minute for each API key, also in one burst; unset for no limit"
+        default=None,
+        ge=1,
+        description="images a minute for each API key over all models, also in one burst; unset for no limit",
+    )
+    evaluation_rate_limit: int | None = Field(
+        default=None,
+        ge=1,
+        description="network evaluations a minute for each API key, over all models; unset for no limit",
+    )
+    max_answer_bytes: int = Field(
+        default=64 * 2**20,
+        ge=2**20,
+        description="bytes that the answers to one API key (without keys: to everybody) may take; further ones wait",
+    )
+    max_event_streams: int = Field(
+        default=256, ge=1, description="event streams that one API key (without keys: one address) may hold open"
+    )
+    max_connections: int = Field(
+        default=512, ge=1, description="connections that one address may hold open; a proxy in front is one address"
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="comma-separated origins whose pages may call, or *"
     )
+    webhook_secret: SecretStr | None = Field(
+        default=None, description="whsec_ and 24 to 64 bytes as base64, to sign webhooks by; unset: none are sent"
+    )
+    webhooks: Annotated[tuple[tuple[SecretStr, str], ...], NoDecode] = Field(
+        default=(), description="comma-separated KEY=URL: where the ends of a key's asynchronous jobs are sent to"
+    )
+    webhook_private: bool = Field(
+        default=False, description="also send webhooks without TLS, and to addresses that are not public"
+    )
 
-    @field_validator("api_keys", "cors_origins", mode="before")
+    @field_validator("public_url")
     @classmethod
-    def _split_at_commas(cls, value: Any) -> Any:
-        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    def _without_a_slash(cls, value: str | None) -> str | None:
+        return value and value.rstrip("/")
 
-    @field_validator("model_aliases", mode="before")
+    _read_parts = field_validator("api_keys", "cors_origins", mode="before")(setting_values.parts)
+    _read_aliases = field_validator("model_aliases", mode="before")(setting_values.names_of_models)
+    _read_webhooks = field_validator("webhooks", mode="before")(setting_values.addresses_of_keys)
+
+    @model_validator(mode="after")
+    def _only_buckets_sign(self) -> Self:
+        if self.image_redirect and not self.image_store.startswith(BUCKETS):
+            raise ValueError(f"image_redirect needs an image_store that begins with one of {', '.join(BUCKETS)}")
+        return self
+
+    @field_validator("webhook_secret")
     @classmethod
-    def _read_aliases(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        pairs = [tuple(side.strip() for side in pair.split("=")) for pair in value.split(",") if pair.strip()]
-        if not all(len(pair) == 2 and all(pair) for pair in pairs):
-            raise ValueError("write NAME=MODEL, separated by commas")
-        return pairs
+    def _a_standard_secret(cls, secret: SecretStr | None) -> SecretStr | None:
+        if secret is not None and not setting_values.is_webhook_secret(secret.get_secret_value()):
+            raise ValueError("must be whsec_ and 24 to 64 bytes as base64: echo whsec_$(openssl rand -base64 32)")
+        return secret
+
+    @model_validator(mode="after")
+    def _webhooks_are_signed_and_of_known_keys(self) -> Self:
+        if self.webhooks and self.webhook_secret is None:
+            raise ValueError("FOURSTEP_WEBHOOKS are signed: set FOURSTEP_WEBHOOK_SECRET too")
+        if not {key for key, _ in self.webhooks} <= set(self.api_keys):
+            raise ValueError("FOURSTEP_WEBHOOKS names a key that is not among FOURSTEP_API_KEYS")
+        return self
 
     @model_validator(mode="after")
     def _the_rate_has_keys_and_room(self) -> Self:
-        if self.rate_limit is not None and not self.api_keys:
-            raise ValueError("FOURSTEP_RATE_LIMIT counts by API key: set FOURSTEP_API_KEYS too")
+        for name in ("rate_limit", "evaluation_rate_limit"):
+            if getattr(self, name) is not None and not self.api_keys:
+                raise ValueError(f"{PREFIX}{name.upper()} counts by API key: set FOURSTEP_API_KEYS too")
         if self.rate_limit is not None and self.rate_limit < self.max_images:
             raise ValueError("rate_limit must not be below max_images: such a call could never be admitted")
         return self
@@ -134,6 +225,9 @@ class WorkerSettings(Settings):
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, ...")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(default="auto", description="weights' type")
     max_batch: int = Field(default=8, ge=1, description="images one step may hold")
+    cpu_runtime: Literal["openvino", "torch"] = Field(
+        default="openvino", description="what runs the networks on a CPU, from some seconds after the start on"
+    )
     compile: Literal["auto"] | bool = Field(
         default="auto", description="torch.compile the networks while serving; auto: on a CUDA device"
     )
@@ -150,7 +244,32 @@ class WorkerSettings(Settings):
     )
     steps: int = Field(default=4, ge=1, description="denoising steps, only for models without sampling.json")
     guidance_scale: float = Field(default=1.0, ge=1, description="guidance, only for models without sampling.json")
+    sizes: Annotated[tuple[tuple[int, int], ...], NoDecode] = Field(
+        default=(),
+        description="comma-separated WIDTHxHEIGHT to serve, the first for calls without; unset: the model's own",
+    )
+    safety_model: str | None = Field(
+        default=None, description="folder of a transformers image classifier that sees each picture; unset: none does"
+    )
+    safety_labels: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="comma-separated labels of the safety model for which a picture is refused"
+    )
+    safety_threshold: float = Field(
+        default=0.5, gt=0, le=1, description="probability of these labels together from which on a picture is refused"
+    )
     embed_recipe: bool = Field(default=True, description="write model, prompt and seed into the image's metadata")
+    mark_generated: bool = Field(
+        default=True, description="mark images as made by a model, in XMP (IPTC's trainedAlgorithmicMedia)"
+    )
+
+    _read_parts = field_validator("safety_labels", mode="before")(setting_values.parts)
+    _read_sizes = field_validator("sizes", mode="before")(setting_values.sizes)
+
+    @model_validator(mode="after")
+    def _the_safety_model_has_labels(self) -> Self:
+        if (self.safety_model is None) != (not self.safety_labels):
+            raise ValueError("set both FOURSTEP_SAFETY_MODEL and FOURSTEP_SAFETY_LABELS, or neither")
+        return self
 
 
 def explain(error: ValidationError) -> str:

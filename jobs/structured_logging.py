@@ -24,7 +24,10 @@ def _own_fields(logger: logging.Logger, method: str, event: EventDict) -> EventD
 
 
 def configure_logging(level: str) -> None:
-    """Send all log records from `level` ("info", ...) upwards to stderr, each as one line."""
+    """Send all log records from `level` ("info", ...) upwards to stderr, each as one line.
+
+    Libraries say nothing below info: what they tell for debugging may quote anything, prompts among it.
+    """
     if sys.stderr.isatty():
         renderers: list[Processor] = [dev.ConsoleRenderer()]
     else:
@@ -41,5 +44,9 @@ def configure_logging(level: str) -> None:
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
-    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it reports every request it makes
+    own = logging.getLevelNamesMapping()[level.upper()]
+    logging.basicConfig(handlers=[handler], level=max(own, logging.INFO), force=True)
+    for name in OWN_LOGGERS:
+        logging.getLogger(name).setLevel(own)
+    for client in ("httpx", "httpcore"):
+        logging.getLogger(client).setLevel(logging.WARNING)  # they report every request they make

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from jobs.image_store import open_image_store
 from jobs.metrics import ApiMetrics
 from jobs.queue.connection import open_redis
 from jobs.queue.job_events import JobEvents
@@ -20,14 +21,20 @@ from jobs.settings import ApiSettings
 from jobs.tracing import send_last_spans
 from jobs.version import fourstep_version
 from service.context import ApiContext
+from service.housekeeping import expire_overdue_forever
+from service.limits.answer_room import AnswerRoom
+from service.limits.stream_count import StreamCount
 from service.middleware.api_keys import ApiKeys
 from service.middleware.body_limit import BodyLimit
+from service.middleware.host_header import OneHost
+from service.middleware.metrics_port import MetricsPort
 from service.middleware.request_metrics import RequestMetrics
 from service.middleware.shutdown import AnswerWhenStopping
 from service.model_catalogue import ModelCatalogue
 from service.openai import routes as openai
 from service.problems import install_problem_handlers, problem_responses
-from service.routes import generate, health, images, jobs, metrics, models, pages
+from service.routes import generate, health, images, jobs, metrics, models, pages, webhooks
+from service.webhooks.addresses import fault_of
 
 # What pages of other origins may read of an answer's head.
 EXPOSED_HEADERS = [
@@ -39,19 +46,27 @@ log = logging.getLogger(__name__)
 
 
 def create_app(settings: ApiSettings) -> FastAPI:
-    """Build the API on the Redis of ``settings.redis_url``; ValueError when that is unset."""
+    """Build the API on the Redis of ``settings.redis_url``; ValueError or ImageStoreError for a wrong address."""
     if settings.redis_url is None:
         raise ValueError("FOURSTEP_REDIS_URL must name the Redis to use, for example redis://127.0.0.1:6379/0")
+    for _, url in settings.webhooks:
+        if fault := fault_of(url, settings.webhook_private):
+            raise ValueError(f"FOURSTEP_WEBHOOKS: an address {fault}")
     redis = open_redis(settings.redis_url)
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
+    metrics_of_api = ApiMetrics(registry)
+    store = open_image_store(settings.image_store)
     context = ApiContext(
         settings=settings,
         redis=redis,
         events=JobEvents(redis),
-        catalogue=ModelCatalogue(redis, settings.default_model, settings.model_aliases),
+        catalogue=ModelCatalogue(redis, settings.default_model, settings.model_aliases, store),
         registry=registry,
-        metrics=ApiMetrics(registry),
+        metrics=metrics_of_api,
+        room=AnswerRoom(settings.max_answer_bytes, metrics_of_api),
+        streams=StreamCount(settings.max_event_streams, metrics_of_api),
+        store=store,
     )
     app = FastAPI(
         title="fourstep",
@@ -65,13 +80,16 @@ def create_app(settings: ApiSettings) -> FastAPI:
     )
     app.state.context = context
     app.add_middleware(BodyLimit)
+    app.add_middleware(OneHost)
     app.add_middleware(ApiKeys, keys=settings.api_keys)
+    if settings.api_metrics_port:
+        app.add_middleware(MetricsPort, port=settings.api_metrics_port)
     app.add_middleware(AnswerWhenStopping)
     if settings.cors_origins:
         _allow_other_origins(app, settings)
     app.add_middleware(RequestMetrics, metrics=context.metrics)
     install_problem_handlers(app)
-    for route in (generate, jobs, images, models, openai, health, metrics, pages):
+    for route in (generate, jobs, images, models, openai, webhooks, health, metrics, pages):
         app.include_router(route.router)
     app.mount("/static", pages.PageParts(directory=pages.STATIC_DIR, packages=[pages.SWAGGER_UI]), name="static")
     return app
@@ -100,12 +118,24 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     context: ApiContext = app.state.context
     await _report_redis(context.redis)
     await context.events.start()
+    housekeeping = asyncio.create_task(expire_overdue_forever(context.catalogue, context.settings.result_ttl_s))
+    webhooks = asyncio.create_task(_webhooks(context)) if context.settings.webhook_secret else None
     yield
+    housekeeping.cancel()
+    if webhooks:
+        webhooks.cancel()
+        await asyncio.gather(webhooks, return_exceptions=True)
     await asyncio.sleep(0)  # lets calls that were just cancelled add to `cancelling`
     await asyncio.gather(*context.cancelling, return_exceptions=True)
     await context.events.aclose()
     await context.redis.aclose()
     send_last_spans()
+
+
+async def _webhooks(context: ApiContext) -> None:
+    from service.webhooks.sender import WebhookSender  # with an HTTP client, which no other part of the API has
+
+    await WebhookSender(context.redis, context.catalogue, context.settings, context.metrics).run()
 
 
 async def _report_redis(redis: Redis) -> None:

@@ -31,14 +31,23 @@ def generate_files(
     for image in answer["images"]:
         path = folder / f"{int(image['seed'])}.{request['format']}"
         path.write_bytes(base64.b64decode(image["b64"], validate=True))
-        console.print(f"seed {image['seed']}  {path}", highlight=False)
+        _say(console, f"seed {int(image['seed'])}  {path}")
         paths.append(path)
     for warning in answer.get("warnings", []):
-        console.print(f"{warning['field']}: {warning['message']}", highlight=False)
+        _say(console, f"{warning['field']}: {warning['message']}")
     diversity = f", diversity {answer['diversity']['score']:.2f}" if "diversity" in answer else ""
     seconds = answer["timings"]["total"]
-    console.print(f"{len(paths)} image(s) by {answer['model']} in {seconds:.2f} s{diversity}", highlight=False)
+    _say(console, f"{len(paths)} image(s) by {answer['model']} in {seconds:.2f} s{diversity}")
     return paths
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(plain(text), highlight=False, markup=False)
+
+
+def plain(text: object) -> str:
+    """What a server says, with its control characters escaped: a terminal would obey them."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in str(text))
 
 
 def _check_writable(folder: Path) -> None:
@@ -62,7 +71,7 @@ def _post(url: str, request: dict[str, Any], api_key: str | None) -> dict[str, A
         document = json.loads(body)
         if answer.is_success:
             return document
-        raise GenerationFailedError(document["detail"])
+        raise GenerationFailedError(plain(document["detail"]))
     except (ValueError, KeyError, TypeError):
         raise GenerationFailedError(f"{url} answered {answer.status_code}") from None
 

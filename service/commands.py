@@ -46,7 +46,7 @@ def api() -> None:
     settings = read_settings(ApiSettings)
     try:
         serve(settings)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         fail(str(error))
 
 

@@ -8,14 +8,17 @@ from dataclasses import dataclass, field
 
 from fastapi import Request
 
-from jobs.models import GivenUpReason, ImageTask, JobState
+from jobs.models import GivenUpReason, ImageTask, JobState, WebhookTarget
 from jobs.queue.admission import Admission, IdempotencyKey, RateLimit
-from service.context import ApiContext
+from service.context import ApiContext, job_location
 from service.idempotency import still_running, used_for_another_body
+from service.limits.rate_limit import over_the_rate, rate_of
 from service.model_catalogue import AnnouncedModel
 from service.problems import ClientGoneError, DeadlineExpiredError, Problem, overloaded, store_full
-from service.rate_limit import over_the_rate
 from service.waiting import cancel_on_disconnect, stored_job, wait_until_settled
+
+# The limits by which an admission that is no question of rates is refused.
+REFUSED_BY = {"full": "queue", "store-full": "store"}
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Call:
     model: AnnouncedModel
     tasks: Sequence[ImageTask]
     idempotency_key: IdempotencyKey | None
+    webhook: WebhookTarget | None = None
     began: float = field(default_factory=time.monotonic)
 
     @property
@@ -45,27 +49,37 @@ async def admit(call: Call) -> Admission:
     """Queue the call's job, or find the finished job that its idempotency key names; any other outcome is a Problem."""
     settings, state = call.context.settings, call.request.state
     state.job_id = call.job_id
-    rate = RateLimit(state.caller, settings.rate_limit) if settings.rate_limit else None
+    rate = rate_of(state.caller, call.tasks, call.model.card, settings)
     admission = await call.model.queue.admit(
         call.tasks,
         settings.max_queued_images,
         settings.result_ttl_s,
         call.context.events.channel,
+        model_sha=call.model.card.sha256,
+        client=state.caller,
         idempotency_key=call.idempotency_key,
         rate=rate,
+        webhook=call.webhook,
     )
-    if admission.outcome == "limited" and rate:
-        raise over_the_rate(admission, rate)
-    if admission.outcome == "full":
-        detail = f"{admission.queued_images} images are waiting, at most {settings.max_queued_images} may"
-        raise overloaded("queue-full", f"{detail} (max_queued_images).", admission.wait_s)
-    if admission.outcome == "store-full":
-        raise store_full()
+    if refusal := _refusal(call, admission, rate):
+        call.context.metrics.refusals.labels(admission.over or REFUSED_BY[admission.outcome]).inc()
+        raise refusal
     if admission.outcome == "running":
-        raise still_running(admission)
+        raise still_running(job_location(admission.job_id, call.request))
     if admission.outcome == "mismatch":
         raise used_for_another_body()
     return admission
+
+
+def _refusal(call: Call, admission: Admission, rate: RateLimit | None) -> Problem | None:
+    """The problem of a call that a limit refuses."""
+    if admission.outcome == "limited" and rate:
+        return over_the_rate(admission, rate)
+    if admission.outcome == "full":
+        most = call.context.settings.max_queued_images
+        detail = f"{admission.queued_images} images are waiting, at most {most} may (max_queued_images)."
+        return overloaded("queue-full", detail, admission.wait_s)
+    return store_full() if admission.outcome == "store-full" else None
 
 
 async def generate_while_connected(call: Call) -> JobState:
@@ -77,7 +91,7 @@ async def generate_while_connected(call: Call) -> JobState:
     with call.context.events.listen(call.job_id) as listener:
         admission = await admit(call)
         if admission.outcome == "finished":
-            return await finished_job(call, admission.job_id)
+            return await finished_job(call, admission)
         async with cancelled_on_error(call):
             settled = wait_until_settled(call.model.queue, listener, call.job_id, call.deadline)
             state = await cancel_on_disconnect(call.request, settled)
@@ -112,10 +126,10 @@ async def _cancel(call: Call, detail: str, reason: GivenUpReason = "cancelled") 
     await call.model.queue.cancel(call.job_id, detail, reason, call.context.settings.result_ttl_s)
 
 
-async def finished_job(call: Call, job_id: str) -> JobState:
+async def finished_job(call: Call, admission: Admission) -> JobState:
     """The job of an earlier call, whose images answer this one; metrics count the request as ``cached``."""
-    state = await stored_job(call.model.queue, job_id)
-    call.request.state.outcome, call.request.state.job_id = "cached", job_id
+    state = await stored_job(call.context.catalogue.queue(admission.model), admission.job_id)
+    call.request.state.outcome, call.request.state.job_id = "cached", admission.job_id
     return state
 
 
@@ -124,7 +138,11 @@ def raise_failure(state: JobState) -> None:
     for failure in state.failures:
         if failure.reason == "expired":
             raise DeadlineExpiredError
+        if failure.reason == "refused":
+            raise Problem(422, "image-refused", "A picture was refused", f"Image {failure.index}: {failure.detail}")
         if failure.reason == "cancelled":
             raise Problem(409, "job-cancelled", "The job was cancelled", f"Image {failure.index}: {failure.detail}")
         detail = f"Image {failure.index}: {failure.detail}"
+        if failure.transient:
+            raise Problem(503, "model-changed", "The model has just changed", f"{detail}; send the call again.")
         raise Problem(500, "generation-error", "An image could not be made", detail)

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import Header
 from pydantic import BaseModel
 
-from jobs.queue.admission import Admission, IdempotencyKey
+from jobs.queue.admission import IdempotencyKey
 from service.problems import FieldError, Problem
 
 IdempotencyHeader = Annotated[
@@ -32,9 +32,10 @@ def read_idempotency_key(key: str | None, client: str, body: BaseModel) -> Idemp
     return IdempotencyKey(client, key, hashlib.sha256(asked.encode()).hexdigest())
 
 
-def still_running(admission: Admission) -> Problem:
-    detail = f"The first call with this Idempotency-Key is not finished: see /jobs/{admission.job_id}."
-    headers = {"Location": f"/jobs/{admission.job_id}"}
+def still_running(location: str) -> Problem:
+    """409 problem; the earlier call's job is at `location`."""
+    detail = f"The first call with this Idempotency-Key is not finished: see {location}."
+    headers = {"Location": location}
     return Problem(409, "idempotency-key-in-use", "Still running", detail, headers=headers)
 
 

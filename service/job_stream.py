@@ -9,7 +9,7 @@ from fastapi.sse import ServerSentEvent
 from jobs.models import JobState, Preview, PreviewSubscription
 from jobs.queue.job_client import JobClient
 from jobs.queue.job_events import News
-from service.context import ApiContext
+from service.context import ApiContext, base_url
 from service.schemas.generate_response import GeneratedImage
 from service.schemas.job_response import JobResponse
 from service.waiting import POLL_S, next_news
@@ -53,7 +53,7 @@ async def job_stream(
             if state.status != status:
                 status = state.status
                 event_id = f"{sent}{LAST}" if state.settled else str(sent)
-                yield ServerSentEvent(event=status, id=event_id, data=_json(JobResponse.of(state, request)))
+                yield ServerSentEvent(event=status, id=event_id, data=_json(JobResponse.of(state, base_url(request))))
             if state.settled:
                 return
             for preview in unfinished(await next_news(listener, POLL_S), sent):
@@ -74,7 +74,7 @@ def _image_events(state: JobState, request: Request, sent: SentImages) -> list[S
     for result in state.results:
         if result.index not in sent:
             sent.add(result.index)
-            image = GeneratedImage.linked(result, request)
+            image = GeneratedImage.linked(result, base_url(request))
             events.append(ServerSentEvent(event="image", id=str(sent), data=_json(image)))
     return events
 

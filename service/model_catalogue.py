@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 
 from redis.asyncio import Redis
 
+from jobs.image_store import ImageStore
 from jobs.models import ModelCard, WorkerLease
 from jobs.queue.job_client import JobClient
 from jobs.queue.model_registry import ModelRegistry, known_models
@@ -29,11 +30,19 @@ class AnnouncedModel:
 class ModelCatalogue:
     """Reads the announced models from Redis; methods raise redis.exceptions.RedisError when it is away."""
 
-    def __init__(self, redis: Redis, default_model: str | None = None, aliases: Sequence[tuple[str, str]] = ()) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        default_model: str | None = None,
+        aliases: Sequence[tuple[str, str]] = (),
+        store: ImageStore | None = None,
+    ) -> None:
         """`default_model` is for calls that name none; None for the first by name that has a worker.
 
-        `aliases` are pairs of a name, perhaps with wildcards, and the model that it stands for.
+        `aliases` are pairs of a name, perhaps with wildcards, and the model that it stands for; `store` holds the
+        images that are not in Redis.
         """
+        self._store = store
         self._redis = redis
         self._default_model = default_model
         self._aliases = aliases
@@ -48,9 +57,12 @@ class ModelCatalogue:
         for name in await known_models(self._redis):
             registry = ModelRegistry(self._redis, name)
             workers = await registry.workers()
-            card = await registry.card() or (workers[0].card if workers else None)
+            # While a model is exchanged under its name, calls are for the one that the youngest worker serves.
+            card = max(workers, key=_age_and_name).card if workers else await registry.card()
+            if card is None and name == self._default_model:
+                card = await registry.last_card()  # calls wait for its next worker, which they bring about
             if card:
-                served.append(AnnouncedModel(card, workers, self._queue(name)))
+                served.append(AnnouncedModel(card, workers, self.queue(name)))
         self._recent = sorted(served, key=self._rank)
         self._read_at = time.monotonic()
         return self._recent
@@ -61,7 +73,7 @@ class ModelCatalogue:
         To look up a job or an image, whose address does not name its model.
         """
         names = await known_models(self._redis)
-        return [self._queue(name) for name in sorted(names, key=lambda name: (name != self._default_model, name))]
+        return [self.queue(name) for name in sorted(names, key=lambda name: (name != self._default_model, name))]
 
     async def _at_most_a_second_old(self) -> list[AnnouncedModel]:
         if self._recent and time.monotonic() - self._read_at <= MAX_AGE_S:
@@ -71,8 +83,9 @@ class ModelCatalogue:
         # One call of a burst reads, and all share its result, or its error, so that errors do not queue up.
         return await asyncio.shield(self._reading)
 
-    def _queue(self, name: str) -> JobClient:
-        return self._queues.get(name) or self._queues.setdefault(name, JobClient(self._redis, name))
+    def queue(self, name: str) -> JobClient:
+        """The queue of the model called `name`, announced or not."""
+        return self._queues.get(name) or self._queues.setdefault(name, JobClient(self._redis, name, self._store))
 
     def _rank(self, model: AnnouncedModel) -> tuple[bool, bool, str]:
         return model.card.name != self._default_model, not model.workers, model.card.name
@@ -96,7 +109,9 @@ class ModelCatalogue:
                 if model.card.name == wanted or named == [None]:
                     return model
         if not served or name is None:
-            raise Problem(503, "no-model", "No model yet", "No worker has announced a model; it may still be starting.")
+            which = self._default_model or "a model"
+            detail = f"No worker has ever announced {which}; it may still be starting."
+            raise Problem(503, "no-model", "No model yet", detail)
         names = [model.card.name for model in served]
         message = f"must be one of {', '.join(names)}"
         raise UnknownModelError([FieldError(field="model", message=message, limit=names)])
@@ -104,3 +119,7 @@ class ModelCatalogue:
     def _stands_for(self, name: str) -> str | None:
         """The model that the alias `name` stands for, None if it is no alias."""
         return next((model for alias, model in self._aliases if fnmatchcase(name, alias)), None)
+
+
+def _age_and_name(lease: WorkerLease) -> tuple[float, str]:
+    return lease.since, lease.worker_id

@@ -10,16 +10,20 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
-from redis.exceptions import OutOfMemoryError, RedisError
+from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
+
+from jobs.image_store import ImageStoreError
 
 MEDIA_TYPE = "application/problem+json"
 # Bounds of Retry-After in seconds; estimates beyond a minute are unreliable.
 SHORTEST_RETRY_S, LONGEST_RETRY_S = 1, 60
 # Client errors that pass by themselves, unlike all others, and server errors after work that a repetition does again.
-TEMPORARY = ("queue-full", "store-full", "rate-limited", "idempotency-key-in-use")
+TEMPORARY = ("queue-full", "store-full", "rate-limited", "too-many-streams", "idempotency-key-in-use")
 REPEATING_THE_WORK = ("deadline-expired", "generation-error")
+# What Redis says when its disk, or its role or number of replicas, lets it write nothing.
+UNWRITABLE = ("MISCONF", "READONLY", "You can't write against a read only replica", "NOREPLICAS")
 # Room for the longest prompt with every character escaped, and 64 seeds.
 MAX_BODY_BYTES = 64 * 1024
 
@@ -86,6 +90,8 @@ class Problem(Exception):
         if path.startswith("/v1/"):
             body["error"] = self.for_openai().model_dump()
         headers = dict(self.headers or {})
+        if self.details.status == 503:
+            headers.setdefault("Retry-After", str(SHORTEST_RETRY_S))
         if not self.worth_repeating:
             headers["X-Should-Retry"] = "false"
         return JSONResponse(body, self.details.status, headers=headers, media_type=MEDIA_TYPE)
@@ -155,19 +161,29 @@ def redis_away() -> Problem:
     )
 
 
+def store_away() -> Problem:
+    detail = "The store of images does not answer; they are kept, try again."
+    return Problem(503, "image-store-unavailable", "The images cannot be read", detail)
+
+
+def store_unwritable() -> Problem:
+    return Problem(
+        503, "store-unwritable", "The queue takes nothing", "Redis answers, but cannot write to its disk; try again."
+    )
+
+
 def server_stopping() -> Problem:
     return Problem(
         503,
         "server-stopping",
         "The server stops",
         "It stopped before the answer was there. Send the call again; its Idempotency-Key gets the same images.",
-        headers={"Retry-After": str(SHORTEST_RETRY_S)},
     )
 
 
 def install_problem_handlers(app: FastAPI) -> None:
     """Make every error of `app`, the framework's own included, a problem document."""
-    for kind in (Problem, RequestValidationError, HTTPException, RedisError, Exception):
+    for kind in (Problem, RequestValidationError, HTTPException, RedisError, ImageStoreError, Exception):
         app.add_exception_handler(kind, _answer)
     app.add_exception_handler(ClientGoneError, _answer_nobody)
     app.add_exception_handler(NothingMoreError, _answer_nothing)
@@ -205,6 +221,12 @@ def _problem_of(request: Request, error: Exception) -> Problem:
             return _refused_by_framework(request, error)
         case OutOfMemoryError():
             return store_full()
+        case ImageStoreError():
+            log.error("the store of images does not answer", extra={"error": str(error)})
+            return store_away()
+        case ResponseError() if str(error).startswith(UNWRITABLE):
+            log.error("redis cannot write", extra={"error": str(error)})
+            return store_unwritable()
         case RedisError():
             log.error("redis does not answer", extra={"error": str(error)})
             return redis_away()

@@ -11,13 +11,14 @@ from redis.exceptions import RedisError
 
 from jobs.metrics import WorkerMetrics
 from jobs.models import ImageTask, ModelCard
-from jobs.queue.worker_queue import Claim, WorkerQueue
-from worker.engine.device_thread import DeviceThread
-from worker.engine.engine import Engine
-from worker.engine.row import Failure, Outcome, PreviewImage
+from jobs.queue.claims import Claim
+from jobs.queue.worker_queue import WorkerQueue
+from worker.engine.outcomes import Outcome, PreviewImage
+from worker.engine_process.client import EngineClient
 from worker.previews import Previews
 from worker.redis_retry import until_redis_answers
 from worker.results import ResultWriter
+from worker.rollout import Rollout
 
 log = logging.getLogger(__name__)
 
@@ -40,22 +41,23 @@ MAX_ATTEMPTS = 3
 
 @dataclass(eq=False)
 class Consumer:
-    """Moves tasks between the queue and the engine. It runs in the event loop, the engine on the thread `device`."""
+    """Moves tasks between the queue and the engine. It runs in the event loop."""
 
     queue: WorkerQueue
     worker_id: str
     card: ModelCard
-    device: DeviceThread
-    engine: Engine
+    engine: EngineClient
     result_writer: ResultWriter
     metrics: WorkerMetrics
     lease_s: float
 
     def __post_init__(self) -> None:
         self.queue.buried = self._count_unreadable
-        self._previews = Previews(self.queue)
+        self._previews = Previews(self.queue, self.engine.watch)
+        self._rollout = Rollout(self.result_writer, self.card.sha256)
         # A few more than a step holds, so that the next batch is at hand when one ends.
-        self._capacity = self.engine.max_batch + max(1, self.engine.max_batch // 2)
+        max_batch = self.card.settings.max_batch or 1
+        self._capacity = max_batch + max(1, max_batch // 2)
         self._held: dict[str, Claim] = {}
         # Held, but not in the engine: suspects run alone, one after the other; others are put aside meanwhile.
         self._suspects: dict[str, Claim] = {}
@@ -69,7 +71,7 @@ class Consumer:
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set, then finish the images that have begun and requeue the others.
 
-        Raises an ExceptionGroup when the device thread or one of the loops fails.
+        Raises an ExceptionGroup when the engine or one of the loops fails.
         """
         async with asyncio.TaskGroup() as group:
             self._serve_engine(group)
@@ -77,7 +79,7 @@ class Consumer:
                 group.create_task(self._keep_leases()),
                 group.create_task(self._reclaim_forever(group)),
                 group.create_task(self._try_suspects_forever()),
-                group.create_task(self._watch_device()),
+                group.create_task(self._watch_engine()),
                 group.create_task(self._listen_for_cancellations()),
                 group.create_task(self._previews.listen_for_subscriptions()),
                 group.create_task(self._previews.publish_forever()),
@@ -103,9 +105,7 @@ class Consumer:
         def show(previews: list[PreviewImage]) -> None:
             loop.call_soon_threadsafe(self._previews.show, previews)
 
-        self.engine.watched, self.engine.show = self._previews.watched, show
-
-        self.device.serve(self.engine, deliver)
+        self.engine.deliver, self.engine.show = deliver, show
 
     async def _keep_leases(self) -> None:
         registry = self.queue.registry
@@ -127,12 +127,13 @@ class Consumer:
         """Take cancelled tasks out of the engine at the next step boundary."""
         if not keys:
             return
-        withdrawn = await asyncio.wrap_future(self.device.call(self.engine.withdraw, keys))
+        withdrawn = await asyncio.wrap_future(self.engine.withdraw(keys))
         claims = [self._held.pop(key) for key in withdrawn]
         self._in_engine -= _rows(claims)
         claims += self._take_waiting(keys)
-        self.metrics.images.labels("cancelled").inc(sum(len(claim.task.indices) for claim in claims))
         self._changed.set()
+        for outcome in await until_redis_answers(partial(self.queue.outcomes, claims)):
+            self.metrics.images.labels(outcome).inc()
 
     async def _claim_forever(self, group: asyncio.TaskGroup) -> None:
         while not self._stopping:
@@ -141,8 +142,8 @@ class Consumer:
                 await self._change()
                 continue
             claims = await until_redis_answers(partial(self.queue.claim, self.worker_id, room, BLOCK_S))
-            self.engine.backlogged = len(claims) == room
-            self._admit(group, claims)
+            self.engine.tell_backlog(len(claims) == room)
+            self._admit(group, await self._rollout.own(claims))
 
     async def _reclaim_forever(self, group: asyncio.TaskGroup) -> None:
         while not self._stopping:
@@ -152,7 +153,7 @@ class Consumer:
             reclaim = partial(self.queue.reclaim, self.worker_id, self.lease_s, self._free)
             claims = await until_redis_answers(reclaim)
             self.metrics.redeliveries.inc(sum(claim.taken_from != self.worker_id for claim in claims))
-            self._admit(group, claims)
+            self._admit(group, await self._rollout.own(claims))
 
     async def _try_suspects_forever(self) -> None:
         """Run each suspect alone, so that a task that takes a worker down is told from those beside it."""
@@ -176,11 +177,11 @@ class Consumer:
         while claim.entry_id in self._held:
             await self._change()
 
-    async def _watch_device(self) -> None:
-        await asyncio.wrap_future(self.device.stopped)
+    async def _watch_engine(self) -> None:
+        await asyncio.wrap_future(self.engine.stopped)
 
     async def _requeue_unstarted(self) -> None:
-        keys = await asyncio.wrap_future(self.device.call(self.engine.withdraw_unstarted))
+        keys = await asyncio.wrap_future(self.engine.withdraw_unstarted())
         claims = [self._held.pop(key) for key in keys]
         self._in_engine -= _rows(claims)
         claims += self._take_waiting([*self._suspects, *self._aside])
@@ -207,7 +208,7 @@ class Consumer:
         self._held.update(fresh)
         for claim in fresh.values():
             if fault := self._fault(claim.task):
-                group.create_task(self._settle(Failure(claim.entry_id, "error", fault)))
+                group.create_task(self._refuse(claim, fault))
             else:
                 waiting = self._suspects if claim.suspect else self._aside
                 waiting[claim.entry_id] = claim
@@ -222,7 +223,7 @@ class Consumer:
 
     def _add(self, claims: Mapping[str, Claim]) -> None:
         self._in_engine += _rows(claims.values())
-        self.device.call(self.engine.add, {key: claim.task for key, claim in claims.items()})
+        self.engine.add({key: claim.task for key, claim in claims.items()})
 
     def _take_waiting(self, keys: Iterable[str]) -> list[Claim]:
         """Let go of those tasks of `keys` that are held but not in the engine, and return them."""
@@ -241,6 +242,8 @@ class Consumer:
         return None if size in self.card.sizes else f"size: {size} is not one of {self.card.sizes}"
 
     def _receive(self, group: asyncio.TaskGroup, outcomes: list[Outcome]) -> None:
+        # A set can fail twice, by one picture and by another row, before the engine hears of the first.
+        outcomes = [outcome for outcome in outcomes if outcome.key in self._held]
         self._in_engine -= _rows(self._held[outcome.key] for outcome in outcomes)
         self._changed.set()
         for outcome in outcomes:
@@ -249,6 +252,10 @@ class Consumer:
     async def _settle(self, outcome: Outcome) -> None:
         await self.result_writer.settle(self._held[outcome.key], outcome)
         self._release(outcome.key)
+
+    async def _refuse(self, claim: Claim, fault: str) -> None:
+        await self.result_writer.refuse(claim, fault)
+        self._release(claim.entry_id)
 
     async def _bury(self, claim: Claim, attempts: int) -> None:
         await self.result_writer.bury(claim, f"given up after {attempts} attempts, each of which ended its worker")

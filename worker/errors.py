@@ -1,5 +1,7 @@
 """Errors for the operator, each of one line."""
 
+INSTALL = "install the extra: pip install '.[worker]' in a checkout"
+
 
 class FolderRefusedError(ValueError):
     """A model that cannot be served; the message begins with the name of the field that does not fit."""
@@ -7,3 +9,7 @@ class FolderRefusedError(ValueError):
 
 class StartFailedError(Exception):
     """The worker cannot start; the message is for the operator."""
+
+
+class EngineEndedError(Exception):
+    """The engine failed, or its process ended; the message says how."""

@@ -9,7 +9,7 @@ import torch
 from jobs.models import ImageTask, Mode
 from worker.engine.denoising_step import DenoisingStep
 from worker.engine.engine import Engine
-from worker.engine.row import Failure, Picture
+from worker.engine.outcomes import Failure, Picture
 from worker.families.prompt_embeddings import stacked
 from worker.model_folder.loading import LoadedModel
 from worker.pixels import to_uint8
@@ -55,11 +55,12 @@ def generate_batch(
     For other servers that bring their own batching. The batch is as large as it is given: nothing is scheduled, padded
     or kept between calls. `size` is (height, width) in pixels, by default the model's native one.
     """
-    network, table = model.network, model.table.to(model.network.device)
+    size = size or model.contract.sizes[0]
+    network, table = model.network, model.size_tables.get(size, model.table).to(model.network.device)
     scale = model.contract.guidance_scale
-    negative = network.negative(network.encode([""])[0]) if scale > 1 else None
+    negative = network.negative(network.encode([network.negative_prompt])[0]) if scale > 1 else None
     step = DenoisingStep(network.predict, table, scale, negative, network.guide)
-    shape = network.latent_shape(*(size or model.contract.sizes[0]))
+    shape = network.latent_shape(*size)
     drawn = torch.stack([noise.draw(seed, shape, table.noise_draws) for seed in seeds], dim=1).to(network.device)
     latents = sampler.sample(table, step.predictor(stacked(network.encode(prompts))), drawn)
     return to_uint8(network.decode(latents)).cpu().numpy()

@@ -7,8 +7,7 @@ from pydantic import ValidationError
 
 from jobs.settings import WorkerSettings, explain
 from jobs.structured_logging import configure_logging
-from jobs.tracing import configure_tracing
-from worker.errors import FolderRefusedError, StartFailedError
+from worker.errors import INSTALL, FolderRefusedError, StartFailedError
 from worker.model_folder.source import check_source
 
 
@@ -19,8 +18,7 @@ def main() -> int:
         if settings.redis_url is None:
             raise StartFailedError("FOURSTEP_REDIS_URL is not set; `fourstep up` brings its own Redis")
         configure_logging(settings.log_level)
-        configure_tracing(settings.traces_url, "fourstep-worker")
-        # torch and diffusers take seconds to import: what is wrong with the settings is said before.
+        # torch and diffusers take the engine's process seconds to import: what is wrong here is said before.
         check_source(settings.model)
         from worker.process import run
 
@@ -28,7 +26,7 @@ def main() -> int:
     except ValidationError as error:
         reason = explain(error)
     except ModuleNotFoundError as error:
-        reason = f"{error}; install the extra: pip install '.[worker]' in a checkout"
+        reason = f"{error}; {INSTALL}"
     except (StartFailedError, FolderRefusedError) as error:
         reason = str(error)
     print(f"fourstep worker: {reason}", file=sys.stderr)

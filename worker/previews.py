@@ -4,13 +4,14 @@ import asyncio
 import base64
 import logging
 import time
+from collections.abc import Callable, Collection
 from contextlib import suppress
 
 from redis.exceptions import RedisError
 
 from jobs.models import ImageFormat, Preview, PreviewSubscription
 from jobs.queue.worker_queue import WorkerQueue
-from worker.engine.row import PreviewImage
+from worker.engine.outcomes import PreviewImage
 from worker.image_bytes import encode_image
 
 log = logging.getLogger(__name__)
@@ -24,12 +25,13 @@ QUALITY = 80
 
 
 class Previews:
-    """Keeps subscriptions and publishes previews. It runs in the event loop; the device thread reads `watched`."""
+    """Keeps subscriptions and publishes previews. It calls `watch` with all subscribed jobs when these change."""
 
-    def __init__(self, queue: WorkerQueue) -> None:
-        self.watched: dict[str, set[str]] = {}
-        """Subscribed channels by job."""
+    def __init__(self, queue: WorkerQueue, watch: Callable[[Collection[str]], None]) -> None:
         self._queue = queue
+        self._watch = watch
+        self._channels: dict[str, set[str]] = {}
+        """Subscribed channels by job."""
         self._until: dict[tuple[str, str], float] = {}
         self._waiting: asyncio.Queue[list[PreviewImage]] = asyncio.Queue()
 
@@ -56,20 +58,23 @@ class Previews:
 
     def _grant(self, subscription: PreviewSubscription) -> None:
         self._until[subscription.job_id, subscription.channel] = time.monotonic() + SUBSCRIPTION_S
-        self.watched.setdefault(subscription.job_id, set()).add(subscription.channel)
+        if subscription.job_id not in self._channels:
+            self._channels[subscription.job_id] = set()
+            self._watch(self._channels)
+        self._channels[subscription.job_id].add(subscription.channel)
         asyncio.get_running_loop().call_later(SUBSCRIPTION_S + 0.01, self._expire, subscription)
 
     def _expire(self, subscription: PreviewSubscription) -> None:
         if self._until.get((subscription.job_id, subscription.channel), 0.0) > time.monotonic():
             return  # repeated since
         self._until.pop((subscription.job_id, subscription.channel), None)
-        channels = self.watched.get(subscription.job_id, set())
+        channels = self._channels.get(subscription.job_id, set())
         channels.discard(subscription.channel)
-        if not channels:
-            self.watched.pop(subscription.job_id, None)
+        if not channels and self._channels.pop(subscription.job_id, None) is not None:
+            self._watch(self._channels)
 
     async def _publish(self, image: PreviewImage) -> None:
-        channels = list(self.watched.get(image.job_id, ()))
+        channels = list(self._channels.get(image.job_id, ()))
         if not channels:
             return
         data = await asyncio.to_thread(encode_image, image.pixels, FORMAT, QUALITY)

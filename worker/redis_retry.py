@@ -1,4 +1,4 @@
-"""Retries for a Redis that is away or has no memory left."""
+"""Retries for a Redis, or a store of images, that is away or has no room left."""
 
 import asyncio
 import logging
@@ -15,8 +15,8 @@ LONGEST_PAUSE_S = 2.0
 Result = TypeVar("Result")
 
 
-async def until_redis_answers(operation: Callable[[], Awaitable[Result]]) -> Result:
-    """Await `operation()` again and again, with growing pauses, until Redis has carried it out."""
+async def until_redis_answers(operation: Callable[[], Awaitable[Result]], name: str = "Redis") -> Result:
+    """Await `operation()` again and again, with growing pauses, until Redis, or what else has `name`, has done it."""
     pause = FIRST_PAUSE_S
     while True:
         try:
@@ -25,7 +25,7 @@ async def until_redis_answers(operation: Callable[[], Awaitable[Result]]) -> Res
             return result
         except (RedisError, OSError) as error:
             _raise_if_cancelled()
-            log.warning("Redis does not do it (%s): trying again in %.1f s", error, pause)
+            log.warning("%s does not do it (%s): trying again in %.1f s", name, error, pause)
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_S)
 

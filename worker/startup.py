@@ -3,44 +3,49 @@
 import logging
 import os
 from collections.abc import Callable
-from functools import partial
+from typing import Literal
 
 import torch
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
-from jobs.metrics import WorkerMetrics
 from jobs.models import EffectiveSettings, ModelCard
 from jobs.settings import WorkerSettings
 from jobs.version import fourstep_version
 from worker.engine.cuda_graphs import CudaGraphs
 from worker.engine.engine import Engine
-from worker.engine.model_runner import Measured
 from worker.errors import StartFailedError
 from worker.model_folder.loading import LoadedModel, load
+from worker.model_folder.safety_model import SafetyModel
 
 log = logging.getLogger(__name__)
 
+Compiler = Literal["inductor", "openvino"]
+"""torch.compile's own code generator, or OpenVINO, for a CPU."""
 
-def start_engine(
-    settings: WorkerSettings, metrics: WorkerMetrics, load_model: Callable[..., LoadedModel] = load
-) -> Engine:
+
+def start_engine(settings: WorkerSettings, load_model: Callable[..., LoadedModel] = load) -> Engine:
     """Load the model and run every stage once, eagerly. Raises FolderRefusedError, StartFailedError or RuntimeError."""
     quiet_libraries()
     if settings.compile_cache is not None:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(settings.compile_cache)
-    model = load_model(settings.model, settings.device, settings.dtype, settings.steps, settings.guidance_scale)
+    model = load_model(
+        settings.model, settings.device, settings.dtype, settings.steps, settings.guidance_scale, settings.sizes
+    )
     graphs = _replays_graphs(settings, model.network.device)
     engine = Engine(model, settings.max_batch, CudaGraphs(model.network.device) if graphs else None)
     engine.warm_up()
-    # Only now: the cost of first calls says nothing about serving.
-    engine.measure = partial(_observe, metrics)
+    if settings.safety_model is not None:
+        device = model.network.device
+        safety = SafetyModel(settings.safety_model, settings.safety_labels, settings.safety_threshold, device)
+        engine.judge = safety.verdicts
     return engine
 
 
 def model_card(engine: Engine, settings: WorkerSettings) -> ModelCard:
     """Return the model card that the worker announces; its `settings` are the effective values."""
     model = engine.model
+    compiler = compiler_for(settings, model.network.device)
     return ModelCard(
         name=model.name,
         sha256=model.sha256,
@@ -52,11 +57,13 @@ def model_card(engine: Engine, settings: WorkerSettings) -> ModelCard:
         sizes=model.contract.sizes,
         max_sequence_length=model.contract.max_sequence_length,
         version=fourstep_version(),
+        examples=model.contract.examples,
         settings=EffectiveSettings(
             device=str(model.network.device),
             dtype=str(model.network.dtype).removeprefix("torch."),
             max_batch=settings.max_batch,
-            compile=compiles(settings, model.network.device),
+            runtime="openvino" if compiler == "openvino" else "torch",
+            compile=compiler == "inductor",
             cuda_graphs=engine.runner.eager.has_graphs,
             threads=torch.get_num_threads(),
             lease_s=settings.lease_s,
@@ -66,9 +73,13 @@ def model_card(engine: Engine, settings: WorkerSettings) -> ModelCard:
     )
 
 
-def compiles(settings: WorkerSettings, device: torch.device) -> bool:
-    """Return whether the networks are to be compiled; "auto" means on a CUDA device."""
-    return device.type == "cuda" if settings.compile == "auto" else settings.compile
+def compiler_for(settings: WorkerSettings, device: torch.device) -> Compiler | None:
+    """Return what is to compile the networks, if anything.
+
+    With "auto" that is torch.compile on a CUDA device and, if it is to run them, OpenVINO on a CPU."""
+    if settings.compile is True or (settings.compile == "auto" and device.type == "cuda"):
+        return "inductor"
+    return "openvino" if device.type == "cpu" and settings.cpu_runtime == "openvino" else None
 
 
 def _replays_graphs(settings: WorkerSettings, device: torch.device) -> bool:
@@ -77,18 +88,6 @@ def _replays_graphs(settings: WorkerSettings, device: torch.device) -> bool:
             f"FOURSTEP_CUDA_GRAPHS: true needs a CUDA device, and the model runs on {device}; leave it unset"
         )
     return device.type == "cuda" if settings.cuda_graphs is None else settings.cuda_graphs
-
-
-def _observe(metrics: WorkerMetrics, measured: Measured) -> None:
-    metrics.stage_duration.labels(measured.stage).observe(measured.seconds)
-    if measured.stage == "denoise_step":
-        metrics.batch_size.observe(measured.rows)
-    if measured.replayed:
-        metrics.graph_replays.labels(measured.rows + measured.padding).inc()
-    if measured.graph_miss:
-        metrics.graph_misses.labels(measured.graph_miss).inc()
-    metrics.batch_padding.inc(measured.padding)
-    metrics.prompt_cache_hits.inc(measured.cached)
 
 
 def quiet_libraries() -> None:

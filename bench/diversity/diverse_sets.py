@@ -21,8 +21,7 @@ from jobs.diversity import diversity_score, pack_layout
 from jobs.models import DiverseSet, ImageTask
 from jobs.settings import BUNDLED_MODEL
 from worker.engine.engine import Engine
-from worker.engine.model_runner import Measured
-from worker.engine.row import Failure, FinishedSet, Picture
+from worker.engine.outcomes import Failure, FinishedSet, Measured, Picture
 from worker.model_folder import loading
 
 IMAGES, CANDIDATES = 4, 16

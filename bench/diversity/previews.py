@@ -9,7 +9,7 @@ from statistics import median
 
 from bench import results_file
 from bench.diversity.diverse_sets import Side, bench_task, make, student
-from worker.engine.row import PreviewImage
+from worker.engine.outcomes import PreviewImage
 from worker.image_bytes import encode_image
 from worker.previews import FORMAT, QUALITY
 

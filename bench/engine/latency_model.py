@@ -5,14 +5,17 @@ without disturbing each other.
 """
 
 import asyncio
+import json
 import os
 import time
 from collections.abc import Sequence
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, TextIO
 
 import torch
 import typer
 
+from jobs.models import PromptTokens
 from jobs.sampling_contract import SamplingContract
 from jobs.settings import WorkerSettings
 from worker import process
@@ -33,8 +36,11 @@ class SleepingNetwork:
     device, dtype = torch.device("cpu"), torch.float32
     guide, text_lengths = staticmethod(classifier_free_guidance), ()
 
-    def __init__(self, fixed_s: float, per_row_s: float) -> None:
-        self._fixed_s, self._per_row_s = fixed_s, per_row_s
+    def __init__(self, fixed_s: float, per_row_s: float, stamps: TextIO | None = None) -> None:
+        """To `stamps` goes a line of JSON for every prediction: begin and end, in seconds of time.perf_counter, and
+        rows."""
+        self._fixed_s, self._per_row_s, self._stamps = fixed_s, per_row_s, stamps
+        self._latest = ""
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         return 1, 1, 1
@@ -42,25 +48,33 @@ class SleepingNetwork:
     def encode(self, prompts: Sequence[str]) -> list[PromptEmbedding]:
         return [PromptEmbedding(torch.zeros(1, 1), torch.zeros(1)) for _ in prompts]
 
+    def prompt_tokens(self, prompt: str) -> PromptTokens:
+        return PromptTokens(total=1, read=1)
+
     def predict(self, latents: torch.Tensor, timesteps: torch.Tensor, embeddings: PromptEmbedding) -> torch.Tensor:
-        time.sleep(self._fixed_s + self._per_row_s * len(latents))
+        began = time.perf_counter()
+        if self._stamps is not None:  # of the prediction before, so that the writing is in no gap
+            self._stamps.write(self._latest)
+        time.sleep(max(0.0, began + self._fixed_s + self._per_row_s * len(latents) - time.perf_counter()))
+        self._latest = json.dumps([began, time.perf_counter(), len(latents)]) + "\n"
         return torch.zeros_like(latents)
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         return torch.zeros(len(latents), 3, *CONTRACT.sizes[0])
 
 
-def sleeping_model(fixed_s: float, per_row_s: float) -> LoadedModel:
-    """A model of four steps, each of which takes `fixed_s` + `per_row_s` × rows seconds."""
-    network = SleepingNetwork(fixed_s, per_row_s)
+def sleeping_model(fixed_s: float, per_row_s: float, stamps: TextIO | None = None) -> LoadedModel:
+    """A model of four steps, each of which takes `fixed_s` + `per_row_s` × rows seconds; see SleepingNetwork."""
+    network = SleepingNetwork(fixed_s, per_row_s, stamps)
     return LoadedModel(NAME, "0" * 64, CONTRACT, sampler.from_contract(CONTRACT), network)  # type: ignore[arg-type]
 
 
 def main(
     fixed: Annotated[float, typer.Option(help="seconds of every step")],
     per_row: Annotated[float, typer.Option(help="seconds of every row of its bucket")],
+    stamps: Annotated[Path | None, typer.Option(help="file for begin, end and rows of each step, as JSON")] = None,
 ) -> None:
-    model = sleeping_model(fixed, per_row)
+    model = sleeping_model(fixed, per_row, stamps.open("w", buffering=1) if stamps else None)
     raise SystemExit(
         asyncio.run(process.run(WorkerSettings(), os.environ["FOURSTEP_REDIS_URL"], load_model=lambda *_: model))
     )

@@ -1,4 +1,4 @@
-"""Our sampler as a library, without our engine, plan or queue."""
+"""Our sampler as a library, without our engine, rule or queue."""
 
 from collections.abc import Sequence
 

@@ -26,7 +26,8 @@ from redis import Redis
 from bench.engine import latency_model
 from bench.results_file import RESULTS
 from bench.scheduling.calibration import Costs, engine_costs, outside
-from bench.scheduling.simulation import Simulation, bursty, poisson, step_level
+from bench.scheduling.simulation import Call, Simulation, bursty, poisson
+from bench.scheduling.step_rules import step_level
 from bench.service import http_load
 from bench.service.front_end import Stack, front_end
 from jobs.settings import WorkerSettings
@@ -110,7 +111,7 @@ def simulated(cost: Costs, workers: int, times: Iterable[float]) -> dict[str, fl
     """The same of single images that arrive at `times`."""
     device = cost.device(STEPS)
     window = HELD_OF_SEVERAL * (MOST_HELD if workers == 1 else 1)
-    report = Simulation(device, step_level(device), workers, window).run([(now, 1) for now in times])
+    report = Simulation(device, step_level(device), workers, window).run([Call(now) for now in times])
     quantiles = {name: report.quantile(share) + cost.outside for name, share in (("p50", 0.5), ("p99", 0.99))}
     return quantiles | {"mean_batch": report.mean_batch}
 

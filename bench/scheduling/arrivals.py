@@ -17,11 +17,11 @@ from rich.progress import track
 from bench import results_file
 from bench.quantiles import quantile
 from bench.scheduling.calibration import engine_costs
-from bench.scheduling.simulation import poisson
+from bench.scheduling.simulation import SIZE, poisson
 from jobs.models import ImageTask
 from jobs.settings import BUNDLED_MODEL
 from worker.engine.engine import Engine, Policy
-from worker.engine.row import Failure
+from worker.engine.outcomes import Failure
 from worker.engine.scheduler import Candidate, StepTimes
 from worker.model_folder.loading import load
 
@@ -75,7 +75,7 @@ def measure(options: argparse.Namespace) -> dict:
     engines["step"].warm_up()
     # The scheduler goes by the clock by which latencies are taken.
     costs = engine_costs(model, options.max_batch, repeats=5, clock=time.thread_time)
-    step_times = costs.device(model.table.steps).step_times
+    step_times = costs.device(model.table.steps).step_times[SIZE]
     engines["step"].step_times[model.contract.sizes[0]] = step_times
     latencies(engines["request"], [0.0] * options.max_batch)
     sustained: dict[str, list[float]] = {name: [] for name in engines}

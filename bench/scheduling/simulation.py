@@ -1,20 +1,22 @@
-"""Discrete-event simulation of workers behind one queue, under the real `schedule` and under the policies it replaces.
+"""Discrete-event simulation of workers behind one queue. The policies are in step_rules.py and peers.py.
 
-Without torch. A job is one call for some images. Its latency runs from its arrival until its last image is
-decoded. Time is in any unit: only the curve of the step times, the arrivals and the latencies share it.
+Without torch. A call asks for some images. Its latency runs from its arrival until its last image is decoded. Time is
+in any unit: only the curve of the step times, the arrivals, the deadlines and the latencies share it. The same calls
+give the same report.
 """
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from heapq import heappop, heappush
 from itertools import islice
 from math import inf
 from statistics import mean
 
 from bench.quantiles import quantile
-from worker.engine.scheduler import Candidate, bucket_for, buckets, every_size, schedule
+from worker.engine.scheduler import Candidate, Size, buckets, every_size
 
 SIZE = (64, 64)
 
@@ -26,7 +28,8 @@ Curve = Callable[[int], float]
 class Device:
     """The time of a batch: each of its `steps` takes `step(rows)`, decoding the finished rows `decode(rows)`.
 
-    A device that `pads` runs a step of a bucket, as graphs and compiled code do.
+    A device that `pads` runs a step of one of its `batch_sizes`, as graphs and compiled code do. A step of an image
+    size takes `slower[size]` times as long.
     """
 
     step: Curve
@@ -34,39 +37,62 @@ class Device:
     steps: int = 4
     max_batch: int = 8
     pads: bool = True
+    batch_sizes: tuple[int, ...] = ()
+    slower: Mapping[Size, float] = field(default_factory=lambda: {SIZE: 1.0})
 
-    @property
+    @cached_property
+    def measured(self) -> tuple[int, ...]:
+        """The batch sizes that warm-up measures: `batch_sizes`, by default those of the worker."""
+        return self.batch_sizes or buckets(self.max_batch)
+
+    @cached_property
+    def step_times(self) -> dict[Size, dict[int, float]]:
+        """The times that `schedule` goes by: for each batch size a step, with its share of the decoding."""
+        times = {rows: self.step(rows) + self.decode(rows) / self.steps for rows in self.measured}
+        times = times if self.pads else every_size(times)
+        return {size: {rows: slower * time for rows, time in times.items()} for size, slower in self.slower.items()}
+
+    @cached_property
     def capacity(self) -> float:
-        """Images per unit of time at the most efficient batch size."""
-        return max(rows / (self.steps * self.step(rows) + self.decode(rows)) for rows in buckets(self.max_batch))
+        """Images of `SIZE` per unit of time at the most efficient batch size."""
+        return max(rows / time for rows, time in self.step_times[SIZE].items()) / self.steps
 
-    def seconds(self, rows: int, steps: int, finished: int) -> float:
+    def seconds(self, rows: int, steps: int, finished: int, size: Size = SIZE, strict: bool = False) -> float:
         """The time of `steps` steps of a batch, of which then `finished` rows are decoded."""
         decoding = self.decode(finished) if finished else 0.0
-        return steps * self.step(bucket_for(rows, False, self.max_batch) if self.pads else rows) + decoding
+        return self.slower[size] * (steps * self._step_of[self.max_batch if strict else rows] + decoding)
 
-    @property
-    def step_times(self) -> dict[int, float]:
-        """The times that `schedule` goes by: for each batch size a step, with its share of the decoding."""
-        times = {rows: self.step(rows) + self.decode(rows) / self.steps for rows in buckets(self.max_batch)}
-        return times if self.pads else every_size(times)
+    @cached_property
+    def _step_of(self) -> list[float]:
+        """The time of a step by the number of rows."""
+        sizes = self.measured if self.pads else range(1, self.max_batch + 1)
+        return [0.0, *(self.step(next(n for n in sizes if n >= rows)) for rows in range(1, self.max_batch + 1))]
+
+
+@dataclass(frozen=True)
+class Call:
+    """`images` images of one `size`, asked for at `time`; `strict` ones run in the largest batch only."""
+
+    time: float
+    images: int = 1
+    size: Size = SIZE
+    deadline: float | None = None
+    strict: bool = False
 
 
 @dataclass(eq=False)
 class Job:
-    """A call for `images` images, of which `left` are not done."""
+    """A call of which `left` images are not done."""
 
     key: str
-    arrival: float
-    images: int
+    call: Call
     left: int
 
 
 @dataclass(eq=False)
 class Image:
-    key: str
+    row: Candidate
     job: Job
-    steps_left: int
 
 
 @dataclass(frozen=True)
@@ -83,54 +109,12 @@ Policy = Callable[[Held, float, bool], Batch | float]
 holds more."""
 
 
-def step_level(device: Device) -> Policy:
-    """fourstep: one step of the batch that `schedule` picks."""
-    step_times = {SIZE: device.step_times}
-
-    def choose(held: Held, now: float, backlogged: bool) -> Batch:
-        candidates = [
-            Candidate(image.key, image.job.key, SIZE, image.job.arrival, None, image.steps_left)
-            for image in held.values()
-        ]
-        return Batch([held[key] for key in schedule(candidates, step_times, backlogged)], 1)
-
-    return choose
-
-
-def image_at_a_time(device: Device) -> Policy:
-    """First come, first served, without batching."""
-    return lambda held, now, backlogged: Batch([next(iter(held.values()))], device.steps)
-
-
-def request_at_a_time(device: Device) -> Policy:
-    """First come, first served; the images of one call share batches, calls do not."""
-
-    def choose(held: Held, now: float, backlogged: bool) -> Batch:
-        first = next(iter(held.values())).job
-        return Batch([image for image in islice(held.values(), device.max_batch) if image.job is first], device.steps)
-
-    return choose
-
-
-def request_batching(device: Device, wait: float = 0.0) -> Policy:
-    """Dynamic batching as model servers have it: the oldest images together, from first step to last.
-
-    With `wait`, an idle worker gives a batch that is not full so much time from its oldest arrival on.
-    """
-
-    def choose(held: Held, now: float, backlogged: bool) -> Batch | float:
-        images = list(islice(held.values(), device.max_batch))
-        until = images[0].job.arrival + wait
-        return until if len(images) < device.max_batch and now < until else Batch(images, device.steps)
-
-    return choose
-
-
 @dataclass
 class Report:
-    """The jobs' `latencies`, in the order of their ends, and the batches that ran."""
+    """The calls' `latencies`, in the order of their ends, how many ended after their deadline, and the batches."""
 
     latencies: list[float] = field(default_factory=list)
+    late: int = 0
     batches: int = 0
     rows: int = 0
     images: int = 0
@@ -175,19 +159,23 @@ class Simulation:
         self._sequence = 0
         self._report = Report()
 
-    def run(self, arrivals: Sequence[tuple[float, int]]) -> Report:
-        """Serve jobs given as (time, images), in order of time, to the last one's end."""
-        for number, (now, images) in enumerate(arrivals):
-            while self._events and self._events[0][0] < now:
+    def run(self, calls: Sequence[Call]) -> Report:
+        """Serve `calls`, given in order of time, to the last one's end."""
+        for number, call in enumerate(calls):
+            while self._events and self._events[0][0] < call.time:
                 self._next_event()
-            job = Job(str(number), now, images, images)
-            self._queue.extend(Image(f"{number} {index:03}", job, self._device.steps) for index in range(images))
-            together = number + 1 < len(arrivals) and arrivals[number + 1][0] == now
+            job = Job(str(number), call, call.images)
+            self._queue.extend(self._image(job, index) for index in range(call.images))
+            together = number + 1 < len(calls) and calls[number + 1].time == call.time
             if not together:
-                self._deal(now)
+                self._deal(call.time)
         while self._events:
             self._next_event()
         return self._report
+
+    def _image(self, job: Job, index: int) -> Image:
+        call, key = job.call, f"{job.key} {index:03}"
+        return Image(Candidate(key, job.key, call.size, call.time, call.deadline, self._device.steps, call.strict), job)
 
     def _next_event(self) -> None:
         now, _, worker, ended = heappop(self._events)
@@ -200,7 +188,7 @@ class Simulation:
             worker = self._readers.popleft()
             while self._queue and len(worker.held) < self._window:
                 image = self._queue.popleft()
-                worker.held[image.key] = image
+                worker.held[image.row.key] = image
             if len(worker.held) < self._window:
                 self._readers.append(worker)
             self._start(worker, now)
@@ -212,11 +200,13 @@ class Simulation:
         if isinstance(batch, float):
             self._at(batch, worker, None)
             return
-        finished = sum(image.steps_left == batch.steps for image in batch.images)
+        rows = [image.row for image in batch.images]
+        finished = sum(row.steps_left == batch.steps for row in rows)
         worker.running = True
         self._report.batches += 1
-        self._report.rows += len(batch.images)
-        self._at(now + self._device.seconds(len(batch.images), batch.steps, finished), worker, batch)
+        self._report.rows += len(rows)
+        strict = any(row.strict for row in rows)
+        self._at(now + self._device.seconds(len(rows), batch.steps, finished, rows[0].size, strict), worker, batch)
 
     def _at(self, time: float, worker: _Worker, ended: Batch | None) -> None:
         self._sequence += 1
@@ -226,18 +216,22 @@ class Simulation:
         worker.running = False
         was_full = len(worker.held) >= self._window
         for image in batch.images:
-            image.steps_left -= batch.steps
-            if image.steps_left:
+            image.row = replace(image.row, steps_left=image.row.steps_left - batch.steps)
+            if image.row.steps_left:
                 continue
-            del worker.held[image.key]
+            del worker.held[image.row.key]
             self._report.images += 1
             image.job.left -= 1
             if not image.job.left:
-                self._report.latencies.append(now - image.job.arrival)
+                self._end(image.job.call, now)
         self._report.duration = now
         if was_full and len(worker.held) < self._window:
             self._readers.append(worker)
             self._deal(now)
+
+    def _end(self, call: Call, now: float) -> None:
+        self._report.latencies.append(now - call.time)
+        self._report.late += call.deadline is not None and call.deadline < now
 
 
 def poisson(rate: float, dice: random.Random) -> Iterator[float]:
@@ -254,6 +248,6 @@ def bursty(rate: float, dice: random.Random, burst: int = 8) -> Iterator[float]:
         yield from [now] * burst
 
 
-def jobs(times: Iterator[float], sizes: Sequence[int], count: int, dice: random.Random) -> list[tuple[float, int]]:
-    """`count` jobs at `times`, each of as many images as one drawn from `sizes`."""
-    return [(now, dice.choice(sizes)) for now in islice(times, count)]
+def calls(times: Iterator[float], images: Sequence[int], count: int, dice: random.Random) -> list[Call]:
+    """`count` calls at `times`, each for as many images as one drawn from `images`."""
+    return [Call(now, dice.choice(images)) for now in islice(times, count)]

@@ -9,8 +9,9 @@ import typer
 import uvloop
 
 from jobs.models import EffectiveSettings, ModelCard
+from jobs.queue.claims import Claim
 from jobs.queue.connection import open_redis
-from jobs.queue.worker_queue import Claim, WorkerQueue
+from jobs.queue.worker_queue import WorkerQueue
 from jobs.testing.samples import sample_result
 
 MODEL = "null"

@@ -24,18 +24,20 @@ from transformers.utils import logging as transformers_logging
 from bench import results_file
 from jobs.metrics import WorkerMetrics
 from jobs.models import ImageTask, JobState
+from jobs.queue.claims import Claim
 from jobs.queue.connection import open_redis
 from jobs.queue.job_client import JobClient
-from jobs.queue.worker_queue import Claim, WorkerQueue
+from jobs.queue.worker_queue import WorkerQueue
 from jobs.settings import WorkerSettings
 from jobs.testing import redis_servers
 from worker.consumer import Consumer
-from worker.engine.device_thread import DeviceThread
 from worker.engine.engine import Engine
+from worker.engine_process.device_thread import DeviceThread
 from worker.model_folder.loading import served
 from worker.results import ResultWriter
 from worker.startup import model_card
 from worker.testing import tiny_pipelines
+from worker.testing.local_engine import serve_here
 
 SIZES = [(64, 64), (32, 64), (64, 32), (32, 32)]
 PROMPTS = ["a red cat", "sad big dog", "sun", "heart", "small blue face", "a smiling sun", "green", ""]
@@ -76,11 +78,12 @@ class Soak:
 
     async def run(self) -> None:
         """Serve the clients until all images are settled."""
-        device, stop = DeviceThread(), asyncio.Event()
-        device.start()
+        engine, stop = serve_here(self.engine, self.card, DeviceThread()), asyncio.Event()
         metrics = WorkerMetrics(self.registry)
-        result_writer = ResultWriter(self.queue, self.card, metrics, ttl_s=TTL_S, embed_recipe=True)
-        consumer = Consumer(self.queue, "soak", self.card, device, self.engine, result_writer, metrics, lease_s=15)
+        result_writer = ResultWriter(
+            self.queue, self.card, metrics, torch_version=torch.__version__, ttl_s=TTL_S, embed_recipe=True
+        )
+        consumer = Consumer(self.queue, "soak", self.card, engine, result_writer, metrics, lease_s=15)
         worker = asyncio.create_task(consumer.run(stop))
         with Progress() as progress:
             bar = progress.add_task("images", total=self.images)
@@ -94,7 +97,7 @@ class Soak:
                     await asyncio.sleep(1)
         stop.set()
         await worker
-        device.stop()
+        engine.close()
         result_writer.close()
 
     async def _client(self) -> None:

@@ -20,6 +20,8 @@ from worker.sampling.noise_schedule import shifted_grid
 
 PROMPTS = Path("distill/configs/emoji-prompts.txt")
 STEPS = 30
+# For the playground. The first is vague, and different seeds give different fruit; the model draws all of them well.
+EXAMPLES = ("fruit", "a monster", "a happy face", "a fox face", "a panda", "a rocket", "a hamburger", "a rainbow")
 
 
 def main(
@@ -65,6 +67,7 @@ def contract(folder: Path) -> SamplingContract:
         max_sequence_length=text_encoders.TOKENS,
         sizes=[(artwork.SIZE, artwork.SIZE)],
         base_sha256=weights_sha256(folder),
+        examples=list(EXAMPLES),
     )
 
 

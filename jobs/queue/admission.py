@@ -1,9 +1,10 @@
 """Conditions of an admission beside the tasks, and its outcome."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-AdmissionOutcome = Literal["admitted", "full", "store-full", "limited", "running", "finished", "mismatch"]
+AdmissionOutcome = Literal["admitted", "full", "store-full", "limited", "running", "finished", "mismatch", "moved"]
 
 
 @dataclass(frozen=True)
@@ -17,10 +18,13 @@ class IdempotencyKey:
 
 @dataclass(frozen=True)
 class RateLimit:
-    """At most `images_per_minute` for `client`; a minute's worth may come in one burst."""
+    """The rates of `client` over all models: for each unit, what a job costs, and what a minute allows.
+
+    A minute's worth may come in one burst.
+    """
 
     client: str
-    images_per_minute: int
+    per_minute: Mapping[str, tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -30,18 +34,21 @@ class Admission:
     - ``admitted``: it is queued as `job_id`
     - ``full``: `queued_images` already wait; at the workers' pace it would fit in `wait_s` seconds (0 when unknown)
     - ``store-full``: Redis has used nine tenths of its ``maxmemory``; the rest is for the jobs admitted before
-    - ``limited``: over the client's rate; it would fit in `wait_s` seconds
-    - ``running``, ``finished``: its idempotency key names the earlier job `job_id`
+    - ``limited``: over the client's rate of the unit `over`, which still allows `remaining`; it would fit in `wait_s`
+      seconds
+    - ``running``, ``finished``: its idempotency key names the earlier job `job_id`, of `model`
     - ``mismatch``: its idempotency key was used with another body
+    - ``moved``: its idempotency key was given to another model just then
 
-    `remaining_images` is the number that the client's rate still allows, None without a limit. `created` is the
-    Unix time of the admitted job, by the clock of Redis.
+    `created` is the Unix time of the admitted job, by the clock of Redis.
     """
 
     outcome: AdmissionOutcome
     queued_images: int
     job_id: str
-    remaining_images: int | None = None
+    model: str = ""
+    over: str = ""
+    remaining: int = 0
     wait_s: float = 0.0
     created: float | None = None
 

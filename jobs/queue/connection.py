@@ -1,8 +1,9 @@
 """Connects to Redis: one server, a group watched by Sentinel, or a Cluster; each also over TLS."""
 
 import re
+from collections.abc import Mapping
 from typing import Any, cast
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, Sentinel
 from redis.asyncio.cluster import ClusterNode
@@ -69,6 +70,20 @@ def check_address(redis_url: str) -> None:
         _hosts(redis_url, kind)
     if kind == SENTINEL and not re.fullmatch("/[^/]+(/[0-9]*)?", parts.path):
         raise ValueError("a Sentinel address ends with the name of its service: redis+sentinel://host:port/service")
+
+
+def with_password(redis_url: str, password: str) -> str:
+    """The address with `password` as the servers' own, unless it has one."""
+    parts = urlsplit(redis_url)
+    login, _, place = parts.netloc.rpartition("@")
+    if ":" in login:
+        return redis_url
+    return urlunsplit(parts._replace(netloc=f"{login}:{quote(password, safe='')}@{place}"))
+
+
+def writable(about: Mapping[str, Any]) -> bool:
+    """Whether a Redis, whose INFO is `about`, could write to its disk last time: else it takes nothing."""
+    return about.get("aof_last_write_status", "ok") == "ok" and about.get("rdb_last_bgsave_status", "ok") == "ok"
 
 
 def _behind_sentinel(redis_url: str, scheme: str, common: dict[str, Any]) -> Redis:

@@ -1,30 +1,49 @@
 """The queue of one model as its clients see it: admit a job, follow it, cancel it, read its images."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
+from redis.exceptions import OutOfMemoryError, ResponseError
 
-from jobs.models import GivenUpReason, ImageFormat, ImageResult, ImageTask, JobState, PreviewSubscription
+from jobs.image_store import ImageStore
+from jobs.models import (
+    GivenUpReason,
+    ImageFormat,
+    ImageResult,
+    ImageTask,
+    JobState,
+    PreviewSubscription,
+    WebhookTarget,
+)
 from jobs.queue.admission import Admission, IdempotencyKey, RateLimit
+from jobs.queue.callers.call_keys import CallKeys
+from jobs.queue.callers.rates import Rates
 from jobs.queue.job_hash import read_job
-from jobs.queue.keys import WORKER_GROUP, ModelKeys
+from jobs.queue.keys import WORKER_GROUP, ModelKeys, call_key
 from jobs.queue.scripts import longest_life_ms, milliseconds, register_script
 
 # Set by Redis, whose clock they are of.
 TIMES = {"created", "deadline"}
+MOVED_PAUSE_S = 0.1
 
 
 class JobClient:
-    """Client of one model's queue. All methods raise redis.exceptions.RedisError when Redis is away."""
+    """Client of one model's queue. All methods raise redis.exceptions.RedisError when Redis is away.
 
-    def __init__(self, redis: Redis, model: str) -> None:
+    Images that Redis does not have are looked for in the `store`, if there is one; then ImageStoreError is raised too.
+    """
+
+    def __init__(self, redis: Redis, model: str, store: ImageStore | None = None) -> None:
+        self._store = store
         self.model = model
         self._redis: Any = redis  # redis-py types every answer as bytes | str; ours are bytes
         self._keys = ModelKeys(model)
-        self._admit = register_script(redis, "count_images", "pace", "admit")
+        self._call_keys, self._rates = CallKeys(redis), Rates(redis)
+        self._admit = register_script(redis, "count_images", "pace", "job_of_key", "admit")
         self._cancel = register_script(redis, "end_of_job", "cancel", allow_oom=True)
+        self._expire = register_script(redis, "end_of_job", "expire", allow_oom=True)
         self._watch = register_script(redis, "watch")
         self._depth = register_script(redis, "count_images", "depth")
 
@@ -35,36 +54,67 @@ class JobClient:
         ttl_s: float,
         channel: str = "",
         *,
+        model_sha: str = "",
+        client: str = "",
         idempotency_key: IdempotencyKey | None = None,
         rate: RateLimit | None = None,
+        webhook: WebhookTarget | None = None,
     ) -> Admission:
         """Queue the images of one job, all or none, if no more than `max_queued_images` then wait unclaimed.
 
         The job is created when Redis admits it, by its clock; its deadline is as long after that as the tasks say.
         The job expires `ttl_s` seconds after its end, and `idempotency_key` with it; its events go to the pub/sub
-        `channel`. `idempotency_key` and `rate` are checked in the same atomic step; a refused call does not count for
-        the rate.
+        `channel`, and its end to the `webhook`. All its images are of the model with the hash `model_sha`; `client` is
+        the hash of whom it belongs to. A refused call does not count for the rate.
         """
-        record = self._keys.unused
-        if idempotency_key:
-            record = self._keys.idempotency(idempotency_key.client, idempotency_key.key)
-        outcome, queued, named_job, remaining, wait_ms, created = await self._admit(
+        life_ms, job_id = longest_life_ms(tasks[0], ttl_s), tasks[0].job_id
+        try:
+            while True:
+                if idempotency_key and (earlier := await self._call_keys.find(idempotency_key, self.model, life_ms)):
+                    admission = earlier
+                elif rate and (refusal := await self._rates.charge(rate, job_id)):
+                    return refusal
+                else:
+                    conditions = (model_sha, client, idempotency_key, webhook)
+                    admission = await self._queue_all(tasks, max_queued_images, life_ms, channel, *conditions)
+                    if rate and not admission.ok:
+                        await self._rates.refund(rate, job_id)
+                if admission.outcome != "moved":
+                    return admission
+                await asyncio.sleep(MOVED_PAUSE_S)
+        except OutOfMemoryError:
+            return Admission("store-full", 0, job_id)
+
+    async def _queue_all(
+        self,
+        tasks: Sequence[ImageTask],
+        max_queued_images: int,
+        life_ms: int,
+        channel: str,
+        model_sha: str,
+        client: str,
+        key: IdempotencyKey | None,
+        webhook: WebhookTarget | None,
+    ) -> Admission:
+        outcome, queued, named_job, wait_ms, created = await self._admit(
             keys=[
                 self._keys.tasks,
                 self._keys.job(tasks[0].job_id),
-                record,
-                self._keys.rate(rate.client) if rate else self._keys.unused,
+                self._keys.idempotency(key.client, key.key) if key else self._keys.unused,
                 self._keys.throughput,
                 self._keys.sets,
             ],
             args=[
                 WORKER_GROUP,
                 max_queued_images,
-                longest_life_ms(tasks[0], ttl_s),
+                life_ms,
                 "" if tasks[0].patience_s is None else tasks[0].patience_s,
                 channel,
-                idempotency_key.fingerprint if idempotency_key else "",
-                rate.images_per_minute if rate else 0,
+                key.fingerprint if key else "",
+                call_key(key.client, key.key) if key else "",
+                model_sha,
+                client,
+                webhook.to_record() if webhook else "",
                 *(part for task in tasks for part in (len(task.indices), task.to_record(exclude=TIMES))),
             ],
         )
@@ -72,7 +122,7 @@ class JobClient:
             outcome=outcome.decode(),
             queued_images=int(queued),
             job_id=named_job.decode(),
-            remaining_images=int(remaining) if rate else None,
+            model=self.model,
             wait_s=wait_ms / 1000,
             created=float(created) if created else None,
         )
@@ -84,10 +134,12 @@ class JobClient:
 
         Returns how many images were cancelled, None for an unknown job. The job expires after `ttl_s` seconds.
         """
-        cancelled = await self._cancel(
+        cancelled, key = await self._cancel(
             keys=[self._keys.tasks, self._keys.sets, self._keys.job(job_id)],
             args=[WORKER_GROUP, job_id, reason, detail, milliseconds(ttl_s), self._keys.cancellations],
         )
+        if key:
+            await self._redis.pexpire(key, milliseconds(ttl_s))
         return None if cancelled < 0 else int(cancelled)
 
     async def watch(self, job_id: str, channel: str) -> None:
@@ -104,11 +156,56 @@ class JobClient:
 
     async def image(self, sha256: str, image_format: ImageFormat) -> bytes | None:
         """The bytes of a committed image, or None when it is unknown or has expired."""
-        return await self._redis.get(self._keys.image(sha256, image_format))
+        data = await self._redis.get(self._keys.image(sha256, image_format))
+        return await self._store.get(sha256, image_format) if data is None and self._store else data
 
-    async def images(self, results: Sequence[ImageResult]) -> list[bytes | None]:
-        """The bytes of several committed images in one round trip."""
-        return await self._redis.mget([self._keys.image(result.sha256, result.format) for result in results])
+    async def image_heads(self, results: Sequence[ImageResult], head_bytes: int) -> list[tuple[int, bytes]]:
+        """Of several committed images the length in bytes and the first `head_bytes`, in one round trip.
+
+        An image that has expired has no bytes.
+        """
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for key in (self._keys.image(result.sha256, result.format) for result in results):
+                pipeline.strlen(key)
+                pipeline.getrange(key, 0, head_bytes - 1)
+            answers = await pipeline.execute()
+        heads = list(zip(answers[::2], answers[1::2], strict=True))
+        return await asyncio.gather(
+            *(self._in_store(result, head, head_bytes) for result, head in zip(results, heads, strict=True))
+        )
+
+    async def _in_store(self, result: ImageResult, head: tuple[int, bytes], head_bytes: int) -> tuple[int, bytes]:
+        """The `head` of an image as Redis has it, or else as the store has it."""
+        if head[0] or self._store is None:
+            return head
+        return await self._store.head(result.sha256, result.format, head_bytes)
+
+    async def image_head(self, sha256: str, image_format: ImageFormat, head_bytes: int) -> tuple[int, bytes]:
+        """Length in bytes and the first `head_bytes` of a committed image; 0 for one that is unknown or expired."""
+        key = self._keys.image(sha256, image_format)
+        head = await self._redis.getrange(key, 0, head_bytes - 1) if head_bytes else b""
+        size = len(head) if len(head) < head_bytes else await self._redis.strlen(key)
+        if not size and self._store:
+            return await self._store.head(sha256, image_format, head_bytes)
+        return size, head
+
+    async def image_part(self, sha256: str, image_format: ImageFormat, start: int, end: int) -> bytes:
+        """The bytes of a committed image from `start` to before `end`; fewer when it is shorter or has expired."""
+        part = await self._redis.getrange(self._keys.image(sha256, image_format), start, end - 1)
+        return part or (await self._store.part(sha256, image_format, start, end) if self._store else b"")
+
+    async def expire_overdue(self, ttl_s: float) -> int:
+        """Settle the waiting images whose deadline has passed as expired; returns their number.
+
+        Workers do so themselves with what they hold. A job that ends so expires after `ttl_s` seconds.
+        """
+        expired, position = 0, "-"
+        while position:
+            count, position = await self._expire(
+                keys=[self._keys.tasks, self._keys.sets], args=[WORKER_GROUP, milliseconds(ttl_s), position]
+            )
+            expired += count
+        return expired
 
     async def depth(self) -> tuple[int, int]:
         """(images waiting for a worker, images held by workers)."""

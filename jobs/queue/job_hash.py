@@ -19,6 +19,7 @@ async def read_job(redis: Redis, model: str, job_id: str) -> JobState | None:
     return JobState(
         id=job_id,
         model=model,
+        client=fields.get(b"client", b"").decode(),
         created=float(fields[b"created"]),
         total=int(fields[b"total"]),
         started=bool(results or failures) or await _delivered(client, keys.tasks, fields[b"entry:0"]),

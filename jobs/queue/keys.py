@@ -17,11 +17,16 @@ class ModelKeys:
         self.tasks = f"{self._prefix}:tasks"
         self.sets = f"{self._prefix}:sets"
         self.card = f"{self._prefix}:card"
+        self.last_card = f"{self._prefix}:last-card"
         self.workers = f"{self._prefix}:workers"
+        self.since = f"{self._prefix}:since"
         self.leases = f"{self._prefix}:worker:"
         """The prefix of the names of the workers' leases."""
         self.throughput = f"{self._prefix}:throughput"
         self.dead_letters = f"{self._prefix}:dead-letters"
+        self.webhooks = f"{self._prefix}:webhooks"
+        """Also named in end_of_job.lua."""
+        self.unsent_webhooks = f"{self._prefix}:unsent-webhooks"
         self.cancellations = f"{self._prefix}:cancellations"
         self.preview_subscriptions = f"{self._prefix}:preview-wishes"
 
@@ -31,14 +36,21 @@ class ModelKeys:
     def idempotency(self, client: str, key: str) -> str:
         return f"{self._prefix}:idempotency:{_digest(client, key)}"
 
-    def rate(self, client: str) -> str:
-        return f"{self._prefix}:rate:{_digest(client)}"
-
     def image(self, sha256: str, image_format: str) -> str:
         return f"{self._prefix}:image:{sha256}.{image_format}"
 
     def worker(self, worker_id: str) -> str:
         return f"{self.leases}{worker_id}"
+
+
+def call_key(client: str, key: str) -> str:
+    """Names the model whose job an idempotency key belongs to; in a Cluster it lies in a slot of its own."""
+    return f"fourstep:call:{_digest(client, key)}"
+
+
+def rate_record(client: str) -> str:
+    """What a client has been charged for, over all models; in a Cluster it lies in a slot of its own."""
+    return f"fourstep:rate:{_digest(client)}"
 
 
 def _digest(*parts: str) -> str:

@@ -34,7 +34,13 @@ class ModelRegistry:
     async def announce(self, worker_id: str, card: ModelCard, ttl_s: float) -> None:
         """Say that this worker is warm and serves `card`; to be repeated within `ttl_s` seconds."""
         await self._announce(
-            keys=[self._keys.card, self._keys.worker(worker_id), self._keys.workers],
+            keys=[
+                self._keys.card,
+                self._keys.worker(worker_id),
+                self._keys.workers,
+                self._keys.since,
+                self._keys.last_card,
+            ],
             args=[card.to_record(), milliseconds(CARD_TTL_S), milliseconds(ttl_s), worker_id],
         )
         await self._register_model(keys=[KNOWN_MODELS], args=[self.model])
@@ -42,11 +48,16 @@ class ModelRegistry:
     async def deregister(self, worker_id: str) -> None:
         """Remove the worker's lease; the model's card stays known."""
         await self._redis.delete(self._keys.worker(worker_id))
-        await self._redis.srem(self._keys.workers, worker_id)
+        await self._forget(worker_id)
 
     async def card(self) -> ModelCard | None:
         """The card announced last, up to a day ago; None without one that can be read."""
         card_json = await self._redis.get(self._keys.card)
+        return None if card_json is None else _card(self.model, card_json)
+
+    async def last_card(self) -> ModelCard | None:
+        """The card announced last, however long ago; None without one that can be read."""
+        card_json = await self._redis.get(self._keys.last_card)
         return None if card_json is None else _card(self.model, card_json)
 
     async def known_workers(self) -> int:
@@ -60,18 +71,24 @@ class ModelRegistry:
         """The workers whose lease has not expired, by name; without those whose card cannot be read."""
         worker_ids = [worker_id.decode() for worker_id in sorted(await self._redis.smembers(self._keys.workers))]
         async with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.hgetall(self._keys.since)
             for worker_id in worker_ids:
                 pipeline.get(self._keys.worker(worker_id))
                 pipeline.pttl(self._keys.worker(worker_id))
-            answers = await pipeline.execute()
+            since, *answers = await pipeline.execute()
         leases = []
         for worker_id, card_json, ttl_ms in zip(worker_ids, answers[::2], answers[1::2], strict=True):
             if card_json is None or ttl_ms < 0:
-                await self._redis.srem(self._keys.workers, worker_id)
+                await self._forget(worker_id)
                 continue
             if card := _card(self.model, card_json):
-                leases.append(WorkerLease(worker_id=worker_id, expires_in=ttl_ms / 1000, card=card))
+                began = float(since.get(worker_id.encode(), 0))
+                leases.append(WorkerLease(worker_id=worker_id, expires_in=ttl_ms / 1000, card=card, since=began))
         return leases
+
+    async def _forget(self, worker_id: str) -> None:
+        await self._redis.srem(self._keys.workers, worker_id)
+        await self._redis.hdel(self._keys.since, worker_id)
 
 
 @lru_cache(256)  # it is read every second: parsed once, and logged once

@@ -7,10 +7,23 @@ from jobs.models import DiverseSet, FailureReason, ImageFailure, ImageTask, Unre
 MOST_IMAGES = 64
 
 
-def failure_records(indices: range, reason: FailureReason, detail: str) -> list[tuple[int, str, bytes]]:
+def failure_records(
+    indices: range, reason: FailureReason, detail: str, transient: bool = False
+) -> list[tuple[int, str, bytes]]:
     """The failures of images, as the script ``settle`` takes them: index, record, no bytes."""
-    failures = [ImageFailure(index=index, reason=reason, detail=detail) for index in indices]
+    failures = [ImageFailure(index=index, reason=reason, detail=detail, transient=transient) for index in indices]
     return [(failure.index, failure.to_record(), b"") for failure in failures]
+
+
+def outcome_of(stored: bytes | None) -> str:
+    """What became of an image that others settled: the reason of a failure, else ``duplicate``."""
+    kind, _, record = (stored or b"").partition(b" ")
+    if kind != b"failure":
+        return "duplicate"
+    try:
+        return ImageFailure.from_record(record).reason
+    except UnreadableRecordError:
+        return "error"
 
 
 def shifted(task: ImageTask, ahead_s: float) -> ImageTask:

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 from typing import Any, Literal
 
@@ -21,47 +21,21 @@ from jobs.models import (
     PreviewSubscription,
     UnreadableRecordError,
 )
+from jobs.queue.claims import Claim, Settled
 from jobs.queue.connection import SOCKET_TIMEOUT_S
 from jobs.queue.job_hash import read_job
 from jobs.queue.keys import WORKER_GROUP, ModelKeys
 from jobs.queue.model_registry import ModelRegistry
 from jobs.queue.scripts import longest_life_ms, milliseconds, register_script
-from jobs.queue.task_records import failure_records, place_of, shifted
+from jobs.queue.task_records import failure_records, outcome_of, place_of, shifted
 
 log = logging.getLogger(__name__)
 
 UNREADABLE_TTL_S = 3600.0
 """For how long a job is kept that ended with a task which cannot be read."""
 
-
-@dataclass(frozen=True)
-class Claim:
-    """A task leased to this worker; ``deliveries`` counts how often it has been handed to any worker.
-
-    ``taken_from`` is the worker that it was taken over from, ``attempts`` counts how often it was begun since.
-    """
-
-    entry_id: str
-    task: ImageTask
-    deliveries: int
-    taken_from: str | None = None
-    attempts: int = 0
-
-    @property
-    def suspect(self) -> bool:
-        """Whether a worker that held it is gone, perhaps because of it."""
-        return self.deliveries > 1
-
-
-@dataclass(frozen=True)
-class Settled:
-    """The effect of a task's end: `images` of its job were settled now, none of them before.
-
-    `completed` is the number of all images of the job if it is complete with these, else 0.
-    """
-
-    images: int
-    completed: int
+PASSED_ON_IDLE_MS = 24 * 3600 * 1000
+"""Longer than any lease."""
 
 
 class WorkerQueue:
@@ -84,6 +58,7 @@ class WorkerQueue:
         self._requeue = register_script(redis, "requeue")
         self._take_over = register_script(redis, "take_over")
         self._begin = register_script(redis, "begin")
+        self._adopt = register_script(redis, "adopt")
 
     async def claim(self, worker_id: str, count: int, block_s: float) -> list[Claim]:
         """Take up to `count` waiting tasks, oldest first; wait at most `block_s` (0 to 4 seconds) for the first."""
@@ -114,14 +89,10 @@ class WorkerQueue:
             if "NOGROUP" in str(error):
                 return []
             raise
-        claims = await self._readable(
+        return await self._readable(
             (entry_id, dict(zip(fields[::2], fields[1::2], strict=True)), deliveries, owner.decode())
             for entry_id, fields, deliveries, owner in taken
         )
-        return [
-            replace(claim, attempts=attempts)
-            for claim, attempts in zip(claims, await self._attempts(claims), strict=True)
-        ]
 
     async def begin(self, claim: Claim) -> int:
         """Count an attempt at a suspect task, before it begins: the attempts so far; 0 when its job is gone."""
@@ -135,21 +106,35 @@ class WorkerQueue:
         kept = set(await self._redis.xclaim(self._keys.tasks, WORKER_GROUP, worker_id, 0, entry_ids, justid=True))
         return [claim for claim in claims if claim.entry_id.encode() not in kept]
 
+    async def outcomes(self, claims: Sequence[Claim]) -> list[str]:
+        """What became of each image of claims that others have settled: a failure's reason, else ``duplicate``."""
+        fields = [(claim.task.job_id, f"image:{index}") for claim in claims for index in claim.task.indices]
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for job_id, field in fields:
+                pipeline.hget(self._keys.job(job_id), field)
+            return [outcome_of(record) for record in await pipeline.execute()]
+
     async def commit(self, claim: Claim, result: ImageResult, data: bytes, ttl_s: float) -> bool:
         """Store the image and its bytes for `ttl_s` seconds; False when it was settled before or its job is gone."""
         return (await self.commit_all(claim, [result], [data], ttl_s)).images == 1
 
     async def commit_all(
-        self, claim: Claim, results: Sequence[ImageResult], data: Sequence[bytes], ttl_s: float
+        self, claim: Claim, results: Sequence[ImageResult], data: Sequence[bytes] | None, ttl_s: float
     ) -> Settled:
-        """Store all images of the claim's task and their bytes for `ttl_s` seconds, in one step."""
-        outcomes = [(result.index, result.to_record(), image) for result, image in zip(results, data, strict=True)]
-        image_keys = [self._keys.image(result.sha256, result.format) for result in results]
-        return await self._settle_task(claim, "result", outcomes, ttl_s, image_keys)
+        """Store all images of the claim's task and their bytes for `ttl_s` seconds, in one step.
 
-    async def fail(self, claim: Claim, reason: FailureReason, detail: str, ttl_s: float = 3600.0) -> bool:
+        `data` is None for images whose bytes are kept elsewhere already.
+        """
+        files = [b""] * len(results) if data is None else data
+        outcomes = [(result.index, result.to_record(), image) for result, image in zip(results, files, strict=True)]
+        image_keys = [] if data is None else [self._keys.image(result.sha256, result.format) for result in results]
+        return await self._settle_task(claim, "result", outcomes, ttl_s, image_keys, results[0].determinism.model_sha)
+
+    async def fail(
+        self, claim: Claim, reason: FailureReason, detail: str, ttl_s: float = 3600.0, transient: bool = False
+    ) -> bool:
         """Settle the task's images as failed; clients are shown `detail`. Returns False as `commit` does."""
-        failures = failure_records(claim.task.indices, reason, detail)
+        failures = failure_records(claim.task.indices, reason, detail, transient)
         return (await self._settle_task(claim, "failure", failures, ttl_s)).images > 0
 
     async def bury(self, claim: Claim, detail: str, ttl_s: float) -> bool:
@@ -166,6 +151,20 @@ class WorkerQueue:
             await self._requeue(
                 keys=[self._keys.tasks, self._keys.sets, *jobs], args=[WORKER_GROUP, *chain.from_iterable(entries)]
             )
+
+    async def pass_on(self, claims: Sequence[Claim]) -> None:
+        """Leave tasks to workers of another model; a suspect stays one, and waits to be taken over."""
+        await self.requeue([claim for claim in claims if not claim.suspect])
+        for claim in claims:
+            if claim.suspect:
+                about = {"idle": PASSED_ON_IDLE_MS, "retrycount": claim.deliveries, "justid": True}
+                await self._redis.xclaim(self._keys.tasks, WORKER_GROUP, "passed-on", 0, [claim.entry_id], **about)
+
+    async def adopt(self, claim: Claim, model_sha: str) -> bool:
+        """Make the claim's job one of the model `model_sha`; False when images of its own model are made."""
+        return bool(
+            await self._adopt(keys=[self._keys.job(claim.task.job_id)], args=[claim.model_sha or "", model_sha])
+        )
 
     async def job(self, job_id: str) -> JobState | None:
         """The job's state and results, or None when it is unknown or has expired."""
@@ -214,7 +213,13 @@ class WorkerQueue:
                 claims.append(Claim(entry_id.decode(), shifted(task, ahead_s), deliveries, taken_from))
             except UnreadableRecordError as error:
                 await self._bury_unreadable(entry_id.decode(), record, str(error))
-        return claims
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for claim in claims:
+                pipeline.hmget(self._keys.job(claim.task.job_id), f"attempts:{claim.task.index}", "model_sha")
+            return [
+                replace(claim, attempts=int(attempts or 0), model_sha=model_sha.decode() if model_sha else None)
+                for claim, (attempts, model_sha) in zip(claims, await pipeline.execute(), strict=True)
+            ]
 
     async def _ahead_s(self) -> float:
         """The seconds by which this process's clock is ahead of that of Redis, read again after a second."""
@@ -226,7 +231,7 @@ class WorkerQueue:
     async def _bury_unreadable(self, entry_id: str, record: bytes, detail: str) -> None:
         job_id, indices = place_of(record)
         log.error("a task cannot be read: it is given up", extra={"job_id": job_id, "entry": entry_id, "error": detail})
-        images, _ = await self._settle_failure(
+        images, _, _ = await self._settle_failure(
             keys=[
                 self._keys.tasks,
                 self._keys.sets,
@@ -241,16 +246,11 @@ class WorkerQueue:
                 milliseconds(UNREADABLE_TTL_S),
                 milliseconds(LONGEST_WAIT_S),
                 record,
+                "",
                 *(part for failure in failure_records(indices, "error", detail) for part in failure),
             ],
         )
         self.buried(int(images))
-
-    async def _attempts(self, claims: Sequence[Claim]) -> list[int]:
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for claim in claims:
-                pipeline.hget(self._keys.job(claim.task.job_id), f"attempts:{claim.task.index}")
-            return [int(attempts or 0) for attempts in await pipeline.execute()]
 
     async def _settle_task(
         self,
@@ -259,9 +259,10 @@ class WorkerQueue:
         outcomes: Sequence[tuple[int, str, bytes]],
         ttl_s: float,
         store_keys: Sequence[str] = (),
+        model_sha: str = "",
     ) -> Settled:
         settle = self._settle if kind == "result" else self._settle_failure
-        images, completed = await settle(
+        images, completed, key = await settle(
             keys=[
                 self._keys.tasks,
                 self._keys.sets,
@@ -276,7 +277,10 @@ class WorkerQueue:
                 milliseconds(ttl_s),
                 longest_life_ms(claim.task, ttl_s),
                 claim.task.to_record() if kind == "failure" else "",
+                model_sha,
                 *(part for outcome in outcomes for part in outcome),
             ],
         )
-        return Settled(int(images), int(completed))
+        if key:
+            await self._redis.pexpire(key, milliseconds(ttl_s))
+        return Settled(max(0, int(images)), int(completed), other_model=images < 0)

@@ -5,9 +5,19 @@ import time
 import uuid
 
 from jobs.diversity import pack_layout
-from jobs.models import Determinism, DiverseSet, EffectiveSettings, ImageResult, ImageTask, ModelCard, Timings
+from jobs.models import (
+    Determinism,
+    DiverseSet,
+    EffectiveSettings,
+    ImageResult,
+    ImageTask,
+    ModelCard,
+    PromptTokens,
+    Timings,
+)
 
 MODEL = "emoji-test"
+WORDS_READ = 16
 
 
 def sample_card(name: str = MODEL) -> ModelCard:
@@ -48,7 +58,7 @@ def sample_results(task: ImageTask, data: bytes) -> list[ImageResult]:
 
 
 def sample_result(task: ImageTask, data: bytes) -> ImageResult:
-    waited = time.time() - task.created
+    waited, words = time.time() - task.created, len(task.prompt.split())
     return ImageResult(
         index=task.index,
         seed=task.seed,
@@ -61,4 +71,5 @@ def sample_result(task: ImageTask, data: bytes) -> ImageResult:
         determinism=Determinism(
             mode=task.mode, bucket=1, device="cpu", dtype="float32", torch="2.13.0", model_sha="ab" * 32
         ),
+        prompt_tokens=PromptTokens(total=words, read=min(words, WORDS_READ)),
     )

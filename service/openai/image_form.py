@@ -7,6 +7,7 @@ from typing import Literal
 from fastapi import Request
 
 from jobs.models import ImageResult
+from service.context import base_url
 from service.openai.schemas import OpenAIImage
 from service.schemas.generate_response import GeneratedImage
 
@@ -25,11 +26,11 @@ class ImageForm:
     def inline(self) -> bool:
         return self.asked != "url"
 
-    def image(self, result: ImageResult, data: bytes | None) -> OpenAIImage:
-        """The image in an answer; `data` is its file, None unless the form is inline."""
+    def image(self, result: ImageResult, b64: str | None) -> OpenAIImage:
+        """The image in an answer; `b64` is its file as base64, None unless the form is inline."""
         return OpenAIImage(
-            b64_json=None if data is None else base64.b64encode(data).decode(),
-            url=None if self.asked == "b64_json" else GeneratedImage.linked(result, self.request).url,
+            b64_json=b64,
+            url=None if self.asked == "b64_json" else GeneratedImage.linked(result, base_url(self.request)).url,
             seed=result.seed,
         )
 
@@ -38,7 +39,7 @@ class ImageForm:
 
         OpenAI's own libraries, known by a header, read lines of any length and promise ``b64_json`` in their types.
         """
-        image = self.image(result, data)
+        image = self.image(result, None if data is None else base64.b64encode(data).decode())
         wanted = self.asked == "b64_json" or "x-stainless-lang" in self.request.headers
         if wanted or len(image.b64_json or "") <= LONGEST_STREAMED_B64:
             return image

@@ -9,7 +9,7 @@ from fastapi.sse import EventSourceResponse
 from service.context import ApiContext, Context
 from service.generation import Call, generate_while_connected
 from service.idempotency import IdempotencyHeader, read_idempotency_key
-from service.image_delivery import read_images
+from service.image_delivery import InlineImages
 from service.middleware.api_keys import Caller
 from service.model_catalogue import AnnouncedModel
 from service.openai.image_form import ImageForm
@@ -24,7 +24,7 @@ from service.openai.schemas import (
 from service.openai.stream import image_stream
 from service.problems import UnknownModelError, problem_responses
 from service.schemas.generate_request import image_tasks
-from service.schemas.request_warnings import RequestWarning, with_nearest_size
+from service.schemas.request_warnings import RequestWarning, unread_prompt, with_nearest_size
 
 router = APIRouter(prefix="/v1", tags=["OpenAI-compatible"])
 
@@ -59,9 +59,12 @@ async def create_images(
     if body.stream:
         return await _streamed(call, form, body.partial_images or 0, warnings)
     state = await generate_while_connected(call)
-    files = await read_images(model.queue, state.results) if form.inline else [None] * len(state.results)
-    images = [form.image(result, data) for result, data in zip(state.results, files, strict=True)]
-    return ImagesResponse.of(state, images, warnings)
+    warnings = [*warnings, *unread_prompt(state.results)]
+    if not form.inline:
+        return ImagesResponse.of(state, [form.image(result, None) for result in state.results], warnings)
+    inline = await InlineImages.find(context.catalogue.queue(state.model), state.results)
+    images = [form.image(result, inline.placeholder(position)) for position, result in enumerate(state.results)]
+    return inline.response(ImagesResponse.of(state, images, warnings), context.room, request)
 
 
 async def _choose(context: ApiContext, name: str | None) -> AnnouncedModel:

@@ -3,20 +3,21 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from pydantic_core import to_json
 from redis.exceptions import RedisError
 
+from jobs.image_store import ImageStoreError
 from jobs.models import ImageResult, Preview, PreviewSubscription
 from service.generation import Call, admit, cancelled_on_error, finished_job, raise_failure
-from service.image_delivery import read_images
 from service.job_stream import SentImages, unfinished
 from service.openai.image_form import ImageForm
 from service.openai.schemas import NO_USAGE
-from service.problems import DeadlineExpiredError, Problem, redis_away
-from service.schemas.request_warnings import RequestWarning
+from service.problems import DeadlineExpiredError, Problem, job_lost, redis_away, store_away
+from service.schemas.request_warnings import RequestWarning, unread_prompt
 from service.waiting import news_before, stored_job
 
 ALWAYS = {"background": "opaque", "quality": "auto"}
@@ -43,15 +44,19 @@ async def image_stream(
         yield format_sse_event(comment=f"job {admission.job_id}")
         try:
             if admission.outcome == "finished":
-                for result in (await finished_job(call, admission.job_id)).results:
-                    yield await stream.completed(result)
+                finished = await finished_job(call, admission)
+                stream.queue = call.context.catalogue.queue(finished.model)
+                for result in finished.results:
+                    async with stream.event_of(result) as event:
+                        yield event
                 return
             async with cancelled_on_error(call):
                 while True:
                     state = await stored_job(call.model.queue, call.job_id)
                     for result in state.results:
                         if result.index not in stream.sent:
-                            yield await stream.completed(result)
+                            async with stream.event_of(result) as event:
+                                yield event
                     raise_failure(state)
                     if state.settled:
                         return
@@ -68,9 +73,9 @@ async def image_stream(
         except Problem as problem:
             call.request.state.outcome = "expired" if isinstance(problem, DeadlineExpiredError) else "error"
             yield _failed(problem)
-        except RedisError:
+        except (RedisError, ImageStoreError) as error:
             call.request.state.outcome = "error"
-            yield _failed(redis_away())
+            yield _failed(store_away() if isinstance(error, ImageStoreError) else redis_away())
 
 
 class _Stream:
@@ -78,11 +83,12 @@ class _Stream:
 
     def __init__(self, call: Call, form: ImageForm, steps: list[int], warnings: list[RequestWarning]) -> None:
         self._form = form
-        self._warnings = {"warnings": [warning.model_dump() for warning in warnings]} if warnings else {}
+        self._warnings = warnings
         self.sent = SentImages()
         self.steps = steps
         self._metrics = call.context.metrics
-        self._queue = call.model.queue
+        self.queue = call.model.queue
+        self._room, self._caller = call.context.room, call.request.state.caller
         channel = call.context.events.preview_channel
         self._subscription = PreviewSubscription(job_id=call.job_id, channel=channel)
         self._began = time.monotonic()
@@ -91,7 +97,7 @@ class _Stream:
     async def subscribe(self) -> None:
         """Ask the workers for previews of the next few seconds, if the client wants any."""
         if self.steps:
-            await self._queue.subscribe_to_previews(self._subscription)
+            await self.queue.subscribe_to_previews(self._subscription)
 
     def partial(self, preview: Preview) -> bytes:
         if not self._previewed:
@@ -100,12 +106,25 @@ class _Stream:
         data = _image(preview) | {"b64_json": preview.b64, "partial_image_index": self.steps.index(preview.step)}
         return _event("image_generation.partial_image", data)
 
-    async def completed(self, result: ImageResult) -> bytes:
-        """The event of a finished image; Problem 503 when its bytes have expired."""
-        data = (await read_images(self._queue, [result]))[0] if self._form.inline else None
+    @asynccontextmanager
+    async def event_of(self, result: ImageResult) -> AsyncIterator[bytes]:
+        """The event of a finished image, which takes room until it is written; Problem 503 when it has expired."""
+        if not self._form.inline:
+            yield self._completed(result, None)
+            return
+        size, _ = await self.queue.image_head(result.sha256, result.format, 0)
+        async with self._room.taken(self._caller, 4 * size):
+            data = await self.queue.image(result.sha256, result.format)
+            if data is None:
+                raise job_lost()
+            yield self._completed(result, data)
+
+    def _completed(self, result: ImageResult, data: bytes | None) -> bytes:
         self.sent.add(result.index)
         image = self._form.streamed(result, data).model_dump(exclude_none=True)
-        about = _image(result) | image | self._warnings
+        about = _image(result) | image
+        if warnings := [*self._warnings, *unread_prompt([result])]:
+            about["warnings"] = [warning.model_dump() for warning in warnings]
         return _event("image_generation.completed", about | {"usage": NO_USAGE})
 
 

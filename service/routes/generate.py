@@ -7,18 +7,19 @@ from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse, Response
 
 from jobs.models import ImageFormat, JobState
+from jobs.queue.job_client import JobClient
 from service.accept import accepted_image
-from service.context import Context
+from service.context import Context, base_url, job_location
 from service.generation import Call, admit, finished_job, generate_while_connected
 from service.idempotency import IdempotencyHeader, read_idempotency_key
-from service.image_delivery import deliver, read_images
+from service.image_delivery import InlineImages, image_file
 from service.middleware.api_keys import Caller
-from service.model_catalogue import AnnouncedModel
-from service.problems import FieldError, InvalidFieldsError, Problem, problem_responses
+from service.problems import FieldError, InvalidFieldsError, Problem, job_lost, problem_responses
 from service.schemas.generate_request import GenerateRequest, image_tasks
-from service.schemas.generate_response import Diversity, GenerateResponse, call_timings
+from service.schemas.generate_response import Diversity, GeneratedImage, GenerateResponse, call_timings
 from service.schemas.job_response import JobResponse
-from service.schemas.request_warnings import RequestWarning, with_nearest_size
+from service.schemas.request_warnings import RequestWarning, unread_prompt, with_nearest_size
+from service.webhooks.targets import webhook_target
 
 router = APIRouter(tags=["images"])
 
@@ -59,27 +60,38 @@ async def generate(
     if raw:
         body = _as_raw(body, raw)
     asynchronous = _respond_async(prefer)
+    key = read_idempotency_key(idempotency, caller, body)
     body, warnings = with_nearest_size(body, model.card, context.settings)
     tasks = image_tasks(body, model.card, context.settings, asynchronous=asynchronous)
-    call = Call(context, request, model, tasks, read_idempotency_key(idempotency, caller, body))
+    webhook = webhook_target(body.webhook, caller, request, context.settings, asynchronous=asynchronous)
+    call = Call(context, request, model, tasks, key, webhook)
     if asynchronous:
         state = await _admit_only(call)
         if not state.settled:
             return _accepted(state, request, warnings)
     else:
         state = await generate_while_connected(call)
+    warnings = [*warnings, *unread_prompt(state.results)]
+    queue = context.catalogue.queue(state.model)
     if raw:
-        return await _image_alone(model, state, warnings)
-    return GenerateResponse(
+        return await _image_alone(queue, state, warnings, request)
+    inline = await InlineImages.find(queue, state.results) if body.response == "b64" else None
+    answer = GenerateResponse(
         id=state.id,
         model=state.model,
         created=int(state.created),
-        images=await deliver(body.response, request, model, state.results),
+        images=[
+            GeneratedImage.inline(result, inline.placeholder(position))
+            if inline
+            else GeneratedImage.linked(result, base_url(request))
+            for position, result in enumerate(state.results)
+        ],
         diversity=Diversity.of(state.results),
         timings=call_timings(state.results),
         determinism=state.results[0].determinism,
         warnings=warnings or None,
     )
+    return inline.response(answer, context.room, request) if inline else answer
 
 
 def _as_raw(body: GenerateRequest, raw: ImageFormat) -> GenerateRequest:
@@ -100,7 +112,7 @@ def _respond_async(prefer: str) -> bool:
 async def _admit_only(call: Call) -> JobState:
     admission = await admit(call)
     if admission.outcome == "finished":
-        return await finished_job(call, admission.job_id)
+        return await finished_job(call, admission)
     return JobState(
         id=call.job_id,
         model=call.model.card.name,
@@ -113,14 +125,17 @@ async def _admit_only(call: Call) -> JobState:
 
 
 def _accepted(queued: JobState, request: Request, warnings: list[RequestWarning]) -> Response:
-    content = JobResponse.of(queued, request, warnings).model_dump(mode="json", exclude_none=True)
-    headers = {"Location": f"/jobs/{queued.id}", "Preference-Applied": "respond-async"}
+    content = JobResponse.of(queued, base_url(request), warnings).model_dump(mode="json", exclude_none=True)
+    headers = {"Location": job_location(queued.id, request), "Preference-Applied": "respond-async"}
     return JSONResponse(content, status_code=202, headers=headers)
 
 
-async def _image_alone(model: AnnouncedModel, state: JobState, warnings: list[RequestWarning]) -> Response:
-    (result,), (data,) = state.results, await read_images(model.queue, state.results)
+async def _image_alone(queue: JobClient, state: JobState, warnings: list[RequestWarning], request: Request) -> Response:
+    (result,) = state.results
     headers = {"Fourstep-Id": state.id, "Fourstep-Seed": str(result.seed), "ETag": f'"{result.sha256}"'}
     if warnings:
         headers["Fourstep-Warnings"] = json.dumps([warning.model_dump() for warning in warnings])
-    return Response(data, media_type=f"image/{result.format}", headers=headers)
+    answer = await image_file(queue, result.sha256, result.format, request, headers)
+    if answer is None:
+        raise job_lost()
+    return answer

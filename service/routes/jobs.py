@@ -9,7 +9,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from jobs.models import JobState
 from jobs.queue.job_client import JobClient
-from service.context import Context
+from service.context import Context, base_url
 from service.job_stream import LAST, SentImages, job_stream
 from service.problems import NothingMoreError, Problem, problem_responses
 from service.schemas.job_response import JobResponse
@@ -26,7 +26,8 @@ class FoundJob:
 async def _find(job_id: Annotated[str, Path(pattern="^[0-9a-f]{32}$")], request: Request, context: Context) -> FoundJob:
     request.state.job_id = job_id
     for queue in await context.catalogue.queues():
-        if state := await queue.job(job_id):
+        state = await queue.job(job_id)
+        if state and state.client in ("", request.state.caller):  # another key's job is unknown to this one
             return FoundJob(queue, state)
     raise _not_found()
 
@@ -37,7 +38,7 @@ Job = Annotated[FoundJob, Depends(_find)]
 @router.get("/jobs/{job_id}", response_model_exclude_none=True)
 async def get_job(job: Job, request: Request) -> JobResponse:
     """Status of a job and its images so far, for as long as its results are kept."""
-    return JobResponse.of(job.state, request)
+    return JobResponse.of(job.state, base_url(request))
 
 
 @router.delete("/jobs/{job_id}", response_model_exclude_none=True)
@@ -47,10 +48,11 @@ async def cancel_job(job: Job, request: Request, context: Context) -> JobRespons
     state = await job.queue.job(job.state.id)
     if state is None:
         raise _not_found()
-    return JobResponse.of(state, request)
+    return JobResponse.of(state, base_url(request))
 
 
 async def _last_event_id(
+    job: Job,  # found first: an id that is none is an error, whatever else the request says
     last_event_id: Annotated[
         str,
         Header(
@@ -66,10 +68,16 @@ async def _last_event_id(
     return last_event_id
 
 
+async def _counted(request: Request, context: Context) -> AsyncIterator[None]:
+    with context.streams.opened(request):
+        yield
+
+
 @router.get(
     "/jobs/{job_id}/events",
     response_class=EventSourceResponse,
-    responses={204: {"description": "The client has the job's last event"}},
+    dependencies=[Depends(_counted)],
+    responses={204: {"description": "The client has the job's last event"}, **problem_responses(429)},
 )
 async def job_events(
     job: Job, request: Request, context: Context, last_event_id: Annotated[str, Depends(_last_event_id)]

@@ -5,6 +5,7 @@ from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from redis.exceptions import RedisError
 
+from jobs.queue.connection import writable
 from service.context import ApiContext, Context
 
 router = APIRouter(tags=["metrics"])
@@ -18,18 +19,23 @@ async def metrics(context: Context) -> Response:
 
 
 async def _read_queue_gauges(context: ApiContext) -> None:
+    context.metrics.model_versions.clear()
     gauges = (context.metrics.queue_images, context.metrics.inflight_images, context.metrics.workers)
     for gauge in gauges:
         gauge.clear()
     context.metrics.redis_up.set(0)
+    context.metrics.redis_writable.set(0)
     try:
-        memory = await context.redis.info("memory")
+        memory = await context.redis.info("memory", "persistence")
         context.metrics.redis_up.set(1)
+        context.metrics.redis_writable.set(writable(memory))
         context.metrics.redis_memory.set(memory["used_memory"])
         context.metrics.redis_memory_limit.set(memory["maxmemory"])
         for model in await context.catalogue.read():
             queued, inflight = await model.queue.depth()
             for gauge, value in zip(gauges, (queued, inflight, len(model.workers)), strict=True):
                 gauge.labels(model=model.card.name).set(value)
+            versions = {lease.card.sha256 for lease in model.workers}
+            context.metrics.model_versions.labels(model=model.card.name).set(len(versions))
     except RedisError:
         return  # without Redis the queue's gauges are absent, which alerts can detect; the other metrics are valid

@@ -56,6 +56,7 @@ class GenerateRequest(SamplingOptions):
     model_config = ConfigDict(
         extra="forbid",
         strict=True,
+        hide_input_in_errors=True,  # a prompt is never logged
         allow_inf_nan=False,
         json_schema_extra={
             "examples": [{"prompt": "a smiling cat face", "seed": 7, "num_images": 4}],
@@ -83,6 +84,13 @@ class GenerateRequest(SamplingOptions):
         description="seconds until the call ends with 504, at most 600; default: the server's `FOURSTEP_TIMEOUT_S`. "
         "With `Prefer: respond-async`: seconds after which what is not begun expires, at most 600 or as long as "
         "results are kept (`FOURSTEP_RESULT_TTL_S`), whichever is longer; default: a week",
+    )
+
+    webhook: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=2048,
+        description="https address that is sent the job's end; with `Prefer: respond-async` only",
     )
 
     @model_validator(mode="after")

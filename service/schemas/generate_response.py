@@ -1,10 +1,8 @@
 """The response of ``POST /generate``."""
 
-import base64
 from collections.abc import Sequence
 from typing import Self
 
-from fastapi import Request
 from pydantic import BaseModel, Field
 
 from jobs.diversity import METRIC, diversity_score
@@ -25,14 +23,13 @@ class GeneratedImage(BaseModel):
     url: str | None = None
 
     @classmethod
-    def inline(cls, result: ImageResult, data: bytes) -> Self:
-        return cls(**_common(result), b64=base64.b64encode(data).decode())
+    def inline(cls, result: ImageResult, b64: str) -> Self:
+        return cls(**_common(result), b64=b64)
 
     @classmethod
-    def linked(cls, result: ImageResult, request: Request) -> Self:
-        """The image by its absolute address, as the client of `request` sees this server."""
-        url = request.url_for("get_image", sha256=result.sha256, image_format=result.format)
-        return cls(**_common(result), url=str(url))
+    def linked(cls, result: ImageResult, base_url: str) -> Self:
+        """The image by its absolute address; `base_url` is that of this server."""
+        return cls(**_common(result), url=f"{base_url}/images/{result.sha256}.{result.format}")
 
 
 class Diversity(BaseModel):

@@ -2,12 +2,11 @@
 
 from typing import Self
 
-from fastapi import Request
 from pydantic import BaseModel, Field
 
 from jobs.models import ImageFailure, JobState, JobStatus
 from service.schemas.generate_response import Diversity, GeneratedImage
-from service.schemas.request_warnings import RequestWarning
+from service.schemas.request_warnings import RequestWarning, unread_prompt
 
 
 class JobResponse(BaseModel):
@@ -22,19 +21,21 @@ class JobResponse(BaseModel):
     diversity: Diversity | None = Field(default=None, description="of several finished images")
     failures: list[ImageFailure]
     warnings: list[RequestWarning] | None = Field(
-        default=None, description="of what is not done as asked; only in the answer to the call"
+        default=None,
+        description="of what is not done as asked; once it is queued, of its prompt alone",
     )
 
     @classmethod
-    def of(cls, state: JobState, request: Request, warnings: list[RequestWarning] | None = None) -> Self:
+    def of(cls, state: JobState, base_url: str, warnings: list[RequestWarning] | None = None) -> Self:
+        """The response for a server that its client reaches at `base_url`."""
         return cls(
             id=state.id,
             model=state.model,
             created=int(state.created),
             status=state.status,
             total=state.total,
-            images=[GeneratedImage.linked(result, request) for result in state.results],
+            images=[GeneratedImage.linked(result, base_url) for result in state.results],
             diversity=Diversity.of(state.results),
             failures=state.failures,
-            warnings=warnings or None,
+            warnings=[*(warnings or []), *unread_prompt(state.results)] or None,
         )

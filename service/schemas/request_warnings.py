@@ -1,10 +1,11 @@
 """Warnings of an answer: what the caller asked for, and did not get."""
 
 import math
+from collections.abc import Sequence
 
 from pydantic import BaseModel
 
-from jobs.models import ModelCard
+from jobs.models import ImageResult, ModelCard
 from jobs.settings import ApiSettings
 from service.schemas.generate_request import GenerateRequest, asked_size
 
@@ -14,6 +15,16 @@ class RequestWarning(BaseModel):
 
     field: str
     message: str
+
+
+def unread_prompt(results: Sequence[ImageResult]) -> list[RequestWarning]:
+    """A warning when the text encoders of the model read only the beginning of the prompt of `results`."""
+    for result in results:
+        tokens = result.prompt_tokens
+        if tokens and tokens.read < tokens.total:
+            message = f"the model reads {tokens.read} tokens of a prompt, and this one has {tokens.total}: the rest "
+            return [RequestWarning(field="prompt", message=message + "is not in the picture")]
+    return []
 
 
 def with_nearest_size(

@@ -6,6 +6,7 @@ import pytest
 import torch
 from diffusers import StableDiffusion3Pipeline
 
+from distill.emoji.__main__ import EXAMPLES
 from jobs.sampling_contract import SamplingContract
 from jobs.settings import BUNDLED_MODEL
 from worker.families.prompt_embeddings import stacked
@@ -40,6 +41,11 @@ def test_the_student_says_how_it_was_made() -> None:
     assert contract.teacher is not None
     assert contract.teacher.sha256 == weights_sha256(TEACHER)
     assert contract.base_sha256 == weights_sha256(STUDENT)
+
+
+@pytest.mark.parametrize("folder", [TEACHER, STUDENT], ids=lambda folder: folder.name)
+def test_its_examples_are_those_of_the_recipe(folder: Path) -> None:
+    assert SamplingContract.load(folder).examples == list(EXAMPLES)
 
 
 @pytest.mark.slow

@@ -65,6 +65,8 @@ def test_timesteps_are_a_grid_too() -> None:
         ({"sizes": [[64, 0]]}, "sizes"),
         ({"schema": 2}, "schema"),
         ({"sigma": [1.0]}, "sigma"),
+        ({"examples": [""]}, "examples"),
+        ({"examples": ["fruit"] * 25}, "examples"),
     ],
 )
 def test_an_unsound_contract_is_refused_with_the_reason(change: dict, reason: str) -> None:

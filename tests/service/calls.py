@@ -13,8 +13,8 @@ async def generate(api: httpx.AsyncClient, **body: object) -> dict:
     return answer.json()
 
 
-async def start(api: httpx.AsyncClient, num_images: int = 1) -> str:
-    answer = await api.post("/generate", json={"prompt": "a cat", "num_images": num_images}, headers=ASYNC)
+async def start(api: httpx.AsyncClient, num_images: int = 1, prompt: str = "a cat") -> str:
+    answer = await api.post("/generate", json={"prompt": prompt, "num_images": num_images}, headers=ASYNC)
     assert answer.status_code == 202, answer.text
     return answer.headers["location"]
 

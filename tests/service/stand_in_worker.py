@@ -9,19 +9,21 @@ from PIL import Image
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from jobs.image_store import ImageStore
 from jobs.models import ImageTask
-from jobs.queue.worker_queue import Claim
+from jobs.queue.claims import Claim
 from jobs.testing.samples import MODEL, sample_card, sample_result
 from jobs.testing.waiting import wait_until
 from tests.task_queue import TaskQueue
 
 FAILING_PROMPT = "please fail"
+REFUSED_PROMPT = "please refuse"
 
 
 class StandInWorker:
     """Serves until `stopped`; `busy` makes it take tasks without finishing them, `paused` makes it take none.
 
-    A `patient` one outlives absences of Redis.
+    A `patient` one outlives absences of Redis. With a `store` its pictures are kept there.
     """
 
     def __init__(self, redis: Redis, model: str = MODEL, patient: bool = False) -> None:
@@ -32,6 +34,7 @@ class StandInWorker:
         self.paused = False
         self.resting = False
         self.stopped = False
+        self.store: ImageStore | None = None
         self._card = sample_card(model)
         self._id = f"stand-in-{model}"
         self._patient = patient
@@ -60,6 +63,8 @@ class StandInWorker:
         task = claim.task
         if task.prompt == FAILING_PROMPT:
             await self.queue.fail(claim, "error", "asked to")
+        elif task.prompt == REFUSED_PROMPT:
+            await self.queue.fail(claim, "refused", "the server's safety model takes the picture for dark")
         elif task.deadline is not None and task.deadline < time.time():
             await self.queue.fail(claim, "expired", "too late")
         else:
@@ -67,7 +72,9 @@ class StandInWorker:
             files = [await asyncio.to_thread(_picture, image) for image in images]
             self.made += images
             results = [sample_result(image, data) for image, data in zip(images, files, strict=True)]
-            await self.queue.commit_all(claim, results, files, ttl_s=600)
+            for result, data in zip(results, files, strict=True) if self.store else ():
+                await self.store.put(result.sha256, result.format, data)
+            await self.queue.commit_all(claim, results, None if self.store else files, ttl_s=600)
 
 
 async def paused(worker: StandInWorker) -> None:

@@ -6,7 +6,7 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from jobs.queue.worker_queue import Claim
+from jobs.queue.claims import Claim
 from jobs.settings import ApiSettings
 from jobs.testing.samples import MODEL, sample_card
 from jobs.testing.waiting import wait_until

@@ -26,7 +26,7 @@ from jobs.settings import ApiSettings
 from jobs.testing.samples import MODEL, sample_card, sample_tasks
 from jobs.testing.waiting import outcome
 from service import client
-from service.middleware import request_head
+from service.middleware import bounded_protocol
 from tests.service.api_process import api_process
 from tests.service.running_api import running_api
 from tests.service.stand_in_worker import FAILING_PROMPT, StandInWorker
@@ -61,7 +61,7 @@ async def test_a_head_that_does_not_end_is_not_waited_for(
     api: httpx.AsyncClient, settings: ApiSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(request_head, "HEAD_TIMEOUT_S", 0.1)
+        patch.setattr(bounded_protocol, "HEAD_TIMEOUT_S", 0.1)
         assert (await raw(settings.port, b"GET /healthz HT")).startswith(b"HTTP/1.1 408")
         assert (await raw(settings.port)).startswith(b"HTTP/1.1 408")
     assert (await api.get("/healthz")).status_code == 200
@@ -163,14 +163,25 @@ async def test_what_clients_name_freely_is_hashed_in_redis(
     assert (await api.post("/generate", json={"prompt": prompt}, headers=headers)).status_code == 200
     assert worker.made[0].prompt == prompt
     names = [key.decode() for key in await redis.keys("*")]
-    assert all(re.fullmatch(r"fourstep:(models|\{emoji-test\}:[a-z-]+(:[a-z0-9._-]+)?)", name) for name in names), names
+    assert all(
+        re.fullmatch(r"fourstep:(models|call:[0-9a-f]{32}|\{emoji-test\}:[a-z-]+(:[a-z0-9._-]+)?)", name)
+        for name in names
+    ), names
 
 
 @pytest.mark.slow
-def test_the_api_has_no_http_client_and_no_field_is_an_address() -> None:
-    code = "import sys, service.app; print(sorted({'httpx', 'aiohttp', 'requests', 'urllib3'} & set(sys.modules)))"
+def test_the_api_has_no_http_client_and_no_field_is_an_address_but_for_webhooks() -> None:
+    """That field is refused unless the operator wants it, and the client is loaded only then: see test_webhooks.py."""
+    code = """
+import sys, service.app
+from service.schemas.generate_request import GenerateRequest
+from service.openai.schemas import ImagesRequest
+print(sorted({'httpx', 'httpcore', 'aiohttp', 'requests', 'urllib3'} & set(sys.modules)))
+print(sorted({name for body in (GenerateRequest, ImagesRequest) for name in body.model_fields
+              if any(word in (body.model_fields[name].description or '') for word in ('address', 'http', 'URL'))}))
+"""
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "[]"
+    assert result.stdout.split("\n")[:2] == ["[]", "['webhook']"]
 
 
 async def test_terminal_codes_of_a_prompt_do_not_reach_an_operators_terminal(
@@ -189,13 +200,13 @@ async def test_terminal_codes_of_a_prompt_do_not_reach_an_operators_terminal(
 
 
 @contextmanager
-def server_answering(body: bytes, headers: dict[str, str]) -> Iterator[str]:
+def server_answering(body: bytes, headers: dict[str, str], status: int = 200) -> Iterator[str]:
     """Address of a server that answers every POST so."""
 
     class Answer(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["content-length"]))
-            self.send_response(200)
+            self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)
             self.end_headers()
@@ -232,6 +243,25 @@ def test_an_answer_that_explodes_is_not_read(
     ):
         client.generate_files(url, {"prompt": "a cat", "format": "png"}, tmp_path / "out", Console(file=io.StringIO()))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_servers_escape_codes_do_not_reach_the_terminal() -> None:
+    assert client.plain("\x1b[2Jred \x07\u202e[bold]") == "\\x1b[2Jred \\x07\\u202e[bold]"
+
+
+@pytest.mark.parametrize("status", [200, 422])
+def test_what_a_server_says_is_printed_as_text(tmp_path: Path, status: int) -> None:
+    told = "\x1b[2J\x1b]0;owned\x07"
+    warning = {"field": told, "message": told}
+    answer = {"images": [], "model": told, "timings": {"total": 1}, "warnings": [warning]}
+    heard = io.StringIO()
+    with server_answering(json.dumps(answer | {"detail": told}).encode(), {}, status) as url:
+        try:
+            client.generate_files(url, {"prompt": "a cat", "format": "png"}, tmp_path, Console(file=heard))
+        except client.GenerationFailedError as error:
+            heard.write(str(error))
+    assert "owned" in heard.getvalue()
+    assert not set("\x1b\x07") & set(heard.getvalue())
 
 
 async def test_jobs_and_images_have_addresses_that_cannot_be_guessed(

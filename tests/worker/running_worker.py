@@ -6,24 +6,27 @@ from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from typing import Any
 
+import torch
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
+from jobs.image_store import ImageStore
 from jobs.metrics import WorkerMetrics
 from jobs.models import ImageTask, JobState, ModelCard
+from jobs.queue.claims import Claim
 from jobs.queue.keys import ModelKeys
-from jobs.queue.worker_queue import Claim
 from jobs.settings import WorkerSettings
 from jobs.testing.waiting import outcome, wait_until
 from tests.task_queue import TaskQueue
 from tests.worker.step_gate import StepGate
 from tests.worker.tasks import image_task
 from worker.consumer import Consumer
-from worker.engine.device_thread import DeviceThread
 from worker.engine.engine import Engine
+from worker.engine_process.device_thread import DeviceThread
 from worker.model_folder.loading import LoadedModel
 from worker.results import ResultWriter
 from worker.startup import model_card
+from worker.testing.local_engine import serve_here
 
 LEASE_S = 0.6
 """For tests that wait for what a lease brings about. None may fail when the process stands still for longer."""
@@ -56,23 +59,24 @@ class RunningWorker:
         worker_id: str = "w1",
         lease_s: float = NEVER_S,
         gated: bool = False,
+        store: ImageStore | None = None,
     ) -> None:
         self.registry = CollectorRegistry()
-        self.card: ModelCard = model_card(Engine(model, max_batch), WorkerSettings())
+        self.card: ModelCard = model_card(Engine(model, max_batch), WorkerSettings(max_batch=max_batch))
         self.queue = TaskQueue(redis, self.card.name)
         self.taken_over: list[Claim] = []
         self._record_what_is_taken_over()
         self.device = WatchedDevice()
-        self.device.start()
         self.engine = Engine(model, max_batch)
         self.gate = StepGate(self.engine)
         if not gated:
             self.gate.open()
         metrics = WorkerMetrics(self.registry)
-        result_writer = ResultWriter(self.queue, self.card, metrics, ttl_s=600, embed_recipe=True)
-        self.consumer = Consumer(
-            self.queue, worker_id, self.card, self.device, self.engine, result_writer, metrics, lease_s
+        result_writer = ResultWriter(
+            self.queue, self.card, metrics, torch_version=torch.__version__, ttl_s=600, embed_recipe=True, store=store
         )
+        self.client = serve_here(self.engine, self.card, self.device)
+        self.consumer = Consumer(self.queue, worker_id, self.card, self.client, result_writer, metrics, lease_s)
         self.stop = asyncio.Event()
         self.done = asyncio.create_task(self.consumer.run(self.stop))
 
@@ -108,7 +112,7 @@ async def running(redis: Redis, model: LoadedModel, max_batch: int = 4, **how: A
     finally:
         worker.gate.open()
         worker.done.cancel()
-        worker.device.stop()
+        worker.client.close()
 
 
 def job(count: int, job_id: str = "job", **changes: object) -> list[ImageTask]:

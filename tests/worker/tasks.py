@@ -7,7 +7,7 @@ from typing import Any
 
 from jobs.models import DiverseSet, ImageTask
 from worker.engine.engine import Engine
-from worker.engine.row import Failure, Picture
+from worker.engine.outcomes import Failure, Picture
 
 PROMPTS = ["a red cat", "sad big dog", "sun", "heart", "small blue face", ""]
 

@@ -14,7 +14,7 @@ from worker.engine.engine import Engine
 from worker.errors import FolderRefusedError
 from worker.generate import generate
 from worker.model_folder.loading import load, served
-from worker.model_folder.weights_hash import weights_sha256
+from worker.model_folder.weights_hash import model_sha256, weights_sha256
 from worker.testing import tiny_pipelines, tiny_sdxl_pipelines
 
 TINY: dict[str, Any] = {"sd3": tiny_pipelines, "sdxl": tiny_sdxl_pipelines}
@@ -52,7 +52,7 @@ def test_the_lora_is_fused_into_its_base(family: str, bases: dict[str, Path], tm
     folder = _lora_folder(family, tmp_path / "lora", base, base_sha256=weights_sha256(base))
     model = load(str(folder), dtype="float32")
     assert model.name == "lora"
-    assert model.sha256 == weights_sha256(base, folder)
+    assert model.sha256 == model_sha256(model.contract, base, folder)
     ours = generate(Engine(model, 2), ["sun", "a red cat"], [1, 2]).astype(int)
     pipeline = TINY[family].build()
     plain = generate(Engine(served("plain", "ab", TINY[family].contract(), pipeline), 2), ["sun", "a red cat"], [1, 2])

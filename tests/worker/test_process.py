@@ -12,18 +12,16 @@ from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 from redis.asyncio import Redis
 
-from jobs.settings import WorkerSettings
 from jobs.testing.waiting import outcome, wait_until
 from tests.task_queue import TaskQueue
 from tests.worker import held_worker
 from tests.worker.tasks import image_task
-from worker import process as worker_process
 from worker.engine.engine import Engine
-from worker.errors import StartFailedError
 from worker.generate import generate
 from worker.model_folder.loading import LoadedModel, load
 from worker.testing import tiny_pipelines, tiny_sdxl_pipelines
@@ -125,16 +123,55 @@ async def test_a_worker_that_cannot_start_says_why_in_one_line(settings: dict[st
     assert "Traceback" not in error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [({"model": "spoilt"}, "family: "), ({"device": "cpu", "cuda_graphs": True}, "FOURSTEP_CUDA_GRAPHS")],
 )
-async def test_what_keeps_a_worker_from_starting_is_one_line(
-    settings: dict[str, Any], reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_what_keeps_the_engine_from_starting_is_one_line(
+    settings: dict[str, Any], reason: str, tmp_path: Path
 ) -> None:
     if settings.get("model") == "spoilt":
         settings = settings | {"model": str(tiny_pipelines.save(tmp_path, family="sdxl"))}
-    monkeypatch.setattr(worker_process, "SWITCH_INTERVAL_S", sys.getswitchinterval())
-    with pytest.raises(StartFailedError, match=reason) as caught:
-        await worker_process.run(WorkerSettings(metrics_port=0, **settings), "redis://127.0.0.1:1/0")
-    assert len(str(caught.value).splitlines()) == 1
+    process = await _start(metrics_port=0, redis_url="redis://127.0.0.1:1/0", **settings)
+    code, error = await _ended(process)
+    assert code == 2
+    (line,) = [line for line in error.splitlines() if line.startswith("fourstep worker: ")]
+    assert reason in line
+    assert "Traceback" not in error
+
+
+@pytest.mark.slow
+async def test_a_worker_whose_engine_is_killed_ends_and_says_so(
+    redis: Redis, redis_url: str, tiny_folder: Path
+) -> None:
+    process = await _start(model=tiny_folder, redis_url=redis_url, metrics_port=0, max_batch=2)
+    queue = TaskQueue(redis, "tiny-student")
+    try:
+        await wait_until(queue.workers)
+        (engine,) = psutil.Process(process.pid).children()
+        assert _maps_torch(engine)
+        assert not _maps_torch(psutil.Process(process.pid))
+        engine.kill()
+        code, error = await _ended(process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+    assert code == 1
+    assert f"the engine's process (pid {engine.pid}) was killed by SIGKILL" in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.slow
+async def test_an_engine_whose_worker_is_killed_ends(redis: Redis, redis_url: str, tiny_folder: Path) -> None:
+    process = await _start(model=tiny_folder, redis_url=redis_url, metrics_port=0, max_batch=2)
+    queue = TaskQueue(redis, "tiny-student")
+    await wait_until(queue.workers)
+    (engine,) = psutil.Process(process.pid).children()
+    process.kill()
+    await _ended(process)  # also the engine has let go of standard error
+    await wait_until(lambda: not engine.is_running())
+
+
+def _maps_torch(process: psutil.Process) -> bool:
+    return any("libtorch" in mapped.path for mapped in process.memory_maps())

@@ -1,6 +1,7 @@
 """One denoising step as a function of tensors alone, so that it can be captured and compiled."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
@@ -35,6 +36,11 @@ class StepInputs:
         always = [self.latents, self.index, *self.embeddings.parts.values()]
         return always if self.noise is None else [*always, self.noise]
 
+    def rows(self, which: slice) -> "StepInputs":
+        """Return a batch of `which` rows."""
+        noise = None if self.noise is None else self.noise[which]
+        return StepInputs(self.latents[which], self.index[which], self.embeddings.map(lambda part: part[which]), noise)
+
 
 @dataclass(frozen=True)
 class StepOutputs:
@@ -49,6 +55,7 @@ class DenoisingStep:
     """Coefficients, guidance and network in one call that never waits for the device.
 
     With a `negative` embedding, of one row, every row is evaluated twice, and `guide` combines both predictions.
+    `size_tables` holds the tables of latents (height, width) whose coefficients are not those of `table`.
     """
 
     predict: Predict
@@ -56,10 +63,13 @@ class DenoisingStep:
     guidance_scale: float
     negative: PromptEmbedding | None
     guide: Guide = classifier_free_guidance
+    size_tables: Mapping[tuple[int, int], StepTable] = field(default_factory=dict)
 
     def __call__(self, inputs: StepInputs) -> StepOutputs:
         predict = self.predictor(inputs.embeddings)
-        return StepOutputs(*sampler.step(self.table, predict, inputs.latents, inputs.index, inputs.noise))
+        height, width = inputs.latents.shape[-2:]
+        table = self.size_tables.get((height, width), self.table)
+        return StepOutputs(*sampler.step(table, predict, inputs.latents, inputs.index, inputs.noise))
 
     def predictor(self, embeddings: PromptEmbedding) -> sampler.Predict:
         """Return the prediction for `embeddings` of B rows, guided where there is a negative embedding."""

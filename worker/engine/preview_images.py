@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch.nn import functional as F
 
-from worker.engine.row import PreviewImage, Row
+from worker.engine.outcomes import PreviewImage
+from worker.engine.row import Row
 from worker.pixels import to_uint8
 
 LONGEST_SIDE = 256

@@ -1,12 +1,10 @@
-"""The rows of the engine, and their outcomes."""
+"""The rows of the engine."""
 
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 
-from jobs.clock import steady_time
-from jobs.models import FailureReason, ImageTask
+from jobs.models import ImageTask, PromptTokens
 from worker.engine.scheduler import Candidate, Size
 from worker.families.prompt_embeddings import PromptEmbedding
 
@@ -20,6 +18,7 @@ class Start:
 
     embedding: PromptEmbedding
     step_noise: torch.Tensor
+    prompt_tokens: PromptTokens
 
 
 @dataclass(eq=False)
@@ -42,6 +41,7 @@ class Row:
     bucket: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     began: dict[str, float] = field(default_factory=dict)
+    _candidate: Candidate | None = None
 
     @property
     def task_key(self) -> str:
@@ -56,70 +56,18 @@ class Row:
     def size(self) -> Size:
         return self.task.height, self.task.width
 
-    def candidate(self, steps: int) -> Candidate:
-        """Describe the row to the scheduler, which only knows how many of `steps` are left."""
-        task = self.task
+    def candidate(self, steps: int, strict: bool) -> Candidate:
+        """Describe the row to the scheduler, which only knows how many of `steps` are left; a `strict` one needs the
+        largest batch."""
         left = steps - self.step
-        return Candidate(self.key, task.job_id, self.size, task.created, task.deadline, left, self.strict)
+        known = self._candidate
+        if known is None or (known.steps_left, known.strict) != (left, strict):
+            task = self.task
+            known = Candidate(self.key, task.job_id, self.size, task.created, task.deadline, left, strict)
+            self._candidate = known
+        return known
 
-    def spend(self, stage: str, seconds: float) -> None:
-        self.began.setdefault(stage, steady_time() - seconds)
+    def spend(self, stage: str, seconds: float, began: float) -> None:
+        """Count `seconds` in a stage that began at `began`, a Unix time."""
+        self.began.setdefault(stage, began)
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
-
-
-@dataclass(frozen=True)
-class PreviewImage:
-    """The predicted image after `step` of `steps`: `pixels` uint8 [h, w, 3], at most 256 a side."""
-
-    job_id: str
-    index: int
-    seed: int
-    step: int
-    steps: int
-    pixels: np.ndarray
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A finished image: `pixels` uint8 [height, width, 3].
-
-    `layout` is the latent descriptor for the diversity score, see jobs.diversity. `seconds` and `began` (Unix time) are
-    by stage: queue, encode, denoise_step, decode.
-    """
-
-    key: str
-    seed: int
-    pixels: np.ndarray
-    layout: list[float]
-    bucket: int
-    seconds: dict[str, float]
-    began: dict[str, float]
-
-    @property
-    def stages(self) -> dict[str, tuple[float, float]]:
-        """Begin and end of each stage, in Unix seconds; a stage of several steps ends where the next stage begins."""
-        following = [*list(self.began.values())[1:], None]
-        return {
-            stage: (begin, begin + self.seconds[stage] if end is None else end)
-            for (stage, begin), end in zip(self.began.items(), following, strict=True)
-        }
-
-
-@dataclass(frozen=True)
-class FinishedSet:
-    """The images of a diverse set, in the order of the answer."""
-
-    key: str
-    pictures: list[Picture]
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A task that failed, and the reason."""
-
-    key: str
-    reason: FailureReason
-    detail: str
-
-
-Outcome = Picture | FinishedSet | Failure

@@ -3,9 +3,11 @@
 docs/batching.md gives the reasons and the results of a simulation.
 """
 
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
@@ -16,15 +18,8 @@ StepTimes = Mapping[Size, Mapping[int, float]]
 PATIENCE_S = 60.0
 """A row ranks as if its deadline were at most this long after its creation, so that nothing starves it."""
 
-FEW_JOBS = 1
-"""The cost of a batch counts the jobs that are here and as many future ones as are here above `FEW_JOBS`. So a short
-queue is served for the least mean latency, and a longer one more and more for throughput."""
-
-BACKLOG = 1
-"""When more jobs are here than this many of the largest batches hold, throughput alone counts."""
-
-HORIZON_ROWS = 64
-"""Number of rows for which the batch size is optimised."""
+BACKLOG = 2
+"""With more rows of a size here than this many of the most efficient batches, images a second alone count."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +42,9 @@ class Candidate:
 def buckets(max_batch: int) -> tuple[int, ...]:
     """Return the batch sizes that are measured and that graphs and compiled code are made for.
 
-    They are the powers of two below `max_batch`, and `max_batch` itself."""
-    powers = [1 << exponent for exponent in range(max_batch.bit_length()) if 1 << exponent < max_batch]
-    return (*powers, max_batch)
+    They are the powers of two and three times these below `max_batch`, and `max_batch` itself."""
+    finer = {factor << exponent for exponent in range(max_batch.bit_length()) for factor in (1, 3)}
+    return (*sorted(size for size in finer if size < max_batch), max_batch)
 
 
 def every_size(times: Mapping[int, float]) -> dict[int, float]:
@@ -85,7 +80,7 @@ def schedule(candidates: Sequence[Candidate], step_times: StepTimes, backlogged:
     if first.strict:
         # All of them cost the largest batch anyway, and so does whoever fills it.
         return [row.key for row in [*strict, *fast][:largest]]
-    chosen = fast[: batch_size([row.job for row in fast[:HORIZON_ROWS]], times, backlogged)]
+    chosen = fast[: batch_size([row.job for row in fast], times, backlogged)]
     if largest == min(size for size in times if size >= len(chosen)):
         chosen += strict[: largest - len(chosen)]
     return [row.key for row in chosen]
@@ -117,39 +112,20 @@ def by_urgency(candidates: Sequence[Candidate], step_times: StepTimes) -> list[C
     return sorted(candidates, key=rank)
 
 
-def most_efficient(times: Mapping[int, float], rows: int | None = None) -> int:
-    """Return the batch size that makes the most images a second when `rows` wait, by default any number.
-
-    Of several the smallest."""
-    return min(times, key=lambda size: (times[size] / min(size, rows or size), size))
+def most_efficient(times: Mapping[int, float]) -> int:
+    """Return the batch size that makes the most images a second, of several the smallest."""
+    return min(times, key=lambda size: (times[size] / size, size))
 
 
 def batch_size(jobs: Sequence[str], times: Mapping[int, float], backlogged: bool = False) -> int:
     """Return how many rows of a lane, given by their `jobs` in order of urgency, run together.
 
-    Cuts the order into batches so that the jobs here, and those expected, wait the least in total: each batch costs
-    its time for every job that is not done before it. Where a batch of two takes as long as one, two go together;
-    where it takes twice as long, one goes after the other. The result is the first of these batches. In a backlog it
-    is the batch that makes the most images a second.
+    It is the number that gains the most a second, up to the most efficient batch. A row's gain is one image and, but
+    in a backlog, its part of a call: 1 / (images left of its job). So a call for one image weighs as much as two
+    images of a large one.
     """
-    last_row = {job: index for index, job in enumerate(jobs)}
-    sizes = sorted(times)
-    if backlogged or len(last_row) > BACKLOG * sizes[-1]:
-        return min(most_efficient(times, len(jobs)), len(jobs))
-    waiting = max(0, len(last_row) - FEW_JOBS)
-    least_cost = [0.0] * (len(jobs) + 1)
-    rows = 1
-    for start in reversed(range(len(jobs))):
-        waiting += last_row[jobs[start]] == start
-        left = len(jobs) - start
-        goes_on = start > 0 and jobs[start] == jobs[start - 1]
-        least_cost[start] = float("inf")
-        for size in sizes:
-            # What is left of a job that has begun shares its batches, so the last one costs only its part.
-            part = left / size if goes_on and size > left else 1.0
-            cost = waiting * times[size] * part + least_cost[min(start + size, len(jobs))]
-            if cost < least_cost[start] - 1e-12:
-                least_cost[start], rows = cost, min(size, left)
-            if size >= left and not goes_on:
-                break
-    return rows
+    best, sizes, images_left = most_efficient(times), sorted(times), Counter(jobs)
+    only_images = backlogged or len(jobs) > BACKLOG * best
+    gains = accumulate(1.0 if only_images else 1 + 1 / images_left[job] for job in jobs[:best])
+    per_second = [gain / times[sizes[bisect_left(sizes, rows)]] for rows, gain in enumerate(gains, start=1)]
+    return max(range(1, len(per_second) + 1), key=lambda rows: (per_second[rows - 1], rows))

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import nn
 
+from jobs.models import PromptTokens
 from jobs.sampling_contract import SamplingContract
 from worker.errors import FolderRefusedError
 from worker.families.prompt_embeddings import PromptEmbedding
@@ -33,6 +34,11 @@ class Family(ABC):
     text_components: the pipeline components that encode prompts, tokenizers included.
     grid_field: the field of `sampling.json` that holds a grid. "sigmas" is flow matching, "timesteps" is DDPM.
     lora_targets: endings of the names of the denoiser's layers that a LoRA adapter is put on.
+    unused_components: the pipeline components that are neither loaded nor looked at.
+    optional_components: the pipeline components that a folder may lack; None takes their place.
+    load_options: arguments for loading the pipeline.
+    before_prompts: a text that stands before every prompt and counts among the tokens read.
+    negative_prompt: the text that guidance leads away from where `sampling.json` names none.
     vae_memory_format: the layout in which the autoencoder convolves fastest.
     """
 
@@ -42,6 +48,11 @@ class Family(ABC):
     text_components: ClassVar[tuple[str, ...]]
     grid_field: ClassVar[Literal["sigmas", "timesteps"]]
     lora_targets: ClassVar[tuple[str, ...]]
+    unused_components: ClassVar[tuple[str, ...]] = ()
+    optional_components: ClassVar[tuple[str, ...]] = ()
+    load_options: ClassVar[dict[str, Any]] = {}
+    before_prompts: ClassVar[str] = ""
+    negative_prompt: ClassVar[str] = ""
     # oneDNN and cuDNN convolve in this layout; others would be converted to it and back in every layer.
     vae_memory_format: ClassVar[torch.memory_format] = torch.channels_last
 
@@ -55,10 +66,32 @@ class Family(ABC):
         run at the same length in every call, so that an embedding does not depend on the prompts beside it.
         """
 
+    def prompt_tokens(self, pipeline: Any, prompt: str, max_sequence_length: int | None) -> PromptTokens:
+        """Count the tokens of `prompt` by the tokenizer whose text encoder reads the largest part of it."""
+        counts = []
+        for name in self.text_components:
+            if name.startswith("tokenizer") and (tokenizer := getattr(pipeline, name)) is not None:
+                total = len(tokenizer(prompt).input_ids)
+                limit = self.token_limit(name, tokenizer.model_max_length, max_sequence_length)
+                limit -= len(tokenizer(self.before_prompts).input_ids) if self.before_prompts else 0
+                counts.append(PromptTokens(total=total, read=min(total, limit)))
+        return max(counts, key=lambda count: count.read / max(1, count.total))
+
+    def token_limit(self, tokenizer: str, model_max_length: int, max_sequence_length: int | None) -> int:
+        """Return the number of tokens that the encoder behind the component `tokenizer` reads of any prompt."""
+        return min(model_max_length, max_sequence_length or model_max_length)
+
     def default_sequence_length(self, pipeline: Any) -> int | None:
         """Return the number of tokens where nobody chooses it; None for a family that leaves no choice.
 
         The pipeline's text components may be None, as in training.
+        """
+        return None
+
+    def told_guidance(self, pipeline: Any) -> float | None:
+        """Return the guidance scale that the denoiser is told where nobody chooses it; None for one that is told none.
+
+        It is an input of a network that was trained with it, and costs no second evaluation.
         """
         return None
 
@@ -72,6 +105,9 @@ class Family(ABC):
         return empty
 
     # Denoising
+
+    def prepare(self, pipeline: Any) -> None:  # noqa: B027
+        """Change parts of the loaded pipeline that could not be compiled or captured as they are, if there are any."""
 
     @abstractmethod
     def predict(
@@ -161,6 +197,18 @@ class Family(ABC):
         with the shapes of the native size and values that mean nothing."""
 
 
+def refuse_other_prediction(family: Family, contract: SamplingContract) -> None:
+    """Raise FolderRefusedError for another prediction than the flow."""
+    if contract.prediction != "flow":
+        raise FolderRefusedError(f"prediction: {family.name} predicts the flow, not {contract.prediction}")
+
+
+def refuse_float16(family: Family, pipeline: Any) -> None:
+    """Raise FolderRefusedError for a denoiser in float16, for networks that overflow in it."""
+    if getattr(pipeline, family.denoiser).dtype == torch.float16:
+        raise FolderRefusedError(f"dtype: {family.name} overflows in float16; use bfloat16 or float32")
+
+
 def refuse_other_channels(family: Family, pipeline: Any) -> None:
     """Raise FolderRefusedError unless the denoiser takes the autoencoder's channels."""
     channels, latent = getattr(pipeline, family.denoiser).config.in_channels, pipeline.vae.config.latent_channels
@@ -174,6 +222,13 @@ def refuse_other_sides(contract: SamplingContract, unit: int, largest: int | Non
     for size in contract.sizes:
         if any(side % unit or (largest is not None and side > largest) for side in size):
             raise FolderRefusedError(f"sizes: {size} must be multiples of {unit}{limit}")
+
+
+def refuse_other_told_guidance(contract: SamplingContract, told: bool, field: str) -> None:
+    """Raise FolderRefusedError unless `contract` has a told guidance just where the denoiser is `told` one."""
+    if told != (contract.told_guidance is not None):
+        says = "needs it" if told else "takes none"
+        raise FolderRefusedError(f"told_guidance: {contract.told_guidance}, but the denoiser {says} ({field})")
 
 
 def _channels(values: Sequence[float], like: torch.Tensor) -> torch.Tensor:

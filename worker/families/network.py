@@ -1,11 +1,14 @@
 """The networks of a loaded pipeline as functions of tensors, eager or compiled."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 
+from jobs.models import PromptTokens
 from worker.device.fast_gelu import use_fast_gelu
 from worker.device.shared_weights import copy_sharing_weights
 from worker.families.base import Family
@@ -15,8 +18,17 @@ from worker.families.prompt_embeddings import PromptEmbedding
 class Network:
     """Text encoders, denoiser and decoder of a pipeline of `family`; holds no state of a request."""
 
-    def __init__(self, family: Family, pipeline: Any, max_sequence_length: int | None = None) -> None:
-        """`max_sequence_length` in tokens, by default the family's own."""
+    def __init__(
+        self,
+        family: Family,
+        pipeline: Any,
+        max_sequence_length: int | None = None,
+        told_guidance: float | None = None,
+        negative_prompt: str = "",
+    ) -> None:
+        """`max_sequence_length` in tokens, by default the family's own. `told_guidance` is the scale that every row
+        tells the denoiser, if any; guidance by two evaluations leads away from `negative_prompt`."""
+        family.prepare(pipeline)
         self.family = family
         self.pipeline = pipeline
         self.denoiser: Any = getattr(pipeline, family.denoiser)
@@ -25,7 +37,11 @@ class Network:
         self.dtype: torch.dtype = self.denoiser.dtype
         self._max_sequence_length = max_sequence_length or family.default_sequence_length(pipeline)
         self.text_lengths = family.text_lengths(self._max_sequence_length)
+        self._told_guidance = None if told_guidance is None else torch.tensor(told_guidance, device=self.device)
+        self.negative_prompt = negative_prompt
         self._scale_factor = family.scale_factor(pipeline)
+        self.seal: Callable[[], object] = lambda: None
+        """Of a twin: compile or convert no more shapes; those that it has not seen run eagerly from then on."""
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """Return (channels, latent height, latent width) of an image of `height` × `width` pixels."""
@@ -34,12 +50,18 @@ class Network:
     def encode(self, prompts: Sequence[str]) -> list[PromptEmbedding]:
         """Return one embedding for each prompt, on the device and in the denoiser's dtype."""
         encoded = self.family.encode(self.pipeline, prompts, self._max_sequence_length)
+        if self._told_guidance is not None:
+            encoded = [replace(each, guidance=self._told_guidance) for each in encoded]
         # Cloned, so that a kept embedding does not keep its whole batch.
         return [each.to(dtype=self.dtype).map(torch.clone) for each in encoded]
 
-    def negative(self, empty: PromptEmbedding) -> PromptEmbedding:
-        """Return the embedding that guidance leads away from, given that of the `empty` prompt."""
-        return self.family.negative(self.pipeline, empty)
+    def prompt_tokens(self, prompt: str) -> PromptTokens:
+        """Count the tokens of `prompt`, and those that are read."""
+        return self.family.prompt_tokens(self.pipeline, prompt, self._max_sequence_length)
+
+    def negative(self, embedding: PromptEmbedding) -> PromptEmbedding:
+        """Return the embedding that guidance leads away from, given that of the negative prompt."""
+        return embedding if self.negative_prompt else self.family.negative(self.pipeline, embedding)
 
     def predict(self, latents: torch.Tensor, timesteps: torch.Tensor, embeddings: PromptEmbedding) -> torch.Tensor:
         """Return the prediction [B, C, h, w], in the denoiser's dtype.
@@ -67,4 +89,24 @@ class Network:
         # One by one: the blocks are alike, so that the first one's code serves them all.
         for part in (*self.family.blocks(twin.denoiser), twin.vae.decoder):
             part.compile(fullgraph=True, dynamic=False)
+        twin.seal = partial(torch.compiler.set_stance, "eager_on_recompile")
+        return twin
+
+    def converted(self) -> "Network":
+        """Return a twin whose text encoders, denoiser and decoder OpenVINO runs, converted when first run at a shape.
+
+        One row or many are the same shape. Raises ModuleNotFoundError where OpenVINO is not installed."""
+        from worker.device.openvino_runtime import OpenVINORuntime
+
+        runtime, twin = OpenVINORuntime(self.dtype, torch.get_num_threads()), copy.copy(self)
+        twin.denoiser, twin.pipeline = copy_sharing_weights(self.denoiser), copy.copy(self.pipeline)
+        # Not shared: it reads weights of bfloat16 in no other layout.
+        twin.vae = copy.deepcopy(self.vae).to(memory_format=torch.contiguous_format)
+        for name in self.family.text_components:
+            if isinstance(encoder := getattr(self.pipeline, name), torch.nn.Module):
+                setattr(twin.pipeline, name, copy_sharing_weights(encoder))
+                runtime.take_over(getattr(twin.pipeline, name))
+        runtime.take_over(twin.denoiser)
+        runtime.take_over(twin.vae.decoder)
+        twin.seal = runtime.seal
         return twin

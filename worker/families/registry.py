@@ -3,8 +3,14 @@
 from typing import Any
 
 from worker.families.base import Family
+from worker.families.flux import Flux
+from worker.families.flux_2_klein import Flux2Klein
+from worker.families.qwen_image import QwenImage
+from worker.families.sana_sprint import SanaSprint
+from worker.families.stable_diffusion import StableDiffusion
 from worker.families.stable_diffusion_3 import StableDiffusion3
 from worker.families.stable_diffusion_xl import StableDiffusionXL
+from worker.families.z_image import ZImage
 
 FAMILIES: dict[str, Family] = {}
 """Name → family."""
@@ -18,6 +24,12 @@ def register(family: Family) -> Family:
 
 STABLE_DIFFUSION_3 = register(StableDiffusion3())
 STABLE_DIFFUSION_XL = register(StableDiffusionXL())
+STABLE_DIFFUSION = register(StableDiffusion())
+FLUX = register(Flux())
+FLUX_2_KLEIN = register(Flux2Klein())
+Z_IMAGE = register(ZImage())
+QWEN_IMAGE = register(QwenImage())
+SANA_SPRINT = register(SanaSprint())
 
 
 def named(name: str) -> Family:

@@ -24,6 +24,7 @@ class StableDiffusion3(Family):
     pipelines = ("StableDiffusion3Pipeline",)
     denoiser = "transformer"
     text_components = ("text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer", "tokenizer_2", "tokenizer_3")
+    optional_components = ("text_encoder_3", "tokenizer_3")
     grid_field = "sigmas"
     lora_targets = (
         "to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out",
@@ -41,6 +42,10 @@ class StableDiffusion3(Family):
         """diffusers' default of 256 tokens, or fewer when the T5 tokenizer was made for fewer."""
         tokenizer = pipeline.tokenizer_3
         return min(DEFAULT_T5_TOKENS, tokenizer.model_max_length) if tokenizer else DEFAULT_T5_TOKENS
+
+    def token_limit(self, tokenizer: str, model_max_length: int, max_sequence_length: int | None) -> int:
+        """`max_sequence_length` is the length of the T5 block alone."""
+        return max_sequence_length or DEFAULT_T5_TOKENS if tokenizer == "tokenizer_3" else model_max_length
 
     def predict(
         self, network: Denoiser, latents: torch.Tensor, timesteps: torch.Tensor, embeddings: PromptEmbedding, size: Size

@@ -9,14 +9,20 @@ from torch import nn
 
 from jobs.sampling_contract import SamplingContract
 from worker.errors import FolderRefusedError
-from worker.families.base import Denoiser, Family, Size, refuse_other_channels, refuse_other_sides
+from worker.families.base import (
+    Denoiser,
+    Family,
+    Size,
+    refuse_other_channels,
+    refuse_other_sides,
+    refuse_other_told_guidance,
+)
 from worker.families.prompt_embeddings import PromptEmbedding
+from worker.families.shared import unet
 from worker.sampling.noise_schedule import Prediction
 
-CLIP_TOKENS = 77
 SIZE_CONDITIONS = 6
-PREDICTIONS: dict[str, Prediction] = {"epsilon": "epsilon", "v_prediction": "v"}
-"""A scheduler's prediction_type → the noise schedule's prediction."""
+LCM_GUIDANCE = 8.0
 
 
 class StableDiffusionXL(Family):
@@ -41,36 +47,32 @@ class StableDiffusionXL(Family):
     def predict(
         self, network: Denoiser, latents: torch.Tensor, timesteps: torch.Tensor, embeddings: PromptEmbedding, size: Size
     ) -> torch.Tensor:
+        told = {}
+        if embeddings.guidance is not None:
+            width = network.config.time_cond_proj_dim  # type: ignore[attr-defined]
+            told["timestep_cond"] = unet.guidance_condition(embeddings.guidance, width, latents.dtype)
         conditions = {"text_embeds": embeddings.pooled, "time_ids": _size_conditions(latents, size)}
-        return network(latents, timesteps, embeddings.tokens, added_cond_kwargs=conditions, return_dict=False)[0]
+        return network(latents, timesteps, embeddings.tokens, added_cond_kwargs=conditions, return_dict=False, **told)[
+            0
+        ]
+
+    def told_guidance(self, pipeline: Any) -> float | None:
+        return None if pipeline.unet.config.time_cond_proj_dim is None else LCM_GUIDANCE
 
     def blocks(self, network: Any) -> list[nn.Module]:
-        return [part for part in network.modules() if type(part).__name__ == "BasicTransformerBlock"]
+        return unet.transformer_blocks(network)
 
     def prediction(self, pipeline: Any) -> Prediction:
-        scheduler = pipeline.scheduler
-        kind = scheduler.config.get("prediction_type")
-        if getattr(scheduler, "alphas_cumprod", None) is None or kind not in PREDICTIONS:
-            name = type(scheduler).__name__
-            raise FolderRefusedError(
-                f"scheduler: {name} with prediction_type {kind}; served are epsilon and v_prediction"
-            )
-        return PREDICTIONS[kind]
+        return unet.prediction(pipeline)
 
     def own_grid(self, pipeline: Any, size: Size, steps: int) -> list[float]:
-        pipeline.scheduler.set_timesteps(steps)
-        return [*map(round, pipeline.scheduler.timesteps.tolist()), -1]
+        return unet.own_grid(pipeline, steps)
 
     def check(self, contract: SamplingContract, pipeline: Any) -> None:
         config, text_2 = pipeline.unet.config, pipeline.text_encoder_2.config
-        if contract.prediction != self.prediction(pipeline):
-            raise FolderRefusedError(
-                f"prediction: {contract.prediction}, but the scheduler's prediction_type is"
-                f" {pipeline.scheduler.config.prediction_type}"
-            )
+        unet.refuse_other_unet(contract, pipeline)
         refuse_other_channels(self, pipeline)
-        if config.time_cond_proj_dim is not None:
-            raise FolderRefusedError("unet.time_cond_proj_dim: a UNet that is told its guidance scale is not served")
+        refuse_other_told_guidance(contract, config.time_cond_proj_dim is not None, "unet.time_cond_proj_dim")
         if config.addition_embed_type != "text_time":
             raise FolderRefusedError(f"unet.addition_embed_type: {config.addition_embed_type}, but SDXL's is text_time")
         told = SIZE_CONDITIONS * config.addition_time_embed_dim + text_2.projection_dim
@@ -79,14 +81,7 @@ class StableDiffusionXL(Family):
                 f"unet.projection_class_embeddings_input_dim: {config.projection_class_embeddings_input_dim},"
                 f" but six sizes and the pooled prompt make {told}"
             )
-        width = pipeline.text_encoder.config.hidden_size + text_2.hidden_size
-        if config.cross_attention_dim != width:
-            raise FolderRefusedError(
-                f"unet.cross_attention_dim: {config.cross_attention_dim}, but the text encoders make {width}"
-            )
-        length = pipeline.tokenizer.model_max_length
-        if contract.max_sequence_length not in (None, length):
-            raise FolderRefusedError(f"max_sequence_length: {contract.max_sequence_length}, but CLIP's is {length}")
+        unet.refuse_other_width(pipeline, pipeline.text_encoder.config.hidden_size + text_2.hidden_size)
         refuse_other_sides(contract, pipeline.vae_scale_factor)
 
     def serving_scheduler(self, pipeline: Any) -> Any:
@@ -108,7 +103,7 @@ class StableDiffusionXL(Family):
     ) -> tuple[torch.Tensor, PromptEmbedding]:
         pooled = config.projection_class_embeddings_input_dim - SIZE_CONDITIONS * config.addition_time_embed_dim
         return torch.empty(rows, config.in_channels, config.sample_size, config.sample_size), PromptEmbedding(
-            torch.empty(rows, CLIP_TOKENS, config.cross_attention_dim), torch.empty(rows, pooled)
+            torch.empty(rows, unet.CLIP_TOKENS, config.cross_attention_dim), torch.empty(rows, pooled)
         )
 
 

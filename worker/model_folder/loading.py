@@ -1,12 +1,14 @@
-"""Load a diffusers pipeline folder, or a LoRA file on one, with its sampling contract."""
+"""Load a diffusers pipeline folder, or a LoRA file or components on one, with its sampling contract."""
 
-import json
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
+import transformers
 from diffusers import DiffusionPipeline
 from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
 from pydantic import ValidationError
@@ -16,65 +18,89 @@ from jobs.sampling_contract import FILE_NAME, SamplingContract
 from worker.device.bfloat16 import has_native_bfloat16
 from worker.errors import FolderRefusedError
 from worker.families import registry
-from worker.families.base import Family
+from worker.families.base import Size
 from worker.families.network import Network
-from worker.model_folder.contract import check_contract, own_contract
+from worker.model_folder.contract import check_contract, own_contract, resized
+from worker.model_folder.hub import fetch
+from worker.model_folder.lora import fuse, loading_dtypes
+from worker.model_folder.pipeline_folder import INDEX, PipelineIndex, names_in, read_index
+from worker.model_folder.refusals import refuse_endless_files, refuse_endless_networks, refuse_foreign_shards
 from worker.model_folder.source import check_source
-from worker.model_folder.weights_hash import weights_sha256
+from worker.model_folder.weights_hash import model_sha256, weights_sha256
 from worker.sampling.step_table import StepTable
 
 log = logging.getLogger(__name__)
 
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack")
-"""Endings of weights that are not safetensors."""
-
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """Everything the engine needs: networks on their device, and the grid they are sampled on."""
+    """Everything the engine needs: networks on their device, and the grid they are sampled on.
+
+    `table` is the native size's; `size_tables` holds those of sizes with a grid of their own.
+    """
 
     name: str
     sha256: str
     contract: SamplingContract
     table: StepTable
     network: Network
+    size_tables: Mapping[Size, StepTable] = field(default_factory=dict)
 
 
 def load(
-    model: str, device: str = "auto", dtype: str = "auto", steps: int = 4, guidance_scale: float = 1.0
+    model: str,
+    device: str = "auto",
+    dtype: str = "auto",
+    steps: int = 4,
+    guidance_scale: float = 1.0,
+    sizes: Sequence[Size] = (),
 ) -> LoadedModel:
     """Load a pipeline folder, a LoRA folder or a hub id, from safetensors only.
 
-    A LoRA folder holds the LoRA file and a sampling.json whose `base` says what it is fused into. `steps` and
+    A folder without model_index.json holds a LoRA file, or components in the place of others, and a sampling.json whose
+    `base` says of what. `steps` and
     `guidance_scale` count only for a model without sampling.json, which is served on its own scheduler's grid.
+    `sizes` (height, width) are served instead of the model's own; the first is the default.
     `device` "auto" means the first CUDA device if there is one, `dtype` "auto" bfloat16 where the device computes in
     it: on CUDA, and on a CPU with AVX512-BF16 or AMX; else float32.
     Raises FolderRefusedError.
     """
     place = device_and_dtype(device, dtype)
     folder = _folder(model)
+    refuse_endless_files(folder)
     contract = _contract(folder)
-    lora = _is_lora(folder)
-    base = _base(folder, contract) if lora else folder
-    family = _family(base)
+    overlay = None if (folder / INDEX).is_file() else folder
+    base = _base(overlay, contract) if overlay else folder
+    refuse_endless_files(base)
+    index = read_index(base)
+    family = index.family
     if contract and contract.family != family.name:
         raise FolderRefusedError(f"family: sampling.json says {contract.family}, but the pipeline is {family.name}")
-    _refuse_pickles(base)
+    index.refuse_pickles(names_in(base, list(index.components)))
+    refuse_foreign_shards(base, index.components)
+    refuse_endless_networks(base, index.components)
     sha256 = weights_sha256(base)
     if contract and contract.base_sha256 not in (None, sha256):
         raise FolderRefusedError(f"base_sha256: {contract.base_sha256} is promised, but the weights hash to {sha256}")
-    pipeline = _pipeline(base, *place, lora=folder if lora else None)
+    pipeline = _pipeline(base, index, *place, overlay=overlay, lora_scale=contract.lora_scale if contract else 1.0)
     if contract is None:
         log.warning("%s has no %s: serving it on its own scheduler at %d steps", model, FILE_NAME, steps)
-        contract = own_contract(pipeline, steps, guidance_scale)
-    return served(model_name(model), weights_sha256(base, folder) if lora else sha256, contract, pipeline)
+        contract = own_contract(pipeline, steps, guidance_scale, sizes)
+    elif sizes:
+        contract = resized(contract, sizes, pipeline)
+    folders = (base, overlay) if overlay else (base,)
+    return served(model_name(model), model_sha256(contract, *folders), contract, pipeline)
 
 
 def served(name: str, sha256: str, contract: SamplingContract, pipeline: Any) -> LoadedModel:
     """Combine a loaded pipeline with its contract. Raises FolderRefusedError when they do not fit each other."""
-    table = check_contract(contract, pipeline)
-    network = Network(registry.of(pipeline), pipeline, contract.max_sequence_length)
-    return LoadedModel(name, sha256, contract, table, network)
+    tables = check_contract(contract, pipeline)
+    table = tables[contract.sizes[0]]
+    network = Network(
+        registry.of(pipeline), pipeline, contract.max_sequence_length, contract.told_guidance, contract.negative_prompt
+    )
+    own = {size: each for size, each in tables.items() if each is not table}
+    return LoadedModel(name, sha256, contract, table, network, own)
 
 
 def device_and_dtype(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
@@ -94,34 +120,21 @@ def device_and_dtype(device: str, dtype: str) -> tuple[torch.device, torch.dtype
 
 def _folder(model: str) -> Path:
     check_source(model)
-    if Path(model).is_dir():
-        return Path(model)
-    try:
-        return Path(DiffusionPipeline.download(model, use_safetensors=True))
-    except OSError as error:
-        raise FolderRefusedError(f"model: {model} is no folder here, and cannot be downloaded: {error}") from error
+    return Path(model) if Path(model).is_dir() else fetch(model)
 
 
-def _is_lora(folder: Path) -> bool:
-    return (folder / LORA_WEIGHT_NAME_SAFE).is_file() and not (folder / "model_index.json").exists()
-
-
-def _base(folder: Path, contract: SamplingContract | None) -> Path:
-    """Return the folder of the pipeline that the LoRA file in `folder` is made for."""
+def _base(overlay: Path, contract: SamplingContract | None) -> Path:
+    """Return the folder of the pipeline that the files in `overlay` are made for, all of which must be there."""
+    lora = (overlay / LORA_WEIGHT_NAME_SAFE).is_file()
     if contract is None or contract.base is None:
-        raise FolderRefusedError(f"base: {folder} holds a LoRA file, but no {FILE_NAME} that names its base model")
-    beside = folder / contract.base
+        if lora:
+            raise FolderRefusedError(f"base: {overlay} holds a LoRA file, but no {FILE_NAME} that names its base model")
+        raise FolderRefusedError(f"{INDEX}: missing in {overlay}, so it is not a diffusers pipeline")
+    for part in [LORA_WEIGHT_NAME_SAFE] if contract.parts is None else contract.parts:
+        if not (overlay / part).exists():
+            raise FolderRefusedError(f"{INDEX}: missing in {overlay}, and so is {part} for {contract.base}")
+    beside = overlay / contract.base
     return beside if beside.is_dir() else _folder(contract.base)
-
-
-def _family(folder: Path) -> Family:
-    index = folder / "model_index.json"
-    if not index.is_file():
-        raise FolderRefusedError(f"model_index.json: missing in {folder}, so it is not a diffusers pipeline")
-    pipeline, served = json.loads(index.read_bytes()).get("_class_name"), registry.pipelines()
-    if pipeline not in served:
-        raise FolderRefusedError(f"family: this worker serves {', '.join(served)}, not {pipeline}")
-    return served[pipeline]
 
 
 def _contract(folder: Path) -> SamplingContract | None:
@@ -134,26 +147,27 @@ def _contract(folder: Path) -> SamplingContract | None:
         raise FolderRefusedError("; ".join(faults)) from error
 
 
-def _refuse_pickles(folder: Path) -> None:
-    """Refuse weights that are only pickled: unpickling runs the code in the file."""
-    for part in sorted(path for path in folder.iterdir() if path.is_dir()):
-        pickles = sorted(path.name for path in part.iterdir() if path.suffix in PICKLES)
-        if pickles and not any(part.glob("*.safetensors")):
-            raise FolderRefusedError(
-                f"{part.name}: only pickled weights ({', '.join(pickles)}), and only safetensors are read;"
-                " save the pipeline again with safe_serialization=True"
-            )
-
-
-def _pipeline(folder: Path, device: torch.device, dtype: torch.dtype, lora: Path | None) -> Any:
-    # A LoRA is added to the weights in float32, before they are rounded to `dtype`.
-    loaded = torch.float32 if lora else dtype
+def _pipeline(
+    folder: Path,
+    index: PipelineIndex,
+    device: torch.device,
+    dtype: torch.dtype,
+    overlay: Path | None,
+    lora_scale: float,
+) -> Any:
+    lora = overlay if overlay and (overlay / LORA_WEIGHT_NAME_SAFE).is_file() else None
+    loaded = loading_dtypes(lora, index.family, dtype) if lora else dtype
+    options = {"dtype": loaded, "use_safetensors": True, "local_files_only": True}
+    lacking = [name for name in index.family.optional_components if name not in index.components]
+    options |= index.family.load_options | dict.fromkeys([*index.family.unused_components, *lacking])
+    options |= _components(overlay, index, loaded) if overlay else {}
+    variant = index.variant(names_in(folder, list(index.components)))
     try:
-        pipeline = DiffusionPipeline.from_pretrained(folder, dtype=loaded, use_safetensors=True, local_files_only=True)
+        pipeline = DiffusionPipeline.from_pretrained(folder, variant=variant, **options)
     except (OSError, ValueError) as error:
         raise FolderRefusedError(f"model: {folder} does not load: {error}") from error
     if lora:
-        _fuse(pipeline, lora)
+        fuse(pipeline, lora, lora_scale)
     for network in pipeline.components.values():
         if isinstance(network, torch.nn.Module):
             network.requires_grad_(False).eval().to(device)
@@ -164,13 +178,14 @@ def _pipeline(folder: Path, device: torch.device, dtype: torch.dtype, lora: Path
     return pipeline
 
 
-def _fuse(pipeline: Any, folder: Path) -> None:
-    """Add the LoRA file in `folder` to the pipeline's weights, for good."""
-    try:
-        pipeline.load_lora_weights(folder, weight_name=LORA_WEIGHT_NAME_SAFE)
-        if not pipeline.get_active_adapters():
-            raise ValueError("no layer of the base model takes it")
-        pipeline.fuse_lora()
-    except (ValueError, RuntimeError, KeyError) as error:
-        raise FolderRefusedError(f"{LORA_WEIGHT_NAME_SAFE}: does not fit the base model: {error}") from error
-    pipeline.unload_lora_weights()
+def _components(overlay: Path, index: PipelineIndex, dtype: Any) -> dict[str, Any]:
+    """Load the components in `overlay`, which take the place of the base's."""
+    libraries, found = {"diffusers": diffusers, "transformers": transformers}, {}
+    for name, (library, kind) in index.components.items():
+        if (overlay / name / "config.json").is_file() and library in libraries:
+            own = dtype.get(name, dtype["default"]) if isinstance(dtype, dict) else dtype
+            try:
+                found[name] = getattr(libraries[library], kind).from_pretrained(overlay / name, dtype=own)
+            except (OSError, ValueError, RuntimeError) as error:
+                raise FolderRefusedError(f"{name}: {overlay / name} does not load: {error}") from error
+    return found

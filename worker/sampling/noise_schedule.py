@@ -6,8 +6,8 @@ A state is z_t = α(t)·x + σ(t)·ε. A schedule counts t in its family's own w
   1000·t;
 * DDPM (appendix C): t is the training timestep, T−1 … 0, α² = ᾱ_t, σ² = 1 − ᾱ_t; t = −1 is the data itself.
 
-The network predicts the flow v = ε − x, or ε, or v = α·ε − σ·x. States are float32; coefficients are computed in
-float64.
+The network predicts the flow v = ε − x, or ε, or v = α·ε − σ·x, or the clean sample x itself. States are float32;
+coefficients are computed in float64.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from typing import Literal
 
 import torch
 
-Prediction = Literal["flow", "epsilon", "v"]
+Prediction = Literal["flow", "epsilon", "v", "sample"]
 Predict = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(state float32 [B, …], t float32 [B]) → the network's prediction float32 [B, …]."""
 Levels = tuple[torch.Tensor, torch.Tensor]
@@ -42,24 +42,41 @@ def x0_coefficients(prediction: Prediction, now: Levels) -> Coefficients:
     alpha, sigma = now
     if prediction == "flow":
         return torch.ones_like(alpha), -sigma
+    if prediction == "sample":
+        return torch.zeros_like(alpha), torch.ones_like(alpha)
     return (1 / alpha, -sigma / alpha) if prediction == "epsilon" else (alpha, -sigma)
 
 
-def ode_coefficients(prediction: Prediction, now: Levels, following: Levels) -> Coefficients:
-    """Express the ODE's state at the levels `following`: Euler for the flow, DDIM (η = 0) for ε and v."""
-    (alpha, sigma), (next_alpha, next_sigma) = now, following
+def noise_coefficients(prediction: Prediction, now: Levels) -> Coefficients:
+    """Express the noise ε in the state by state and prediction at the levels `now`."""
+    alpha, sigma = now
     if prediction == "flow":
-        return torch.ones_like(alpha), next_sigma - sigma
-    of_noise = (torch.zeros_like(alpha), torch.ones_like(alpha)) if prediction == "epsilon" else (sigma, alpha)
-    x0 = x0_coefficients(prediction, now)
-    return next_alpha * x0[0] + next_sigma * of_noise[0], next_alpha * x0[1] + next_sigma * of_noise[1]
+        return torch.ones_like(alpha), alpha
+    if prediction == "sample":
+        return 1 / sigma, -alpha / sigma
+    return (torch.zeros_like(alpha), torch.ones_like(alpha)) if prediction == "epsilon" else (sigma, alpha)
+
+
+def mixed_coefficients(
+    prediction: Prediction, now: Levels, of_x0: torch.Tensor, of_noise: torch.Tensor
+) -> Coefficients:
+    """Express `of_x0`·x + `of_noise`·ε (float64 [B] each) by state and prediction at the levels `now`."""
+    x0, noise = x0_coefficients(prediction, now), noise_coefficients(prediction, now)
+    return of_x0 * x0[0] + of_noise * noise[0], of_x0 * x0[1] + of_noise * noise[1]
+
+
+def ode_coefficients(prediction: Prediction, now: Levels, following: Levels) -> Coefficients:
+    """Express the ODE's state at the levels `following`: Euler for the flow, DDIM (η = 0) for the others."""
+    if prediction == "flow":
+        return torch.ones_like(now[0]), following[1] - now[1]
+    return mixed_coefficients(prediction, now, *following)
 
 
 @dataclass(frozen=True)
 class NoiseSchedule:
     """The noise levels of training, and the kind of prediction.
 
-    `alphas_cumprod` [T] holds ᾱ of every training timestep, for "epsilon" and "v"; None for "flow".
+    `alphas_cumprod` [T] holds ᾱ of every training timestep, for all predictions but "flow".
     Raises ValueError when the two do not fit each other, and for epsilon at ᾱ = 0.
     """
 
@@ -99,8 +116,8 @@ class NoiseSchedule:
         """Return the perfect prediction for `noised(x, noise, t)`."""
         if self.prediction == "flow":
             return noise - x
-        if self.prediction == "epsilon":
-            return noise
+        if self.prediction in ("epsilon", "sample"):
+            return noise if self.prediction == "epsilon" else x
         alpha, sigma = self.levels(t)
         return _rows(alpha, x) * noise - _rows(sigma, x) * x
 

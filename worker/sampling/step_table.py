@@ -1,21 +1,16 @@
 """Few-step samplers as tables of coefficients: x_next = a·x + b·model(x, t) + c·noise."""
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import cast
 
 import torch
 
 from jobs.sampling_contract import SamplingContract
 from worker.sampling.guidance import Guide, classifier_free_guidance
-from worker.sampling.noise_schedule import (
-    Levels,
-    Prediction,
-    ddpm_levels,
-    flow_levels,
-    ode_coefficients,
-    x0_coefficients,
-)
+from worker.sampling.noise_schedule import Levels, Prediction, ddpm_levels, flow_levels, x0_coefficients
+from worker.sampling.samplers import SAMPLERS, Sampler, ode, tcd
 
 Predict = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(latents fp32 [B, C, H, W], timesteps fp32 [B]) → the network's prediction [B, C, H, W]."""
@@ -23,10 +18,10 @@ Predict = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class StepTable:
-    """One row of coefficients for each step of a sampler; every field is a fp32 tensor [steps].
+    """One row of coefficients for each step of a sampler; every field but `start` is a fp32 tensor [steps].
 
     Step i calls the network at `timesteps[i]` and gives x_next = a[i]·x + b[i]·prediction + c[i]·noise. The clean
-    image that it predicts is x0_a[i]·x + x0_b[i]·prediction.
+    image that it predicts is x0_a[i]·x + x0_b[i]·prediction. The first step begins at `start`·noise.
     """
 
     timesteps: torch.Tensor
@@ -35,6 +30,17 @@ class StepTable:
     c: torch.Tensor
     x0_a: torch.Tensor
     x0_b: torch.Tensor
+    start: float = 1.0
+
+    def __post_init__(self) -> None:
+        # All that a row needs after the network in one tensor [steps, 5, 1, 1, 1], so that a step looks it up once.
+        columns = torch.stack([self.a, self.b, self.c, self.x0_a, self.x0_b], dim=1)
+        object.__setattr__(self, "_coefficients", columns[:, :, None, None, None])
+
+    def coefficients(self, index: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return a, b, c, x0_a and x0_b of the steps `index`, int64 [B]: fp32 [B, 1, 1, 1] each."""
+        rows: torch.Tensor = vars(self)["_coefficients"][index]
+        return rows.unbind(1)
 
     @property
     def steps(self) -> int:
@@ -46,63 +52,81 @@ class StepTable:
         return 1 + self.steps if bool(self.c.any()) else 1
 
     def to(self, device: torch.device) -> "StepTable":
-        return replace(self, **{name: column.to(device) for name, column in vars(self).items()})
+        columns = [field.name for field in fields(self) if field.name != "start"]
+        return replace(self, **{name: getattr(self, name).to(device) for name in columns})
 
 
-def flow_table(sigmas: Sequence[float], renoise: bool = False) -> StepTable:
-    """Build Euler steps of the flow ODE dx/dσ = v along `sigmas`, which has one entry more than there are steps.
-
-    With `renoise`, each step goes to the predicted clean image instead, and by fresh noise to the next level.
-    """
+def flow_table(sigmas: Sequence[float], sampler: Sampler = ode) -> StepTable:
+    """Build steps along `sigmas` of the flow, which has one entry more than there are steps."""
     grid = torch.tensor(sigmas, dtype=torch.float64)
-    return _table(grid[:-1] * 1000, "flow", flow_levels(grid[:-1]), flow_levels(grid[1:]), renoise)
+    return _table(grid[:-1] * 1000, "flow", flow_levels(grid[:-1]), flow_levels(grid[1:]), sampler)
 
 
 def ddpm_table(
-    timesteps: Sequence[int], alphas_cumprod: torch.Tensor, prediction: str, renoise: bool = False
+    timesteps: Sequence[int],
+    alphas_cumprod: torch.Tensor,
+    prediction: str,
+    sampler: Sampler = ode,
+    ends: Sequence[int] | None = None,
 ) -> StepTable:
-    """Build deterministic DDIM (η = 0) along `timesteps`; the last step lands on the predicted clean image.
+    """Build steps along `timesteps`, each of which ends at its entry in `ends`: by default at the next timestep, and
+    the last at the clean image, −1.
 
-    `alphas_cumprod` holds ᾱ for every training timestep. `prediction` is the network's, "epsilon" or "v". With
-    `renoise`, the steps are as in `flow_table`: those of diffusers' LCMScheduler, but for its boundary terms. The skip
-    of a state at timestep t is .25 / (10·t)² there (2.5e-9 at 999) and 0 here.
+    `alphas_cumprod` holds ᾱ for every training timestep. `prediction` is the network's, all but "flow". With `renoise`,
+    the steps are those of diffusers' LCMScheduler, but for its boundary terms. The skip of a state at timestep t is
+    .25 / (10·t)² there (2.5e-9 at 999) and 0 here.
     Raises ValueError for another prediction, and for epsilon at ᾱ = 0, where it says nothing about the image.
     """
-    if prediction not in ("epsilon", "v"):
-        raise ValueError(f"prediction: DDIM needs epsilon or v, not {prediction}")
-    grid = torch.tensor([*timesteps, -1], dtype=torch.float64)
-    now, following = (ddpm_levels(t, alphas_cumprod) for t in (grid[:-1], grid[1:]))
+    if prediction == "flow":
+        raise ValueError(f"prediction: timesteps are for epsilon, v and sample, not {prediction}")
+    ends = [*timesteps[1:], -1] if ends is None else ends
+    now, following = (ddpm_levels(torch.tensor(grid), alphas_cumprod) for grid in (timesteps, ends))
     if prediction == "epsilon" and not bool((now[0] > 0).all()):
         raise ValueError("timesteps: an epsilon prediction cannot be sampled where alphas_cumprod is 0")
-    return _table(grid[:-1], cast(Prediction, prediction), now, following, renoise)
+    grid = torch.tensor(timesteps, dtype=torch.float64)
+    return _table(grid, cast(Prediction, prediction), now, following, sampler)
 
 
-def _table(timesteps: torch.Tensor, prediction: Prediction, now: Levels, following: Levels, renoise: bool) -> StepTable:
+def _table(
+    timesteps: torch.Tensor, prediction: Prediction, now: Levels, following: Levels, sampler: Sampler
+) -> StepTable:
     """`now` and `following` are (α, σ) at which each step begins and ends."""
+    state, noise = sampler(prediction, now, following)
     x0 = x0_coefficients(prediction, now)
-    if renoise:
-        alpha, noise = following
-        state = alpha * x0[0], alpha * x0[1]
-    else:
-        state, noise = ode_coefficients(prediction, now, following), torch.zeros_like(timesteps)
-    return StepTable(*(column.float() for column in (timesteps, *state, noise, *x0)))
+    timesteps, a, b, c, x0_a, x0_b = (column.float() for column in (timesteps, *state, noise, *x0))
+    return StepTable(timesteps, a, b, c, x0_a, x0_b)
 
 
-def from_contract(contract: SamplingContract, alphas_cumprod: torch.Tensor | None = None) -> StepTable:
-    """Build the sampler of `contract`; epsilon and v need the training schedule's `alphas_cumprod`.
+def from_contract(
+    contract: SamplingContract, alphas_cumprod: torch.Tensor | None = None, size: tuple[int, int] | None = None
+) -> StepTable:
+    """Build the sampler of `contract` for images of `size`, by default its first; all predictions but the flow need the
+    training schedule's `alphas_cumprod`.
 
     Raises ValueError that names the field of the contract which does not fit.
     """
-    renoise = contract.sampler == "re-noise"
     if contract.prediction == "flow":
-        if contract.sigmas is None:
+        sigmas = contract.sigmas_of(size or contract.sizes[0])
+        if sigmas is None:
             raise ValueError("sigmas: a flow prediction is sampled along sigmas, and there are none")
-        return flow_table(contract.sigmas, renoise)
-    if contract.timesteps is None or alphas_cumprod is None:
+        return flow_table(sigmas, SAMPLERS[contract.sampler])
+    timesteps = contract.timesteps
+    if timesteps is None or alphas_cumprod is None:
         raise ValueError(f"timesteps: prediction {contract.prediction} needs them, and a scheduler with alphas_cumprod")
-    if contract.timesteps[0] >= len(alphas_cumprod):
-        raise ValueError(f"timesteps: {contract.timesteps[0]} is not below the {len(alphas_cumprod)} of the scheduler")
-    return ddpm_table(contract.timesteps, alphas_cumprod, contract.prediction, renoise)
+    if timesteps[0] >= len(alphas_cumprod):
+        raise ValueError(f"timesteps: {timesteps[0]} is not below the {len(alphas_cumprod)} of the scheduler")
+    last = 0 if contract.end == "first" or contract.sampler == "tcd" else -1
+    ends = [*(timesteps[1:] if contract.step_ends is None else contract.step_ends), last]
+    if contract.sampler == "tcd":
+        below = torch.tensor([math.floor((1 - (contract.gamma or 0.0)) * end) for end in ends])
+        sampler = tcd(ddpm_levels(below, alphas_cumprod))
+    else:
+        sampler = SAMPLERS[contract.sampler]
+    table = ddpm_table(timesteps, alphas_cumprod, contract.prediction, sampler, ends)
+    if contract.start == "level":
+        _, sigma = ddpm_levels(torch.tensor(timesteps[:1]), alphas_cumprod)
+        table = replace(table, start=sigma.item())
+    return table
 
 
 def step(
@@ -117,21 +141,23 @@ def step(
     `latents` fp32 [B, C, H, W]; `index` int64 [B] on the same device; `noise` fp32 like `latents`, for tables whose
     c is not all zero. Returns the next latents and pred_x0, the predicted clean ones, fp32. Never waits for the device.
     """
-    prediction = predict(latents, table.timesteps[index]).float()
-    following = _rows(table.a, index) * latents + _rows(table.b, index) * prediction
+    timesteps, (a, b, c, x0_a, x0_b) = table.timesteps[index], table.coefficients(index)
+    prediction = predict(latents, timesteps).float()
+    following = a * latents + b * prediction
     if noise is not None:
-        following = following + _rows(table.c, index) * noise
-    return following, _rows(table.x0_a, index) * latents + _rows(table.x0_b, index) * prediction
+        following = following + c * noise
+    return following, x0_a * latents + x0_b * prediction
 
 
 def sample(table: StepTable, predict: Predict, noise: torch.Tensor) -> torch.Tensor:
     """Take all steps of one batch, its rows in lockstep.
 
-    `noise` fp32 [draws, B, C, H, W] with `table.noise_draws` draws, or [B, C, H, W] for a deterministic table.
+    `noise` fp32 [draws, B, C, H, W], standard normal, with `table.noise_draws` draws, or [B, C, H, W] for a
+    deterministic table.
     Returns clean latents, fp32 [B, C, H, W]. Keeps gradients; the caller decides about `torch.no_grad`.
     """
     draws = noise if noise.ndim == 5 else noise[None]
-    latents = draws[0]
+    latents = table.start * draws[0]
     for number in range(table.steps):
         index = torch.full((len(latents),), number, device=latents.device)
         latents, _ = step(table, predict, latents, index, draws[1 + number] if len(draws) > 1 else None)
@@ -147,7 +173,3 @@ def guided(predict_both: Predict, scale: float, guide: Guide = classifier_free_g
         return guide(unconditional, conditional, scale)
 
     return predict
-
-
-def _rows(column: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    return column[index].view(-1, 1, 1, 1)

@@ -1,13 +1,14 @@
 -- Cancels every image of a job that is not settled, waiting or running, in one step.
 -- KEYS: task stream, sets, job hash
 -- ARGV: group, job id, reason, detail, ttl (ms), channel that workers listen on
--- Returns the number of cancelled images, or -1 when the job is unknown.
+-- Returns {number of cancelled images, or -1 when the job is unknown; the idempotency key's name for all models, if the
+-- job has ended with them and had a key, else ''}.
 local tasks, sets, job = KEYS[1], KEYS[2], KEYS[3]
 local group, job_id, reason, detail, ttl, workers = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 
 local about = redis.call('HMGET', job, 'total', 'channel', 'done', 'failed')
 if not about[1] then
-  return -1
+  return {-1, ''}
 end
 local total, done, failed = tonumber(about[1]), tonumber(about[3]), tonumber(about[4])
 local cancelled = 0
@@ -34,4 +35,4 @@ if cancelled > 0 then
   forget_after(job, ttl)
   redis.call('PUBLISH', workers, job_id)
 end
-return cancelled
+return {cancelled, cancelled > 0 and redis.call('HGET', job, 'key') or ''}

@@ -1,12 +1,17 @@
 -- Prelude of the scripts that can end a job: from then on its keys are kept for `ttl` milliseconds. Until then its
--- images are kept for as long as the job may still go on.
+-- images are kept for as long as the job may still go on. Whoever is to be told of its end is put on a stream.
+local webhooks_kept = 10000
+
 local function forget_after(job, ttl)
   redis.call('PEXPIRE', job, ttl)
-  local images = string.match(job, '^(.*)job:[^:]+$') .. 'image:'
+  local of_model, job_id = string.match(job, '^(.*)job:([^:]+)$')
+  local images = of_model .. 'image:'
   local fields = redis.call('HGETALL', job)
   for i = 1, #fields, 2 do
     if fields[i] == 'idempotency' then
       redis.call('PEXPIRE', fields[i + 1], ttl)
+    elseif fields[i] == 'webhook' then
+      redis.call('XADD', of_model .. 'webhooks', 'MAXLEN', '~', webhooks_kept, '*', 'job', job_id, 'target', fields[i + 1])
     elseif string.find(fields[i], '^image:') and string.find(fields[i + 1], '^result ') then
       local readable, result = pcall(cjson.decode, string.sub(fields[i + 1], 8))
       if readable and type(result) == 'table' and result.sha256 and result.format then

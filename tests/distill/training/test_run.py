@@ -23,7 +23,7 @@ from worker.testing import tiny_pipelines
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory) -> Path:
-    return tiny_pipelines.save(tmp_path_factory.mktemp("models") / "tiny-teacher")
+    return tiny_pipelines.save(tmp_path_factory.mktemp("models") / "tiny-teacher", examples=["a red cat", "fruit"])
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +58,7 @@ def test_exported_student_has_learned_and_loads_everywhere(write_config, teacher
     assert any(not torch.equal(before[name], after[name]) for name in before)
     served = loading.load(str(tmp_path / "student"))
     assert served.contract.method == "dp-dmd"
+    assert served.contract.examples == ["a red cat", "fruit"]
 
 
 @pytest.mark.slow

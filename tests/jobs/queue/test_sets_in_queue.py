@@ -4,8 +4,8 @@ import pytest
 from redis.asyncio import Redis
 
 from jobs.models import ImageTask, JobState
+from jobs.queue.claims import Claim, Settled
 from jobs.queue.dead_letters import DeadLetters
-from jobs.queue.worker_queue import Claim, Settled
 from jobs.testing.samples import MODEL, sample_results, sample_set, sample_tasks
 from jobs.testing.waiting import wait_until
 from tests.task_queue import TaskQueue

@@ -54,6 +54,9 @@ async def test_who_comes_back_after_the_last_event_is_told_to_stop(
     last = (await all_events(api, location))[-1]
     answer = await api.get(f"{location}/events", headers={"Last-Event-ID": last.id})
     assert (answer.status_code, answer.content) == (204, b"")
+    for job_id, status in (("0" * 32, 404), ("not-an-id", 422)):
+        answer = await api.get(f"/jobs/{job_id}/events", headers={"Last-Event-ID": last.id})
+        assert answer.status_code == status
 
 
 async def test_a_cancellation_ends_the_stream(api: httpx.AsyncClient, worker: StandInWorker) -> None:

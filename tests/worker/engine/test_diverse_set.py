@@ -13,8 +13,7 @@ from jobs.models import ImageTask
 from tests.worker.tasks import image_task, pictures, random_task, run, set_task
 from worker.engine.diverse_set import farthest_apart
 from worker.engine.engine import Engine
-from worker.engine.model_runner import Measured
-from worker.engine.row import Failure, FinishedSet
+from worker.engine.outcomes import Failure, FinishedSet, Measured
 from worker.model_folder.loading import LoadedModel, served
 from worker.testing import tiny_pipelines
 

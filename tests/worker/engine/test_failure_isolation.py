@@ -12,8 +12,7 @@ import torch
 
 from tests.worker.tasks import image_task, pictures, run
 from worker.engine.engine import Engine
-from worker.engine.model_runner import Measured
-from worker.engine.row import Failure, Picture
+from worker.engine.outcomes import Failure, Measured, Picture
 from worker.families.prompt_embeddings import PromptEmbedding
 from worker.model_folder.loading import LoadedModel
 
@@ -78,7 +77,7 @@ def test_a_poisonous_row_fails_alone(tiny_model: LoadedModel) -> None:
         assert np.abs(outcome.pixels.astype(int) - alone.pixels).max() <= 1
     # All six, the half with the poison, the poison alone; the rows beside it go on.
     assert tried[:4] == [6, 3, 1, 2]
-    assert len(engine.step_times[64, 64]) == 4
+    assert len(engine.step_times[64, 64]) == 6
 
 
 def test_a_batch_that_memory_does_not_hold_is_halved_and_remembered(
@@ -89,8 +88,8 @@ def test_a_batch_that_memory_does_not_hold_is_halved_and_remembered(
     with _memory_for(tiny_model, rows=3) as tried:
         outcomes = run(engine, [image_task("sun", seed) for seed in range(8)])
         assert tried[:7] == [8, 4, 2, 2, 4, 2, 2]
-        assert max(tried[7:]) == 2
-    assert "batches of at most 2" in caplog.text
+        assert max(tried[7:]) == 3
+    assert "batches of at most 3" in caplog.text
     for position, expected in enumerate(alone):
         outcome = outcomes[str(position)]
         assert isinstance(outcome, Picture)
@@ -157,10 +156,10 @@ def test_compiled_code_is_planned_by_the_sizes_it_is_made_for(
     tiny_model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **options: None)  # minutes, of no concern here
-    engine = Engine(tiny_model, max_batch=4)
+    engine = Engine(tiny_model, max_batch=8)
     engine.warm_up()
     engine.switch(engine.runner.new_compiled())
-    assert [list(times) for times in engine.step_times.values()] == [[1, 2, 4]] * 2
+    assert [list(times) for times in engine.step_times.values()] == [[1, 2, 3, 4, 6, 8]] * 2
 
 
 def test_warm_up_measures_every_batch_size(tiny_model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -180,6 +180,19 @@ def test_one_call_alone_runs_in_the_batches_that_end_it_first() -> None:
     assert batch_size(["a"] * 3, {1: 1.0, 2: 1.1, 4: 3.0}) == 2
 
 
+def test_no_row_joins_that_would_make_a_padded_step_cost_more_than_it_gains() -> None:
+    """Up to seven rows in a step of eight make fewer images a second than four in their own."""
+    padded = {1: 2.0, 2: 3.0, 4: 5.0, 8: 9.0}
+    assert [batch_size([str(n) for n in range(rows)], padded) for rows in (4, 5, 6, 7, 8)] == [4, 4, 4, 4, 8]
+
+
+def test_a_small_call_goes_ahead_of_a_large_one_where_batches_gain_little() -> None:
+    """A row counts as an image and as its part of a call: the single as 2, each of fifteen as 1 + 1/15."""
+    little_gain = {1: 1.25, 2: 2.25, 4: 4.25, 8: 8.25}
+    assert batch_size(["single", *["large"] * 15], little_gain) == 1
+    assert batch_size(["large"] * 16, little_gain) == 8
+
+
 def test_rows_of_a_call_end_together_when_one_would_trail_behind() -> None:
     """Nine rows in eight places take five steps, not eight."""
     rows = {f"{n}": row(f"{n}", "call") for n in range(9)}
@@ -218,10 +231,11 @@ def test_the_bucket_is_the_smallest_that_holds_the_rows(max_batch: int, data: st
     assert bucket_for(rows, True, max_batch) == max_batch == buckets(max_batch)[-1]
 
 
-def test_buckets_are_powers_of_two_and_the_largest_batch() -> None:
+def test_buckets_are_powers_of_two_and_three_times_these_and_the_largest_batch() -> None:
     assert buckets(1) == (1,)
-    assert buckets(8) == (1, 2, 4, 8)
-    assert buckets(12) == (1, 2, 4, 8, 12)
+    assert buckets(8) == (1, 2, 3, 4, 6, 8)
+    assert buckets(20) == (1, 2, 3, 4, 6, 8, 12, 16, 20)
+    assert buckets(64) == (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 
 
 def test_batch_sizes_between_measured_ones_cost_what_lies_between() -> None:
@@ -231,17 +245,21 @@ def test_batch_sizes_between_measured_ones_cost_what_lies_between() -> None:
 
 
 def test_behind_a_full_window_throughput_counts() -> None:
-    """Two jobs are in sight: the smaller goes first alone, unless the queue behind them is long."""
+    """Two calls are in sight: the smaller goes first alone, unless the queue behind them is long."""
+    little_gain = step_times({1: 1.25, 2: 2.25, 4: 4.25, 8: 8.25})
+    rows = [row("single"), *(row(f"{n}", "large", created=-1) for n in range(7))]
+    assert schedule(rows, little_gain) == ["single"]
+    assert len(schedule(rows, little_gain, backlogged=True)) == 8
+
+
+def test_behind_many_rows_throughput_counts() -> None:
+    little_gain = step_times({1: 1.25, 2: 2.25, 4: 4.25, 8: 8.25})
     rows = [row("single"), *(row(f"{n:02}", "large", created=-1) for n in range(16))]
-    assert schedule(rows, step_times(MIXED)) == ["single"]
-    assert len(schedule(rows, step_times(MIXED), backlogged=True)) == 8
+    assert schedule(rows[:16], little_gain) == ["single"]
+    assert len(schedule(rows, little_gain)) == 8
 
 
 def test_a_backlog_is_worked_off_in_the_batches_that_make_the_most_images() -> None:
-    """Four rows cost 3% more each than eight: worth it for those few that wait, but not in a backlog."""
-    nearly_flat = {1: 1.0, 2: 1.5, 4: 2.2, 8: 4.27}
-    rows = [row(str(n), created=n) for n in range(9)]
-    assert len(schedule(rows[:8], step_times(nearly_flat))) == 4
-    assert len(schedule(rows, step_times(nearly_flat))) == 8
-    assert len(schedule(rows[:8], step_times(nearly_flat), backlogged=True)) == 8
-    assert len(schedule(rows[:5], step_times({1: 1.0, 2: 1.5, 4: 2.2, 8: 3.6}), backlogged=True)) == 4
+    assert len(schedule([row(str(n)) for n in range(9)], step_times(MIXED), backlogged=True)) == 8
+    padded = step_times({1: 1.0, 2: 1.5, 4: 2.2, 8: 3.6})
+    assert len(schedule([row(str(n)) for n in range(5)], padded, backlogged=True)) == 4

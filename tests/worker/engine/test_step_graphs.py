@@ -13,7 +13,7 @@ from tests.worker.tasks import image_task, pictures
 from worker.engine.cuda_graphs import CudaGraphs
 from worker.engine.denoising_step import DenoisingStep, StepInputs, StepOutputs
 from worker.engine.engine import Engine
-from worker.engine.model_runner import Measured
+from worker.engine.outcomes import Measured
 from worker.engine.step_graphs import StepGraphs
 from worker.families.prompt_embeddings import PromptEmbedding
 from worker.model_folder.loading import LoadedModel, load, served
@@ -90,9 +90,9 @@ def test_warm_up_captures_every_size_and_bucket_largest_first_and_serving_none(t
     recorded, measured = RecordedGraphs(), []
     engine = Engine(tiny_model, 4, recorded)
     engine.warm_up()
-    captured = [(4, 4, 16, 16), (2, 4, 16, 16), (1, 4, 16, 16), (4, 4, 8, 16), (2, 4, 8, 16), (1, 4, 8, 16)]
+    captured = [(rows, 4, height, 16) for height in (16, 8) for rows in (4, 3, 2, 1)]
     assert recorded.captured == captured
-    assert [list(times) for times in engine.step_times.values()] == [[1, 2, 4]] * 2
+    assert [list(times) for times in engine.step_times.values()] == [[1, 2, 3, 4]] * 2
     engine.measure = measured.append
     tasks = [image_task("sun", seed, height=64 - 32 * (seed % 2)) for seed in range(7)]
     replayed = pictures(engine, tasks)

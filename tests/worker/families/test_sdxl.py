@@ -181,7 +181,7 @@ def _unet(**changes: Any) -> Callable[[Path], None]:
         (_no_grid_of_its_own, "scheduler"),
         (lambda folder: _with_scheduler(folder, FlowMatchEulerDiscreteScheduler), "scheduler"),
         (_unet(in_channels=9), "unet.in_channels"),
-        (_unet(time_cond_proj_dim=8), "unet.time_cond_proj_dim"),
+        (_unet(time_cond_proj_dim=8), "told_guidance"),
         (_unet(cross_attention_dim=32), "unet.cross_attention_dim"),
         (_unet(addition_time_embed_dim=4), "unet.projection_class_embeddings_input_dim"),
     ],

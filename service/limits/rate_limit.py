@@ -1,0 +1,49 @@
+"""The rates of an API key, in the headers of draft-ietf-httpapi-ratelimit-headers."""
+
+import math
+from collections.abc import Sequence
+
+from jobs.models import ImageTask, ModelCard
+from jobs.queue.admission import Admission, RateLimit
+from jobs.settings import ApiSettings
+from service.problems import FieldError, InvalidFieldsError, Problem
+
+
+def rate_of(client: str, tasks: Sequence[ImageTask], card: ModelCard, settings: ApiSettings) -> RateLimit | None:
+    """What a call of `client` costs, and what a minute allows; None without limits.
+
+    Raises InvalidFieldsError for a call that costs more than a minute allows.
+    """
+    costs = {"images": sum(len(task.indices) for task in tasks), "evaluations": _evaluations(tasks, card)}
+    limits = {"images": settings.rate_limit, "evaluations": settings.evaluation_rate_limit}
+    per_minute = {unit: (costs[unit], most) for unit, most in limits.items() if most is not None}
+    for unit, (cost, most) in per_minute.items():
+        if cost > most:
+            field = "select.candidates" if tasks[0].select else "num_images"
+            message = f"costs {cost} {unit}, and this key has {most} a minute"
+            raise InvalidFieldsError([FieldError(field=field, message=message, limit=most)])
+    return RateLimit(client, per_minute) if per_minute else None
+
+
+def over_the_rate(admission: Admission, limit: RateLimit) -> Problem:
+    """429 problem, with the time after which the call would fit."""
+    unit, wait_s = admission.over, max(1, math.ceil(admission.wait_s))
+    most = limit.per_minute[unit][1]
+    headers = {
+        "Retry-After": str(wait_s),
+        "RateLimit-Policy": f'"{unit}";q={most};w=60',
+        "RateLimit": f'"{unit}";r={admission.remaining};t={wait_s}',
+    }
+    detail = f"This key may have {most} {unit} a minute; this call fits in {wait_s} s."
+    return Problem(429, "rate-limited", "Over the rate", detail, headers=headers)
+
+
+def _evaluations(tasks: Sequence[ImageTask], card: ModelCard) -> int:
+    """How often the network runs: for each image all steps, for a set's other candidates the first one."""
+    a_step = card.evaluations // card.steps
+    return sum(
+        len(task.indices) * card.evaluations + (task.select.candidates - task.select.images) * a_step
+        if task.select
+        else card.evaluations
+        for task in tasks
+    )

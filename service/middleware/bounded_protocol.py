@@ -1,0 +1,120 @@
+"""Bounds on what a connection may take: its head, its body's time, unread answers, and how many there are.
+
+The HTTP parser and the server have none of them.
+"""
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field
+
+import prometheus_client
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+# Checked after each read from the socket, so a head may exceed it by one read.
+MAX_HEAD_BYTES = 64 * 1024
+HEAD_TIMEOUT_S = 15.0
+# For 64 KiB at most.
+BODY_TIMEOUT_S = 30.0
+# For a client to take the next 64 KiB of its answer.
+WRITE_TIMEOUT_S = 60.0
+TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+
+@dataclass
+class Connections:
+    """The open connections by address, of which each may hold `most`; `refused` counts the others."""
+
+    most: int
+    refused: prometheus_client.Counter
+    open: Counter[str] = field(default_factory=Counter)
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """uvicorn's protocol, which closes connections that send or read too slowly, or are too many for one address."""
+
+    by_address: Connections
+    _address = ""
+    _in_head = False
+    _head_bytes = 0
+    _reading: asyncio.TimerHandle | None = None
+    _writing: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        peer = transport.get_extra_info("peername")
+        self._address = peer[0] if isinstance(peer, tuple) else ""
+        self.by_address.open[self._address] += 1
+        if self.by_address.open[self._address] > self.by_address.most:
+            self.by_address.refused.inc()
+            transport.abort()
+            return
+        self._in_head = True  # the time limit holds for clients that send nothing, too
+        self._watch_reading(HEAD_TIMEOUT_S)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.by_address.open[self._address] -= 1
+        if not self.by_address.open[self._address]:
+            del self.by_address.open[self._address]
+        self._unwatch_reading()
+        self._unwatch_writing()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._in_head:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self._in_head:
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._refuse(TOO_LARGE)
+            self._watch_reading(HEAD_TIMEOUT_S)
+
+    def on_message_begin(self) -> None:
+        self._in_head = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._in_head, self._head_bytes = False, 0
+        self._unwatch_reading()
+        self._watch_reading(BODY_TIMEOUT_S)
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._unwatch_reading()
+        super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._writing is None:
+            self._writing = self.loop.call_later(WRITE_TIMEOUT_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._unwatch_writing()
+        super().resume_writing()
+
+    def _watch_reading(self, timeout_s: float) -> None:
+        if self._reading is None:
+            self._reading = self.loop.call_later(timeout_s, self._refuse, TOO_SLOW)
+
+    def _unwatch_reading(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
+
+    def _unwatch_writing(self) -> None:
+        if self._writing is not None:
+            self._writing.cancel()
+            self._writing = None
+
+    def _refuse(self, answer: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        answering = not self._in_head and self.cycle is not None and self.cycle.response_started
+        if not answering:
+            self.transport.write(answer)
+        self.transport.close()
+
+
+def bounded_protocol(most: int, refused: prometheus_client.Counter) -> type[BoundedProtocol]:
+    """The protocol of one server, where each address may hold `most` connections."""
+    return type("Protocol", (BoundedProtocol,), {"by_address": Connections(most, refused)})

@@ -1,0 +1,1 @@
+"""Webhooks: the ends of asynchronous jobs, sent to addresses of their callers' choice."""

@@ -1,0 +1,48 @@
+"""Addresses that a webhook may be sent to: none that leads back into the operator's own network."""
+
+import ipaddress
+from urllib.parse import urlsplit
+
+NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+def is_public(address: str) -> bool:
+    """Whether the IP address is a public unicast one, also where it wraps one of version 4 in one of version 6."""
+    ip = ipaddress.ip_address(address)
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip.is_multicast or ip.teredo:
+            return False
+        if ip in NAT64:
+            return is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
+        if wrapped := ip.ipv4_mapped or ip.sixtofour:
+            return is_public(str(wrapped))
+    return ip.is_global and not ip.is_multicast
+
+
+def fault_of(url: str, private: bool) -> str | None:
+    """The reason why no webhook may be sent to `url`, as far as it can be seen without a look at DNS; None without one.
+
+    With `private`, plain HTTP and addresses that are not public are no fault.
+    """
+    if not url.isascii() or not url.isprintable() or " " in url:
+        return "must be an address in printable ASCII"
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return "must be an address"
+    if not host or parts.scheme not in (("http", "https") if private else ("https",)):
+        return "must begin with https:// and name a host"
+    if parts.username is not None:
+        return "must hold no user name or password"
+    if not private and _is_ip(host) and not is_public(host):
+        return "must be a public address"
+    return None
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,42 @@
+"""No prompt is logged, at any level, by whatever library an image passes through."""
+
+import io
+import logging
+import sys
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from jobs.models import ImageTask
+from jobs.structured_logging import configure_logging
+from service.schemas.generate_request import GenerateRequest
+from tests.worker.tasks import image_task
+from worker.image_bytes import encode_image, recipe
+
+PROMPT = "a prompt nobody may see"
+
+
+@pytest.mark.parametrize("image_format", ["png", "jpeg", "webp"])
+def test_encoding_logs_no_prompt(image_format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", heard)
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        configure_logging("debug")
+        about = recipe(image_task(PROMPT), "ab", 4, "0.1.0")
+        data = encode_image(np.zeros((8, 8, 3), np.uint8), image_format, 90, about)  # type: ignore[arg-type]
+        logging.getLogger("worker").debug("own lines are there")
+    finally:
+        root.handlers[:], root.level = handlers, level
+    assert b"prompt nobody" in data
+    assert "own lines are there" in heard.getvalue()
+    assert PROMPT not in heard.getvalue()
+
+
+def test_what_does_not_fit_a_model_is_not_quoted() -> None:
+    for model, fields in ((ImageTask, {"prompt": PROMPT}), (GenerateRequest, {"prompt": PROMPT, "seeds": PROMPT})):
+        with pytest.raises(ValidationError) as refused:
+            model.model_validate(fields)
+        assert PROMPT not in str(refused.value)

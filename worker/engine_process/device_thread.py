@@ -1,0 +1,88 @@
+"""The thread that runs the engine."""
+
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from typing import Any, TypeVar
+
+import torch
+
+from worker.device.allocator import keep_freed_memory
+from worker.engine.decoded import Advance
+from worker.engine.engine import Engine
+
+Result = TypeVar("Result")
+
+
+class DeviceThread(threading.Thread):
+    """Runs calls, and steps the engine between them for as long as it has rows.
+
+    Other threads add and withdraw tasks through `call`. What they set on the engine directly, `backlogged` and
+    `watched`, it only reads. `stopped` is done when the thread has ended, with the exception if one ended it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(name="device", daemon=True)
+        self.stopped: Future[None] = Future()
+        self.stopped.set_running_or_notify_cancel()  # so that a waiter who is cancelled does not cancel it
+        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._engine: Engine | None = None
+        self._deliver: Callable[[Advance], None] = lambda advance: None
+
+    def call(self, function: Callable[..., Result], *arguments: Any) -> "Future[Result]":
+        """Run `function(*arguments)` on this thread between two steps."""
+        future: Future[Result] = Future()
+        self._calls.put(partial(_settle, future, partial(function, *arguments)))
+        return future
+
+    def serve(self, engine: Engine, deliver: Callable[[Advance], None]) -> None:
+        """Step `engine` from now on; `deliver` is given what each step brought, on this thread, which should not make
+        the outcomes: the device would wait."""
+        self.call(self._adopt, engine, deliver)
+
+    def stop(self) -> None:
+        """End the thread after the calls made so far; rows still in the engine are dropped."""
+        self._calls.put(None)
+
+    def run(self) -> None:
+        # Per thread, and inherited by the workers that this thread's first operations start.
+        torch.set_flush_denormal(True)
+        keep_freed_memory()
+        try:
+            self._loop()
+        except BaseException as error:
+            self.stopped.set_exception(error)
+        else:
+            self.stopped.set_result(None)
+
+    def _loop(self) -> None:
+        while True:
+            busy = self._engine is not None and self._engine.busy
+            try:
+                call = self._calls.get(block=not busy)
+            except queue.Empty:
+                self._step()
+                continue
+            if call is None:
+                return
+            call()
+
+    def _step(self) -> None:
+        assert self._engine is not None
+        advance = self._engine.advance()
+        if advance:
+            self._deliver(advance)
+
+    def _adopt(self, engine: Engine, deliver: Callable[[Advance], None]) -> None:
+        self._engine, self._deliver = engine, deliver
+
+
+def _settle(future: "Future[Result]", function: Callable[[], Result]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        future.set_result(function())
+    except Exception as error:
+        future.set_exception(error)

@@ -1,0 +1,145 @@
+"""The engine's side of the connection: requests go to the device thread, its reports go back."""
+
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from multiprocessing.connection import Connection
+
+import torch
+
+from jobs.models import ModelCard
+from jobs.settings import WorkerSettings
+from worker.engine.decoded import Advance
+from worker.engine.engine import Engine
+from worker.engine_process.compile_thread import CompileThread
+from worker.engine_process.device_thread import DeviceThread
+from worker.engine_process.messages import (
+    Add,
+    Backlog,
+    Ended,
+    Finished,
+    Ready,
+    Report,
+    Request,
+    Shown,
+    Watch,
+    Withdraw,
+    Withdrawn,
+)
+from worker.errors import FolderRefusedError, StartFailedError
+from worker.model_folder.loading import LoadedModel, load
+from worker.startup import compiler_for, model_card, start_engine
+
+log = logging.getLogger(__name__)
+
+SWITCH_INTERVAL_S = 1e-4
+"""How long a thread may hold the interpreter while another wants it. Each operation of a step releases it and takes it
+back; with Python's default of 5 ms the device would be idle while messages are read and written
+(docs/performance.md)."""
+
+LAUNCH_S = 0.001
+"""Seconds for which reports are put off: pictures are made and messages written when the next step was launched."""
+
+
+def run(connection: Connection, settings: WorkerSettings, load_model: Callable[..., LoadedModel] | None = None) -> None:
+    """Load the model and serve the worker at the other end of `connection` until it closes it.
+
+    The body of a process. Signals are the worker's business: those that a terminal or a service manager sends to all
+    processes of a group do not end this one.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    device = DeviceThread()
+    device.start()
+
+    def start() -> tuple[Engine, ModelCard]:
+        engine = start_engine(settings, load_model or load)
+        if compiler := compiler_for(settings, engine.model.network.device):
+            CompileThread(device).compile(engine, compiler)
+        return engine, model_card(engine, settings)
+
+    EngineServer(connection, device).serve(start)
+    os._exit(0)  # whatever loads, compiles or runs: finalising the interpreter around it would abort the process
+
+
+class EngineServer:
+    """Serves one connection. Reports are sent by a thread of their own, in their order: the device never waits for
+    whoever reads them."""
+
+    def __init__(self, connection: Connection, device: DeviceThread) -> None:
+        self._connection = connection
+        self._device = device
+        self._reports: queue.SimpleQueue[Report | Advance] = queue.SimpleQueue()
+
+    def serve(self, start: Callable[[], tuple[Engine, ModelCard]]) -> None:
+        """Run `start` on the device thread, then its engine, until the other end closes the connection."""
+        threading.Thread(target=self._send_reports, name="reports", daemon=True).start()
+        self._device.stopped.add_done_callback(self._device_ended)
+        self._device.call(start).add_done_callback(self._started)
+        try:
+            while (request := self._connection.recv()) is not None:
+                self._handle(request)
+        except (EOFError, OSError):
+            pass  # the worker is gone
+
+    def _started(self, starting: "Future[tuple[Engine, ModelCard]]") -> None:
+        """Called on the device thread."""
+        if error := starting.exception():
+            self._reports.put(Ended(_reason(error)))
+            return
+        self._engine, card = starting.result()
+        self._engine.measure = self._reports.put
+        self._engine.show = lambda previews: self._reports.put(Shown(previews))
+        self._device.serve(self._engine, self._reports.put)
+        # A plain string: to read a value of its own type, the worker would import torch.
+        self._reports.put(Ready(card, str(torch.__version__)))
+
+    def _device_ended(self, stopped: "Future[None]") -> None:
+        if error := stopped.exception():
+            log.error("the device thread failed", exc_info=error)
+            self._reports.put(Ended(_reason(error)))
+
+    def _handle(self, request: Request) -> None:
+        match request:
+            case Add(tasks):
+                self._device.call(self._engine.add, tasks)
+            case Withdraw(None):
+                self._device.call(self._engine.withdraw_unstarted).add_done_callback(self._withdrawn)
+            case Withdraw(keys):
+                self._device.call(self._engine.withdraw, keys).add_done_callback(self._withdrawn)
+            case Watch(jobs):
+                self._engine.watched = jobs
+            case Backlog(waits):
+                self._engine.backlogged = waits
+
+    def _withdrawn(self, answer: "Future[list[str]]") -> None:
+        self._reports.put(Withdrawn(answer.result()))
+
+    def _send_reports(self) -> None:
+        while True:
+            waiting = [self._reports.get()]
+            time.sleep(LAUNCH_S)
+            while not self._reports.empty():
+                waiting.append(self._reports.get())
+            try:
+                self._connection.send([_report(each) for each in waiting])
+            except OSError:
+                return  # the worker is gone
+
+
+def _report(report: Report | Advance) -> Report:
+    return Finished(report.outcomes()) if isinstance(report, Advance) else report
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, FolderRefusedError | StartFailedError):
+        return str(error)
+    log.debug("the engine ended", exc_info=error)
+    return f"{type(error).__name__}: {error}"
