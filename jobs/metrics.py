@@ -35,6 +35,8 @@ class ApiMetrics:
             ["limit"],
             registry=registry,
         )
+        for limit in ("images", "evaluations", "queue", "store", "event_streams"):
+            self.refusals.labels(limit)  # 0 until it refuses something
         self.answer_bytes = gauge("fourstep_answer_bytes", "Bytes that answers being written take.")
         self.answer_bytes_limit = gauge("fourstep_answer_bytes_limit", "Bytes that the answers to one caller may take.")
         self.answers_waiting = gauge("fourstep_answers_waiting", "Answers that wait for earlier ones of their caller.")
@@ -71,7 +73,7 @@ class WorkerMetrics:
         histogram, counter = partial(Histogram, registry=registry), partial(Counter, registry=registry)
         self.images = counter(
             "fourstep_images_total",
-            "Images settled by this worker, by outcome: ok, expired, cancelled, error or duplicate.",
+            "Images settled by this worker, by outcome: ok, expired, cancelled, error, refused or duplicate.",
             ["outcome"],
         )
         self.queue_time = histogram(

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 ImageFormat = Literal["png", "jpeg", "webp"]
 Mode = Literal["fast", "strict"]
-FailureReason = Literal["expired", "error", "cancelled"]
+FailureReason = Literal["expired", "error", "cancelled", "refused"]
 GivenUpReason = Literal["expired", "cancelled"]
 JobStatus = Literal["queued", "running", "completed", "failed", "cancelled", "expired"]
 
@@ -167,6 +167,7 @@ class EffectiveSettings(WireModel):
     device: str
     dtype: str
     max_batch: int | None = None
+    runtime: str | None = None
     compile: bool | None = None
     cuda_graphs: bool | None = None
     threads: int | None = None
@@ -236,7 +237,7 @@ class JobState(WireModel):
         if not self.settled:
             return "running" if self.started else "queued"
         reasons = {failure.reason for failure in self.failures}
-        if "error" in reasons:
+        if reasons & {"error", "refused"}:
             return "failed"
         if "expired" in reasons:
             return "expired"

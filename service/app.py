@@ -27,6 +27,7 @@ from service.limits.stream_count import StreamCount
 from service.middleware.api_keys import ApiKeys
 from service.middleware.body_limit import BodyLimit
 from service.middleware.host_header import OneHost
+from service.middleware.metrics_port import MetricsPort
 from service.middleware.request_metrics import RequestMetrics
 from service.middleware.shutdown import AnswerWhenStopping
 from service.model_catalogue import ModelCatalogue
@@ -81,6 +82,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.add_middleware(BodyLimit)
     app.add_middleware(OneHost)
     app.add_middleware(ApiKeys, keys=settings.api_keys)
+    if settings.api_metrics_port:
+        app.add_middleware(MetricsPort, port=settings.api_metrics_port)
     app.add_middleware(AnswerWhenStopping)
     if settings.cors_origins:
         _allow_other_origins(app, settings)

@@ -242,6 +242,8 @@ class Consumer:
         return None if size in self.card.sizes else f"size: {size} is not one of {self.card.sizes}"
 
     def _receive(self, group: asyncio.TaskGroup, outcomes: list[Outcome]) -> None:
+        # A set can fail twice, by one picture and by another row, before the engine hears of the first.
+        outcomes = [outcome for outcome in outcomes if outcome.key in self._held]
         self._in_engine -= _rows(self._held[outcome.key] for outcome in outcomes)
         self._changed.set()
         for outcome in outcomes:

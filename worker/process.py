@@ -85,6 +85,7 @@ async def _serve(
         torch_version=ready.torch,
         ttl_s=settings.result_ttl_s,
         embed_recipe=settings.embed_recipe,
+        mark_generated=settings.mark_generated,
         store=_image_store(settings),
     )
     worker_id = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from diffusers.utils import logging as diffusers_logging
@@ -15,8 +16,12 @@ from worker.engine.cuda_graphs import CudaGraphs
 from worker.engine.engine import Engine
 from worker.errors import StartFailedError
 from worker.model_folder.loading import LoadedModel, load
+from worker.model_folder.safety_model import SafetyModel
 
 log = logging.getLogger(__name__)
+
+Compiler = Literal["inductor", "openvino"]
+"""torch.compile's own code generator, or OpenVINO, for a CPU."""
 
 
 def start_engine(settings: WorkerSettings, load_model: Callable[..., LoadedModel] = load) -> Engine:
@@ -30,12 +35,17 @@ def start_engine(settings: WorkerSettings, load_model: Callable[..., LoadedModel
     graphs = _replays_graphs(settings, model.network.device)
     engine = Engine(model, settings.max_batch, CudaGraphs(model.network.device) if graphs else None)
     engine.warm_up()
+    if settings.safety_model is not None:
+        device = model.network.device
+        safety = SafetyModel(settings.safety_model, settings.safety_labels, settings.safety_threshold, device)
+        engine.judge = safety.verdicts
     return engine
 
 
 def model_card(engine: Engine, settings: WorkerSettings) -> ModelCard:
     """Return the model card that the worker announces; its `settings` are the effective values."""
     model = engine.model
+    compiler = compiler_for(settings, model.network.device)
     return ModelCard(
         name=model.name,
         sha256=model.sha256,
@@ -52,7 +62,8 @@ def model_card(engine: Engine, settings: WorkerSettings) -> ModelCard:
             device=str(model.network.device),
             dtype=str(model.network.dtype).removeprefix("torch."),
             max_batch=settings.max_batch,
-            compile=compiles(settings, model.network.device),
+            runtime="openvino" if compiler == "openvino" else "torch",
+            compile=compiler == "inductor",
             cuda_graphs=engine.runner.eager.has_graphs,
             threads=torch.get_num_threads(),
             lease_s=settings.lease_s,
@@ -62,9 +73,13 @@ def model_card(engine: Engine, settings: WorkerSettings) -> ModelCard:
     )
 
 
-def compiles(settings: WorkerSettings, device: torch.device) -> bool:
-    """Return whether the networks are to be compiled; "auto" means on a CUDA device."""
-    return device.type == "cuda" if settings.compile == "auto" else settings.compile
+def compiler_for(settings: WorkerSettings, device: torch.device) -> Compiler | None:
+    """Return what is to compile the networks, if anything.
+
+    With "auto" that is torch.compile on a CUDA device and, if it is to run them, OpenVINO on a CPU."""
+    if settings.compile is True or (settings.compile == "auto" and device.type == "cuda"):
+        return "inductor"
+    return "openvino" if device.type == "cpu" and settings.cpu_runtime == "openvino" else None
 
 
 def _replays_graphs(settings: WorkerSettings, device: torch.device) -> bool:

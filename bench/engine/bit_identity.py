@@ -12,12 +12,12 @@ import torch
 
 from bench import markdown, results_file
 from jobs.settings import BUNDLED_MODEL
-from worker.engine.compile_thread import compile_shape
 from worker.engine.denoising_step import StepInputs
-from worker.engine.device_thread import DeviceThread
 from worker.engine.engine import Engine
 from worker.engine.model_runner import Executor
 from worker.engine.scheduler import buckets
+from worker.engine_process.compile_thread import compile_shape
+from worker.engine_process.device_thread import DeviceThread
 from worker.families.prompt_embeddings import stacked
 from worker.model_folder.loading import load
 from worker.sampling import noise

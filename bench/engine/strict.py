@@ -11,9 +11,9 @@ import numpy as np
 from bench import results_file
 from jobs.models import ImageTask, Mode
 from jobs.settings import BUNDLED_MODEL
-from worker.engine.device_thread import DeviceThread
 from worker.engine.engine import Engine
 from worker.engine.outcomes import Failure, Measured, Picture
+from worker.engine_process.device_thread import DeviceThread
 from worker.generate import generate
 from worker.model_folder.loading import LoadedModel, load
 from worker.startup import quiet_libraries

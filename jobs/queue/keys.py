@@ -17,6 +17,7 @@ class ModelKeys:
         self.tasks = f"{self._prefix}:tasks"
         self.sets = f"{self._prefix}:sets"
         self.card = f"{self._prefix}:card"
+        self.last_card = f"{self._prefix}:last-card"
         self.workers = f"{self._prefix}:workers"
         self.since = f"{self._prefix}:since"
         self.leases = f"{self._prefix}:worker:"

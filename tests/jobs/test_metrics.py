@@ -5,6 +5,14 @@ from prometheus_client import CollectorRegistry, generate_latest
 from jobs.metrics import ApiMetrics, WorkerMetrics
 
 NAMES = {
+    "limit_refusals_total",
+    "answer_bytes",
+    "answer_bytes_limit",
+    "answers_waiting",
+    "event_streams",
+    "connections_refused_total",
+    "model_versions",
+    "redis_writable",
     "requests_total",
     "request_duration_seconds",
     "time_to_first_preview_seconds",

@@ -21,8 +21,8 @@ from tests.task_queue import TaskQueue
 from tests.worker.step_gate import StepGate
 from tests.worker.tasks import image_task
 from worker.consumer import Consumer
-from worker.engine.device_thread import DeviceThread
 from worker.engine.engine import Engine
+from worker.engine_process.device_thread import DeviceThread
 from worker.model_folder.loading import LoadedModel
 from worker.results import ResultWriter
 from worker.startup import model_card

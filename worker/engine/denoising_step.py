@@ -36,6 +36,11 @@ class StepInputs:
         always = [self.latents, self.index, *self.embeddings.parts.values()]
         return always if self.noise is None else [*always, self.noise]
 
+    def rows(self, which: slice) -> "StepInputs":
+        """Return a batch of `which` rows."""
+        noise = None if self.noise is None else self.noise[which]
+        return StepInputs(self.latents[which], self.index[which], self.embeddings.map(lambda part: part[which]), noise)
+
 
 @dataclass(frozen=True)
 class StepOutputs:

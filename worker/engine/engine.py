@@ -2,16 +2,16 @@
 
 import logging
 from collections.abc import Callable, Collection, Container, Mapping, Sequence
-from functools import partial
 
 import torch
 
 from jobs.clock import steady_time
 from jobs.models import FailureReason, ImageTask
+from worker.engine.decoded import Advance, Decoded, Judge
 from worker.engine.denoising_step import StepInputs
 from worker.engine.diverse_set import CandidateSet
 from worker.engine.model_runner import TIMED_RUNS, Executor, ModelRunner
-from worker.engine.outcomes import Failure, FinishedSet, Measured, Outcome, Picture, PreviewImage
+from worker.engine.outcomes import Failure, Measured, Outcome, PreviewImage
 from worker.engine.preview_images import decode_previews
 from worker.engine.row import Row
 from worker.engine.scheduler import Candidate, Size, StepTimes, buckets, every_size, schedule
@@ -29,7 +29,8 @@ class Engine:
     `new_graph` makes the graphs that warm-up captures; without it every step is launched kernel by kernel. `policy`
     chooses the rows of each step; benchmarks compare others. The engine calls `measure` with the cost of every batch
     and `show` with previews of the jobs in `watched`. Its owner keeps `backlogged` true while more images wait in the
-    queue than the engine has.
+    queue than the engine has. With `strict_waits` strict rows wait for a switch to the executor that is to run all of
+    them.
     """
 
     def __init__(
@@ -44,11 +45,13 @@ class Engine:
         self.measure: Callable[[Measured], None] = lambda measured: None
         self.watched: Container[str] = ()
         self.show: Callable[[list[PreviewImage]], None] = lambda previews: None
+        self.judge: Judge | None = None
         # All equal until they are measured: whoever waits then joins at once.
         self.step_times: dict[Size, dict[int, float]] = {
             size: dict.fromkeys(buckets(max_batch), 1e-3) for size in model.contract.sizes
         }
         self.backlogged = False
+        self.strict_waits = False
         self._policy = policy
         self._rows: dict[str, Row] = {}
         self._sets: dict[str, CandidateSet] = {}
@@ -58,7 +61,8 @@ class Engine:
 
     @property
     def busy(self) -> bool:
-        return bool(self._rows)
+        """Whether there is a row that does not wait for a switch."""
+        return any(not self._waits(row) for row in self._rows.values())
 
     def add(self, tasks: Mapping[str, ImageTask]) -> None:
         """Add `tasks`, which join at the next step together; outcomes carry their keys, which must be new."""
@@ -81,22 +85,26 @@ class Engine:
         """Remove every task that has not begun, and return their keys."""
         return self.withdraw({row.task_key for row in self._rows.values()} - self._begun())
 
-    @torch.inference_mode()
     def step(self) -> list[Outcome]:
         """Run one step of one batch; returns the tasks that it finished and those that failed."""
+        return self.advance().outcomes()
+
+    @torch.inference_mode()
+    def advance(self) -> Advance:
+        """Run one step of one batch, and leave the outcomes to be made from what it returns."""
         self._expire(steady_time())
-        candidates = [row.candidate(self._steps) for row in self._rows.values() if self._can_step(row)]
+        able = [row for row in self._rows.values() if self._can_step(row)]
+        candidates = [row.candidate(self._steps, self.runner.needs_strict_batch([row])) for row in able]
         chosen = self._policy(candidates, self.step_times, self.backlogged)
         rows = [self._rows[key] for key in chosen]
         self._survivors(self._survivors(rows, self._begin), self.runner.denoise)
         self._choose()
         self._show_unfinished()
-        pictures: list[Picture] = []
-        for row in self._survivors(self._finished(), partial(self._decode, pictures)):
-            del self._rows[row.key]
-        done = self._completed(pictures)
+        decoded = self._decode_finished()
         failures, self._failures = self._failures, {}
-        return [*done, *failures.values()]
+        if not self._rows:
+            self.runner.idle()
+        return Advance(decoded, list(failures.values()), self.judge)
 
     @torch.inference_mode()
     def warm_up(self) -> None:
@@ -114,15 +122,12 @@ class Engine:
                         raise
                     self._forget_buckets(size, bucket)
                     self.runner.strict_batch[size] = max(self.step_times[size])
-        if self._failures:
-            raise RuntimeError(f"warm-up: {next(iter(self._failures.values())).detail}")
         self.runner.measure_encoding(min(max(times) for times in self.step_times.values()))
         for size, times in self.step_times.items():
             for bucket in times:
                 self.measure_step(size, bucket)
         log.info("seconds a step takes, by size and batch: %s", self.step_times)
-        if not self.runner.eager.has_graphs:
-            self.step_times = {size: every_size(times) for size, times in self.step_times.items()}
+        self.interpolate_step_times()
 
     @torch.inference_mode()
     def measure_step(self, size: Size, bucket: int) -> None:
@@ -133,14 +138,24 @@ class Engine:
         finally:
             self.measure = measure
 
+    def interpolate_step_times(self) -> None:
+        """Let batches of every size be scheduled, where these run at their price."""
+        if self.runner.executor.any_rows:
+            self.step_times = {size: every_size(times) for size, times in self.step_times.items()}
+
     def _rehearse(self, size: Size, bucket: int) -> float:
-        """Run every stage for `bucket` rows; returns the seconds of a step, its share of the decoding included."""
+        """Run every stage for `bucket` rows; returns the seconds of a step, its share of the decoding included.
+
+        Raises RuntimeError when a picture is not finite.
+        """
         rows = [_warm_up_row(*size, f"warm-up {bucket} {index}") for index in range(bucket)]
         self.runner.begin(rows)
         for example in self.runner.examples(rows):
             self.runner.executor.capture(example)
         self.runner.denoise(rows)
-        self._decode([], rows)
+        for picture in self.runner.decode(rows).pictures():
+            if isinstance(picture, Failure):
+                raise RuntimeError(f"warm-up: {picture.detail}")
         return rows[0].seconds["denoise_step"] + rows[0].seconds["decode"] / self._steps
 
     def _forget_buckets(self, size: Size, too_large: int) -> None:
@@ -163,10 +178,14 @@ class Engine:
                 examples += self.runner.examples(rows)
         return examples
 
-    def switch(self, compiled: Executor) -> None:
-        """Run all but strict rows on the `compiled` executor from the next step on."""
-        self.runner.compiled = compiled
+    def switch(self, executor: Executor) -> None:
+        """Run rows on `executor` from the next step on: all but strict ones, or all where it is batch-invariant."""
+        self.runner.switch(executor)
         self.step_times = self._bucket_times()
+
+    def let_strict_go(self) -> None:
+        """Let strict rows wait for no switch."""
+        self.strict_waits = False
 
     def _bucket_times(self) -> dict[Size, dict[int, float]]:
         """Return the part of `step_times` that graphs and compiled code are made for."""
@@ -181,34 +200,43 @@ class Engine:
         return {row.task_key for row in self._rows.values() if row.start is not None}
 
     def _expire(self, now: float) -> None:
-        begun = self._begun()
-        for row in list(self._rows.values()):
-            if row.task.deadline is not None and row.task.deadline < now and row.task_key not in begun:
-                self._fail(row, "expired", "the deadline passed before it could start")
+        late = [row for row in self._rows.values() if row.task.deadline is not None and row.task.deadline < now]
+        if late:
+            begun = self._begun()
+            for row in late:
+                if row.task_key not in begun:
+                    self._fail(row, "expired", "the deadline passed before it could start")
 
     def _can_step(self, row: Row) -> bool:
-        return row.step < self._steps and not self._is_held(row)
+        return row.step < self._steps and not self._is_held(row) and not self._waits(row)
+
+    def _waits(self, row: Row) -> bool:
+        return self.strict_waits and row.strict
 
     def _is_held(self, row: Row) -> bool:
         return row.owner is not None and self._sets[row.owner].holds(row)
 
     def _choose(self) -> None:
-        """Drop the candidates that were not chosen, in every set that can choose now."""
+        """Drop the candidates that were not chosen, in every set that can choose now, and all of a set that failed."""
         for candidates in self._sets.values():
             for row in candidates.choose():
                 del self._rows[row.key]
+        for key in [key for key, candidates in self._sets.items() if candidates.failed]:
+            self.withdraw([key])
 
     def _show_unfinished(self) -> None:
-        """Show previews of rows whose job is watched; a failing preview harms no image."""
-        if not self.watched:
+        """Show previews of rows whose job is watched; a failing preview harms no image.
+
+        Where pictures are judged there are none, since a preview shows what may be refused.
+        """
+        if not self.watched or self.judge:
             return
         rows = [row for row in self._rows.values() if row.shown_step < row.step < self._steps]
         rows = [row for row in rows if row.task.job_id in self.watched and not self._is_held(row)]
         if rows:
             try:
-                self.show(
-                    decode_previews(rows, self._steps, self.model.network.decode, max(self.step_times[rows[0].size]))
-                )
+                most = max(self.step_times[rows[0].size])
+                self.show(decode_previews(rows, self._steps, self.runner.executor.decode, most))
             except RuntimeError:
                 log.exception("no previews of this step")
 
@@ -218,27 +246,18 @@ class Engine:
         same_size = [row for row in done if row.size == done[0].size]
         return same_size[: max(self.step_times[done[0].size])] if done else []
 
-    def _decode(self, pictures: list[Picture], rows: list[Row]) -> None:
-        """Decode `rows` and append their pictures to `pictures`."""
-        for row, picture in zip(rows, self.runner.decode(rows), strict=True):
-            if picture:
-                pictures.append(picture)
-            else:
-                self._fail(row, "error", "the image came out as NaN or infinity")
+    def _decode_finished(self) -> list[tuple[Decoded, list[CandidateSet | None]]]:
+        """Decode finished rows, which leave the engine: each batch of them with the sets that its rows belong to."""
+        decoded: list[tuple[Decoded, list[CandidateSet | None]]] = []
 
-    def _completed(self, pictures: list[Picture]) -> list[Outcome]:
-        """Return the tasks that `pictures` complete: a single image, or a set with its last one."""
-        outcomes: list[Outcome] = []
-        for picture in pictures:
-            if picture.key in self._failures:
-                continue  # another image of its set failed
-            candidates = self._sets.get(picture.key)
-            outcome = candidates.collect(picture) if candidates else picture
-            if isinstance(outcome, FinishedSet):
-                del self._sets[picture.key]
-            if outcome is not None:
-                outcomes.append(outcome)
-        return outcomes
+        def decode(rows: list[Row]) -> None:
+            decoded.append((self.runner.decode(rows), [self._sets.get(row.owner or "") for row in rows]))
+
+        for row in self._survivors(self._finished(), decode):
+            del self._rows[row.key]
+            if row.owner and all(other.owner != row.owner for other in self._rows.values()):
+                del self._sets[row.owner]
+        return decoded
 
     def _survivors(self, rows: list[Row], work: Callable[[list[Row]], None]) -> list[Row]:
         """Do `work` on all rows together and, if that raises, on each half: only rows that fail alone fail."""
@@ -267,7 +286,12 @@ class Engine:
 
     def _fail(self, row: Row, reason: FailureReason, detail: str) -> None:
         """Give up the whole task of `row`; of several failures the first is reported."""
+        candidates = self._sets.get(row.task_key)
         self.withdraw([row.task_key])
+        if candidates:
+            if candidates.failed:
+                return
+            candidates.failed = True
         self._failures.setdefault(row.task_key, Failure(row.task_key, reason, detail))
 
 

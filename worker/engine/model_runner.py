@@ -5,14 +5,13 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch
 
 from jobs.clock import steady_time
-from jobs.diversity import LAYOUT_GRID
+from worker.engine.decoded import Decoded
 from worker.engine.denoising_step import DenoisingStep, StepInputs, StepOutputs
-from worker.engine.latent_descriptor import latent_descriptors
-from worker.engine.outcomes import Measured, Picture
+from worker.engine.joined_rows import JoinedRows
+from worker.engine.outcomes import Measured
 from worker.engine.prompt_cache import PromptCache
 from worker.engine.row import Row, Start
 from worker.engine.scheduler import bucket_for
@@ -20,7 +19,6 @@ from worker.engine.step_graphs import Graph, StepGraphs
 from worker.families.network import Network
 from worker.families.prompt_embeddings import PromptEmbedding, stacked
 from worker.model_folder.loading import LoadedModel
-from worker.pixels import to_uint8
 from worker.sampling import noise
 
 TIMED_RUNS = 3
@@ -31,9 +29,11 @@ PROMPTS_COUNTED = 256
 
 
 class Executor:
-    """One way to run the denoising step and the decoder of a model: by the eager `network` or by a compiled twin of it.
+    """One way to run a model: by the eager `network` or by a compiled or converted twin of it.
 
     Steps are replayed from graphs when `new_graph` makes them. `negative` is the embedding for guidance, if any.
+    `any_rows` says that batches of any size run at their price, others are padded to a bucket. `batch_invariant` says
+    that a row has the same bits in every batch, of whatever size.
     """
 
     def __init__(
@@ -42,6 +42,7 @@ class Executor:
         network: Network,
         negative: PromptEmbedding | None,
         new_graph: Callable[[], Graph] | None = None,
+        any_rows: bool = False,
     ) -> None:
         table = model.table.to(network.device)
         of_sizes = {
@@ -51,6 +52,10 @@ class Executor:
         self._network = network
         self._graphs = StepGraphs(step, new_graph) if new_graph else None
         self._step = self._graphs or step
+        self.any_rows = any_rows
+        self.batch_invariant = False
+        self.encode = network.encode
+        self.seal = network.seal
 
     @property
     def has_graphs(self) -> bool:
@@ -77,9 +82,8 @@ class Executor:
 class ModelRunner:
     """Runs batches whose rows all have one size, and reports the cost of each to `measure`.
 
-    `eager` runs the networks as they were loaded; `compiled`, once it is set, runs all batches without strict rows.
-    Strict rows always take `eager` at one batch size, `strict_batch`. Batches are padded to a bucket where they are
-    strict, compiled or replayed from graphs.
+    `eager` runs the networks as they were loaded, `executor` is that or, from a switch on, a twin of it. Where it is
+    batch-invariant, `executor` runs every row; else strict rows take `eager` at one batch size, `strict_batch`.
     """
 
     def __init__(
@@ -96,18 +100,32 @@ class ModelRunner:
         self.prompts = PromptCache(model.network.encode, max_batch)
         self._prompt_tokens = lru_cache(PROMPTS_COUNTED)(model.network.prompt_tokens)
         self.strict_batch = dict.fromkeys(model.contract.sizes, max_batch)
+        # On the device already: a list of numbers would have to be copied to it.
+        self._step_numbers = torch.arange(model.table.steps, device=self._device).unbind()
+        self._free_since: float | None = None
+        self._joined = JoinedRows()
         self._negative = self._negative_embedding()
-        self.eager = Executor(model, model.network, self._negative, new_graph)
-        self.compiled: Executor | None = None
-
-    @property
-    def executor(self) -> Executor:
-        """The executor of batches without strict rows."""
-        return self.compiled or self.eager
+        self.eager = Executor(model, model.network, self._negative, new_graph, any_rows=new_graph is None)
+        self.executor = self.eager
 
     def new_compiled(self) -> Executor:
         """Return an executor on the same weights that compiles each shape when it is first run; for any thread."""
         return Executor(self._model, self._network.compiled(), self._negative, self._new_graph)
+
+    def new_converted(self) -> Executor:
+        """Return an executor whose networks OpenVINO runs, converting each shape when it is first run; for any
+        thread."""
+        return Executor(self._model, self._network.converted(), self._negative, any_rows=True)
+
+    def switch(self, executor: Executor) -> None:
+        """Run rows on `executor` from the next step on, and encode every prompt by it anew."""
+        prompts = PromptCache(executor.encode, self.prompts.max_batch)
+        prompts.fill_to = self.prompts.fill_to
+        self.executor, self.prompts = executor, prompts
+
+    def needs_strict_batch(self, rows: Sequence[Row]) -> bool:
+        """Return whether `rows` run together have to fill the largest batch, for one of them to keep its bits."""
+        return not self.executor.batch_invariant and any(row.strict for row in rows)
 
     def begin(self, rows: list[Row], waiting: Sequence[str] = ()) -> None:
         """Give the rows that start now their embedding and their noise. Prompts `waiting` may be encoded along."""
@@ -116,13 +134,14 @@ class ModelRunner:
             return
         now, started = steady_time(), time.perf_counter()
         hits = self.prompts.hits
-        embeddings = self.prompts.get([row.task.prompt for row in fresh], any(row.strict for row in fresh), waiting)
+        embeddings = self.prompts.get([row.task.prompt for row in fresh], self.needs_strict_batch(fresh), waiting)
         for row, embedding in zip(fresh, embeddings, strict=True):
             shape = self._network.latent_shape(row.task.height, row.task.width)
             drawn = noise.draw(row.task.seed, shape, self._draws).to(self._device)
             prompt_tokens = self._prompt_tokens(row.task.prompt)
             row.start, row.latents = Start(embedding, drawn[1:], prompt_tokens), drawn[0] * self._model.table.start
-            row.spend("queue", max(0.0, now - row.task.created))
+            queued = max(0.0, now - row.task.created)
+            row.spend("queue", queued, now - queued)
         self._account("encode", fresh, 0, started, cached=self.prompts.hits - hits)
 
     def denoise(self, rows: list[Row]) -> None:
@@ -131,38 +150,46 @@ class ModelRunner:
         batch = self.padded(rows)
         inputs, executor = self._inputs(batch), self._executor_for(rows)
         graph_miss = executor.graph_miss(inputs)
+        launched = time.perf_counter()
         outputs = executor.step(inputs)
         if self._device.type == "cuda":
             # A step ends when the device is done, else the host runs ahead and rows cannot join in time.
             torch.cuda.current_stream(self._device).synchronize()
-        for row, latents, pred_x0 in zip(rows, outputs.latents, outputs.pred_x0, strict=False):
-            row.latents, row.pred_x0, row.bucket = latents, pred_x0, len(batch)
+        gap, self._free_since = self._free_since and launched - self._free_since, time.perf_counter()
+        self._joined.part(rows, batch, outputs)
+        for row in rows:
+            row.bucket = len(batch)
             row.step += 1
         replayed = executor.has_graphs and graph_miss is None
-        self._account("denoise_step", rows, len(batch) - len(rows), started, replayed=replayed, graph_miss=graph_miss)
+        self._account(
+            "denoise_step", rows, len(batch) - len(rows), started, replayed=replayed, graph_miss=graph_miss, gap=gap
+        )
 
-    def decode(self, rows: list[Row]) -> list[Picture | None]:
-        """Turn latents into pixels; None for a row whose latents or pixels are not finite."""
+    def idle(self) -> None:
+        """Say that nothing is left to do: the time until the next step is no gap."""
+        self._free_since = None
+        self._joined = JoinedRows()
+
+    @torch.inference_mode()
+    def decode(self, rows: list[Row]) -> Decoded:
+        """Decode latents. On a CPU the rest of the work on the pixels is left for whoever asks for the pictures."""
         started = time.perf_counter()
         batch = self.padded(rows)
         latents = _latents(batch)
         images = self._executor_for(rows).decode(latents)
-        finite = (latents.isfinite().flatten(1).all(1) & images.isfinite().flatten(1).all(1)).cpu()
-        pixels = to_uint8(images).cpu().numpy()
-        seen = latent_descriptors(latents, LAYOUT_GRID).tolist()
+        decoded = Decoded(rows, latents, images)
+        if self._device.type == "cuda":
+            decoded = decoded.on_host()  # by small kernels, launched while the decoder runs
         self._account("decode", rows, len(batch) - len(rows), started)
-        return [
-            _picture(row, image, layout) if sound else None
-            for row, image, layout, sound in zip(rows, pixels, seen, finite, strict=False)
-        ]
+        return decoded
 
     def padded(self, rows: list[Row]) -> list[Row]:
         """Return `rows`, and the first of them repeated until they fill a bucket where that is needed.
 
-        Eager code takes any number of rows at its price; graphs and compiled code are made for the buckets alone.
+        Eager code and OpenVINO take any number of rows at its price; graphs and compiled code are made for the buckets.
         """
-        strict = any(row.strict for row in rows)
-        if self.compiled is None and not self.eager.has_graphs and not strict:
+        strict = self.needs_strict_batch(rows)
+        if self.executor.any_rows and not strict:
             return rows
         bucket = bucket_for(len(rows), strict, self.strict_batch[rows[0].size])
         return rows + [rows[0]] * (bucket - len(rows))
@@ -189,16 +216,18 @@ class ModelRunner:
         """The next step of these rows, which have begun; for examples, prompts are cut or padded to `text_length`."""
         starts = [row.start for row in batch if row.start is not None]
         step_noise = [start.step_noise[row.step] for row, start in zip(batch, starts, strict=True) if self._draws > 1]
-        indices = torch.tensor([row.step for row in batch], pin_memory=self._device.type == "cuda")
-        embeddings = [start.embedding for start in starts]
-        if text_length is not None:
-            embeddings = [each.resized(text_length) for each in embeddings]
         return StepInputs(
-            _latents(batch),
-            indices.to(self._device, non_blocking=True),
-            stacked(embeddings, self._text_length(batch, embeddings)),
+            _latents(batch) if text_length else self._joined.latents_of(batch),
+            torch.stack([self._step_numbers[row.step] for row in batch]),
+            self._embeddings(batch, text_length),
             torch.stack(step_noise) if step_noise else None,
         )
+
+    def _embeddings(self, batch: list[Row], text_length: int | None) -> PromptEmbedding:
+        embeddings = [row.start.embedding for row in batch if row.start is not None]
+        if text_length is not None:
+            return stacked([each.resized(text_length) for each in embeddings], text_length)
+        return self._joined.embeddings_of(batch, embeddings, self._text_length(batch, embeddings))
 
     def _text_length(self, batch: list[Row], embeddings: Sequence[PromptEmbedding]) -> int:
         """The shortest of the network's text lengths that holds all prompts; with strict rows always the longest, so
@@ -216,20 +245,16 @@ class ModelRunner:
             return self._network.negative(self.prompts.get([self._network.negative_prompt], strict=True)[0])
 
     def _executor_for(self, rows: list[Row]) -> Executor:
-        return self.eager if any(row.strict for row in rows) else self.executor
+        return self.eager if self.needs_strict_batch(rows) else self.executor
 
     def _account(self, stage: str, rows: list[Row], padding: int, started: float, **more: Any) -> None:
         seconds = time.perf_counter() - started
+        if stage != "denoise_step" and self._free_since is not None:
+            self._free_since += seconds
+        began = steady_time() - seconds
         for row in rows:
-            row.spend(stage, seconds)
+            row.spend(stage, seconds, began)
         self._measure(Measured(stage, len(rows), padding, seconds, **more))
-
-
-def _picture(row: Row, pixels: np.ndarray, layout: list[float]) -> Picture:
-    assert row.start is not None
-    return Picture(
-        row.task_key, row.task.seed, pixels, layout, row.bucket, row.seconds, row.began, row.start.prompt_tokens
-    )
 
 
 def _latents(batch: Sequence[Row]) -> torch.Tensor:

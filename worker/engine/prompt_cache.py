@@ -19,7 +19,7 @@ class PromptCache:
 
     def __init__(self, encode: Encode, max_batch: int, capacity: int = 256) -> None:
         self._encode = encode
-        self._max_batch = max_batch
+        self.max_batch = max_batch
         self.fill_to = max_batch
         self._capacity = capacity
         self._kept: OrderedDict[str, tuple[PromptEmbedding, bool]] = OrderedDict()
@@ -60,7 +60,7 @@ class PromptCache:
         return self._encoded(prompts, strict)
 
     def _encoded(self, prompts: list[str], strict: bool) -> dict[str, PromptEmbedding]:
-        padding = self._max_batch - len(prompts) if strict else 0
+        padding = self.max_batch - len(prompts) if strict else 0
         return dict(zip(prompts, self._encode(prompts + [prompts[0]] * padding), strict=False))
 
     def _serves(self, prompt: str, strict: bool) -> bool:

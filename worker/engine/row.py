@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 
 import torch
 
-from jobs.clock import steady_time
 from jobs.models import ImageTask, PromptTokens
 from worker.engine.scheduler import Candidate, Size
 from worker.families.prompt_embeddings import PromptEmbedding
@@ -42,6 +41,7 @@ class Row:
     bucket: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     began: dict[str, float] = field(default_factory=dict)
+    _candidate: Candidate | None = None
 
     @property
     def task_key(self) -> str:
@@ -56,12 +56,18 @@ class Row:
     def size(self) -> Size:
         return self.task.height, self.task.width
 
-    def candidate(self, steps: int) -> Candidate:
-        """Describe the row to the scheduler, which only knows how many of `steps` are left."""
-        task = self.task
+    def candidate(self, steps: int, strict: bool) -> Candidate:
+        """Describe the row to the scheduler, which only knows how many of `steps` are left; a `strict` one needs the
+        largest batch."""
         left = steps - self.step
-        return Candidate(self.key, task.job_id, self.size, task.created, task.deadline, left, self.strict)
+        known = self._candidate
+        if known is None or (known.steps_left, known.strict) != (left, strict):
+            task = self.task
+            known = Candidate(self.key, task.job_id, self.size, task.created, task.deadline, left, strict)
+            self._candidate = known
+        return known
 
-    def spend(self, stage: str, seconds: float) -> None:
-        self.began.setdefault(stage, steady_time() - seconds)
+    def spend(self, stage: str, seconds: float, began: float) -> None:
+        """Count `seconds` in a stage that began at `began`, a Unix time."""
+        self.began.setdefault(stage, began)
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds

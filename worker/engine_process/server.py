@@ -6,6 +6,7 @@ import queue
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from multiprocessing.connection import Connection
@@ -14,10 +15,10 @@ import torch
 
 from jobs.models import ModelCard
 from jobs.settings import WorkerSettings
-from worker.engine.compile_thread import CompileThread
-from worker.engine.device_thread import DeviceThread
+from worker.engine.decoded import Advance
 from worker.engine.engine import Engine
-from worker.engine.outcomes import Outcome
+from worker.engine_process.compile_thread import CompileThread
+from worker.engine_process.device_thread import DeviceThread
 from worker.engine_process.messages import (
     Add,
     Backlog,
@@ -33,7 +34,7 @@ from worker.engine_process.messages import (
 )
 from worker.errors import FolderRefusedError, StartFailedError
 from worker.model_folder.loading import LoadedModel, load
-from worker.startup import compiles, model_card, start_engine
+from worker.startup import compiler_for, model_card, start_engine
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,9 @@ SWITCH_INTERVAL_S = 1e-4
 """How long a thread may hold the interpreter while another wants it. Each operation of a step releases it and takes it
 back; with Python's default of 5 ms the device would be idle while messages are read and written
 (docs/performance.md)."""
+
+LAUNCH_S = 0.001
+"""Seconds for which reports are put off: pictures are made and messages written when the next step was launched."""
 
 
 def run(connection: Connection, settings: WorkerSettings, load_model: Callable[..., LoadedModel] | None = None) -> None:
@@ -57,8 +61,8 @@ def run(connection: Connection, settings: WorkerSettings, load_model: Callable[.
 
     def start() -> tuple[Engine, ModelCard]:
         engine = start_engine(settings, load_model or load)
-        if compiles(settings, engine.model.network.device):
-            CompileThread(device).compile(engine)
+        if compiler := compiler_for(settings, engine.model.network.device):
+            CompileThread(device).compile(engine, compiler)
         return engine, model_card(engine, settings)
 
     EngineServer(connection, device).serve(start)
@@ -72,7 +76,7 @@ class EngineServer:
     def __init__(self, connection: Connection, device: DeviceThread) -> None:
         self._connection = connection
         self._device = device
-        self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
+        self._reports: queue.SimpleQueue[Report | Advance] = queue.SimpleQueue()
 
     def serve(self, start: Callable[[], tuple[Engine, ModelCard]]) -> None:
         """Run `start` on the device thread, then its engine, until the other end closes the connection."""
@@ -93,7 +97,7 @@ class EngineServer:
         self._engine, card = starting.result()
         self._engine.measure = self._reports.put
         self._engine.show = lambda previews: self._reports.put(Shown(previews))
-        self._device.serve(self._engine, self._deliver)
+        self._device.serve(self._engine, self._reports.put)
         # A plain string: to read a value of its own type, the worker would import torch.
         self._reports.put(Ready(card, str(torch.__version__)))
 
@@ -101,9 +105,6 @@ class EngineServer:
         if error := stopped.exception():
             log.error("the device thread failed", exc_info=error)
             self._reports.put(Ended(_reason(error)))
-
-    def _deliver(self, outcomes: list[Outcome]) -> None:
-        self._reports.put(Finished(outcomes))
 
     def _handle(self, request: Request) -> None:
         match request:
@@ -123,13 +124,18 @@ class EngineServer:
 
     def _send_reports(self) -> None:
         while True:
-            reports = [self._reports.get()]
+            waiting = [self._reports.get()]
+            time.sleep(LAUNCH_S)
             while not self._reports.empty():
-                reports.append(self._reports.get())
+                waiting.append(self._reports.get())
             try:
-                self._connection.send(reports)
+                self._connection.send([_report(each) for each in waiting])
             except OSError:
                 return  # the worker is gone
+
+
+def _report(report: Report | Advance) -> Report:
+    return Finished(report.outcomes()) if isinstance(report, Advance) else report
 
 
 def _reason(error: BaseException) -> str:

@@ -1,8 +1,9 @@
 """The networks of a loaded pipeline as functions of tensors, eager or compiled."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -39,6 +40,8 @@ class Network:
         self._told_guidance = None if told_guidance is None else torch.tensor(told_guidance, device=self.device)
         self.negative_prompt = negative_prompt
         self._scale_factor = family.scale_factor(pipeline)
+        self.seal: Callable[[], object] = lambda: None
+        """Of a twin: compile or convert no more shapes; those that it has not seen run eagerly from then on."""
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """Return (channels, latent height, latent width) of an image of `height` × `width` pixels."""
@@ -86,4 +89,24 @@ class Network:
         # One by one: the blocks are alike, so that the first one's code serves them all.
         for part in (*self.family.blocks(twin.denoiser), twin.vae.decoder):
             part.compile(fullgraph=True, dynamic=False)
+        twin.seal = partial(torch.compiler.set_stance, "eager_on_recompile")
+        return twin
+
+    def converted(self) -> "Network":
+        """Return a twin whose text encoders, denoiser and decoder OpenVINO runs, converted when first run at a shape.
+
+        One row or many are the same shape. Raises ModuleNotFoundError where OpenVINO is not installed."""
+        from worker.device.openvino_runtime import OpenVINORuntime
+
+        runtime, twin = OpenVINORuntime(self.dtype, torch.get_num_threads()), copy.copy(self)
+        twin.denoiser, twin.pipeline = copy_sharing_weights(self.denoiser), copy.copy(self.pipeline)
+        # Not shared: it reads weights of bfloat16 in no other layout.
+        twin.vae = copy.deepcopy(self.vae).to(memory_format=torch.contiguous_format)
+        for name in self.family.text_components:
+            if isinstance(encoder := getattr(self.pipeline, name), torch.nn.Module):
+                setattr(twin.pipeline, name, copy_sharing_weights(encoder))
+                runtime.take_over(getattr(twin.pipeline, name))
+        runtime.take_over(twin.denoiser)
+        runtime.take_over(twin.vae.decoder)
+        twin.seal = runtime.seal
         return twin

@@ -19,9 +19,9 @@ from worker.families.base import (
     refuse_other_sides,
     refuse_other_told_guidance,
 )
-from worker.families.patches import SIDE, packed, unpacked
 from worker.families.prompt_embeddings import PromptEmbedding
-from worker.families.rotary import RealRotaryJointAttention
+from worker.families.shared.patches import SIDE, packed, unpacked
+from worker.families.shared.rotary import RealRotaryJointAttention
 from worker.sampling.guidance import classifier_free_guidance
 from worker.sampling.noise_schedule import Prediction
 from worker.sampling.schedulers import flow_grid

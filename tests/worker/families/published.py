@@ -16,7 +16,7 @@ from worker.engine.engine import Engine
 from worker.engine.outcomes import Picture
 from worker.families.base import Family
 from worker.families.prompt_embeddings import PromptEmbedding, stacked
-from worker.families.rotary import rotated
+from worker.families.shared.rotary import rotated
 from worker.generate import generate
 from worker.model_folder.contract import own_contract, resized
 from worker.model_folder.loading import LoadedModel, served
@@ -114,7 +114,8 @@ def check_strict(model: LoadedModel, size: tuple[int, int]) -> None:
 def check_graphs(model: LoadedModel, size: tuple[int, int], lengths: int = 1) -> None:
     """A step is captured for each batch size and each of so many lengths of prompts, and every batch is replayed."""
     recorded, missed = RecordedGraphs(), set()
-    model = model_of(model.network.pipeline, resized(model.contract, [size]))
+    pipeline = model.network.pipeline
+    model = model_of(pipeline, resized(model.contract, [size], pipeline))
     engine = Engine(model, 2, recorded)
     engine.warm_up()
     assert len(recorded.captured) == 2 * lengths

@@ -23,7 +23,8 @@ from diffusers import (
 from tests.worker.families import published
 from tests.worker.families.published import Mistake, contracted, decoded, replaced, told
 from worker.errors import FolderRefusedError
-from worker.families import stable_diffusion_xl, unet
+from worker.families import stable_diffusion_xl
+from worker.families.shared import unet
 from worker.model_folder.loading import LoadedModel, load
 from worker.sampling import noise
 from worker.testing import tiny_sd_pipelines, tiny_sdxl_pipelines

@@ -9,7 +9,8 @@ import torch
 from tests.worker.families import published
 from tests.worker.families.published import Mistake, answered, contracted, decoded, replaced, told, with_tokens
 from worker.errors import FolderRefusedError
-from worker.families import patches, qwen_image, rotary
+from worker.families import qwen_image
+from worker.families.shared import patches, rotary
 from worker.model_folder.loading import LoadedModel, load
 from worker.sampling.guidance import classifier_free_guidance
 from worker.testing import tiny_qwen_image_pipelines

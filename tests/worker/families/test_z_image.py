@@ -9,8 +9,9 @@ import torch
 from tests.worker.families import published
 from tests.worker.families.published import Mistake, answered, contracted, decoded, replaced, told, with_tokens
 from worker.errors import FolderRefusedError
-from worker.families import rotary, z_image
+from worker.families import z_image
 from worker.families.prompt_embeddings import stacked
+from worker.families.shared import rotary
 from worker.model_folder.loading import LoadedModel, load
 from worker.testing import tiny_qwen3_pipelines
 from worker.testing.tiny_qwen3_pipelines import TOKENS

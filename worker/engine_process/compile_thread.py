@@ -1,0 +1,125 @@
+"""Compile or convert the networks beside the serving engine, and switch it over when every shape is ready."""
+
+import logging
+import threading
+import time
+
+import torch
+
+from worker.engine.denoising_step import StepInputs
+from worker.engine.engine import Engine
+from worker.engine.model_runner import Executor
+from worker.engine.scheduler import buckets
+from worker.engine_process.device_thread import DeviceThread
+from worker.startup import Compiler
+
+log = logging.getLogger(__name__)
+
+TOLERANCE = 0.05
+"""Largest relative error (root mean square) of a compiled prediction: bfloat16 gives about 0.01."""
+
+RECOMPILE_LIMIT = 4096
+"""torch's default of 8 guards against an endless number of shapes; here their number is known."""
+
+
+class CompileThread(threading.Thread):
+    """Compiles a twin of the engine's networks, then switches the engine to it between two steps.
+
+    The engine runs eagerly until then, and for good when the compiler fails or its code is wrong. Afterwards this
+    process compiles nothing more: a batch of a new shape runs eagerly.
+    With OpenVINO strict rows wait until it is clear what is to run them: OpenVINO, if it proves batch-invariant here.
+    """
+
+    def __init__(self, device: DeviceThread) -> None:
+        super().__init__(name="compile", daemon=True)
+        self._device = device
+
+    def compile(self, engine: Engine, compiler: Compiler = "inductor") -> None:
+        """Start compiling for an `engine` that the device thread owns; to be called before it serves."""
+        self._engine, self._compiler = engine, compiler
+        engine.strict_waits = compiler == "openvino"
+        self.start()
+
+    def run(self) -> None:
+        torch.set_flush_denormal(True)
+        # Each shape is compiled for itself, for each of the alike blocks that differs a little from the others.
+        torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = RECOMPILE_LIMIT
+        started = time.monotonic()
+        try:
+            executor = self._switch_over()
+        except Exception as error:
+            log.warning("%s failed: serving on without (%s: %s)", self._compiler, type(error).__name__, error)
+            log.debug("why it failed", exc_info=True)
+        else:
+            taken = time.monotonic() - started
+            log.info(
+                "%s ready in %.0f s: now serving by it%s",
+                self._compiler, taken, ", strict images too" if executor.batch_invariant else "",
+            )  # fmt: skip
+        finally:
+            self._device.call(self._engine.let_strict_go)
+
+    def _switch_over(self) -> Executor:
+        runner = self._engine.runner
+        openvino = self._compiler == "openvino"
+        compiled = runner.new_converted() if openvino else runner.new_compiled()
+        examples = self._device.call(self._engine.examples).result()
+        if openvino:
+            compile_encoders(compiled, runner.eager)
+        for example in examples:
+            compile_shape(compiled, runner.eager, example)
+            self._device.call(compiled.capture, example).result()
+        compiled.seal()
+        compiled.batch_invariant = openvino and all(is_batch_invariant(compiled, example) for example in examples)
+        self._device.call(self._engine.switch, compiled).result()
+        for size, times in self._engine.step_times.items():
+            for bucket in tuple(times):  # one by one, so that images that wait run in between
+                self._device.call(self._engine.measure_step, size, bucket).result()
+        self._device.call(self._engine.interpolate_step_times).result()
+        return compiled
+
+
+@torch.inference_mode()
+def compile_shape(compiled: Executor, eager: Executor, example: StepInputs) -> None:
+    """Run step and decoder at the shape of `example`, which compiles them.
+
+    Raises RuntimeError when the results are not those of `eager`.
+    """
+    found, expected = compiled.step(example), eager.step(example)
+    _check(found.pred_x0 - example.latents, expected.pred_x0 - example.latents, "denoiser")
+    _check(compiled.decode(expected.pred_x0), eager.decode(expected.pred_x0), "decoder")
+
+
+@torch.inference_mode()
+def compile_encoders(compiled: Executor, eager: Executor) -> None:
+    """Run the text encoders, which compiles them. Raises RuntimeError when the results are not those of `eager`."""
+    prompts = ["warm-up", "a prompt of some more words"]
+    for found, expected in zip(compiled.encode(prompts), eager.encode(prompts), strict=True):
+        for name, part in expected.parts.items():
+            if part.is_floating_point():
+                _check(found.parts[name], part, "text encoders' output")
+
+
+@torch.inference_mode()
+def is_batch_invariant(executor: Executor, example: StepInputs) -> bool:
+    """Return whether the rows of `example` have the same bits in parts of any size, and prompts alone as in a batch."""
+    rows = len(example.latents)
+    prompts = [f"prompt {number}" for number in range(rows)]
+    whole, encoded = _made(executor, example), executor.encode(prompts)
+    parts = [slice(start, start + size) for size in buckets(rows) for start in {0, rows - size}]
+    return all(torch.equal(_made(executor, example.rows(part)), whole[part]) for part in parts) and all(
+        torch.equal(executor.encode([prompt])[0].tokens, batched.tokens)
+        for prompt, batched in zip(prompts, encoded, strict=True)
+    )
+
+
+def _made(executor: Executor, inputs: StepInputs) -> torch.Tensor:
+    """The next latents and the decoded images of all rows, side by side."""
+    latents = executor.step(inputs).latents
+    return torch.cat([latents.flatten(1), executor.decode(latents).flatten(1)], 1)
+
+
+def _check(compiled: torch.Tensor, expected: torch.Tensor, name: str) -> None:
+    error = float((compiled - expected).norm() / expected.norm())
+    if not error <= TOLERANCE:
+        raise RuntimeError(f"the compiled {name} is off by {error:.0%} at {tuple(compiled.shape)}")
