@@ -224,7 +224,9 @@ class WorkerSettings(Settings):
     model: str = Field(default=str(BUNDLED_MODEL), description="model folder or Hugging Face hub id")
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, ...")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(default="auto", description="weights' type")
-    max_batch: int = Field(default=8, ge=1, description="images one step may hold")
+    max_batch: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        default="auto", description="images one step may hold; auto: as many as gain in images a second, up to 64"
+    )
     cpu_runtime: Literal["openvino", "torch"] = Field(
         default="openvino", description="what runs the networks on a CPU, from some seconds after the start on"
     )

@@ -30,6 +30,8 @@ NAMES = {
     "diversity_score",
     "build_info",
     "webhooks_total",
+    "usage_images",
+    "usage_seconds",
     "queue_images",
     "inflight_images",
     "workers",
