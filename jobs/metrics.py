@@ -58,6 +58,10 @@ class ApiMetrics:
         self.queue_images = gauge("fourstep_queue_images", "Images waiting for a worker.", ["model"])
         self.inflight_images = gauge("fourstep_inflight_images", "Images held by workers.", ["model"])
         self.workers = gauge("fourstep_workers", "Workers with a live lease.", ["model"])
+        self.usage_images = gauge("fourstep_usage_images", "Images made for an API key, ever.", ["key", "model"])
+        self.usage_seconds = gauge(
+            "fourstep_usage_seconds", "Seconds that an API key's images kept devices busy, ever.", ["key", "model"]
+        )
         self.redis_up = gauge("fourstep_redis_up", "Whether Redis answered at this scrape: 1 or 0.")
         self.redis_writable = gauge("fourstep_redis_writable", "Whether Redis can write to its disk: 1 or 0.")
         self.redis_memory = gauge("fourstep_redis_memory_bytes", "Memory that Redis uses.")

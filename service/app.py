@@ -33,7 +33,7 @@ from service.middleware.shutdown import AnswerWhenStopping
 from service.model_catalogue import ModelCatalogue
 from service.openai import routes as openai
 from service.problems import install_problem_handlers, problem_responses
-from service.routes import generate, health, images, jobs, metrics, models, pages, webhooks
+from service.routes import generate, health, images, jobs, metrics, models, pages, usage, webhooks
 from service.webhooks.addresses import fault_of
 
 # What pages of other origins may read of an answer's head.
@@ -89,7 +89,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         _allow_other_origins(app, settings)
     app.add_middleware(RequestMetrics, metrics=context.metrics)
     install_problem_handlers(app)
-    for route in (generate, jobs, images, models, openai, webhooks, health, metrics, pages):
+    for route in (generate, jobs, images, models, openai, webhooks, usage, health, metrics, pages):
         app.include_router(route.router)
     app.mount("/static", pages.PageParts(directory=pages.STATIC_DIR, packages=[pages.SWAGGER_UI]), name="static")
     return app

@@ -164,4 +164,5 @@ class ResultWriter:
                 model_sha=self.card.sha256,
             ),
             prompt_tokens=picture.prompt_tokens,
+            work_s=picture.work_s,
         )

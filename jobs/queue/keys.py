@@ -22,6 +22,8 @@ class ModelKeys:
         self.since = f"{self._prefix}:since"
         self.leases = f"{self._prefix}:worker:"
         """The prefix of the names of the workers' leases."""
+        self.usage = f"{self._prefix}:usage"
+        """Also named in settle.lua."""
         self.throughput = f"{self._prefix}:throughput"
         self.dead_letters = f"{self._prefix}:dead-letters"
         self.webhooks = f"{self._prefix}:webhooks"

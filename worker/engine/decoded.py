@@ -89,5 +89,13 @@ class Advance:
 def _picture(row: Row, pixels: np.ndarray, layout: list[float]) -> Picture:
     assert row.start is not None
     return Picture(
-        row.task_key, row.task.seed, pixels, layout, row.bucket, row.seconds, row.began, row.start.prompt_tokens
+        key=row.task_key,
+        seed=row.task.seed,
+        pixels=pixels,
+        layout=layout,
+        bucket=row.bucket,
+        seconds=row.seconds,
+        began=row.began,
+        prompt_tokens=row.start.prompt_tokens,
+        work_s=row.work_s,
     )

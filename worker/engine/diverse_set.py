@@ -42,6 +42,7 @@ class CandidateSet:
         self.rows = [self.rows[number] for number in kept]
         for index, row in enumerate(self.rows):
             row.task = row.task.model_copy(update={"index": row.task.index + index})
+            row.work_s += sum(other.work_s for other in dropped) / len(kept)
         self._chosen = True
         return dropped
 

@@ -27,7 +27,8 @@ class Row:
 
     `owner` is the key of its set, if it belongs to one. `pred_x0` holds the clean latents that its latest step
     predicted, `shown_step` is the latest step with a preview. `bucket` is the batch size of its latest step. `seconds`
-    is the time spent in each stage so far, `began` the Unix time at which each stage began.
+    is the time spent in each stage so far, `began` the Unix time at which each stage began. `work_s` is its share of
+    the device's time, in seconds.
     """
 
     key: str
@@ -41,6 +42,7 @@ class Row:
     bucket: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     began: dict[str, float] = field(default_factory=dict)
+    work_s: float = 0.0
     _candidate: Candidate | None = None
 
     @property
