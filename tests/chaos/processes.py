@@ -24,7 +24,9 @@ from jobs.testing.waiting import block_until
 
 # Everything that takes seconds to import is imported once, and each life is forked from there.
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["worker.process", "diffusers", "tests.chaos.preload", "service.server"])
+FORKS.set_forkserver_preload(
+    ["worker.process", "worker.engine_process.server", "diffusers", "tests.chaos.preload", "service.server"]
+)
 
 POLL_S = 0.1
 
