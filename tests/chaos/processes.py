@@ -185,6 +185,7 @@ class Lives:
         self._ended, self._seen = self.counts, Counter()
 
     def _begin(self) -> multiprocessing.process.BaseProcess:
-        process = FORKS.Process(target=_live, args=self._arguments)  # a worker has a child: no daemon
+        # Not a daemon, which may have no child: a worker's engine is one.
+        process = FORKS.Process(target=_live, args=self._arguments)
         process.start()
         return process
