@@ -28,7 +28,7 @@ class Client:
         self._calls = 0
 
     async def run(self) -> None:
-        """Call until enough images are acknowledged over all clients. The first client begins with a poisonous prompt."""
+        """Call until enough images are acknowledged over all clients. The first begins with a poisonous prompt."""
         limits = httpx.Limits(max_keepalive_connections=4)
         kinds = [self._later, self._waiting, self._waiting, self._strict, self._twins, self._impatient]
         async with httpx.AsyncClient(timeout=TIMEOUT_S + 20, trust_env=False, limits=limits) as http:
