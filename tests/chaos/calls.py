@@ -28,7 +28,7 @@ class Client:
         self._calls = 0
 
     async def run(self) -> None:
-        """Call until enough images are acknowledged over all clients. The first client sends one poisonous prompt."""
+        """Call until enough images are acknowledged over all clients. The first begins with a poisonous prompt."""
         limits = httpx.Limits(max_keepalive_connections=4)
         kinds = [self._later, self._waiting, self._waiting, self._strict, self._twins, self._impatient]
         async with httpx.AsyncClient(timeout=TIMEOUT_S + 20, trust_env=False, limits=limits) as http:
@@ -37,7 +37,7 @@ class Client:
                 count = self._random.choice([1, 1, 1, 2, 3, 8])
                 self._calls += 1
                 first = (self._number * 10_000 + self._calls) * 100
-                if self._number == 1 and self._calls == 2:
+                if self._number == 1 and self._calls == 1:
                     await self._poison(http, first)
                 else:
                     await kind(http, list(range(first, first + count)))
