@@ -161,7 +161,7 @@ def evaluate(
         from distill.evaluation import paper
         from distill.evaluation.pictures import Sampling
         from distill.evaluation.report import EvaluationConfig
-        from distill.evaluation.run import Request, run
+        from distill.evaluation_run import Request, run
 
         spaces, judges = _folders("--features", features), _folders("--scores", scores)
         if protocol == "paper":

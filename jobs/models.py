@@ -160,6 +160,8 @@ class ImageFailure(WireModel):
 class EffectiveSettings(WireModel):
     """A worker's settings as they took effect: ``auto`` is resolved; ``threads`` are those of one network evaluation.
 
+    ``max_batch_reason`` says why a step holds no more images, and strict ones run in batches of ``strict_batch``.
+
     A worker of another version may report more fields, which are kept, or fewer, which are None.
     """
 
@@ -168,6 +170,8 @@ class EffectiveSettings(WireModel):
     device: str
     dtype: str
     max_batch: int | None = None
+    max_batch_reason: str | None = None
+    strict_batch: int | None = None
     runtime: str | None = None
     compile: bool | None = None
     cuda_graphs: bool | None = None

@@ -18,9 +18,9 @@ from jobs.queue.connection import check_address, with_password
 PREFIX = "FOURSTEP_"
 # Where containers have their secrets: each variable may be a file there, under its name.
 SECRETS = Path("/run/secrets")
-BUNDLED_MODEL = Path(__file__).resolve().parent.parent / "models" / "emoji-student"
 # Variables that Kubernetes sets in every pod for a Service whose name begins with "fourstep".
 SERVICE_LINK = re.compile(PREFIX + r"(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
+BUNDLED_MODEL = Path(__file__).resolve().parent.parent / "models" / "emoji-student"
 
 
 class Settings(BaseSettings):
@@ -224,7 +224,9 @@ class WorkerSettings(Settings):
     model: str = Field(default=str(BUNDLED_MODEL), description="model folder or Hugging Face hub id")
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, ...")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(default="auto", description="weights' type")
-    max_batch: int = Field(default=8, ge=1, description="images one step may hold")
+    max_batch: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        default="auto", description="images one step may hold; auto: as many as gain in images a second, up to 64"
+    )
     cpu_runtime: Literal["openvino", "torch"] = Field(
         default="openvino", description="what runs the networks on a CPU, from some seconds after the start on"
     )

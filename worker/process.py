@@ -89,7 +89,7 @@ async def _serve(
         store=_image_store(settings),
     )
     worker_id = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
-    consumer = Consumer(queue, worker_id, card, engine, result_writer, metrics, settings.lease_s)
+    consumer = Consumer(queue, worker_id, engine, result_writer, metrics, settings.lease_s)
     log.info("serving %s (%s) as %s on %s", card.name, card.sha256[:12], worker_id, card.settings.device)
     try:
         return await _until_stopped(consumer, stop)

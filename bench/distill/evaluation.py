@@ -8,6 +8,7 @@ and how much more that is than after the first unit of four prompts.
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,8 @@ from distill.evaluation.benchmark import Benchmark
 from distill.evaluation.pictures import PictureSet
 
 CELLS = 32
+KEPT = {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "4294967296"}
+"""Let the allocator keep what is freed: to ask the system for every picture anew takes a third of the time."""
 
 
 def main(
@@ -41,7 +44,10 @@ def main(
         sizes = ["--prompts", prompts, "--seeds", seeds, "--side", side, "--child", folder]
         command = [sys.executable, "-m", "bench.distill.evaluation", *map(str, sizes)]
         started = time.monotonic()
-        running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
+        environment = os.environ | KEPT
+        running = [
+            subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(processes)
+        ]
         found = [json.loads(process.communicate()[0].splitlines()[-1]) for process in running]
     whole = 2 * prompts * seeds * side**2 * 3
     result = {

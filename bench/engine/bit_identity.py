@@ -80,7 +80,7 @@ def _run(options: argparse.Namespace, dtype: str) -> dict[str, dict[str, float]]
 
 
 def _compiled(engine: Engine, base: dict[str, torch.Tensor]) -> dict[str, dict[str, float]]:
-    path, examples = engine.runner.new_compiled(), engine.examples()
+    path, examples = engine.runner.new_compiled(), engine.rehearsal.examples()
     for example in examples[:2]:
         compile_shape(path, engine.runner.eager, example)
     largest, half = len(examples[0].latents), len(examples[1].latents)

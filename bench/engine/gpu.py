@@ -124,7 +124,7 @@ def _steps(
         "compiled, graph": Engine(model, max_batch, new_graph).runner.new_compiled(),
     }
     rows = []
-    for example in engine.examples():  # largest first, as graphs of one pool need it
+    for example in engine.rehearsal.examples():  # largest first, as graphs of one pool need it
         taken: dict[str, float] = {}
         for name in paths:
             try:

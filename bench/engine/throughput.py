@@ -111,7 +111,7 @@ def _engine(engine: Engine, clock: Callable[[], float]) -> Make:
 def _compiled(engine: Engine, batch: int) -> Engine:
     """Compiled for full batches only, which are all that this benchmark runs."""
     compiled = engine.runner.new_compiled()
-    compile_shape(compiled, engine.runner.eager, engine.examples()[0])
+    compile_shape(compiled, engine.runner.eager, engine.rehearsal.examples()[0])
     engine.switch(compiled)
     return engine
 

@@ -83,7 +83,7 @@ class Soak:
         result_writer = ResultWriter(
             self.queue, self.card, metrics, torch_version=torch.__version__, ttl_s=TTL_S, embed_recipe=True
         )
-        consumer = Consumer(self.queue, "soak", self.card, engine, result_writer, metrics, lease_s=15)
+        consumer = Consumer(self.queue, "soak", engine, result_writer, metrics, lease_s=15)
         worker = asyncio.create_task(consumer.run(stop))
         with Progress() as progress:
             bar = progress.add_task("images", total=self.images)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from distill.claims import claimed
 from distill.evaluation.pictures import PictureSet, part, save
@@ -79,7 +80,7 @@ def fingerprint(*files: Path) -> str:
 def _pixel_error(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
     """uint8 [p, R, H, W, 3] twice → [p, R]."""
     each = [
-        [float((one.float() - other.float()).square().mean()) / 127.5**2 for one, other in zip(*row, strict=True)]
+        [float(F.mse_loss(one.float(), other.float())) / 127.5**2 for one, other in zip(*row, strict=True)]
         for row in zip(ours, theirs, strict=True)
     ]
     return torch.tensor(each)

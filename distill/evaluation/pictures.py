@@ -27,7 +27,7 @@ UNIT = 4
 
 @dataclass(frozen=True)
 class PictureSet:
-    """Pictures of the model whose weights hash to `sha256`, each in `evaluations` evaluations of its network.
+    """Pictures of the model with the hash `sha256`, each in `evaluations` evaluations of its network.
 
     `unit(n)` returns the pictures of the prompts `part(n)`, uint8 [at most UNIT, seeds, H, W, 3]. `key` tells the set
     from every other.

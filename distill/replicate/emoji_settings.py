@@ -172,7 +172,7 @@ def _missing(plan: Plan, out: Path) -> list[tuple[str, int]]:
         path = out / f"{method}-{seed}.json"
         if not path.exists():
             missing.append((method, seed))
-        elif json.loads(path.read_text())["config"] != _as_json(configured(plan, method, seed)):
+        elif DistillConfig.model_validate(json.loads(path.read_text())["config"]) != configured(plan, method, seed):
             raise ValueError(f"{path} was made with other settings; take another --out")
     return missing
 

@@ -45,7 +45,10 @@ export async function* course(jobId) {
 
 // The Problem that a final event tells of; null for any other event.
 export function unfinished({ name, data }) {
-  return TITLES[name] ? new Problem({ title: TITLES[name], detail: data.failures[0]?.detail }) : null;
+  if (!TITLES[name]) return null;
+  const refused = data.failures.find(({ reason }) => reason === "refused");
+  if (refused) return new Problem({ title: "A picture was refused", detail: refused.detail });
+  return new Problem({ title: TITLES[name], detail: data.failures[0]?.detail });
 }
 
 // Gives up what is not made yet; also while the page is being left.

@@ -13,6 +13,7 @@ NAMES = {
     "connections_refused_total",
     "model_versions",
     "redis_writable",
+    "step_gap_seconds",
     "requests_total",
     "request_duration_seconds",
     "time_to_first_preview_seconds",

@@ -107,3 +107,16 @@ def test_a_secret_may_be_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     sentinel = "redis+sentinel://user@a:1,b:2/images?sentinel_password=x"
     named = ApiSettings(redis_url=sentinel).redis_url
     assert named == "redis+sentinel://user:p%40ss%3Aword%2F@a:1,b:2/images?sentinel_password=x"
+
+
+def test_sizes_are_read_as_height_and_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOURSTEP_SIZES", "1024x1024, 832x1216")
+    assert WorkerSettings().sizes == ((1024, 1024), (1216, 832))
+
+
+@pytest.mark.parametrize("sizes", ["1024", "64x", "0x64", "64x64,64x64", "64×64"])
+def test_other_sizes_are_refused(monkeypatch: pytest.MonkeyPatch, sizes: str) -> None:
+    monkeypatch.setenv("FOURSTEP_SIZES", sizes)
+    with pytest.raises(ValidationError) as refused:
+        WorkerSettings()
+    assert explain(refused.value).startswith("FOURSTEP_SIZES: ")

@@ -64,6 +64,13 @@ def test_a_link_that_asks_for_nonsense_does_no_harm(page: Page, server: str) -> 
     generate(page, "a star", 1)
 
 
+def test_a_link_that_is_followed_on_the_page_itself_fills_the_form_in(playground: Page) -> None:
+    playground.evaluate("location.hash = new URLSearchParams({prompt: 'a cat', num_images: 2})")
+    expect(playground.get_by_label("Prompt")).to_have_value("a cat")
+    expect(playground.get_by_label("Images")).to_have_value("2")
+    expect(playground.get_by_label("Lock the seed")).not_to_be_checked()
+
+
 def test_without_a_clipboard_the_text_is_shown_and_names_no_key(page: Page, guarded_server: str) -> None:
     page.add_init_script("Object.defineProperty(navigator, 'clipboard', {value: undefined})")  # as without https
     page.goto(guarded_server)

@@ -1,5 +1,6 @@
 """Problems are shown beside the form, in the API's own words."""
 
+import json
 import re
 
 import pytest
@@ -74,6 +75,18 @@ def test_a_redrawing_that_fails_leaves_the_picture(playground: Page) -> None:
     expect(playground.get_by_role("alert")).to_have_text("Too busy")
     expect(playground.locator(".frame.waiting")).to_have_count(0)
     assert addresses(playground.locator("#pictures img")) == before
+
+
+def test_a_picture_that_the_server_refuses_is_told_with_the_reason(playground: Page) -> None:
+    failures = [
+        {"index": 0, "reason": "error", "detail": "out of memory"},
+        {"index": 1, "reason": "refused", "detail": "the safety model says so"},
+    ]
+    body = f"event: failed\ndata: {json.dumps({'failures': failures})}\n\n"
+    events = "**/jobs/*/events"
+    playground.route(events, lambda route: route.fulfill(content_type="text/event-stream", body=body))
+    playground.get_by_role("button", name="Generate").click()
+    expect(playground.get_by_role("alert")).to_have_text("A picture was refusedthe safety model says so")
 
 
 @pytest.mark.parametrize("prompt", ["", "  \n "])

@@ -76,7 +76,7 @@ class RunningWorker:
             self.queue, self.card, metrics, torch_version=torch.__version__, ttl_s=600, embed_recipe=True, store=store
         )
         self.client = serve_here(self.engine, self.card, self.device)
-        self.consumer = Consumer(self.queue, worker_id, self.card, self.client, result_writer, metrics, lease_s)
+        self.consumer = Consumer(self.queue, worker_id, self.client, result_writer, metrics, lease_s)
         self.stop = asyncio.Event()
         self.done = asyncio.create_task(self.consumer.run(self.stop))
 

@@ -83,7 +83,8 @@ class ModelRunner:
     """Runs batches whose rows all have one size, and reports the cost of each to `measure`.
 
     `eager` runs the networks as they were loaded, `executor` is that or, from a switch on, a twin of it. Where it is
-    batch-invariant, `executor` runs every row; else strict rows take `eager` at one batch size, `strict_batch`.
+    batch-invariant, `executor` runs every row; else strict rows take `eager` at one batch size, `strict_batch`. Fast
+    batches are padded, at most to `largest_batch`, where they are compiled or replayed from graphs.
     """
 
     def __init__(
@@ -91,15 +92,15 @@ class ModelRunner:
         model: LoadedModel,
         max_batch: int,
         new_graph: Callable[[], Graph] | None,
-        measure: Callable[[Measured], None],
     ) -> None:
         self._model, self._network, self._device = model, model.network, model.network.device
         self._draws = model.table.noise_draws
         self._new_graph = new_graph
-        self._measure = measure
+        self.measure: Callable[[Measured], None] = lambda measured: None
         self.prompts = PromptCache(model.network.encode, max_batch)
         self._prompt_tokens = lru_cache(PROMPTS_COUNTED)(model.network.prompt_tokens)
         self.strict_batch = dict.fromkeys(model.contract.sizes, max_batch)
+        self.largest_batch = dict(self.strict_batch)
         # On the device already: a list of numbers would have to be copied to it.
         self._step_numbers = torch.arange(model.table.steps, device=self._device).unbind()
         self._free_since: float | None = None
@@ -144,11 +145,11 @@ class ModelRunner:
             row.spend("queue", queued, now - queued)
         self._account("encode", fresh, 0, started, cached=self.prompts.hits - hits)
 
-    def denoise(self, rows: list[Row]) -> None:
-        """Advance every row by its own next step."""
+    def denoise(self, rows: list[Row]) -> float:
+        """Advance every row by its own next step; returns the seconds that it took."""
         started = time.perf_counter()
         batch = self.padded(rows)
-        inputs, executor = self._inputs(batch), self._executor_for(rows)
+        inputs, executor = self._inputs(batch), self.executor_for(rows)
         graph_miss = executor.graph_miss(inputs)
         launched = time.perf_counter()
         outputs = executor.step(inputs)
@@ -161,7 +162,7 @@ class ModelRunner:
             row.bucket = len(batch)
             row.step += 1
         replayed = executor.has_graphs and graph_miss is None
-        self._account(
+        return self._account(
             "denoise_step", rows, len(batch) - len(rows), started, replayed=replayed, graph_miss=graph_miss, gap=gap
         )
 
@@ -176,7 +177,7 @@ class ModelRunner:
         started = time.perf_counter()
         batch = self.padded(rows)
         latents = _latents(batch)
-        images = self._executor_for(rows).decode(latents)
+        images = self.executor_for(rows).decode(latents)
         decoded = Decoded(rows, latents, images)
         if self._device.type == "cuda":
             decoded = decoded.on_host()  # by small kernels, launched while the decoder runs
@@ -189,10 +190,23 @@ class ModelRunner:
         Eager code and OpenVINO take any number of rows at its price; graphs and compiled code are made for the buckets.
         """
         strict = self.needs_strict_batch(rows)
-        if self.executor.any_rows and not strict:
+        if not self.pads and not strict:
             return rows
-        bucket = bucket_for(len(rows), strict, self.strict_batch[rows[0].size])
+        size = rows[0].size
+        # A rehearsal of a larger batch runs before that is scheduled.
+        largest = self.strict_batch[size] if strict else max(self.largest_batch[size], len(rows))
+        bucket = bucket_for(len(rows), strict, largest)
         return rows + [rows[0]] * (bucket - len(rows))
+
+    @property
+    def pads(self) -> bool:
+        """Whether batches without strict rows are padded to a bucket."""
+        return not self.executor.any_rows
+
+    def free_memory(self) -> None:
+        """Give memory that nothing uses back to the device."""
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def examples(self, rows: list[Row]) -> list[StepInputs]:
         """Return the inputs of a step of these rows, which have begun, at every length of prompts, longest first."""
@@ -244,10 +258,11 @@ class ModelRunner:
         with torch.inference_mode():
             return self._network.negative(self.prompts.get([self._network.negative_prompt], strict=True)[0])
 
-    def _executor_for(self, rows: list[Row]) -> Executor:
+    def executor_for(self, rows: list[Row]) -> Executor:
+        """Return what runs a batch of `rows`."""
         return self.eager if self.needs_strict_batch(rows) else self.executor
 
-    def _account(self, stage: str, rows: list[Row], padding: int, started: float, **more: Any) -> None:
+    def _account(self, stage: str, rows: list[Row], padding: int, started: float, **more: Any) -> float:
         seconds = time.perf_counter() - started
         if stage != "denoise_step" and self._free_since is not None:
             self._free_since += seconds
@@ -255,7 +270,8 @@ class ModelRunner:
         for row in rows:
             row.spend(stage, seconds, began)
             row.work_s += seconds / len(rows)
-        self._measure(Measured(stage, len(rows), padding, seconds, **more))
+        self.measure(Measured(stage, len(rows), padding, seconds, **more))
+        return seconds
 
 
 def _latents(batch: Sequence[Row]) -> torch.Tensor:

@@ -3,13 +3,15 @@
 import logging
 import threading
 import time
+from functools import partial
 
 import torch
 
 from worker.engine.denoising_step import StepInputs
 from worker.engine.engine import Engine
 from worker.engine.model_runner import Executor
-from worker.engine.scheduler import buckets
+from worker.engine.scheduler import Size, buckets
+from worker.engine.step_times.batch_sizes import measured
 from worker.engine_process.device_thread import DeviceThread
 from worker.startup import Compiler
 
@@ -60,23 +62,41 @@ class CompileThread(threading.Thread):
             self._device.call(self._engine.let_strict_go)
 
     def _switch_over(self) -> Executor:
+        examples = self._device.call(self._engine.rehearsal.examples).result()
+        executor = converted(self._engine, examples) if self._compiler == "openvino" else self._compiled(examples)
+        self._device.call(self._engine.switch, executor).result()
+        for size in self._engine.step_times:
+            # One by one, so that images that wait run in between.
+            seconds_of = partial(self._seconds_of, size)
+            times = measured(seconds_of, self._device.call(self._engine.timetable.measured, size).result())
+            self._device.call(self._engine.rehearsal.set_times, size, times).result()
+        return executor
+
+    def _compiled(self, examples: list[StepInputs]) -> Executor:
         runner = self._engine.runner
-        openvino = self._compiler == "openvino"
-        compiled = runner.new_converted() if openvino else runner.new_compiled()
-        examples = self._device.call(self._engine.examples).result()
-        if openvino:
-            compile_encoders(compiled, runner.eager)
+        compiled = runner.new_compiled()
         for example in examples:
             compile_shape(compiled, runner.eager, example)
             self._device.call(compiled.capture, example).result()
         compiled.seal()
-        compiled.batch_invariant = openvino and all(is_batch_invariant(compiled, example) for example in examples)
-        self._device.call(self._engine.switch, compiled).result()
-        for size, times in self._engine.step_times.items():
-            for bucket in tuple(times):  # one by one, so that images that wait run in between
-                self._device.call(self._engine.measure_step, size, bucket).result()
-        self._device.call(self._engine.interpolate_step_times).result()
         return compiled
+
+    def _seconds_of(self, size: Size, rows: int) -> float:
+        return self._device.call(self._engine.rehearsal.time, size, rows).result()
+
+
+def converted(engine: Engine, examples: list[StepInputs]) -> Executor:
+    """Return an executor of `engine`'s networks in OpenVINO, which has run at the shapes of `examples`.
+
+    Raises RuntimeError when its results are not those of the eager networks.
+    """
+    executor = engine.runner.new_converted()
+    compile_encoders(executor, engine.runner.eager)
+    for example in examples:
+        compile_shape(executor, engine.runner.eager, example)
+    executor.seal()
+    executor.batch_invariant = all(is_batch_invariant(executor, example) for example in examples)
+    return executor
 
 
 @torch.inference_mode()

@@ -17,11 +17,14 @@ from jobs.models import ModelCard
 from jobs.settings import WorkerSettings
 from worker.engine.decoded import Advance
 from worker.engine.engine import Engine
+from worker.engine.step_times.batch_sizes import LARGEST
+from worker.engine_process.batch_size_thread import BatchSizeThread
 from worker.engine_process.compile_thread import CompileThread
 from worker.engine_process.device_thread import DeviceThread
 from worker.engine_process.messages import (
     Add,
     Backlog,
+    Changed,
     Ended,
     Finished,
     Ready,
@@ -59,13 +62,25 @@ def run(connection: Connection, settings: WorkerSettings, load_model: Callable[.
     device = DeviceThread()
     device.start()
 
+    server = EngineServer(connection, device)
+
     def start() -> tuple[Engine, ModelCard]:
         engine = start_engine(settings, load_model or load)
-        if compiler := compiler_for(settings, engine.model.network.device):
-            CompileThread(device).compile(engine, compiler)
+        compiler = compiler_for(settings, engine.model.network.device)
+        compiling = CompileThread(device) if compiler else None
+
+        def chosen(reason: str) -> None:
+            server.change(device.call(model_card, engine, settings, reason).result())
+            if compiling and compiler == "inductor":  # every batch size takes it long, and none is added afterwards
+                compiling.compile(engine, compiler)
+
+        if compiling and compiler == "openvino":  # one model for all batch sizes, whose times are its own
+            compiling.compile(engine, compiler)
+        largest = LARGEST if settings.max_batch == "auto" else settings.max_batch
+        BatchSizeThread(device, engine, chosen, largest, after=compiling if compiler == "openvino" else None).start()
         return engine, model_card(engine, settings)
 
-    EngineServer(connection, device).serve(start)
+    server.serve(start)
     os._exit(0)  # whatever loads, compiles or runs: finalising the interpreter around it would abort the process
 
 
@@ -89,13 +104,17 @@ class EngineServer:
         except (EOFError, OSError):
             pass  # the worker is gone
 
+    def change(self, card: ModelCard) -> None:
+        """Say that the engine serves what `card` says from now on."""
+        self._reports.put(Changed(card))
+
     def _started(self, starting: "Future[tuple[Engine, ModelCard]]") -> None:
         """Called on the device thread."""
         if error := starting.exception():
             self._reports.put(Ended(_reason(error)))
             return
         self._engine, card = starting.result()
-        self._engine.measure = self._reports.put
+        self._engine.runner.measure = self._reports.put
         self._engine.show = lambda previews: self._reports.put(Shown(previews))
         self._device.serve(self._engine, self._reports.put)
         # A plain string: to read a value of its own type, the worker would import torch.

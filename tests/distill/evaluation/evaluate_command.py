@@ -1,6 +1,6 @@
 """`fourstep evaluate …`, in a process with all imports done."""
 
-import distill.evaluation.run  # noqa: F401
+import distill.evaluation_run  # noqa: F401
 import fourstep
 
 

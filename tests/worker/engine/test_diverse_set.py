@@ -58,7 +58,7 @@ def test_what_is_not_finite_is_chosen_last_and_nothing_twice() -> None:
 def test_all_candidates_take_one_step_and_only_the_chosen_the_rest(tiny_model: LoadedModel) -> None:
     measured: list[Measured] = []
     engine = Engine(tiny_model, max_batch=4)
-    engine.measure = measured.append
+    engine.runner.measure = measured.append
     made = finished_set(engine, set_task(3, 10, seed=20))
     assert sum(cost.rows for cost in measured if cost.stage == "denoise_step") == 10 + 3 * 3
     assert sum(cost.rows for cost in measured if cost.stage == "decode") == 3

@@ -53,7 +53,7 @@ def _steps(engine: Engine) -> list[int]:
         if measured.stage == "denoise_step":
             sizes.append(measured.rows + measured.padding)
 
-    engine.measure = note
+    engine.runner.measure = note
     return sizes
 
 

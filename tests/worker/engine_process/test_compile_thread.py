@@ -111,7 +111,7 @@ def test_serving_compiles_nothing_and_strict_images_never_take_the_compiled_path
     compiled = counters["stats"]["unique_graphs"]
     assert compiled > 0
     after = pictures(engine, tasks)
-    unseen = engine.examples()[0]
+    unseen = engine.rehearsal.examples()[0]
     wide = torch.cat([unseen.latents, unseen.latents], dim=3)
     with torch.inference_mode():
         engine.runner.executor.step(replace(unseen, latents=wide))  # a size that nobody compiled

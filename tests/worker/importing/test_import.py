@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,19 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
 from fourstep import app
+from jobs.sampling_contract import SamplingContract
 from tests.worker.families import published
+from tests.worker.importing import all_in_one
 from tests.worker.model_folder.hub_server import serving
 from worker.errors import FolderRefusedError
 from worker.model_folder.loading import load
-from worker.testing import tiny_flux_pipelines, tiny_pipelines, tiny_qwen3_pipelines, tiny_sd_pipelines
+from worker.testing import (
+    tiny_flux_pipelines,
+    tiny_pipelines,
+    tiny_qwen3_pipelines,
+    tiny_qwen_image_pipelines,
+    tiny_sd_pipelines,
+)
 from worker.testing import tiny_sdxl_pipelines as tiny_sdxl
 
 SIZE = (64, 64)
@@ -97,6 +106,40 @@ def test_a_lora_file_is_served_on_its_base(scale: float | None, bases: dict[str,
     assert published.agrees(_served(tmp_path / "out"), _theirs(pipeline))
 
 
+def _lightning(path: Path) -> Path:
+    """A LoRA file for the tiny Qwen-Image, by the names that Lightning's have."""
+    pipeline, state = tiny_qwen_image_pipelines.build(), {}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        for name, layer in pipeline.transformer.named_modules():
+            if name.endswith((".attn.to_q", ".attn.add_v_proj", ".img_mlp.net.2")):
+                state[f"{name}.lora_down.weight"] = torch.randn(4, layer.in_features) * 0.3
+                state[f"{name}.lora_up.weight"] = torch.randn(layer.out_features, 4) * 0.3
+                state[f"{name}.alpha"] = torch.tensor(2.0)
+    save_file(state, path)
+    return path
+
+
+@pytest.mark.slow
+def test_lightning_is_served_on_qwen_image(tmp_path: Path) -> None:
+    tiny_qwen_image_pipelines.build(lightning=False).save_pretrained(tmp_path / "base", safe_serialization=True)
+    file = _lightning(tmp_path / "Qwen-Image-Lightning-4steps-V2.0.safetensors")
+    options = ["--base", tmp_path / "base", "--size", "64x64"]
+    result = _import(file, "qwen-image-lightning-4step", tmp_path / "out", *options)
+    assert result.exit_code == 0, result.stderr
+    contract = SamplingContract.load(tmp_path / "out")
+    contract.model_copy(update={"max_sequence_length": tiny_qwen_image_pipelines.TOKENS}).save(tmp_path / "out")
+    pipeline = tiny_qwen_image_pipelines.build()
+    plain = pipeline.transformer.transformer_blocks[0].attn.to_q.weight.clone()
+    pipeline.load_lora_weights(tmp_path, weight_name=file.name)
+    pipeline.fuse_lora()
+    pipeline.unload_lora_weights()
+    assert (pipeline.transformer.transformer_blocks[0].attn.to_q.weight - plain).abs().max() > 0.1
+    options = {"max_sequence_length": tiny_qwen_image_pipelines.TOKENS, "true_cfg_scale": 1.0}
+    expected = published.theirs(pipeline, SIZE, num_inference_steps=4, **options)
+    assert published.agrees(_served(tmp_path / "out"), expected)
+
+
 def _file(name: str) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
         state = _student().state_dict()
@@ -129,6 +172,42 @@ def test_a_network_takes_the_place_of_the_bases(
     pipeline = tiny_sdxl.build()
     pipeline.unet = _student()
     assert published.agrees(_served(tmp_path / "out"), _theirs(pipeline))
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever connects to anything fails."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a connection was opened")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("offline")
+def test_the_denoiser_is_read_out_of_a_file_with_all_networks(tmp_path: Path) -> None:
+    all_in_one.pipeline().save_pretrained(tmp_path / "base", safe_serialization=True)
+    student = all_in_one.pipeline(1.05)
+    file = all_in_one.save(student.unet.state_dict(), tmp_path / "sdxl_lightning_4step.safetensors")
+    options = ["--base", tmp_path / "base", "--size", "64x64"]
+    result = _import(file, "sdxl-lightning-4step", tmp_path / "out", *options)
+    assert result.exit_code == 0, result.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["sampling.json", "unet"]
+    assert published.agrees(_served(tmp_path / "out"), _theirs(student))
+
+
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize("spoil", [lambda state: state.pop("conv_out.weight"), lambda state: state.popitem()])
+def test_a_file_with_all_networks_that_lacks_a_tensor_is_refused(spoil: Callable[[Any], Any], tmp_path: Path) -> None:
+    all_in_one.pipeline().save_pretrained(tmp_path / "base", safe_serialization=True)
+    state = all_in_one.unet().state_dict()
+    spoil(state)
+    file = all_in_one.save(state, tmp_path / "sdxl_lightning_4step.safetensors")
+    result = _import(file, "sdxl-lightning-4step", tmp_path / "out", "--base", tmp_path / "base")
+    assert (result.exit_code, "Traceback" in result.stderr) == (1, False)
+    assert "sdxl_lightning_4step.safetensors does not" in result.stderr
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
