@@ -31,7 +31,7 @@ async def healthz() -> Health:
 
 
 @router.head("/readyz", include_in_schema=False)
-@router.get("/readyz", responses=problem_responses(503))
+@router.get("/readyz", responses=problem_responses(422, 503))
 async def readyz(
     context: Context,
     workers: Annotated[int, Query(ge=0, le=1, description="0: also while no worker is warm, when calls wait")] = 1,
