@@ -27,8 +27,10 @@ lint: $(VENV)/test.stamp  ## Style, formatting and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --num-workers 2
 
-chaos: $(VENV)/test.stamp  ## 2,000 images while workers, Redis, API copies and connections break; under ten minutes
-	$(BIN)/python -m tests.chaos --out bench/results/chaos.json
+chaos: $(VENV)/test.stamp  ## Images while workers, Redis, API copies and connections break; under ten minutes, with LONG=1 an hour
+	$(BIN)/python -m tests.chaos $(if $(LONG),--images 10000) --out bench/results/chaos.json
+	$(BIN)/python -m tests.chaos.table
+	$(if $(PREVIOUS),$(BIN)/python -m tests.chaos.rolling $(PREVIOUS))
 
 bench: $(PEERS)/stamp  ## Side by side with FastAPI, LitServe, BentoML and Ray Serve; half an hour, with QUICK=1 six minutes
 	$(if $(QUICK),,$(PEERS_BIN)/python -m bench.comparison.tuning)

@@ -7,10 +7,8 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
-import httpx
 from redis.exceptions import RedisError
 
 from jobs.queue.keys import ModelKeys
@@ -55,10 +53,11 @@ class Faults:
         self._model = 0
 
     async def often(self, pause_s: float) -> None:
-        """Kill a worker every `pause_s` seconds, for ever."""
+        """Kill a worker every `pause_s` seconds, for ever, as long as another one serves meanwhile."""
         while True:
             await asyncio.sleep(pause_s)
-            self._random.choice(self.workers).send(signal.SIGKILL)
+            await wait_until(lambda: sum(worker.serving for worker in self.workers) > 1, timeout_s=600)
+            self._random.choice([worker for worker in self.workers if worker.serving]).send(signal.SIGKILL)
             self.done["worker kill -9"] += 1
 
     async def each(self, program: Sequence[str], pause_s: float, progress: Callable[[], float]) -> None:
@@ -82,12 +81,11 @@ class Faults:
     async def kill_one_holder(self) -> None:
         """Kill one worker three times, each time when it serves again."""
         worker = self.workers[0]
-        async with httpx.AsyncClient(trust_env=False, timeout=2) as client:
-            for _ in range(3):
-                deaths = worker.deaths
-                worker.send(signal.SIGKILL)
-                await wait_until(lambda deaths=deaths: worker.deaths > deaths)  # type: ignore[misc]
-                await wait_until(partial(worker.scrape, client))
+        for _ in range(3):
+            await wait_until(lambda: worker.serving, timeout_s=600)
+            deaths = worker.deaths
+            worker.send(signal.SIGKILL)
+            await wait_until(lambda deaths=deaths: worker.deaths > deaths)  # type: ignore[misc]
         self.done["one holder killed three times"] += 1
 
     async def old_records(self) -> None:
@@ -98,13 +96,12 @@ class Faults:
     async def new_model(self) -> None:
         """Exchange the model under its name, one worker after the other, and back at the next time."""
         self._model = (self._model + 1) % len(self.models)
-        async with httpx.AsyncClient(trust_env=False, timeout=2) as client:
-            for worker in self.workers:
-                worker.settings["FOURSTEP_MODEL"] = str(self.models[self._model])
-                deaths = worker.deaths
-                worker.send(signal.SIGTERM)
-                await wait_until(lambda worker=worker, deaths=deaths: worker.deaths > deaths)  # type: ignore[misc]
-                await wait_until(partial(worker.scrape, client))
+        for worker in self.workers:
+            worker.settings["FOURSTEP_MODEL"] = str(self.models[self._model])
+            deaths = worker.deaths
+            worker.send(signal.SIGTERM)
+            await wait_until(lambda worker=worker, deaths=deaths: worker.deaths > deaths)  # type: ignore[misc]
+            await wait_until(lambda worker=worker: worker.serving, timeout_s=600)  # type: ignore[misc]
         self.done["model exchanged under its name"] += 1
 
     async def fill_disk(self) -> None:

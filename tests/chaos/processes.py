@@ -129,7 +129,9 @@ class Lives:
     ) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self.deaths = 0
+        self.serving = False
         self.settings = settings
+        self._kind = kind
         self._arguments = (kind, settings, str(folder / f"{name}.log"), ahead_s)
         self._ended: Counter[str] = Counter()
         self._seen: Counter[str] = Counter()
@@ -156,6 +158,7 @@ class Lives:
             text = (await client.get(f"{self.url}/metrics")).text
         except httpx.TransportError:
             return False
+        self.serving = self._kind == "api" or "fourstep_build_info{" in text
         families = text_string_to_metric_families(text)
         samples = [sample for family in families if family.type == "counter" for sample in family.samples]
         self._seen = Counter(
@@ -178,9 +181,11 @@ class Lives:
     def _bury(self) -> None:
         self._process.join()
         self.deaths += 1
+        self.serving = False
         self._ended, self._seen = self.counts, Counter()
 
     def _begin(self) -> multiprocessing.process.BaseProcess:
-        process = FORKS.Process(target=_live, args=self._arguments)  # a worker has a child: no daemon
+        # Not a daemon, which may have no child: a worker's engine is one.
+        process = FORKS.Process(target=_live, args=self._arguments)
         process.start()
         return process

@@ -24,7 +24,6 @@ from jobs.testing.waiting import SAFETY_NET_S, wait_until
 from tests.chaos.calls import TIMEOUT_S, read_answer
 from tests.chaos.history import End, History
 from tests.chaos.judge import faults_of
-from worker.testing import tiny_pipelines
 
 HERE = Path(__file__).parents[2]
 CLIENTS = 3
@@ -52,9 +51,13 @@ class Deployment:
             self.running[name] = subprocess.Popen(command, cwd=checkout, env=environment, stderr=log)  # noqa: ASYNC220
         url = f"http://127.0.0.1:{port}"
         async with httpx.AsyncClient(trust_env=False, timeout=5) as http:
-            await wait_until(lambda: _serves(http, url, kind), pause_s=0.1)
+            await wait_until(lambda: self._lives(name) and _serves(http, url, kind), pause_s=0.1)
         if kind == "api":
             self.apis.append(url)
+
+    def _lives(self, name: str) -> bool:
+        assert self.running[name].poll() is None, (self.folder / f"{name}.log").read_text()
+        return True
 
     async def stop(self, name: str) -> None:
         """End a process as an orchestrator does: no new calls go there, then SIGTERM."""
@@ -108,12 +111,21 @@ async def _answered(
         await asyncio.sleep(0.1)
 
 
+def _model_of(checkout: Path, folder: Path) -> Path:
+    """A tiny model in the form of that release."""
+    code = (
+        "import sys, pathlib; from worker.testing import tiny_pipelines as tiny; tiny.save(pathlib.Path(sys.argv[1]))"
+    )
+    subprocess.run([sys.executable, "-c", code, str(folder / "tiny-student")], cwd=checkout, check=True)
+    return folder / "tiny-student"
+
+
 async def rolling(previous: Path, folder: Path) -> dict:
     history, stop = History(), asyncio.Event()
     with ExitStack() as stack:
         port = redis_servers.free_port()
         stack.enter_context(redis_servers.server(folder / "redis", "appendonly no", port=port))
-        deployment = Deployment(folder, tiny_pipelines.save(folder / "tiny-student"), f"redis://127.0.0.1:{port}/0")
+        deployment = Deployment(folder, _model_of(previous, folder), f"redis://127.0.0.1:{port}/0")
         try:
             await deployment.start("api 0", previous, "api")
             await deployment.start("worker 0", previous, "worker")
