@@ -59,6 +59,9 @@ class SleepingNetwork:
         self._latest = json.dumps([began, time.perf_counter(), len(latents)]) + "\n"
         return torch.zeros_like(latents)
 
+    def seal(self) -> None:
+        """Nothing is compiled."""
+
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         return torch.zeros(len(latents), 3, *CONTRACT.sizes[0])
 
