@@ -6,7 +6,7 @@ PEERS := .venv-peers
 PEERS_BIN := $(PEERS)/bin
 COMPOSE ?= docker compose -f compose.yaml -f docker/compose.check.yaml
 
-.PHONY: serve serve-both test check lint chaos models bench bench-gpu bench-service bench-scaling bench-diverse bench-distill bench-memory bench-engine soak check-compose clean
+.PHONY: serve serve-both test check lint chaos models bench bench-gpu bench-service bench-scaling bench-diverse bench-distill bench-evaluation bench-memory bench-engine soak check-compose clean
 
 serve: $(VENV)/serve.stamp  ## The service with the bundled model on http://localhost:8000
 	$(BIN)/fourstep up
@@ -27,8 +27,10 @@ lint: $(VENV)/test.stamp  ## Style, formatting and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --num-workers 2
 
-chaos: $(VENV)/test.stamp  ## 2,000 images while workers, Redis, API copies and connections break; under ten minutes
-	$(BIN)/python -m tests.chaos --out bench/results/chaos.json
+chaos: $(VENV)/test.stamp  ## Images while workers, Redis, API copies and connections break; under ten minutes, with LONG=1 an hour
+	$(BIN)/python -m tests.chaos $(if $(LONG),--images 10000) --out bench/results/chaos.json
+	$(BIN)/python -m tests.chaos.table
+	$(if $(PREVIOUS),$(BIN)/python -m tests.chaos.rolling $(PREVIOUS))
 
 bench: $(PEERS)/stamp  ## Side by side with FastAPI, LitServe, BentoML and Ray Serve; half an hour, with QUICK=1 six minutes
 	$(if $(QUICK),,$(PEERS_BIN)/python -m bench.comparison.tuning)
@@ -49,6 +51,7 @@ bench-engine: $(VENV)/test.stamp  ## The engine against diffusers, strict mode, 
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.scheduling.arrivals
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.engine.strict
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.engine.bit_identity
+	OMP_NUM_THREADS=1 $(BIN)/python -m bench.engine.step_gap
 	$(BIN)/python -m bench.engine.roofline
 	$(BIN)/python -m bench.scheduling.policies
 	$(BIN)/python -m bench.scheduling.tables
@@ -72,6 +75,9 @@ bench-diverse: $(VENV)/test.stamp  ## Diverse sets against random seeds, and wha
 
 bench-distill: $(VENV)/test.stamp  ## Student updates a second, against the order of the authors' loop
 	$(BIN)/python -m bench.distill.updates
+
+bench-evaluation: $(VENV)/test.stamp  ## Memory of an evaluation of 1,024 × 9 pictures of 1024² by two processes (minutes)
+	$(BIN)/python -m bench.distill.evaluation
 
 bench-memory: $(VENV)/test.stamp  ## Peak memory of training: three copies against LoRA roles (Linux)
 	$(BIN)/python -m bench.distill.memory

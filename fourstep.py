@@ -5,13 +5,13 @@ from typing import Annotated
 import typer
 
 from distill.commands import app as distill
-from distill.commands import evaluate, import_dpdmd
+from distill.commands import evaluate
 from jobs.commands import app as dead_letters
 from jobs.version import fourstep_version
 from jobs.webhook_commands import app as webhooks
 from service.commands import api, generate, up
 from worker.commands import app as models
-from worker.commands import worker
+from worker.commands import import_dpdmd, import_model, worker
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Few-step image generation as a service.")
 
@@ -33,6 +33,7 @@ def _fourstep(
 
 for command in (up, api, worker, generate, import_dpdmd, evaluate):
     app.command()(command)
+app.command("import")(import_model)
 app.add_typer(distill, name="distill")
 app.add_typer(dead_letters, name="dead-letters")
 app.add_typer(webhooks, name="webhooks")

@@ -132,25 +132,17 @@ def replicate(
     typer.echo(f"\n→ {folder}")
 
 
-def import_dpdmd(
-    file: Annotated[Path, typer.Argument(metavar="FILE.pt", help="the authors' checkpoint, a transformer's weights")],
-    base: Annotated[str, typer.Option(metavar="ID_OR_DIR", help="the Stable Diffusion 3 pipeline it was made from")],
-    out: Annotated[Path, typer.Option(help="the servable folder to write")],
-) -> None:
-    """Make a servable folder of the authors' released DP-DMD checkpoint, sampled as they sample it."""
-    with errors_as_lines(ValueError, OSError, extra="distill"):
-        from distill.import_dpdmd import import_checkpoint
-
-        contract = import_checkpoint(file, base, out)
-    levels = ", ".join(f"{sigma:.4g}" for sigma in contract.sigmas or ())
-    typer.echo(f"{file} on {base} → {out}, sampled at noise levels {levels}")
-
-
 def evaluate(
     model: Annotated[Path, typer.Argument(help="the folder to evaluate, sampled as it is served")],
     teacher: Annotated[Path, typer.Option(help="the folder it is compared with")],
     out: Annotated[Path, typer.Option("-o", "--out", help="folder for report, grids and kept pictures")],
     prompts: Annotated[Path | None, typer.Option(help="one prompt a line; by default those of the emoji world")] = None,
+    protocol: Annotated[
+        Literal["own", "paper"], typer.Option(help="paper: what its tables report, and a row like theirs")
+    ] = "own",
+    keep_pictures: Annotated[
+        bool, typer.Option(help="keep them, so that a further network needs no new ones; or only what was measured")
+    ] = True,
     seeds: Annotated[int, typer.Option(min=4, help="pictures of each prompt")] = 9,
     features: Annotated[list[str], typer.Option(help="dino=FOLDER, clip=FOLDER or emoji=FOLDER; may be repeated")] = [],  # noqa: B006
     scores: Annotated[
@@ -166,28 +158,19 @@ def evaluate(
     with errors_as_lines(ValueError, OSError, extra="distill"):
         from rich import print_json
 
-        from distill.config import read_prompts
-        from distill.emoji import benchmark as emoji
-        from distill.evaluation import geneval as geneval_benchmark
-        from distill.evaluation.benchmark import Benchmark
+        from distill.evaluation import paper
         from distill.evaluation.pictures import Sampling
         from distill.evaluation.report import EvaluationConfig
-        from distill.evaluation.report import evaluate as write_report
+        from distill.evaluation_run import Request, run
 
         spaces, judges = _folders("--features", features), _folders("--scores", scores)
-        if prompts and geneval:
-            raise ValueError("--prompts: GenEval has prompts of its own; leave out one of the two")
-        if geneval:
-            if not (detector and colors):
-                raise ValueError("--geneval: needs --detector and --colors, the folders of its two networks")
-            benchmark = geneval_benchmark.benchmark(geneval, detector, colors)
-        elif prompts:
-            benchmark = Benchmark("prompts", tuple(read_prompts(prompts)))
-        else:
-            spaces = {emoji.NAME: emoji.ENCODER} | spaces
-            benchmark = emoji.benchmark(spaces[emoji.NAME])
-        config = EvaluationConfig(seeds, spaces, judges, Sampling(steps, guidance_scale))
-        print_json(data=write_report(model, teacher, benchmark, config, out))
+        if protocol == "paper":
+            paper.check(spaces.keys(), judges.keys(), prompts)
+        request = Request(protocol == "paper", prompts, geneval, detector, colors)
+        config = EvaluationConfig(seeds, spaces, judges, Sampling(steps, guidance_scale), keep_pictures)
+        report = run(model, teacher, request, config, out)
+        if report:
+            print_json(data=report)
 
 
 def _folders(option: str, given: list[str]) -> dict[str, Path]:

@@ -5,22 +5,20 @@ the T5 block's length and the text encoders' files, so that nothing is kept twic
 Shards are only ever added, each of bounded size; reading maps them, so that a row costs its own bytes alone.
 """
 
-import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import track
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from distill import prompt_embeddings, teacher_pipeline
+from distill.claims import alone, claimed
 from worker.families.prompt_embeddings import PromptEmbedding, stacked
 
 SCHEMA = 1
@@ -129,17 +127,13 @@ def _encode_chunks(folder: Path, prompts: Mapping[str, str], encode: _Encoder, s
     """Encode those of `prompts`, key → prompt, that the folder lacks, sharing the chunks with other processes."""
     keys = list(prompts)
     chunks = [keys[start : start + CHUNK] for start in range(0, len(keys), CHUNK)]
-    # First what nobody works at, then what others do: they may have been killed.
-    for wait in (False, True):
-        for chunk in track(chunks, "encoding prompts", transient=True, disable=wait):
-            with _alone(folder / f"claim-{_name_of(chunk)}", wait=wait) as claimed:
-                if not claimed:
-                    continue
-                places = _index(folder)
-                if lacking := {key: prompts[key] for key in chunk if key not in places}:
-                    _encode(folder, lacking, encode, shard_bytes)
-    for chunk in chunks:
-        (folder / f"claim-{_name_of(chunk)}").unlink(missing_ok=True)
+
+    def lacking(chunk: Sequence[str]) -> dict[str, str]:
+        places = _index(folder)
+        return {key: prompts[key] for key in chunk if key not in places}
+
+    for chunk in claimed(folder, chunks, _name_of, lambda chunk: not lacking(chunk), "encoding prompts"):
+        _encode(folder, lacking(chunk), encode, shard_bytes)
 
 
 def _encode(folder: Path, lacking: Mapping[str, str], encode: _Encoder, shard_bytes: int) -> None:
@@ -165,7 +159,7 @@ def _write(folder: Path, rows: list[tuple[str, PromptEmbedding]]) -> None:
     parts = stacked(embeddings).parts
     save_file({STORED_NAMES.get(name, name): part for name, part in parts.items()}, partial)
     os.replace(partial, folder / name)
-    with _alone(folder / "lock"):
+    with alone(folder / "lock"):
         places = _index(folder) | {key: (name, row) for row, key in enumerate(keys)}
         unfinished = folder / f"partial-{INDEX}"
         unfinished.write_text(json.dumps({"schema": SCHEMA, "places": places}))
@@ -174,15 +168,3 @@ def _write(folder: Path, rows: list[tuple[str, PromptEmbedding]]) -> None:
 
 def _name_of(keys: Sequence[str]) -> str:
     return hashlib.sha256("".join(keys).encode()).hexdigest()[:16]
-
-
-@contextmanager
-def _alone(path: Path, wait: bool = True) -> Iterator[bool]:
-    """Hold the lock file `path`; yields False, without `wait`, when another process holds it."""
-    with open(path, "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True

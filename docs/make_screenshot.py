@@ -23,7 +23,7 @@ def draw(page: Page, prompt: str, seed: int, model: str) -> None:
 def main(server: str) -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1280, "height": 860})
+        page = browser.new_page(viewport={"width": 1280, "height": 1120})
         page.goto(server)
         expect(page.get_by_label("Model")).to_be_visible(timeout=60_000)
         for prompt, seed, model in RUNS:

@@ -35,6 +35,8 @@ class ApiMetrics:
             ["limit"],
             registry=registry,
         )
+        for limit in ("images", "evaluations", "queue", "store", "event_streams"):
+            self.refusals.labels(limit)  # 0 until it refuses something
         self.answer_bytes = gauge("fourstep_answer_bytes", "Bytes that answers being written take.")
         self.answer_bytes_limit = gauge("fourstep_answer_bytes_limit", "Bytes that the answers to one caller may take.")
         self.answers_waiting = gauge("fourstep_answers_waiting", "Answers that wait for earlier ones of their caller.")
@@ -56,6 +58,10 @@ class ApiMetrics:
         self.queue_images = gauge("fourstep_queue_images", "Images waiting for a worker.", ["model"])
         self.inflight_images = gauge("fourstep_inflight_images", "Images held by workers.", ["model"])
         self.workers = gauge("fourstep_workers", "Workers with a live lease.", ["model"])
+        self.usage_images = gauge("fourstep_usage_images", "Images made for an API key, ever.", ["key", "model"])
+        self.usage_seconds = gauge(
+            "fourstep_usage_seconds", "Seconds that an API key's images kept devices busy, ever.", ["key", "model"]
+        )
         self.redis_up = gauge("fourstep_redis_up", "Whether Redis answered at this scrape: 1 or 0.")
         self.redis_writable = gauge("fourstep_redis_writable", "Whether Redis can write to its disk: 1 or 0.")
         self.redis_memory = gauge("fourstep_redis_memory_bytes", "Memory that Redis uses.")
@@ -71,7 +77,7 @@ class WorkerMetrics:
         histogram, counter = partial(Histogram, registry=registry), partial(Counter, registry=registry)
         self.images = counter(
             "fourstep_images_total",
-            "Images settled by this worker, by outcome: ok, expired, cancelled, error or duplicate.",
+            "Images settled by this worker, by outcome: ok, expired, cancelled, error, refused or duplicate.",
             ["outcome"],
         )
         self.queue_time = histogram(

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 ImageFormat = Literal["png", "jpeg", "webp"]
 Mode = Literal["fast", "strict"]
-FailureReason = Literal["expired", "error", "cancelled"]
+FailureReason = Literal["expired", "error", "cancelled", "refused"]
 GivenUpReason = Literal["expired", "cancelled"]
 JobStatus = Literal["queued", "running", "completed", "failed", "cancelled", "expired"]
 
@@ -128,8 +128,8 @@ class PromptTokens(WireModel):
 class ImageResult(WireModel):
     """A finished image; its bytes are stored beside it under their SHA-256 (hex).
 
-    ``layout`` is the vector on which jobs.diversity measures the diversity of a job's images. ``prompt_tokens`` is None
-    in the record of a worker that does not count them.
+    ``layout`` is the vector on which jobs.diversity measures the diversity of a job's images. ``work_s`` is its share
+    of the device's time, in seconds. That and ``prompt_tokens`` are None in the record of a worker that counts neither.
     """
 
     index: int
@@ -142,6 +142,7 @@ class ImageResult(WireModel):
     timings: Timings
     determinism: Determinism
     prompt_tokens: PromptTokens | None = None
+    work_s: float | None = None
 
 
 class ImageFailure(WireModel):
@@ -159,6 +160,8 @@ class ImageFailure(WireModel):
 class EffectiveSettings(WireModel):
     """A worker's settings as they took effect: ``auto`` is resolved; ``threads`` are those of one network evaluation.
 
+    ``max_batch_reason`` says why a step holds no more images, and strict ones run in batches of ``strict_batch``.
+
     A worker of another version may report more fields, which are kept, or fewer, which are None.
     """
 
@@ -167,6 +170,8 @@ class EffectiveSettings(WireModel):
     device: str
     dtype: str
     max_batch: int | None = None
+    max_batch_reason: str | None = None
+    strict_batch: int | None = None
     runtime: str | None = None
     compile: bool | None = None
     cuda_graphs: bool | None = None
@@ -237,7 +242,7 @@ class JobState(WireModel):
         if not self.settled:
             return "running" if self.started else "queued"
         reasons = {failure.reason for failure in self.failures}
-        if "error" in reasons:
+        if reasons & {"error", "refused"}:
             return "failed"
         if "expired" in reasons:
             return "expired"

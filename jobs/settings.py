@@ -1,6 +1,5 @@
 """Settings of each process, read from FOURSTEP_* environment variables."""
 
-import base64
 import difflib
 import os
 import re
@@ -12,23 +11,31 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from jobs import setting_values
 from jobs.image_store import BUCKETS, IN_REDIS, check_image_store
-from jobs.queue.connection import check_address
+from jobs.queue.connection import check_address, with_password
 
 PREFIX = "FOURSTEP_"
-BUNDLED_MODEL = Path(__file__).resolve().parent.parent / "models" / "emoji-student"
+# Where containers have their secrets: each variable may be a file there, under its name.
+SECRETS = Path("/run/secrets")
 # Variables that Kubernetes sets in every pod for a Service whose name begins with "fourstep".
 SERVICE_LINK = re.compile(PREFIX + r"(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
+BUNDLED_MODEL = Path(__file__).resolve().parent.parent / "models" / "emoji-student"
 
 
 class Settings(BaseSettings):
     """Settings of every process. Raises pydantic.ValidationError, also for unknown FOURSTEP_* variables."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, protected_namespaces=())
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, protected_namespaces=(), hide_input_in_errors=True
+    )
 
     redis_url: str | None = Field(
         default=None,
         description="Redis, alone or behind Sentinel or as a Cluster (docs/redis.md); `fourstep up` brings its own",
+    )
+    redis_password: SecretStr | None = Field(
+        default=None, description="password of Redis where its address has none; may be a file in /run/secrets"
     )
     result_ttl_s: float = Field(default=3600.0, gt=0, description="seconds for which results are kept")
     image_store: str = Field(
@@ -42,6 +49,11 @@ class Settings(BaseSettings):
         default=None,
         description="address of an OpenTelemetry collector (OTLP over HTTP); unset for no traces",
     )
+
+    def __init__(self, **values: Any) -> None:
+        if SECRETS.is_dir():
+            values.setdefault("_secrets_dir", SECRETS)
+        super().__init__(**values)
 
     @field_validator("traces_url")
     @classmethod
@@ -74,12 +86,24 @@ class Settings(BaseSettings):
             check_address(value)
         return value
 
+    @model_validator(mode="after")
+    def _password_in_the_address(self) -> Self:
+        if self.redis_url is not None and self.redis_password is not None:
+            self.redis_url = with_password(self.redis_url, self.redis_password.get_secret_value())
+        return self
+
 
 class ApiSettings(Settings):
     """Settings of the API process."""
 
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=8000, ge=1, le=65535, description="port to listen on")
+    api_metrics_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="port that answers the API's /metrics alone, without a key: for scrapers, to be kept inside",
+    )
     public_url: str | None = Field(
         default=None,
         pattern=r"^https?://[^\s?#]+$",
@@ -153,20 +177,9 @@ class ApiSettings(Settings):
     def _without_a_slash(cls, value: str | None) -> str | None:
         return value and value.rstrip("/")
 
-    @field_validator("api_keys", "cors_origins", mode="before")
-    @classmethod
-    def _split_at_commas(cls, value: Any) -> Any:
-        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-
-    @field_validator("model_aliases", mode="before")
-    @classmethod
-    def _read_aliases(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        pairs = [tuple(side.strip() for side in pair.split("=")) for pair in value.split(",") if pair.strip()]
-        if not all(len(pair) == 2 and all(pair) for pair in pairs):
-            raise ValueError("write NAME=MODEL, separated by commas")
-        return pairs
+    _read_parts = field_validator("api_keys", "cors_origins", mode="before")(setting_values.parts)
+    _read_aliases = field_validator("model_aliases", mode="before")(setting_values.names_of_models)
+    _read_webhooks = field_validator("webhooks", mode="before")(setting_values.addresses_of_keys)
 
     @model_validator(mode="after")
     def _only_buckets_sign(self) -> Self:
@@ -177,19 +190,9 @@ class ApiSettings(Settings):
     @field_validator("webhook_secret")
     @classmethod
     def _a_standard_secret(cls, secret: SecretStr | None) -> SecretStr | None:
-        if secret is not None and not _is_webhook_secret(secret.get_secret_value()):
+        if secret is not None and not setting_values.is_webhook_secret(secret.get_secret_value()):
             raise ValueError("must be whsec_ and 24 to 64 bytes as base64: echo whsec_$(openssl rand -base64 32)")
         return secret
-
-    @field_validator("webhooks", mode="before")
-    @classmethod
-    def _read_webhooks(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        pairs = [re.fullmatch("(.+?) *= *(https?://.+)", pair.strip()) for pair in value.split(",") if pair.strip()]
-        if None in pairs:
-            raise ValueError("write KEY=URL, separated by commas")
-        return [pair.groups() for pair in pairs if pair]
 
     @model_validator(mode="after")
     def _webhooks_are_signed_and_of_known_keys(self) -> Self:
@@ -221,7 +224,9 @@ class WorkerSettings(Settings):
     model: str = Field(default=str(BUNDLED_MODEL), description="model folder or Hugging Face hub id")
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, ...")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(default="auto", description="weights' type")
-    max_batch: int = Field(default=8, ge=1, description="images one step may hold")
+    max_batch: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        default="auto", description="images one step may hold; auto: as many as gain in images a second, up to 64"
+    )
     cpu_runtime: Literal["openvino", "torch"] = Field(
         default="openvino", description="what runs the networks on a CPU, from some seconds after the start on"
     )
@@ -245,21 +250,28 @@ class WorkerSettings(Settings):
         default=(),
         description="comma-separated WIDTHxHEIGHT to serve, the first for calls without; unset: the model's own",
     )
+    safety_model: str | None = Field(
+        default=None, description="folder of a transformers image classifier that sees each picture; unset: none does"
+    )
+    safety_labels: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="comma-separated labels of the safety model for which a picture is refused"
+    )
+    safety_threshold: float = Field(
+        default=0.5, gt=0, le=1, description="probability of these labels together from which on a picture is refused"
+    )
     embed_recipe: bool = Field(default=True, description="write model, prompt and seed into the image's metadata")
+    mark_generated: bool = Field(
+        default=True, description="mark images as made by a model, in XMP (IPTC's trainedAlgorithmicMedia)"
+    )
 
-    @field_validator("sizes", mode="before")
-    @classmethod
-    def _read_sizes(cls, value: Any) -> Any:
-        """(height, width) of each, as everywhere behind the front end."""
-        if not isinstance(value, str):
-            return value
-        found = [
-            re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", part.strip()) for part in value.split(",") if part.strip()
-        ]
-        sizes = [(int(match[2]), int(match[1])) for match in found if match]
-        if len(sizes) < len(found) or len(set(sizes)) < len(sizes):
-            raise ValueError("write different WIDTHxHEIGHT, separated by commas")
-        return sizes
+    _read_parts = field_validator("safety_labels", mode="before")(setting_values.parts)
+    _read_sizes = field_validator("sizes", mode="before")(setting_values.sizes)
+
+    @model_validator(mode="after")
+    def _the_safety_model_has_labels(self) -> Self:
+        if (self.safety_model is None) != (not self.safety_labels):
+            raise ValueError("set both FOURSTEP_SAFETY_MODEL and FOURSTEP_SAFETY_LABELS, or neither")
+        return self
 
 
 def explain(error: ValidationError) -> str:
@@ -268,15 +280,6 @@ def explain(error: ValidationError) -> str:
         f"{PREFIX}{str(part['loc'][0]).upper()}: {part['msg']}" if part["loc"] else part["msg"].split(", ", 1)[-1]
         for part in error.errors()
     )
-
-
-def _is_webhook_secret(secret: str) -> bool:
-    """Whether it has the form of the Standard Webhooks specification."""
-    prefix, _, encoded = secret.partition("_")
-    try:
-        return prefix == "whsec" and 24 <= len(base64.b64decode(encoded, validate=True)) <= 64
-    except ValueError:
-        return False
 
 
 def _is_service_link(name: str, value: Any) -> bool:

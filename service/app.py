@@ -27,12 +27,13 @@ from service.limits.stream_count import StreamCount
 from service.middleware.api_keys import ApiKeys
 from service.middleware.body_limit import BodyLimit
 from service.middleware.host_header import OneHost
+from service.middleware.metrics_port import MetricsPort
 from service.middleware.request_metrics import RequestMetrics
 from service.middleware.shutdown import AnswerWhenStopping
 from service.model_catalogue import ModelCatalogue
 from service.openai import routes as openai
 from service.problems import install_problem_handlers, problem_responses
-from service.routes import generate, health, images, jobs, metrics, models, pages, webhooks
+from service.routes import generate, health, images, jobs, metrics, models, pages, usage, webhooks
 from service.webhooks.addresses import fault_of
 
 # What pages of other origins may read of an answer's head.
@@ -81,12 +82,14 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.add_middleware(BodyLimit)
     app.add_middleware(OneHost)
     app.add_middleware(ApiKeys, keys=settings.api_keys)
+    if settings.api_metrics_port:
+        app.add_middleware(MetricsPort, port=settings.api_metrics_port)
     app.add_middleware(AnswerWhenStopping)
     if settings.cors_origins:
         _allow_other_origins(app, settings)
     app.add_middleware(RequestMetrics, metrics=context.metrics)
     install_problem_handlers(app)
-    for route in (generate, jobs, images, models, openai, webhooks, health, metrics, pages):
+    for route in (generate, jobs, images, models, openai, webhooks, usage, health, metrics, pages):
         app.include_router(route.router)
     app.mount("/static", pages.PageParts(directory=pages.STATIC_DIR, packages=[pages.SWAGGER_UI]), name="static")
     return app

@@ -41,13 +41,12 @@ def up(
 
 def api() -> None:
     """Run the API alone, on the Redis of FOURSTEP_REDIS_URL."""
-    from jobs.image_store import ImageStoreError
     from service.server import serve
 
     settings = read_settings(ApiSettings)
     try:
         serve(settings)
-    except (ValueError, ImageStoreError) as error:
+    except (ValueError, OSError) as error:
         fail(str(error))
 
 

@@ -138,6 +138,8 @@ def raise_failure(state: JobState) -> None:
     for failure in state.failures:
         if failure.reason == "expired":
             raise DeadlineExpiredError
+        if failure.reason == "refused":
+            raise Problem(422, "image-refused", "A picture was refused", f"Image {failure.index}: {failure.detail}")
         if failure.reason == "cancelled":
             raise Problem(409, "job-cancelled", "The job was cancelled", f"Image {failure.index}: {failure.detail}")
         detail = f"Image {failure.index}: {failure.detail}"

@@ -59,6 +59,8 @@ class ModelCatalogue:
             workers = await registry.workers()
             # While a model is exchanged under its name, calls are for the one that the youngest worker serves.
             card = max(workers, key=_age_and_name).card if workers else await registry.card()
+            if card is None and name == self._default_model:
+                card = await registry.last_card()  # calls wait for its next worker, which they bring about
             if card:
                 served.append(AnnouncedModel(card, workers, self.queue(name)))
         self._recent = sorted(served, key=self._rank)
@@ -107,7 +109,9 @@ class ModelCatalogue:
                 if model.card.name == wanted or named == [None]:
                     return model
         if not served or name is None:
-            raise Problem(503, "no-model", "No model yet", "No worker has announced a model; it may still be starting.")
+            which = self._default_model or "a model"
+            detail = f"No worker has ever announced {which}; it may still be starting."
+            raise Problem(503, "no-model", "No model yet", detail)
         names = [model.card.name for model in served]
         message = f"must be one of {', '.join(names)}"
         raise UnknownModelError([FieldError(field="model", message=message, limit=names)])

@@ -1,6 +1,7 @@
-"""Runs the API as one process on one port."""
+"""Runs the API as one process on one port, and on one for scrapers if there is to be one."""
 
 import gc
+import socket
 
 import uvicorn
 
@@ -16,7 +17,7 @@ GRACEFUL_SHUTDOWN_S = 5
 
 
 def serve(settings: ApiSettings, graceful_shutdown_s: int = GRACEFUL_SHUTDOWN_S) -> None:
-    """Serve until SIGTERM or SIGINT; ValueError without a Redis address."""
+    """Serve until SIGTERM or SIGINT; ValueError without a Redis address, OSError for a port that is taken."""
     configure_logging(settings.log_level)
     configure_tracing(settings.traces_url, "fourstep-service")
     config = configured(settings, graceful_shutdown_s)
@@ -24,7 +25,16 @@ def serve(settings: ApiSettings, graceful_shutdown_s: int = GRACEFUL_SHUTDOWN_S)
     # Imported objects live as long as the process: the collector skips them, as each pass would delay every call.
     gc.collect()
     gc.freeze()
-    uvicorn.Server(config).run()
+    uvicorn.Server(config).run(sockets(settings))
+
+
+def sockets(settings: ApiSettings) -> list[socket.socket] | None:
+    """The sockets to listen on; None for that of the configuration alone. OSError when one is taken."""
+    if settings.api_metrics_port is None:
+        return None
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    ports = (settings.port, settings.api_metrics_port)
+    return [socket.create_server((settings.host, port), family=family, backlog=2048) for port in ports]
 
 
 def configured(settings: ApiSettings, graceful_shutdown_s: int = GRACEFUL_SHUTDOWN_S) -> uvicorn.Config:

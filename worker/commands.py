@@ -1,6 +1,8 @@
-"""The commands `fourstep worker` and `fourstep models`."""
+"""The commands `fourstep worker`, `fourstep models` and `fourstep import`."""
 
+import re
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,11 +10,6 @@ import typer
 from jobs.cli import errors_as_lines
 
 app = typer.Typer(help="Model folders.", no_args_is_help=True)
-
-
-@app.callback()
-def _group() -> None:
-    """Keep `models` a group: typer would make a single command the group itself."""
 
 
 @app.command()
@@ -38,8 +35,67 @@ def check(
     grid = contract.sigmas or contract.timesteps or ()
     typer.echo(f"{model} can be served as {served.name}")
     typer.echo(f"  {contract.family}, {contract.method}, predicts {contract.prediction}; hash {served.sha256[:12]}")
-    typer.echo(f"  {contract.steps} steps ({contract.sampler}), {contract.evaluations} evaluations a picture; {sizes}")
+    told = "" if contract.told_guidance is None else f", told guidance {contract.told_guidance:g}"
+    evaluations = f"{contract.evaluations} evaluations a picture{told}"
+    typer.echo(f"  {contract.steps} steps ({contract.sampler}), {evaluations}; {sizes}")
     typer.echo(f"  grid: {', '.join(f'{level:g}' for level in grid)}")
+
+
+@app.command("list")
+def list_presets() -> None:
+    """Print the published models that `fourstep import` knows, and where each is published."""
+    with errors_as_lines(extra="worker", code=2, command="fourstep models"):
+        from worker.importing.presets import PRESETS
+    for preset in PRESETS.values():
+        typer.echo(f"{preset.name:<32}{preset.family:<13}{preset.steps:>2} steps  {preset.source}")
+
+
+def import_model(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="a file, a folder, a hub id, or owner/name/file")],
+    preset: Annotated[str, typer.Option(metavar="NAME", help="what it is; `fourstep models list` prints the names")],
+    out: Annotated[Path, typer.Option(help="the servable folder to write")],
+    base: Annotated[
+        str | None, typer.Option(metavar="ID_OR_DIR", help="the pipeline with the rest, if not the published one")
+    ] = None,
+    lora_scale: Annotated[float | None, typer.Option(help="of a LoRA file, if not the published one")] = None,
+    size: Annotated[
+        list[str], typer.Option(metavar="WIDTHxHEIGHT", help="to serve, the first by default; may be repeated")
+    ] = [],  # noqa: B006
+) -> None:
+    """Make a servable folder of a published few-step model."""
+    with errors_as_lines(ValueError, OSError, extra="worker"):
+        from worker import startup
+        from worker.errors import FolderRefusedError
+        from worker.importing import folder
+
+        startup.quiet_libraries()
+        try:
+            imported = folder.import_model(source, preset, out, base, lora_scale, [_size(each) for each in size])
+        except FolderRefusedError as error:
+            raise ValueError(str(error)) from error
+    contract = imported.contract
+    sizes = ", ".join(f"{width}×{height}" for height, width in contract.sizes)
+    grid = ", ".join(f"{level:.4g}" for level in contract.sigmas or contract.timesteps or ())
+    typer.echo(f"{source} as {preset} → {out}")
+    typer.echo(f"  the rest is {contract.base}; {contract.steps} steps ({contract.sampler}) along {grid}; {sizes}")
+    typer.echo(f"  licence by its card: {imported.licence}")
+
+
+def import_dpdmd(
+    file: Annotated[str, typer.Argument(metavar="FILE.pt", help="the authors' checkpoint, a transformer's weights")],
+    base: Annotated[str, typer.Option(metavar="ID_OR_DIR", help="the Stable Diffusion 3 pipeline it was made from")],
+    out: Annotated[Path, typer.Option(help="the servable folder to write")],
+) -> None:
+    """Make a servable folder of the authors' released DP-DMD checkpoint, sampled as they sample it."""
+    import_model(file, "dpdmd-sd35m-4step", out, base)
+
+
+def _size(text: str) -> tuple[int, int]:
+    """WIDTHxHEIGHT → (height, width). Raises ValueError."""
+    match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
+    if match is None:
+        raise ValueError(f"--size: {text} is not of the form WIDTHxHEIGHT")
+    return int(match[2]), int(match[1])
 
 
 def worker() -> None:

@@ -10,7 +10,7 @@ from functools import partial
 from redis.exceptions import RedisError
 
 from jobs.metrics import WorkerMetrics
-from jobs.models import ImageTask, ModelCard
+from jobs.models import ImageTask
 from jobs.queue.claims import Claim
 from jobs.queue.worker_queue import WorkerQueue
 from worker.engine.outcomes import Outcome, PreviewImage
@@ -45,7 +45,6 @@ class Consumer:
 
     queue: WorkerQueue
     worker_id: str
-    card: ModelCard
     engine: EngineClient
     result_writer: ResultWriter
     metrics: WorkerMetrics
@@ -54,10 +53,7 @@ class Consumer:
     def __post_init__(self) -> None:
         self.queue.buried = self._count_unreadable
         self._previews = Previews(self.queue, self.engine.watch)
-        self._rollout = Rollout(self.result_writer, self.card.sha256)
-        # A few more than a step holds, so that the next batch is at hand when one ends.
-        max_batch = self.card.settings.max_batch or 1
-        self._capacity = max_batch + max(1, max_batch // 2)
+        self._rollout = Rollout(self.result_writer, self.engine.card.sha256)
         self._held: dict[str, Claim] = {}
         # Held, but not in the engine: suspects run alone, one after the other; others are put aside meanwhile.
         self._suspects: dict[str, Claim] = {}
@@ -110,7 +106,7 @@ class Consumer:
     async def _keep_leases(self) -> None:
         registry = self.queue.registry
         while True:
-            await until_redis_answers(partial(registry.announce, self.worker_id, self.card, self.lease_s))
+            await until_redis_answers(partial(registry.announce, self.worker_id, self.engine.card, self.lease_s))
             settled = await until_redis_answers(lambda: self.queue.renew(self.worker_id, list(self._held.values())))
             await self._withdraw([claim.entry_id for claim in settled])
             self._alone = await until_redis_answers(registry.known_workers) == 1
@@ -190,6 +186,12 @@ class Consumer:
         log.info("stopping: %d images requeued, %d to finish", len(claims), len(self._held))
 
     @property
+    def _capacity(self) -> int:
+        """A few more than a step holds, so that the next batch is at hand when one ends."""
+        max_batch = self.engine.card.settings.max_batch or 1
+        return max_batch + max(1, max_batch // 2)
+
+    @property
     def _free(self) -> int:
         return min(self._capacity - self._in_engine - len(self._suspects), self._room)
 
@@ -239,9 +241,11 @@ class Consumer:
 
     def _fault(self, task: ImageTask) -> str | None:
         size = (task.height, task.width)
-        return None if size in self.card.sizes else f"size: {size} is not one of {self.card.sizes}"
+        return None if size in self.engine.card.sizes else f"size: {size} is not one of {self.engine.card.sizes}"
 
     def _receive(self, group: asyncio.TaskGroup, outcomes: list[Outcome]) -> None:
+        # A set can fail twice, by one picture and by another row, before the engine hears of the first.
+        outcomes = [outcome for outcome in outcomes if outcome.key in self._held]
         self._in_engine -= _rows(self._held[outcome.key] for outcome in outcomes)
         self._changed.set()
         for outcome in outcomes:

@@ -20,6 +20,10 @@ SUBSCRIPTION_S = 6.0
 """How long a subscription lasts unless it is repeated."""
 
 RESUBSCRIBE_PAUSE_S = 0.5
+
+MOST_WAITING = 16
+"""Steps whose previews wait to be published; later ones are left out while Redis is slow."""
+
 FORMAT: ImageFormat = "jpeg"
 QUALITY = 80
 
@@ -36,8 +40,9 @@ class Previews:
         self._waiting: asyncio.Queue[list[PreviewImage]] = asyncio.Queue()
 
     def show(self, previews: list[PreviewImage]) -> None:
-        """Publish `previews` soon, in the order of the calls."""
-        self._waiting.put_nowait(previews)
+        """Publish `previews` soon, in the order of the calls; none when many wait already."""
+        if self._waiting.qsize() < MOST_WAITING:
+            self._waiting.put_nowait(previews)
 
     async def listen_for_subscriptions(self) -> None:
         while True:

@@ -85,10 +85,11 @@ async def _serve(
         torch_version=ready.torch,
         ttl_s=settings.result_ttl_s,
         embed_recipe=settings.embed_recipe,
+        mark_generated=settings.mark_generated,
         store=_image_store(settings),
     )
     worker_id = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
-    consumer = Consumer(queue, worker_id, card, engine, result_writer, metrics, settings.lease_s)
+    consumer = Consumer(queue, worker_id, engine, result_writer, metrics, settings.lease_s)
     log.info("serving %s (%s) as %s on %s", card.name, card.sha256[:12], worker_id, card.settings.device)
     try:
         return await _until_stopped(consumer, stop)

@@ -41,6 +41,7 @@ class ResultWriter:
     torch_version: str
     ttl_s: float
     embed_recipe: bool
+    mark_generated: bool = True
     store: ImageStore | None = None
 
     def __post_init__(self) -> None:
@@ -131,7 +132,7 @@ class ResultWriter:
     def _encode(self, task: ImageTask, picture: Picture) -> tuple[bytes, float]:
         started = time.perf_counter()
         about = recipe(task, self.card.sha256, self.card.steps, self.card.version) if self.embed_recipe else None
-        data = encode_image(picture.pixels, task.format, task.quality, about)
+        data = encode_image(picture.pixels, task.format, task.quality, about, mark=self.mark_generated)
         seconds = time.perf_counter() - started
         self.metrics.stage_duration.labels("encode_image").observe(seconds)
         return data, seconds
@@ -163,4 +164,5 @@ class ResultWriter:
                 model_sha=self.card.sha256,
             ),
             prompt_tokens=picture.prompt_tokens,
+            work_s=picture.work_s,
         )

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from diffusers.utils import logging as diffusers_logging
@@ -11,13 +12,17 @@ from transformers.utils import logging as transformers_logging
 from jobs.models import EffectiveSettings, ModelCard
 from jobs.settings import WorkerSettings
 from jobs.version import fourstep_version
-from worker.engine.compile_thread import Compiler
 from worker.engine.cuda_graphs import CudaGraphs
 from worker.engine.engine import Engine
+from worker.engine.step_times.batch_sizes import STRICT
 from worker.errors import StartFailedError
 from worker.model_folder.loading import LoadedModel, load
+from worker.model_folder.safety_model import SafetyModel
 
 log = logging.getLogger(__name__)
+
+Compiler = Literal["inductor", "openvino"]
+"""torch.compile's own code generator, or OpenVINO, for a CPU."""
 
 
 def start_engine(settings: WorkerSettings, load_model: Callable[..., LoadedModel] = load) -> Engine:
@@ -29,13 +34,21 @@ def start_engine(settings: WorkerSettings, load_model: Callable[..., LoadedModel
         settings.model, settings.device, settings.dtype, settings.steps, settings.guidance_scale, settings.sizes
     )
     graphs = _replays_graphs(settings, model.network.device)
-    engine = Engine(model, settings.max_batch, CudaGraphs(model.network.device) if graphs else None)
+    max_batch = STRICT if settings.max_batch == "auto" else settings.max_batch
+    engine = Engine(model, max_batch, CudaGraphs(model.network.device) if graphs else None)
     engine.warm_up()
+    if settings.safety_model is not None:
+        device = model.network.device
+        safety = SafetyModel(settings.safety_model, settings.safety_labels, settings.safety_threshold, device)
+        engine.judge = safety.verdicts
     return engine
 
 
-def model_card(engine: Engine, settings: WorkerSettings) -> ModelCard:
-    """Return the model card that the worker announces; its `settings` are the effective values."""
+def model_card(engine: Engine, settings: WorkerSettings, chosen: str | None = None) -> ModelCard:
+    """Return the model card that the worker announces; its `settings` are the effective values.
+
+    `chosen` is the reason for the largest batch, None as long as larger ones are being tried.
+    """
     model = engine.model
     compiler = compiler_for(settings, model.network.device)
     return ModelCard(
@@ -53,7 +66,9 @@ def model_card(engine: Engine, settings: WorkerSettings) -> ModelCard:
         settings=EffectiveSettings(
             device=str(model.network.device),
             dtype=str(model.network.dtype).removeprefix("torch."),
-            max_batch=settings.max_batch,
+            max_batch=max(engine.runner.largest_batch.values()),
+            max_batch_reason=(chosen or "larger ones are being tried") if settings.max_batch == "auto" else "as set",
+            strict_batch=max(engine.runner.strict_batch.values()),
             runtime="openvino" if compiler == "openvino" else "torch",
             compile=compiler == "inductor",
             cuda_graphs=engine.runner.eager.has_graphs,

@@ -18,8 +18,8 @@ from bench.comparison.visit import Bare
 from bench.engine.latency_model import sleeping_model
 from bench.peers.latency_engine import FIXED_S, PER_ROW_S
 from jobs.settings import BUNDLED_MODEL
-from worker.engine.device_thread import DeviceThread
 from worker.engine.engine import Engine
+from worker.engine_process.device_thread import DeviceThread
 from worker.generate import generate
 from worker.model_folder.loading import load
 from worker.startup import quiet_libraries

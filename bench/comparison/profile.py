@@ -31,18 +31,18 @@ BESIDE = {"queue and Redis": "consumer.py", "image files": "image_bytes.py", "se
 
 
 async def _profiled(server: Server) -> list[str]:
-    """py-spy's stacks, outermost frame first, of the worker under 16 callers."""
+    """py-spy's stacks, outermost frame first, of the worker and its engine's process under 16 callers."""
     client = Client(server.system, server.ports.http)
-    worker = server.model_process()
-    busy = server.cpu_by_thread(worker)
+    busy = server.cpu_by_thread(server.model_process())
     await client.closed_loop(trace.singles(24, -2), 8)
     server.pin(busy)
     with tempfile.TemporaryDirectory() as folder:
         stacks = Path(folder) / "stacks"
         py_spy = str(Path(sys.executable).with_name("py-spy"))
-        record = [py_spy, "record", "--nonblocking", "--threads", "--format", "raw", "--rate", str(RATE)]
+        record = [py_spy, "record", "--nonblocking", "--subprocesses", "--threads", "--format", "raw"]
         recorder = await asyncio.create_subprocess_exec(
-            *record, "--duration", str(SECONDS), "--pid", str(worker.pid), "--output", str(stacks),
+            *record, "--rate", str(RATE), "--duration", str(SECONDS),
+            "--pid", str(server.worker_process().pid), "--output", str(stacks),
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         pending = [asyncio.create_task(_send_until(recorder, client, caller)) for caller in range(CALLERS)]

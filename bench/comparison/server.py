@@ -41,12 +41,20 @@ class Server:
                 found += root.children(recursive=True)
         return [process for process in found if process.is_running()]
 
-    def model_process(self) -> psutil.Process:
-        """The one that draws: of ours the worker, of others the one with a thread on the model's core."""
+    def worker_process(self) -> psutil.Process:
+        """The one of ours that claims tasks and writes results; its child draws."""
         for process in self.tree():
-            if self.system.ours and any("worker" in part or "latency_model" in part for part in process.cmdline()):
+            if any("worker" in part or "latency_model" in part for part in process.cmdline()):
                 return process
-            if not self.system.ours and any(_cores(tid) == {MODEL_CORE} for tid in _threads(process)):
+        raise LookupError(f"{self.system.name}: no worker")
+
+    def model_process(self) -> psutil.Process:
+        """The one that draws: of ours the worker's child, of others the one with a thread on the model's core."""
+        if self.system.ours:
+            (engine,) = self.worker_process().children()
+            return engine
+        for process in self.tree():
+            if any(_cores(tid) == {MODEL_CORE} for tid in _threads(process)):
                 return process
         raise LookupError(f"{self.system.name}: no process draws")
 

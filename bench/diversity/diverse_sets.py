@@ -79,7 +79,7 @@ def make(engine: Engine, tasks: dict[str, ImageTask], side: Side) -> None:
         if measured.stage == "denoise_step":
             side.evaluations += measured.rows + measured.padding
 
-    engine.measure = count
+    engine.runner.measure = count
     pictures: list[Picture] = []
     began = time.perf_counter()
     engine.add(tasks)

@@ -12,12 +12,12 @@ import torch
 
 from bench import markdown, results_file
 from jobs.settings import BUNDLED_MODEL
-from worker.engine.compile_thread import compile_shape
 from worker.engine.denoising_step import StepInputs
-from worker.engine.device_thread import DeviceThread
 from worker.engine.engine import Engine
 from worker.engine.model_runner import Executor
 from worker.engine.scheduler import buckets
+from worker.engine_process.compile_thread import compile_shape
+from worker.engine_process.device_thread import DeviceThread
 from worker.families.prompt_embeddings import stacked
 from worker.model_folder.loading import load
 from worker.sampling import noise
@@ -80,7 +80,7 @@ def _run(options: argparse.Namespace, dtype: str) -> dict[str, dict[str, float]]
 
 
 def _compiled(engine: Engine, base: dict[str, torch.Tensor]) -> dict[str, dict[str, float]]:
-    path, examples = engine.runner.new_compiled(), engine.examples()
+    path, examples = engine.runner.new_compiled(), engine.rehearsal.examples()
     for example in examples[:2]:
         compile_shape(path, engine.runner.eager, example)
     largest, half = len(examples[0].latents), len(examples[1].latents)

@@ -21,11 +21,11 @@ from diffusers import AutoencoderKL, SD3Transformer2DModel
 
 from bench import results_file
 from jobs.sampling_contract import SamplingContract
-from worker.engine.compile_thread import compile_shape
 from worker.engine.cuda_graphs import CudaGraphs
 from worker.engine.engine import Engine
 from worker.engine.model_runner import Executor
 from worker.engine.step_graphs import Graph
+from worker.engine_process.compile_thread import compile_shape
 from worker.families.network import Network
 from worker.families.prompt_embeddings import PromptEmbedding
 from worker.families.registry import STABLE_DIFFUSION_3
@@ -124,7 +124,7 @@ def _steps(
         "compiled, graph": Engine(model, max_batch, new_graph).runner.new_compiled(),
     }
     rows = []
-    for example in engine.examples():  # largest first, as graphs of one pool need it
+    for example in engine.rehearsal.examples():  # largest first, as graphs of one pool need it
         taken: dict[str, float] = {}
         for name in paths:
             try:

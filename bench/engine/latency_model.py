@@ -15,6 +15,7 @@ from typing import Annotated, TextIO
 import torch
 import typer
 
+from jobs.models import PromptTokens
 from jobs.sampling_contract import SamplingContract
 from jobs.settings import WorkerSettings
 from worker import process
@@ -46,6 +47,9 @@ class SleepingNetwork:
 
     def encode(self, prompts: Sequence[str]) -> list[PromptEmbedding]:
         return [PromptEmbedding(torch.zeros(1, 1), torch.zeros(1)) for _ in prompts]
+
+    def prompt_tokens(self, prompt: str) -> PromptTokens:
+        return PromptTokens(total=1, read=1)
 
     def predict(self, latents: torch.Tensor, timesteps: torch.Tensor, embeddings: PromptEmbedding) -> torch.Tensor:
         began = time.perf_counter()

@@ -18,7 +18,7 @@ from bench import results_file
 from bench.markdown import filled, table
 from jobs.settings import BUNDLED_MODEL
 from worker.device.bfloat16 import has_native_bfloat16
-from worker.engine.device_thread import DeviceThread
+from worker.engine_process.device_thread import DeviceThread
 from worker.families.network import Network
 from worker.families.prompt_embeddings import PromptEmbedding, stacked
 from worker.model_folder.loading import load

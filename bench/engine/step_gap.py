@@ -97,7 +97,7 @@ def _worker(max_batch: int) -> Iterator[tuple[int, list[Stamp]]]:
     """The port of the API, and a list of the worker's steps, which is filled when the block has ended."""
     with tempfile.TemporaryDirectory() as folder:
         file, stamps = Path(folder) / "stamps", list[Stamp]()
-        os.environ["FOURSTEP_MAX_BATCH"] = str(max_batch)
+        os.environ |= {"FOURSTEP_MAX_BATCH": str(max_batch), "FOURSTEP_CPU_RUNTIME": "torch"}
         times = ["--fixed", str(FIXED_S), "--per-row", str(PER_ROW_S), "--stamps", str(file)]
         with front_end(["bench.engine.latency_model", *times]) as stack:
             yield stack.port, stamps

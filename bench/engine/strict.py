@@ -14,10 +14,10 @@ import numpy as np
 from bench import results_file
 from jobs.models import ImageTask, Mode
 from jobs.settings import BUNDLED_MODEL
-from worker.engine.compile_thread import converted
-from worker.engine.device_thread import DeviceThread
 from worker.engine.engine import Engine
 from worker.engine.outcomes import Failure, Measured, Picture
+from worker.engine_process.compile_thread import converted
+from worker.engine_process.device_thread import DeviceThread
 from worker.generate import generate
 from worker.model_folder.loading import LoadedModel, load
 from worker.startup import quiet_libraries
@@ -68,13 +68,12 @@ Made = tuple[Request, Mode, np.ndarray, int]
 def _engines(model: LoadedModel, options: argparse.Namespace) -> Callable[[], Engine]:
     """Return what makes an engine as a worker has it some seconds after its start."""
     first = Engine(model, options.max_batch)
-    executor = converted(first, first.examples()) if options.runtime == "openvino" else None
+    executor = converted(first, first.rehearsal.examples()) if options.runtime == "openvino" else None
 
     def new_engine() -> Engine:
         engine = Engine(model, options.max_batch)
         if executor:
             engine.switch(executor)
-            engine.interpolate_step_times()
         return engine
 
     return new_engine
@@ -102,7 +101,7 @@ def _stream(
 
     while batches < options.compositions:
         engine, waiting = new_engine(), dict[str, tuple[Request, Mode]]()
-        engine.measure = count
+        engine.runner.measure = count
         until = min(options.compositions, batches + 100)
         while batches < until or engine.busy:
             for _ in range(dice.choice([0, 0, 1, 2, 3, options.max_batch]) if batches < until else 0):

@@ -23,9 +23,9 @@ from bench import results_file
 from jobs.sampling_contract import SamplingContract
 from jobs.settings import BUNDLED_MODEL
 from worker.device.bfloat16 import has_native_bfloat16
-from worker.engine.compile_thread import compile_shape
-from worker.engine.device_thread import DeviceThread
 from worker.engine.engine import Engine
+from worker.engine_process.compile_thread import compile_shape
+from worker.engine_process.device_thread import DeviceThread
 from worker.generate import generate
 from worker.model_folder.loading import device_and_dtype, load
 from worker.startup import quiet_libraries
@@ -111,7 +111,7 @@ def _engine(engine: Engine, clock: Callable[[], float]) -> Make:
 def _compiled(engine: Engine, batch: int) -> Engine:
     """Compiled for full batches only, which are all that this benchmark runs."""
     compiled = engine.runner.new_compiled()
-    compile_shape(compiled, engine.runner.eager, engine.examples()[0])
+    compile_shape(compiled, engine.runner.eager, engine.rehearsal.examples()[0])
     engine.switch(compiled)
     return engine
 

@@ -22,7 +22,7 @@ def rendered(page: str) -> str:
     plain = [cell for cell in cells if cell["kind"] == "plain"]
     tables = {
         "rules": rules(cells),
-        "furthest": furthest(cells),
+        "furthest": furthest(plain),
         "peers": peers(cells),
         "devices": by_device(plain, PEERS),
         "kinds": kinds(cells),

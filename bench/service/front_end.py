@@ -153,11 +153,12 @@ def latency(images: int) -> dict[str, Any]:
     """Single images of the bundled model: through HTTP, and from the engine alone, in turns."""
     from jobs.settings import WorkerSettings
     from worker.engine.engine import Engine
+    from worker.engine.step_times.batch_sizes import STRICT
     from worker.generate import generate
     from worker.model_folder.loading import load
 
     settings = WorkerSettings()
-    engine = Engine(load(settings.model, settings.device, settings.dtype, settings.steps), settings.max_batch)
+    engine = Engine(load(settings.model, settings.device, settings.dtype, settings.steps), STRICT)
     engine.warm_up()
     served, bare = [], []
     with front_end(["fourstep", "worker"]) as stack, httpx.Client(trust_env=False, timeout=60) as http:

@@ -31,8 +31,8 @@ from jobs.queue.worker_queue import WorkerQueue
 from jobs.settings import WorkerSettings
 from jobs.testing import redis_servers
 from worker.consumer import Consumer
-from worker.engine.device_thread import DeviceThread
 from worker.engine.engine import Engine
+from worker.engine_process.device_thread import DeviceThread
 from worker.model_folder.loading import served
 from worker.results import ResultWriter
 from worker.startup import model_card
@@ -83,7 +83,7 @@ class Soak:
         result_writer = ResultWriter(
             self.queue, self.card, metrics, torch_version=torch.__version__, ttl_s=TTL_S, embed_recipe=True
         )
-        consumer = Consumer(self.queue, "soak", self.card, engine, result_writer, metrics, lease_s=15)
+        consumer = Consumer(self.queue, "soak", engine, result_writer, metrics, lease_s=15)
         worker = asyncio.create_task(consumer.run(stop))
         with Progress() as progress:
             bar = progress.add_task("images", total=self.images)

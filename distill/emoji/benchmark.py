@@ -4,7 +4,6 @@ The encoder was trained on the artwork, not on any model's samples. This module 
 """
 
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,9 @@ from torch.nn import functional as F
 from distill.emoji.encoder import EmojiEncoder, Reading
 from distill.emoji.world import EMOJI, STYLES
 from distill.evaluation import feature_spaces, metrics
-from distill.evaluation.benchmark import Benchmark
+from distill.evaluation.benchmark import Benchmark, Judge
 from distill.evaluation.feature_spaces import FeatureSpace
-from distill.evaluation.pictures import PictureSet
+from distill.evaluation.measuring import fingerprint
 
 NAME = "emoji"
 ENCODER = Path("models/emoji-encoder")
@@ -34,7 +33,13 @@ SURE = 0.5
 
 def benchmark(folder: Path = ENCODER) -> Benchmark:
     """Prompt match and mode coverage, by the encoder in `folder`. Raises OSError when its file is missing."""
-    return Benchmark(NAME, prompts(), GROUPS, partial(judge, EmojiEncoder.load(folder)))
+    encoder = EmojiEncoder.load(folder)
+
+    def read(part: slice, images: torch.Tensor) -> torch.Tensor:
+        reading = encoder.read(images.flatten(0, 1))
+        return torch.cat([reading.emoji, reading.style], dim=-1).unflatten(0, images.shape[:2])
+
+    return Benchmark(NAME, prompts(), GROUPS, Judge(f"{NAME}-{fingerprint(folder)}", read, judge))
 
 
 def feature_space(folder: Path) -> FeatureSpace:
@@ -53,17 +58,23 @@ def prompts() -> tuple[str, ...]:
     return (*VAGUE_PROMPTS, *names)
 
 
-def judge(encoder: EmojiEncoder, ours: PictureSet, theirs: PictureSet) -> dict[str, Any]:
-    """Prompt match and mode coverage of pictures of `prompts()`."""
-    mine, its = encoder.read(ours.flat()), encoder.read(theirs.flat())
-    my_match, its_match = (prompt_match(ours.prompts, one)[NAMES].mean(1) for one in (mine, its))
+def judge(ours: torch.Tensor, theirs: torch.Tensor) -> dict[str, Any]:
+    """Prompt match and mode coverage of pictures of `prompts()`, by the probabilities of things and styles that the
+    encoder gives them, float [P, R, things + styles]."""
+    texts = prompts()
+    mine, its = (Reading(one, *one.split([len(EMOJI), len(STYLES)], -1)) for one in map(_flat, (ours, theirs)))
+    my_match, its_match = (prompt_match(texts, one)[NAMES].mean(1) for one in (mine, its))
     return {
-        "model": describe(ours.prompts, mine),
-        "teacher": describe(theirs.prompts, its),
+        "model": describe(texts, mine),
+        "teacher": describe(texts, its),
         "prompt_match_ratio": asdict(metrics.paired_ratio(my_match, its_match)),
-        "emoji_distance_vague": _apart(mine.emoji, its.emoji, len(ours.prompts)),
-        "styles_distance_vague": _apart(mine.style, its.style, len(ours.prompts)),
+        "emoji_distance_vague": _apart(mine.emoji, its.emoji, len(texts)),
+        "styles_distance_vague": _apart(mine.style, its.style, len(texts)),
     }
+
+
+def _flat(read: torch.Tensor) -> torch.Tensor:
+    return read.flatten(0, 1)
 
 
 def describe(texts: tuple[str, ...], reading: Reading) -> dict[str, float]:

@@ -4,10 +4,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from distill.evaluation.pictures import PictureSet
+import torch
 
-Judge = Callable[[PictureSet, PictureSet], dict[str, Any]]
-"""Pictures of a model and of its teacher → a section of the report."""
+from distill.evaluation.measuring import Read
+
+
+@dataclass(frozen=True)
+class Judge:
+    """`read` says of pictures what `report` needs: that of a model and of its teacher, float32 [P, R, D] each → a
+    section of the report. `name` tells the networks that read from others."""
+
+    name: str
+    read: Read
+    report: Callable[[torch.Tensor, torch.Tensor], dict[str, Any]]
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,6 @@ import torch
 from torch.nn import functional as F
 
 from distill.evaluation import metrics
-from distill.evaluation.feature_spaces import FeatureSpace
-from distill.evaluation.pictures import PictureSet
 
 CLOUD = 512
 """At most so many prompts, evenly chosen, are compared each with each: 10,000 would take tens of gigabytes."""
@@ -30,12 +28,6 @@ def compare(ours: torch.Tensor, theirs: torch.Tensor, groups: Mapping[str, slice
     }
 
 
-def in_space(space: FeatureSpace, ours: PictureSet, theirs: PictureSet, groups: Mapping[str, slice]) -> dict[str, Any]:
-    """`compare` of the pictures' features in `space`."""
-    mine, its = (space(made.flat()).unflatten(0, made.images.shape[:2]) for made in (ours, theirs))
-    return compare(mine, its, groups)
-
-
 def pairing(ours: torch.Tensor, theirs: torch.Tensor) -> dict[str, float]:
     """The mean cosine to the teacher's picture of the same noise, and to those of the same prompt and other noise."""
     cosines = F.normalize(ours, dim=-1) @ F.normalize(theirs, dim=-1).transpose(1, 2)
@@ -43,11 +35,6 @@ def pairing(ours: torch.Tensor, theirs: torch.Tensor) -> dict[str, float]:
     samples = ours.shape[1]
     other = (cosines.sum((1, 2)) - same.sum(1)) / (samples * (samples - 1))
     return {"same_noise": float(same.mean()), "other_noise": float(other.mean())}
-
-
-def pixel_error(ours: PictureSet, theirs: PictureSet) -> float:
-    """Mean squared difference of pixels in [−1, 1] between pictures of the same noise."""
-    return float((ours.flat().float() - theirs.flat().float()).square().mean() / 127.5**2)
 
 
 def _beside(metric: Any, ours: torch.Tensor, theirs: torch.Tensor) -> dict[str, Any]:

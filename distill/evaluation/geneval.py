@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from transformers import Mask2FormerForUniversalSegmentation
 
 from distill.evaluation import metrics
-from distill.evaluation.benchmark import Benchmark
+from distill.evaluation.benchmark import Benchmark, Judge
 from distill.evaluation.feature_spaces import check_folder, frozen
-from distill.evaluation.pictures import PictureSet
+from distill.evaluation.measuring import fingerprint
 from distill.evaluation.preprocessing import Preprocessing
 from distill.evaluation.scores import ClipPair
 
@@ -56,15 +56,21 @@ def benchmark(tasks: Path, detector_folder: Path, clip_folder: Path) -> Benchmar
     read = read_tasks(tasks)
     detect, name_colors = detector(detector_folder), colors(clip_folder)
 
-    def report(ours: PictureSet, theirs: PictureSet) -> dict[str, Any]:
-        mine, its = (judge(read, torch.from_numpy(made.images), detect, name_colors) for made in (ours, theirs))
+    def right(part: slice, images: torch.Tensor) -> torch.Tensor:
+        return judge(read[part], images, detect, name_colors).unsqueeze(-1)
+
+    def report(ours: torch.Tensor, theirs: torch.Tensor) -> dict[str, Any]:
+        mine, its = (each.squeeze(-1) for each in (ours, theirs))
         return {
             "model": by_tag(read, mine),
             "teacher": by_tag(read, its),
             "difference": asdict(metrics.paired_difference(mine.mean(1), its.mean(1))),
         }
 
-    return Benchmark("geneval", tuple(task["prompt"] for task in read), judge=report)
+    networks = fingerprint(tasks, detector_folder, clip_folder)
+    return Benchmark(
+        "geneval", tuple(task["prompt"] for task in read), judge=Judge(f"geneval-{networks}", right, report)
+    )
 
 
 def read_tasks(path: Path) -> list[dict[str, Any]]:

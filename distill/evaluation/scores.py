@@ -3,6 +3,7 @@
 A missing file is an error before anything is sampled; there are no scores in place of it.
 """
 
+import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,13 +22,27 @@ Score = Callable[[Sequence[str], torch.Tensor], torch.Tensor]
 
 
 def load(folders: Mapping[str, Path]) -> dict[str, Score]:
-    """Raises ValueError for an unknown name and for a folder without the network's files."""
+    """Load the scores in `folders`, each by its name; any other name's is made by a factory "package.module:factory".
+
+    Raises ValueError for an unknown name and for a folder without the network's files.
+    """
     loaders: dict[str, Callable[[Path], Score]] = {
         "clipscore": partial(clip_score, scale="cosine"),
         "pickscore": partial(clip_score, scale="logit"),
         "imagereward": image_reward,
     }
+    for name, place in folders.items():
+        if name not in loaders and ":" in str(place):
+            loaders[name] = _made
     return load_each("--scores", loaders, folders)
+
+
+def _made(factory: Path) -> Score:
+    """Call the factory; what it returns is the score. Raises ValueError when there is none."""
+    try:
+        return pkgutil.resolve_name(str(factory))()
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"--scores: {factory} cannot be loaded: {error}") from error
 
 
 class ClipPair:

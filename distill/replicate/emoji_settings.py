@@ -21,7 +21,7 @@ from distill.config import DistillConfig
 from distill.emoji import artwork
 from distill.emoji import benchmark as emoji
 from distill.evaluation import feature_spaces, metrics, pictures, report
-from distill.evaluation.pictures import PictureSet
+from distill.evaluation.pictures import PictureSet, part
 from distill.replicate import gates
 from distill.replicate.exact_trainer import ExactTrainer
 from distill.replicate.gates import Gate
@@ -159,7 +159,10 @@ def exact_pictures(trainer: ExactTrainer, count: int, out: Path) -> PictureSet:
                 made.append(to_uint8(trainer.decode(latents)).cpu().numpy())
         np.save(path, np.stack(made))
     evaluations = len(trainer.hparams.teacher_grid) - 1
-    return PictureSet("exact", evaluations, prompts, tuple(seeds), np.load(path, allow_pickle=False))
+    images = np.load(path, allow_pickle=False)
+    return PictureSet(
+        "exact", evaluations, prompts, tuple(seeds), images.shape[2:4], path.stem, lambda unit: images[part(unit)]
+    )
 
 
 def _missing(plan: Plan, out: Path) -> list[tuple[str, int]]:
@@ -169,7 +172,7 @@ def _missing(plan: Plan, out: Path) -> list[tuple[str, int]]:
         path = out / f"{method}-{seed}.json"
         if not path.exists():
             missing.append((method, seed))
-        elif json.loads(path.read_text())["config"] != _as_json(configured(plan, method, seed)):
+        elif DistillConfig.model_validate(json.loads(path.read_text())["config"]) != configured(plan, method, seed):
             raise ValueError(f"{path} was made with other settings; take another --out")
     return missing
 
@@ -189,7 +192,7 @@ def _read(config: DistillConfig, student: Path, theirs: PictureSet, out: Path) -
     ours = pictures.make(student, theirs.prompts, theirs.seeds, out / "pictures", pictures.Sampling(30, 1.0))
     ours.save_grid(student / "grid.png")
     spaces = feature_spaces.load({emoji.NAME: emoji.ENCODER})
-    return {"config": _as_json(config), "report": report.compared(ours, theirs, emoji.benchmark(), spaces)}
+    return {"config": _as_json(config), "report": report.compared(ours, theirs, emoji.benchmark(), spaces, out)}
 
 
 def _as_json(config: DistillConfig) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """The models of a run, on the device and ready to train."""
 
+from collections.abc import Sequence
 from typing import cast
 
+import torch
 from accelerate import Accelerator
 from diffusers import ModelMixin
 from torch import nn
@@ -9,7 +11,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from distill.config import DistillConfig
 from distill.training import processes, roles
-from distill.training.compilation import compile_blocks
 from distill.training.roles import Role
 from worker.families.base import Family
 
@@ -24,9 +25,19 @@ def build(
     average.requires_grad_(False)
     roles.freeze(parts, config.precision)
     if config.compile:
-        compile_blocks([block for role in parts for block in family.blocks(role.network)])
+        _compile_blocks([block for role in parts for block in family.blocks(role.network)])
     if config.gradient_checkpointing:
         for role in parts[1:]:
             cast(ModelMixin, role.network).enable_gradient_checkpointing()
     teacher, student, critic = processes.prepared(accelerator, config, parts, average.module, family.blocks)
     return teacher, student, critic, average
+
+
+def _compile_blocks(blocks: Sequence[nn.Module]) -> None:
+    """Compile every block in place."""
+    # All blocks share one code object, and so one limit, beyond which they would run eager: each block is compiled
+    # with and without gradients.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 2 * len(blocks))
+    for block in blocks:
+        # Not the whole call, which has the hooks that gather a sharded block.
+        block.forward = torch.compile(block.forward, fullgraph=True)

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from typing import Any, cast
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, Sentinel
 from redis.asyncio.cluster import ClusterNode
@@ -70,6 +70,15 @@ def check_address(redis_url: str) -> None:
         _hosts(redis_url, kind)
     if kind == SENTINEL and not re.fullmatch("/[^/]+(/[0-9]*)?", parts.path):
         raise ValueError("a Sentinel address ends with the name of its service: redis+sentinel://host:port/service")
+
+
+def with_password(redis_url: str, password: str) -> str:
+    """The address with `password` as the servers' own, unless it has one."""
+    parts = urlsplit(redis_url)
+    login, _, place = parts.netloc.rpartition("@")
+    if ":" in login:
+        return redis_url
+    return urlunsplit(parts._replace(netloc=f"{login}:{quote(password, safe='')}@{place}"))
 
 
 def writable(about: Mapping[str, Any]) -> bool:

@@ -18,6 +18,8 @@ from jobs.models import JobEvent, Preview, UnreadableRecordError
 RECONNECT_PAUSE_S = 0.5
 # A connection that was silent for this long is sent a PING; silent for as long again, it is opened anew.
 SILENCE_S = 5.0
+# Previews that a listener has not taken; further ones are left out, since an unread stream must not fill the memory.
+MOST_PREVIEWS = 64
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +100,8 @@ class JobEvents:
                 log.warning("a job event cannot be read", extra={"error": str(error)})
                 return
             for listener in self._listeners.get(event.job_id, ()):
-                listener.put_nowait(event)
+                if not isinstance(event, Preview) or listener.qsize() < MOST_PREVIEWS:
+                    listener.put_nowait(event)
         elif message["type"] == "subscribe" and message["channel"].decode() == self.channel:
             # After a reconnection, messages sent in between are lost.
             for listener in chain(*self._listeners.values()):

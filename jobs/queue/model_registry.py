@@ -34,7 +34,13 @@ class ModelRegistry:
     async def announce(self, worker_id: str, card: ModelCard, ttl_s: float) -> None:
         """Say that this worker is warm and serves `card`; to be repeated within `ttl_s` seconds."""
         await self._announce(
-            keys=[self._keys.card, self._keys.worker(worker_id), self._keys.workers, self._keys.since],
+            keys=[
+                self._keys.card,
+                self._keys.worker(worker_id),
+                self._keys.workers,
+                self._keys.since,
+                self._keys.last_card,
+            ],
             args=[card.to_record(), milliseconds(CARD_TTL_S), milliseconds(ttl_s), worker_id],
         )
         await self._register_model(keys=[KNOWN_MODELS], args=[self.model])
@@ -47,6 +53,11 @@ class ModelRegistry:
     async def card(self) -> ModelCard | None:
         """The card announced last, up to a day ago; None without one that can be read."""
         card_json = await self._redis.get(self._keys.card)
+        return None if card_json is None else _card(self.model, card_json)
+
+    async def last_card(self) -> ModelCard | None:
+        """The card announced last, however long ago; None without one that can be read."""
+        card_json = await self._redis.get(self._keys.last_card)
         return None if card_json is None else _card(self.model, card_json)
 
     async def known_workers(self) -> int:

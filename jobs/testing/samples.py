@@ -71,5 +71,6 @@ def sample_result(task: ImageTask, data: bytes) -> ImageResult:
         determinism=Determinism(
             mode=task.mode, bucket=1, device="cpu", dtype="float32", torch="2.13.0", model_sha="ab" * 32
         ),
+        work_s=0.02,
         prompt_tokens=PromptTokens(total=words, read=min(words, WORDS_READ)),
     )

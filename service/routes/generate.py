@@ -1,14 +1,14 @@
 """``POST /generate``: validate, admit, wait, answer."""
 
 import json
-from typing import Annotated
+from typing import Annotated, get_args
 
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse, Response
 
 from jobs.models import ImageFormat, JobState
 from jobs.queue.job_client import JobClient
-from service.accept import accepted_image
+from service.accept import NotAcceptableError, accepted_image
 from service.context import Context, base_url, job_location
 from service.generation import Call, admit, finished_job, generate_while_connected
 from service.idempotency import IdempotencyHeader, read_idempotency_key
@@ -56,7 +56,7 @@ async def generate(
     With `Accept: image/png` (or `image/jpeg`, `image/webp`) the answer is the bytes of the only image.
     """
     model = await context.catalogue.choose(body.model)
-    raw = accepted_image(accept)
+    raw = _accepted_image(accept, body)
     if raw:
         body = _as_raw(body, raw)
     asynchronous = _respond_async(prefer)
@@ -92,6 +92,14 @@ async def generate(
         warnings=warnings or None,
     )
     return inline.response(answer, context.room, request) if inline else answer
+
+
+def _accepted_image(accept: str, body: GenerateRequest) -> ImageFormat | None:
+    try:
+        return accepted_image(accept, body.format)
+    except NotAcceptableError:
+        detail = f"Accept asks for {accept}; there are image/{', image/'.join(get_args(ImageFormat))} and JSON."
+        raise Problem(406, "not-acceptable", "No such format", detail) from None
 
 
 def _as_raw(body: GenerateRequest, raw: ImageFormat) -> GenerateRequest:

@@ -1,6 +1,8 @@
 """``/healthz``: whether the process is alive. ``/readyz``: whether a call would be served now."""
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
 from jobs.queue.connection import writable
@@ -29,12 +31,15 @@ async def healthz() -> Health:
 
 
 @router.head("/readyz", include_in_schema=False)
-@router.get("/readyz", responses=problem_responses(503))
-async def readyz(context: Context) -> Readiness:
+@router.get("/readyz", responses=problem_responses(422, 503))
+async def readyz(
+    context: Context,
+    workers: Annotated[int, Query(ge=0, le=1, description="0: also while no worker is warm, when calls wait")] = 1,
+) -> Readiness:
     """Redis answers and can write, and the default model has a warm worker."""
     if not writable(await context.redis.info("persistence")):
         raise store_unwritable()
     models = [model.card.name for model in await context.catalogue.ready()]
-    if not models:
+    if not models and workers:
         raise Problem(503, "no-worker", "Not ready", "No warm worker is connected; it may still be starting.")
     return Readiness(status="ready", models=models)

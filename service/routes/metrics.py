@@ -5,6 +5,7 @@ from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from redis.exceptions import RedisError
 
+from jobs.queue.callers.usage import read_usage
 from jobs.queue.connection import writable
 from service.context import ApiContext, Context
 
@@ -21,7 +22,7 @@ async def metrics(context: Context) -> Response:
 async def _read_queue_gauges(context: ApiContext) -> None:
     context.metrics.model_versions.clear()
     gauges = (context.metrics.queue_images, context.metrics.inflight_images, context.metrics.workers)
-    for gauge in gauges:
+    for gauge in (*gauges, context.metrics.usage_images, context.metrics.usage_seconds):
         gauge.clear()
     context.metrics.redis_up.set(0)
     context.metrics.redis_writable.set(0)
@@ -35,6 +36,10 @@ async def _read_queue_gauges(context: ApiContext) -> None:
             queued, inflight = await model.queue.depth()
             for gauge, value in zip(gauges, (queued, inflight, len(model.workers)), strict=True):
                 gauge.labels(model=model.card.name).set(value)
+            for client, usage in (await read_usage(context.redis, model.card.name)).items():
+                labels = {"key": client[:8], "model": model.card.name}
+                context.metrics.usage_images.labels(**labels).set(usage.images)
+                context.metrics.usage_seconds.labels(**labels).set(usage.work_s)
             versions = {lease.card.sha256 for lease in model.workers}
             context.metrics.model_versions.labels(model=model.card.name).set(len(versions))
     except RedisError:

@@ -1,4 +1,4 @@
-"""The playground and the API reference: static pages that load nothing from elsewhere."""
+"""The playground, the status page and the API reference: static pages that load nothing from elsewhere."""
 
 import os
 from pathlib import Path
@@ -38,6 +38,13 @@ class PageParts(StaticFiles):
 @router.get("/")
 async def playground() -> FileResponse:
     return _page("index.html", CONTENT_SECURITY_POLICY)
+
+
+@router.head("/status")
+@router.get("/status")
+async def status() -> FileResponse:
+    """Serve the page that shows ``/models`` and ``/metrics``; the page asks for a key where the server has keys."""
+    return _page("status.html", CONTENT_SECURITY_POLICY)
 
 
 @router.head("/docs")

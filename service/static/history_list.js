@@ -1,5 +1,6 @@
 // The list of past runs: each one a button that draws it again.
 
+import { drawsWhenPressed } from "/static/drawing.js";
 import { byId, make } from "/static/element.js";
 import { forget, pastRuns } from "/static/history.js";
 import { counted } from "/static/result_panel.js";
@@ -29,6 +30,6 @@ function item({ asked, thumbnails }, onAgain) {
     make("span", { class: "past-prompt" }, asked.prompt),
     make("small", {}, facts),
   );
-  button.addEventListener("click", () => onAgain(asked));
+  drawsWhenPressed(button, () => onAgain(asked));
   return make("li", {}, button);
 }

@@ -1,125 +1,73 @@
-// The playground: what the form asks for becomes jobs, and the jobs become pictures.
+// The playground: joins the form, the runs, the pictures and what can be done with them.
 
-import { apiKey } from "/static/api.js";
-import { curlCommand } from "/static/curl_command.js";
-import { byId, make } from "/static/element.js";
-import { remember } from "/static/history.js";
+import { linkedCall } from "/static/call_link.js";
+import { goToCode, showCode, watchCode } from "/static/code_panel.js";
+import { byId } from "/static/element.js";
+import { showExamples } from "/static/examples.js";
 import { showHistory, watchHistory } from "/static/history_list.js";
-import { cancel } from "/static/job.js";
-import { hideProblem, showProblem } from "/static/problem_box.js";
-import { asked, askAgain, fieldOf, watchForm } from "/static/request_form.js";
-import { CANCELLED, ResultPanel, counted } from "/static/result_panel.js";
-import { choice, chooseModel, chosenModels, readModels, severalModels, watchServer } from "/static/served_models.js";
+import { watchKey } from "/static/key_field.js";
+import { requestBody } from "/static/request_body.js";
+import { askAgain, asked, fill, held, watchForm } from "/static/request_form.js";
+import { counted } from "/static/result_panel.js";
+import { madeCards, redraw, run, stop } from "/static/runs.js";
+import { modelsOfChoice, readModels, severalModels, watchServer } from "/static/served_models.js";
+import { enlarge, watchViewer } from "/static/viewer.js";
 
-const TIMEOUT_S = 600; // who watches can cancel, and a teacher on a CPU takes its time
+const onCard = { onAgain: redraw, onEnlarge: enlarge };
 
-let jobId = null;
-let running = false;
-
-async function run() {
-  if (running) return;
+async function generate() {
   const wanted = asked();
-  let panels = [];
-  begin(wanted);
-  try {
-    const models = await chosenModels();
-    panels = models.map((model) => new ResultPanel(model, wanted.prompt, wanted.num_images, handlers(wanted)));
-    byId("pictures").replaceChildren(make("div", { class: "panels" }, ...panels.map((panel) => panel.element)));
-    await draw(wanted, panels);
-    finish(wanted, panels);
-  } catch (problem) {
-    for (const panel of panels) if (panel.seconds === undefined) panel.giveUp();
-    byId("status").textContent = problem.title === CANCELLED ? "Cancelled." : "";
-    if (problem.title !== CANCELLED) showProblem(problem, fieldOf);
-    if ([401, 403].includes(problem.status)) byId("key").focus();
-  } finally {
-    end();
-  }
+  showCall(wanted);
+  await run(wanted, onCard);
+  showHistory(askAgain);
 }
 
-// One model after the other, so that each one's time is its own; the others draw the seeds of the first.
-async function draw(wanted, [first, ...others]) {
-  const onStart = (id) => { jobId = id; };
-  const { prompt, num_images, seed } = wanted;
-  const own = { num_images, seed, ...select(wanted) };
-  const images = await first.run({ prompt, ...own, ...named(first.model), timeout: TIMEOUT_S }, onStart);
-  for (const panel of others) {
-    const seeds = images.map((image) => image.seed);
-    await panel.run({ prompt, seeds, ...named(panel.model), timeout: TIMEOUT_S }, onStart);
-  }
+function showCall(wanted) {
+  const [model] = modelsOfChoice();
+  const seed = wanted.seed === null ? "a random seed" : `seed ${wanted.seed}`;
+  showCode(`${counted(wanted.num_images)}, ${seed}`, requestBody(wanted, model, severalModels()), wanted);
 }
 
-function named(model) {
-  return severalModels() ? { model: model.name } : {};
+function showCallOf(card) {
+  const wanted = { ...card.wanted, num_images: 1, seed: card.image.seed, model: card.model.name };
+  showCode(`the picture of seed ${wanted.seed}`, requestBody(wanted, card.model, severalModels()), wanted);
+  goToCode();
 }
 
-function select({ diverse, num_images }) {
-  return diverse && num_images > 1 ? { select: { diverse: true } } : {};
+// The form is filled in for pictures like this one: the same seed, and room for another prompt.
+function useSeed(card) {
+  const { prompt, size, format } = card.wanted;
+  fill({ prompt, size, format, num_images: 1, seed: card.image.seed });
+  showCall(held());
+  byId("prompt").focus();
 }
 
-function begin(wanted) {
-  running = true;
-  hideProblem();
-  byId("generate").setAttribute("aria-disabled", "true");
-  byId("cancel").hidden = false;
-  byId("status").textContent = `Drawing ${counted(wanted.num_images)}…`;
-  const results = byId("results");
-  if (results.getBoundingClientRect().top > innerHeight / 2) results.scrollIntoView(); // below the form, on a phone
+function drawExample(prompt) {
+  askAgain({ prompt });
 }
 
-function finish(wanted, panels) {
-  const [first, second] = panels;
-  const took = panels.map((panel) => `${panel.seconds.toFixed(2)} s`).join(" and ");
-  byId("status").textContent = `${counted(wanted.num_images)} in ${took}.`;
-  if (second && second.seconds > first.seconds) first.tellFasterThan(second);
-  remember(wanted, first.pictures);
-  showHistory(again);
+function followLink() {
+  const call = linkedCall();
+  if (!call) return;
+  fill(call);
+  showCall(held());
+  byId("status").textContent = "This call came with the link: Generate draws it.";
 }
 
-function end() {
-  running = false;
-  jobId = null;
-  byId("generate").removeAttribute("aria-disabled");
-  if (document.activeElement === byId("cancel")) byId("generate").focus();
-  byId("cancel").hidden = true;
-}
-
-function again(wanted) {
-  if (!running) askAgain(wanted);
-}
-
-function handlers(wanted) {
-  return {
-    onAgain: (image) => {
-      if (!running) chooseModel(image.model);
-      again({ ...wanted, num_images: 1, seed: image.seed, model: choice() });
-    },
-    onCurl: (image) => copyCurl({ ...image, prompt: wanted.prompt }),
-  };
-}
-
-async function copyCurl(image) {
-  const model = severalModels() ? image.model : null;
-  const text = curlCommand({ ...image, model }, location.origin, !byId("key-field").hidden);
-  try {
-    await navigator.clipboard.writeText(text);
-    byId("status").textContent = `The curl command for seed ${image.seed} is copied.`;
-  } catch {
-    byId("command-text").value = text; // no clipboard without https: let it be copied by hand
-    byId("command").showModal();
-    byId("command-text").select();
-  }
-}
-
-byId("key").value = apiKey.get();
-byId("key").addEventListener("change", (event) => {
-  apiKey.set(event.target.value.trim());
-  readModels();
-});
-byId("cancel").addEventListener("click", () => jobId && cancel(jobId));
+byId("cancel").addEventListener("click", stop);
 byId("retry").addEventListener("click", () => byId("form").requestSubmit());
-addEventListener("pagehide", () => jobId && cancel(jobId));
+addEventListener("pagehide", stop);
+addEventListener("hashchange", followLink);
 
-watchForm(run);
-watchHistory(again);
-watchServer();
+watchKey(readModels);
+watchForm(generate, () => showCall(held()));
+watchHistory(askAgain);
+watchViewer(madeCards, { onCode: showCallOf, onSeed: useSeed });
+watchCode();
+followLink();
+let before = null;
+watchServer((model) => {
+  showExamples(model, drawExample);
+  if (model?.name !== before) showCall(held()); // and not each time: what is shown by then stays
+  before = model?.name;
+});

@@ -1,44 +1,67 @@
 // The form: what it asks for, and the seed that is locked or drawn.
 
+import { isDrawing } from "/static/drawing.js";
 import { byId } from "/static/element.js";
+import { choose as chooseOption } from "/static/options.js";
 import { choice, choose } from "/static/served_models.js";
+
+// Fields of the API that another field of the form stands for.
+const FIELDS = { seeds: "seed", width: "size", height: "size" };
 
 let lastSeed = null;
 
-// What the form asks for; a seed is drawn here, so that every run can be repeated.
-export function asked() {
+// What the form holds; `seed` is null unless it is locked.
+export function held() {
   const locked = byId("lock").checked && byId("seed").value !== "";
-  lastSeed = locked ? Number(byId("seed").value) : crypto.getRandomValues(new Uint32Array(1))[0];
-  if (byId("lock").checked) byId("seed").value = lastSeed;
   return {
     prompt: byId("prompt").value,
     num_images: Number(byId("num_images").value),
-    seed: lastSeed,
+    seed: locked ? Number(byId("seed").value) : null,
     diverse: byId("diverse").checked && !byId("diverse-field").hidden,
     model: choice(),
+    size: byId("size").value,
+    format: byId("format").value,
   };
 }
 
-// Fills in what was asked before, with its seed locked, and sends it.
+// What the form asks for; a seed is drawn here, so that every run can be repeated.
+export function asked() {
+  const wanted = held();
+  lastSeed = wanted.seed ?? crypto.getRandomValues(new Uint32Array(1))[0];
+  if (byId("lock").checked) byId("seed").value = lastSeed;
+  return { ...wanted, seed: lastSeed };
+}
+
+// Fills in those fields that `wanted` has; a seed is locked.
+export function fill(wanted) {
+  for (const name of ["prompt", "num_images"]) if (name in wanted) byId(name).value = wanted[name];
+  if ("seed" in wanted) {
+    byId("seed").value = wanted.seed ?? "";
+    byId("lock").checked = byId("seed").value !== "";
+  }
+  if ("diverse" in wanted) byId("diverse").checked = wanted.diverse;
+  if (wanted.model) choose(wanted.model);
+  for (const name of ["size", "format"]) if (wanted[name]) chooseOption(byId(name), wanted[name]);
+  checkPrompt();
+}
+
+// Fills in what was asked before, and sends it.
 export function askAgain(wanted) {
-  for (const name of ["prompt", "num_images", "seed"]) byId(name).value = wanted[name];
-  byId("lock").checked = true;
-  byId("diverse").checked = wanted.diverse;
-  choose(wanted.model);
-  byId("generate").focus({ preventScroll: true }); // the button that was pressed is about to go
+  fill(wanted);
   byId("form").requestSubmit();
 }
 
 // The form's field for a field of the API, if it has one.
 export function fieldOf(name) {
-  return byId("form").elements.namedItem(name === "seeds" ? "seed" : name);
+  return byId("form").elements.namedItem(FIELDS[name] ?? name);
 }
 
-// Calls `run` when the form is sent, by its button or by Enter in the prompt (Shift+Enter makes a new line).
-export function watchForm(run) {
+// Calls `run` when the form is sent, by its button or by Enter in the prompt (Shift+Enter makes a new line), and
+// `changed` when it holds something else.
+export function watchForm(run, changed) {
   byId("form").addEventListener("submit", (event) => {
     event.preventDefault();
-    run();
+    if (!isDrawing()) run();
   });
   byId("prompt").addEventListener("keydown", (event) => {
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
@@ -53,4 +76,10 @@ export function watchForm(run) {
     if (!event.target.checked) byId("seed").value = "";
     else if (byId("seed").value === "" && lastSeed !== null) byId("seed").value = lastSeed;
   });
+  byId("prompt").addEventListener("input", checkPrompt);
+  for (const event of ["input", "change"]) byId("form").addEventListener(event, changed);
+}
+
+function checkPrompt() {
+  byId("prompt").setCustomValidity(byId("prompt").value.trim() ? "" : "Say what to draw.");
 }

@@ -1,26 +1,41 @@
 // Which models are served, what the server can do, and the choice between them.
 
 import { Problem, apiKey, call } from "/static/api.js";
-import { byId, make } from "/static/element.js";
+import { byId } from "/static/element.js";
+import { CANCELLED } from "/static/job.js";
+import { choose as chooseOption, offer } from "/static/options.js";
+import { sizeName } from "/static/request_body.js";
 
 const POLL_MS = 1000;
 const CALM_POLL_MS = 5000;
 const ALL = "side by side";
 
 let models = [];
-let unready;
+let obstacle = null; // why the models could not be read
+let onChange = () => {};
 
-// Asks what the server offers, once, and which models are ready, again and again.
-export async function watchServer() {
+// Asks what the server offers, once, and which models are ready, again and again; calls `changed` after each answer.
+export async function watchServer(changed) {
+  onChange = changed;
+  byId("model").addEventListener("change", showChoice);
   await showFeatures();
   await watchModels();
 }
 
-// The models that the next run is for; throws a Problem when there is none.
-export async function chosenModels() {
-  if (models.length === 0) await readModels();
-  if (models.length === 0) throw unready;
-  return choice() === ALL ? models : [models.find((model) => model.name === choice())];
+// The models that the next run is for, waiting for the first to be ready; throws a Problem when that cannot be known.
+export async function chosenModels(signal) {
+  while (models.length === 0) {
+    await readModels();
+    if (obstacle) throw obstacle;
+    if (models.length === 0) await pause(signal);
+    if (signal.aborted) throw new Problem({ title: CANCELLED });
+  }
+  return modelsOfChoice();
+}
+
+export function modelsOfChoice() {
+  if (choice() === ALL) return models;
+  return models.filter((model) => model.name === choice());
 }
 
 // The choice as it can be kept, and made again where it is still there.
@@ -29,11 +44,8 @@ export function choice() {
 }
 
 export function choose(value) {
-  if ([...byId("model").options].some((option) => option.value === value)) byId("model").value = value;
-}
-
-export function chooseModel(name) {
-  if (byId("model").value !== ALL) choose(name);
+  chooseOption(byId("model"), value);
+  showChoice();
 }
 
 export function severalModels() {
@@ -59,14 +71,15 @@ export async function readModels() {
   try {
     const answer = await (await call("/models")).json();
     models = answer.models.filter((model) => model.workers.length > 0);
-    unready = new Problem({ title: "No model is ready", detail: "A worker may still be starting." });
+    obstacle = null;
     tell(models.length ? models.map((model) => model.name).join(" and ") : "Waiting for a worker…");
   } catch (problem) {
     models = [];
-    unready = problem;
+    obstacle = problem;
     tell([401, 403].includes(problem.status) ? keyNote() : "The server does not answer.");
   }
-  offerChoice();
+  offerModels();
+  showChoice();
 }
 
 function keyNote() {
@@ -78,14 +91,25 @@ function tell(text) {
   byId("served").classList.toggle("ready", models.length > 0);
 }
 
-function offerChoice() {
-  const select = byId("model");
+function offerModels() {
   const options = models.map((model) => [model.name, `${model.name} (${model.evaluations} evaluations)`]);
   if (models.length > 1) options.push([ALL, "All, side by side"]);
-  const names = options.map(([value]) => value).join();
-  if (names === [...select.options].map((option) => option.value).join()) return;
-  const before = select.value;
-  select.replaceChildren(...options.map(([value, text]) => make("option", { value }, text)));
-  choose(before);
+  offer(byId("model"), options);
   byId("model-field").hidden = models.length < 2;
+}
+
+// The sizes and examples of the chosen models; side by side, the sizes that all of them have.
+function showChoice() {
+  const chosen = modelsOfChoice();
+  const [first, ...others] = chosen.map((model) => model.sizes.map(sizeName));
+  const common = (first ?? []).filter((size) => others.every((sizes) => sizes.includes(size)));
+  if (chosen.length) offer(byId("size"), common.map((size) => [size, size.replace("x", " × ")]));
+  onChange(chosen[0]);
+}
+
+function pause(signal) {
+  return new Promise((resolve) => {
+    setTimeout(resolve, POLL_MS);
+    signal.addEventListener("abort", resolve, { once: true });
+  });
 }

@@ -127,7 +127,7 @@ def test_a_summary_pools_the_rounds() -> None:
 
 
 def test_a_profile_counts_the_stages_of_the_drawing_thread() -> None:
-    drawing = "run (worker/engine/device_thread.py:60);step (worker/engine/engine.py:150)"
+    drawing = "run (worker/engine_process/device_thread.py:60);step (worker/engine/engine.py:150)"
     stacks = [
         f"{drawing};denoise (model_runner.py:9);__call__ (worker/engine/denoising_step.py:60);linear (nn.py:1) 6",
         f"{drawing};plan (worker/engine/scheduler.py:70) 1",

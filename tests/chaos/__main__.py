@@ -1,7 +1,10 @@
 """``make chaos``: 2,000 acknowledged images while everything breaks; exit code 1 unless each has one honest end.
 
-Workers are killed with SIGKILL every few seconds, Redis twice (with an append-only file), API copies are killed and
-stopped, Redis is full, stopped and slow, connections are cut, and calls are sent three times at once.
+Workers are killed with SIGKILL every few seconds, one of them three times, two are stopped past their leases, a prompt
+takes down whoever draws it; the clocks of two workers and an API copy are ten minutes off; the model is exchanged under
+its name; Redis is killed (with an append-only file), full, stopped, slow, without a disk, and holds records of the
+previous release and unreadable ones; API copies are killed and stopped, connections are cut, and calls are sent three
+times at once. All answers are a history, which is judged after the run (`judge.py`).
 """
 
 import argparse
@@ -19,10 +22,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--kill-every", type=float, default=3.0, metavar="SECONDS")
+    parser.add_argument("--folder", type=Path, help="where logs are kept; a temporary folder without it")
     parser.add_argument("--out", type=Path, help="where the verdict is written as JSON")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="fourstep-chaos-") as folder:
-        verdict = asyncio.run(trial(Path(folder), arguments.images, arguments.kill_every, EVERY_FAULT, pause_s=2.0))
+    with tempfile.TemporaryDirectory(prefix="fourstep-chaos-") as temporary:
+        folder = arguments.folder or Path(temporary)
+        verdict = asyncio.run(trial(folder, arguments.images, arguments.kill_every, EVERY_FAULT, pause_s=2.0))
     report = json.dumps(verdict.as_json(), indent=2) + "\n"
     sys.stdout.write(report)
     if arguments.out:

@@ -1,23 +1,38 @@
 """The faults that are injected while the service runs."""
 
 import asyncio
+import json
 import random
 import signal
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from redis.exceptions import RedisError
 
+from jobs.queue.keys import ModelKeys
 from jobs.testing.waiting import wait_until
 from tests.chaos.processes import AppendOnlyRedis, Lives
 from tests.chaos.proxy import Proxy
 
+RECORDS = Path(__file__).parents[1] / "jobs" / "records"
+
 EVERY_FAULT = (
-    *("cut", "stop_api", "restart_redis", "slow", "kill_api", "pause_redis", "cut", "fill_redis"),
-    *("stop_worker", "kill_api", "restart_redis", "cut", "pause_redis", "stop_api"),
+    *("cut", "stop_api", "old_records", "restart_redis", "stall_workers", "slow", "kill_api", "pause_redis", "cut"),
+    *("kill_one_holder", "fill_redis", "stop_worker", "fill_disk", "kill_api", "new_model", "restart_redis", "cut"),
+    *("stall_workers", "pause_redis", "stop_api"),
 )
-IN_SHORT = ("cut", "kill_api", "restart_redis", "fill_redis", "stop_worker")
+IN_SHORT = (
+    "cut",
+    "kill_api",
+    "old_records",
+    "restart_redis",
+    "new_model",
+    "stall_workers",
+    "fill_redis",
+    "stop_worker",
+)
 
 
 @dataclass
@@ -28,17 +43,21 @@ class Faults:
     proxy: Proxy
     workers: Sequence[Lives]
     apis: Sequence[Lives]
+    models: Sequence[Path]
+    lease_s: float
     seed: int = 0
     done: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
+        self._model = 0
 
     async def often(self, pause_s: float) -> None:
-        """Kill a worker every `pause_s` seconds, for ever."""
+        """Kill a worker every `pause_s` seconds, for ever, as long as another one serves meanwhile."""
         while True:
             await asyncio.sleep(pause_s)
-            self._random.choice(self.workers).send(signal.SIGKILL)
+            await wait_until(lambda: sum(worker.serving for worker in self.workers) > 1, timeout_s=600)
+            self._random.choice([worker for worker in self.workers if worker.serving]).send(signal.SIGKILL)
             self.done["worker kill -9"] += 1
 
     async def each(self, program: Sequence[str], pause_s: float, progress: Callable[[], float]) -> None:
@@ -48,6 +67,48 @@ class Faults:
             await wait_until(lambda due=due: progress() >= due, timeout_s=600)  # type: ignore[misc]
             await getattr(self, name)()
             await asyncio.sleep(pause_s)
+
+    async def stall_workers(self) -> None:
+        """Stop two workers by SIGSTOP for longer than their leases last."""
+        stalled = self._random.sample(self.workers, 2)
+        for worker in stalled:
+            worker.send(signal.SIGSTOP)
+        await asyncio.sleep(3 * self.lease_s)
+        for worker in stalled:
+            worker.send(signal.SIGCONT)
+        self.done["worker stopped past its lease"] += len(stalled)
+
+    async def kill_one_holder(self) -> None:
+        """Kill one worker three times, each time when it serves again."""
+        worker = self.workers[0]
+        for _ in range(3):
+            await wait_until(lambda: worker.serving, timeout_s=600)
+            deaths = worker.deaths
+            worker.send(signal.SIGKILL)
+            await wait_until(lambda deaths=deaths: worker.deaths > deaths)  # type: ignore[misc]
+        self.done["one holder killed three times"] += 1
+
+    async def old_records(self) -> None:
+        """Write records of the previous release, and one that nobody can read, among those of today."""
+        await asyncio.to_thread(self._write_old_records)
+        self.done["records of the previous release"] += 1
+
+    async def new_model(self) -> None:
+        """Exchange the model under its name, one worker after the other, and back at the next time."""
+        self._model = (self._model + 1) % len(self.models)
+        for worker in self.workers:
+            worker.settings["FOURSTEP_MODEL"] = str(self.models[self._model])
+            deaths = worker.deaths
+            worker.send(signal.SIGTERM)
+            await wait_until(lambda worker=worker, deaths=deaths: worker.deaths > deaths)  # type: ignore[misc]
+            await wait_until(lambda worker=worker: worker.serving, timeout_s=600)  # type: ignore[misc]
+        self.done["model exchanged under its name"] += 1
+
+    async def fill_disk(self) -> None:
+        """Let Redis fail to write its snapshot, after which it takes no writes, for longer than a lease."""
+        with self.redis.unwritable():
+            await asyncio.sleep(2 * self.lease_s)
+        self.done["disk of Redis full"] += 1
 
     async def restart_redis(self) -> None:
         await asyncio.to_thread(self.redis.restart)
@@ -87,6 +148,19 @@ class Faults:
     async def stop_worker(self) -> None:
         self._random.choice(self.workers).send(signal.SIGTERM)
         self.done["worker SIGTERM"] += 1
+
+    def _write_old_records(self) -> None:
+        (release,) = sorted(RECORDS.glob("*.json"))[-1:]
+        records = json.loads(release.read_text())
+        keys = ModelKeys(self.models[0].name)
+        with self.redis.client as client:
+            client.set(keys.card, json.dumps(records["ModelCard"][0]), px=60_000)
+            client.publish(keys.preview_subscriptions, json.dumps(records["PreviewSubscription"][0]))
+            for channel in client.pubsub_channels("fourstep:events:*"):
+                client.publish(channel, json.dumps(records["JobEvent"][0]))
+                client.publish(channel, "no event")
+            client.xadd(keys.tasks, {"task": json.dumps(records["ImageTask"][0])})
+            client.xadd(keys.tasks, {"task": "no task"})
 
     def _limit_memory(self, limit: int) -> None:
         while True:

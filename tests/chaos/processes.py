@@ -6,30 +6,42 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
+from redis.exceptions import RedisError
 
+from jobs import clock
+from jobs.queue.claims import Claim
 from jobs.testing import redis_servers
+from jobs.testing.waiting import block_until
 
 # Everything that takes seconds to import is imported once, and each life is forked from there.
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["worker.process", "diffusers", "tests.chaos.preload", "service.server"])
+FORKS.set_forkserver_preload(
+    ["worker.process", "worker.engine_process.server", "diffusers", "tests.chaos.preload", "service.server"]
+)
 
 POLL_S = 0.1
 
+POISON = "a prompt that takes its worker down"
 
-def _live(kind: str, settings: dict[str, str], log: str) -> None:
-    """The body of one life: `kind` is worker or api."""
+
+def _live(kind: str, settings: dict[str, str], log: str, ahead_s: float) -> None:
+    """The body of one life: `kind` is worker or api, whose clock is wrong by `ahead_s` seconds."""
     os.environ.update(settings)
+    _set_clock(ahead_s)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 2)
     os.dup2(descriptor, 1)
     if kind == "worker":
+        _poison()
         from worker.main import main
 
         sys.exit(main())
@@ -37,6 +49,26 @@ def _live(kind: str, settings: dict[str, str], log: str) -> None:
     from service.server import serve
 
     serve(ApiSettings())
+
+
+def _set_clock(ahead_s: float) -> None:
+    now = time.time
+    time.time = lambda: now() + ahead_s  # type: ignore[assignment]
+    clock._ORIGIN += ahead_s
+
+
+def _poison() -> None:
+    """Let a poisonous prompt take the worker down when it is handed to the engine."""
+    from worker.consumer import Consumer
+
+    add = Consumer._add
+
+    def add_or_die(consumer: Consumer, claims: Mapping[str, Claim]) -> None:
+        if any(claim.task.prompt == POISON for claim in claims.values()):
+            os.kill(os.getpid(), signal.SIGKILL)
+        add(consumer, claims)
+
+    Consumer._add = add_or_die  # type: ignore[method-assign]
 
 
 class AppendOnlyRedis:
@@ -57,24 +89,52 @@ class AppendOnlyRedis:
         self._stack.close()
         self.process = self._start()
 
+    @contextmanager
+    def unwritable(self) -> Iterator[None]:
+        """A disk that takes no snapshot, after which Redis takes no writes."""
+        snapshot = self._folder / "dump.rdb"
+        snapshot.unlink(missing_ok=True)
+        snapshot.mkdir()
+        try:
+            self._save("err")
+            yield
+        finally:
+            snapshot.rmdir()
+            self._save("ok")
+
+    def _save(self, expected: str) -> None:
+        with self.client as client:
+
+            def saved() -> bool:
+                with suppress(RedisError):
+                    client.bgsave()
+                return client.info("persistence")["rdb_last_bgsave_status"] == expected
+
+            block_until(saved, f"a snapshot does not end {expected}")
+
     def stop(self) -> None:
         self._stack.close()
 
     def _start(self) -> subprocess.Popen:
-        config = "appendonly yes\nappendfsync always\nmaxmemory-policy noeviction"
+        config = "appendonly yes\nappendfsync always\nmaxmemory-policy noeviction\nsave 86400 1"
         return self._stack.enter_context(redis_servers.server(self._folder, config, port=self.port))
 
 
 class Lives:
     """A process that is started again whenever it dies; its counters are summed over all its lives.
 
-    `url` is where its metrics are, and for an API its service.
+    `url` is where its metrics are, and for an API its service; `settings` count from its next life on.
     """
 
-    def __init__(self, name: str, kind: str, settings: dict[str, str], port: int, folder: Path) -> None:
+    def __init__(
+        self, name: str, kind: str, settings: dict[str, str], port: int, folder: Path, ahead_s: float = 0.0
+    ) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self.deaths = 0
-        self._arguments = (kind, settings, str(folder / f"{name}.log"))
+        self.serving = False
+        self.settings = settings
+        self._kind = kind
+        self._arguments = (kind, settings, str(folder / f"{name}.log"), ahead_s)
         self._ended: Counter[str] = Counter()
         self._seen: Counter[str] = Counter()
         self._process = self._begin()
@@ -100,6 +160,7 @@ class Lives:
             text = (await client.get(f"{self.url}/metrics")).text
         except httpx.TransportError:
             return False
+        self.serving = self._kind == "api" or "fourstep_build_info{" in text
         families = text_string_to_metric_families(text)
         samples = [sample for family in families if family.type == "counter" for sample in family.samples]
         self._seen = Counter(
@@ -122,9 +183,11 @@ class Lives:
     def _bury(self) -> None:
         self._process.join()
         self.deaths += 1
+        self.serving = False
         self._ended, self._seen = self.counts, Counter()
 
     def _begin(self) -> multiprocessing.process.BaseProcess:
-        process = FORKS.Process(target=_live, args=self._arguments, daemon=True)
+        # Not a daemon, which may have no child: a worker's engine is one.
+        process = FORKS.Process(target=_live, args=self._arguments)
         process.start()
         return process

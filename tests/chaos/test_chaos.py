@@ -15,4 +15,5 @@ async def test_every_acknowledged_image_has_one_honest_end(tmp_path: Path) -> No
     assert verdict.holds, verdict.as_json()
     assert verdict.acknowledged_images >= 80
     assert verdict.completed > 60
-    assert len(verdict.faults) >= len(IN_SHORT)
+    assert len(verdict.injected) >= len(IN_SHORT)
+    assert verdict.solo > 0

@@ -1,28 +1,36 @@
-"""One trial: real processes, real clients, faults, and then the books are compared."""
+"""One trial: real processes, real clients, faults, and then its history is judged and the books are compared."""
 
 import asyncio
-import hashlib
+import json
+import shutil
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 
 import httpx
+from redis import Redis
 
+from jobs.queue.keys import ModelKeys
+from jobs.sampling_contract import SamplingContract
 from jobs.testing import redis_servers
 from jobs.testing.waiting import SAFETY_NET_S, wait_until
-from tests.chaos.calls import Client, Ledger
+from tests.chaos.calls import Client, body_of
 from tests.chaos.faults import Faults
+from tests.chaos.history import End, History
+from tests.chaos.judge import faults_of, honest_errors
 from tests.chaos.processes import AppendOnlyRedis, Lives
 from tests.chaos.proxy import Proxy
 from worker.testing import tiny_pipelines
 
 LEASE_S = 2.0
 SETTLE_S = 240.0
-
+WRONG_CLOCKS_S = {"worker-0": 600.0, "worker-1": -600.0, "api-1": 600.0}
+SOLO_IMAGES = 20
 
 # What a process may have counted after its last scrape, when it is killed.
 UNSCRAPED_IMAGES = 40
@@ -31,19 +39,19 @@ UNSCRAPED_ANSWERS = 60
 
 @dataclass
 class Verdict:
-    """The ends of the acknowledged images, and the processes' counters, summed over their lives.
+    """What is wrong with the history, and the processes' counters, summed over their lives.
 
     A life that is killed takes along what it counted after its last scrape: sums may be below what there was by a few
-    for each such death. `stored` counts all images in Redis, also of calls that were never acknowledged.
+    for each such death. `stored` counts all images in Redis, also of calls that were never acknowledged; `solo` those
+    that were made again alone; `injected` the faults of each kind.
     """
 
     seconds: float
     acknowledged_images: int
     completed: int
     honest_errors: dict[str, int]
-    lost: int
-    double: int
-    contradictions: list[str]
+    wrong: list[str]
+    solo: int
     stored: int
     counted_ok: int
     counted_duplicates: int
@@ -52,12 +60,12 @@ class Verdict:
     answers: dict[str, int]
     counted_answers: int
     api_deaths: int
-    faults: dict[str, int]
+    injected: dict[str, int]
 
     @property
     def counts_agree(self) -> bool:
         """No image is counted that is not stored, and no answer that no client got or missed by a broken connection."""
-        answers = sum(count for status, count in self.answers.items() if status[:3].isdigit())
+        answers = sum(count for status, count in self.answers.items() if status.isdigit())
         unheard = self.answers.get("broken", 0) + self.answers.get("gone", 0)
         images_missing = self.stored - self.counted_ok
         answers_missing = answers + unheard - self.counted_answers
@@ -68,8 +76,7 @@ class Verdict:
 
     @property
     def holds(self) -> bool:
-        broken = self.lost or self.double or self.contradictions or "500 internal-error" in self.answers
-        return not broken and self.counts_agree
+        return not self.wrong and self.counts_agree
 
     def as_json(self) -> dict:
         return asdict(self) | {"counts_agree": self.counts_agree, "holds": self.holds}
@@ -79,53 +86,69 @@ async def trial(
     folder: Path, images: int, kill_every_s: float, program: Sequence[str], pause_s: float, clients: int = 16
 ) -> Verdict:
     """Have `images` acknowledged under the faults of `program`, a worker being killed every `kill_every_s` seconds."""
-    began, ledger = time.monotonic(), Ledger()
+    began, history = time.monotonic(), History()
     async with _service(folder) as faults:
         keeping = [asyncio.create_task(lives.keep()) for lives in (*faults.workers, *faults.apis)]
         urls = [api.url for api in faults.apis]
         await _ready(urls)
-        calling = [asyncio.create_task(Client(number, urls, ledger, images).run()) for number in range(1, clients + 1)]
+        calling = [asyncio.create_task(Client(number, urls, history, images).run()) for number in range(1, clients + 1)]
         hurting = [
             asyncio.create_task(faults.often(kill_every_s)),
-            asyncio.create_task(faults.each(program, pause_s, lambda: ledger.images / images)),
+            asyncio.create_task(faults.each(program, pause_s, lambda: history.images / images)),
         ]
         await asyncio.gather(*calling)
         await hurting[1]
         hurting[0].cancel()
-        ends = await _ends(urls, ledger)
+        ends = await _ends(urls, history)
         await _idle(faults.redis)
+        with faults.redis.client as client:
+            ends = {job: _with_models(client, faults.models[0].name, job, end) for job, end in ends.items()}
         async with httpx.AsyncClient(trust_env=False, timeout=SAFETY_NET_S) as http:
             for lives in (*faults.workers, *faults.apis):
                 await wait_until(partial(lives.scrape, http))
+            verdict = _verdict(time.monotonic() - began, history, ends, faults)
+            ends = await _with_solo_images(http, urls[0], history, ends)
         for task in keeping:
             task.cancel()
-        return _verdict(time.monotonic() - began, ledger, ends, faults)
+        solo = sum(len(end.solo) for end in ends.values() if end)
+        return replace(verdict, wrong=faults_of(history, ends), solo=solo)
 
 
 @asynccontextmanager
 async def _service(folder: Path) -> AsyncIterator[Faults]:
-    model = tiny_pipelines.save(folder / "tiny-student")
+    models = _two_models(folder)
     redis = AppendOnlyRedis(folder / "redis")
     proxy = Proxy(redis_servers.free_port(), redis.port)
     await proxy.start()
     shared = {"FOURSTEP_REDIS_URL": f"redis://127.0.0.1:{proxy.port}/0", "OMP_NUM_THREADS": "1"}
     workers, apis = [], []
-    for number in range(3):
+    for name in ("worker-0", "worker-1", "worker-2"):
         port = redis_servers.free_port()
-        own = {"MODEL": str(model), "METRICS_PORT": str(port), "LEASE_S": str(LEASE_S), "DEVICE": "cpu"}
+        own = {"MODEL": str(models[0]), "METRICS_PORT": str(port), "LEASE_S": str(LEASE_S), "DEVICE": "cpu"}
         settings = shared | {f"FOURSTEP_{name}": value for name, value in own.items()}
-        workers.append(Lives(f"worker-{number}", "worker", settings, port, folder))
-    for number in range(2):
+        workers.append(Lives(name, "worker", settings, port, folder, WRONG_CLOCKS_S.get(name, 0.0)))
+    for name in ("api-0", "api-1"):
         port = redis_servers.free_port()
         settings = shared | {"FOURSTEP_PORT": str(port), "FOURSTEP_MAX_QUEUED_IMAGES": "200"}
-        apis.append(Lives(f"api-{number}", "api", settings, port, folder))
+        apis.append(Lives(name, "api", settings, port, folder, WRONG_CLOCKS_S.get(name, 0.0)))
     try:
-        yield Faults(redis, proxy, workers, apis)
+        faults = Faults(redis, proxy, workers, apis, models, LEASE_S)
+        faults.done["process whose clock is wrong by ten minutes"] = len(WRONG_CLOCKS_S)
+        yield faults
     finally:
         for lives in (*workers, *apis):
             lives.stop()
         await proxy.stop()
         redis.stop()
+
+
+def _two_models(folder: Path) -> list[Path]:
+    """Two models of one name, whose pictures differ."""
+    first = tiny_pipelines.save(folder / "tiny-student")
+    second = Path(shutil.copytree(first, folder / "second" / "tiny-student"))
+    contract = SamplingContract.load(second)
+    contract.model_copy(update={"sigmas": [1.0, 0.9, 0.6, 0.2, 0.0]}).save(second)
+    return [first, second]
 
 
 async def _ready(urls: list[str]) -> None:
@@ -141,18 +164,10 @@ async def _answers(http: httpx.AsyncClient, url: str) -> bool:
         return False
 
 
-@dataclass
-class End:
-    """The end of a job: its images' hashes by index, and its failures' reasons by index; None when it is unknown."""
-
-    images: dict[int, str]
-    failures: dict[int, str]
-
-
-async def _ends(urls: list[str], ledger: Ledger) -> dict[str, End | None]:
+async def _ends(urls: list[str], history: History) -> dict[str, End | None]:
     """Return the end of every acknowledged job; those that have none within SETTLE_S seconds are left out."""
     ends: dict[str, End | None] = {}
-    jobs = iter(ledger.jobs)
+    jobs = iter(history.jobs)
 
     async def look(http: httpx.AsyncClient, url: str) -> None:
         for job_id in jobs:
@@ -180,9 +195,44 @@ async def _end(http: httpx.AsyncClient, job: dict) -> End:
     images = {}
     for image in job["images"]:
         data = (await http.get(image["url"])).content
-        if hashlib.sha256(data).hexdigest() == image["sha256"]:
+        if sha256(data).hexdigest() == image["sha256"]:
             images[image["index"]] = image["sha256"]
-    return End(images, {failure["index"]: failure["reason"] for failure in job["failures"]})
+    failures = {
+        failure["index"]: "transient" if failure.get("transient") else failure["reason"] for failure in job["failures"]
+    }
+    return End(images, failures)
+
+
+def _with_models(client: Redis, model: str, job: str, end: End | None) -> End | None:
+    """The end with the models that made its images, which the API names for the first one alone."""
+    if end is None:
+        return None
+    stored = client.hgetall(ModelKeys(model).job(job))
+    results = [
+        json.loads(value.partition(b" ")[2])
+        for name, value in stored.items()
+        if name.startswith(b"image:") and value.startswith(b"result ")
+    ]
+    return replace(end, models={result["index"]: result["determinism"]["model_sha"] for result in results})
+
+
+async def _with_solo_images(
+    http: httpx.AsyncClient, url: str, history: History, ends: dict[str, End | None]
+) -> dict[str, End | None]:
+    """The ends with some strict images made again, one after the other; only those of the model that is served."""
+    calls = {answer.job: answer for answer in history.answers if answer.call.startswith("strict") and answer.images}
+    made = 0
+    for job, answer in calls.items():
+        end = ends.get(job or "")
+        if job is None or end is None or made >= SOLO_IMAGES:
+            continue
+        for index in end.images:
+            body = body_of(list(answer.seeds)) | {"seeds": [answer.seeds[index]], "mode": "strict"}
+            alone = (await http.post(f"{url}/generate", json=body)).json()
+            if alone["determinism"]["model_sha"] == end.models.get(index):
+                end.solo[index] = alone["images"][0]["sha256"]
+                made += 1
+    return ends
 
 
 async def _idle(redis: AppendOnlyRedis) -> None:
@@ -191,40 +241,26 @@ async def _idle(redis: AppendOnlyRedis) -> None:
         await wait_until(lambda: not any(client.xlen(key) for key in client.keys("*:tasks")), SETTLE_S)
 
 
-def _verdict(seconds: float, ledger: Ledger, ends: dict[str, End | None], faults: Faults) -> Verdict:
-    completed, lost, double, errors = 0, 0, 0, Counter[str]()
-    for job in ledger.jobs.values():
-        end = ends.get(job.id)
-        for index in range(len(job.seeds)):
-            if end is None or (index not in end.images and index not in end.failures):
-                lost += 1
-                continue
-            completed += index in end.images
-            double += index in end.images and index in end.failures
-            errors.update([end.failures[index]] if index in end.failures else [])
-            earlier = ledger.shown.get((job.id, index))
-            if earlier is not None and earlier != end.images.get(index):
-                ledger.contradictions.append(f"image {index} of {job.id} was answered and is another now")
+def _verdict(seconds: float, history: History, ends: dict[str, End | None], faults: Faults) -> Verdict:
     counts = sum((lives.counts for lives in (*faults.workers, *faults.apis)), Counter[str]())
     return Verdict(
         seconds=round(seconds, 1),
-        acknowledged_images=ledger.images,
-        completed=completed,
-        honest_errors=dict(errors),
-        lost=lost,
-        double=double,
-        contradictions=ledger.contradictions,
+        acknowledged_images=history.images,
+        completed=sum(len(end.images) for end in ends.values() if end),
+        honest_errors=honest_errors(history, ends),
+        wrong=[],
+        solo=0,
         stored=_stored(faults.redis),
         counted_ok=counts["fourstep_images_total/ok"],
         counted_duplicates=counts["fourstep_images_total/duplicate"],
         redeliveries=counts["fourstep_redeliveries_total"],
         worker_deaths=sum(lives.deaths for lives in faults.workers),
-        answers=dict(ledger.statuses),
+        answers=dict(Counter(answer.status for answer in history.answers)),
         counted_answers=sum(
             count for name, count in counts.items() if name.startswith("fourstep_requests_total//generate/")
         ),
         api_deaths=sum(lives.deaths for lives in faults.apis),
-        faults=dict(faults.done),
+        injected=dict(faults.done),
     )
 
 

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from diffusers import FlowMatchEulerDiscreteScheduler
 
 from distill import config
+from docs.examples import first_hour
 
 CONFIGS = Path(config.__file__).parent / "configs"
 
@@ -37,3 +39,12 @@ def test_auto_precision_is_settled_for_this_machine_when_the_configuration_is_re
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
     assert config.load(CONFIGS / "emoji.yaml").precision == precision
+
+
+def test_the_first_hours_run_is_the_published_configuration_but_for_its_length(tmp_path: Path) -> None:
+    """docs/examples/first_hour.py takes minutes; what it changes is sound, and leaves every size alone."""
+    settings = yaml.safe_load(first_hour.CONFIG.read_text())
+    paths = {"teacher": tmp_path, "prompts": tmp_path}
+    made = config.DistillConfig.model_validate(settings | first_hour.QUICK | paths)
+    assert made.student_grid == config.load(first_hour.CONFIG).student_grid
+    assert not first_hour.QUICK.keys() & {"student_grid", "max_sequence_length", "method", "lambda"}

@@ -5,6 +5,15 @@ from prometheus_client import CollectorRegistry, generate_latest
 from jobs.metrics import ApiMetrics, WorkerMetrics
 
 NAMES = {
+    "limit_refusals_total",
+    "answer_bytes",
+    "answer_bytes_limit",
+    "answers_waiting",
+    "event_streams",
+    "connections_refused_total",
+    "model_versions",
+    "redis_writable",
+    "step_gap_seconds",
     "requests_total",
     "request_duration_seconds",
     "time_to_first_preview_seconds",
@@ -21,6 +30,8 @@ NAMES = {
     "diversity_score",
     "build_info",
     "webhooks_total",
+    "usage_images",
+    "usage_seconds",
     "queue_images",
     "inflight_images",
     "workers",

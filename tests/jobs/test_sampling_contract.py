@@ -21,6 +21,7 @@ FLOW = {
     "base_sha256": "cd",
     "metrics": {"diversity": 0.9},
 }
+DDPM = {"prediction": "epsilon", "family": "sdxl", "sigmas": None, "timesteps": [999, 749, 499, 249]}
 
 
 def test_a_saved_contract_loads_equal(tmp_path: Path) -> None:
@@ -44,8 +45,7 @@ def test_guidance_doubles_the_evaluations(guidance_scale: float, evaluations: in
 
 
 def test_timesteps_are_a_grid_too() -> None:
-    grid = {"prediction": "epsilon", "family": "sdxl", "sigmas": None, "timesteps": [999, 749, 499, 249]}
-    assert SamplingContract.model_validate(FLOW | grid).timesteps == [999, 749, 499, 249]
+    assert SamplingContract.model_validate(FLOW | DDPM).timesteps == [999, 749, 499, 249]
 
 
 @pytest.mark.parametrize(
@@ -61,6 +61,17 @@ def test_timesteps_are_a_grid_too() -> None:
         ({"sigmas": None, "timesteps": [999, 249, 499, 0]}, "fall strictly"),
         ({"sigmas": None, "timesteps": [999, 499, 249, -1]}, "below 0"),
         ({"guidance_scale": 0.5}, "guidance_scale"),
+        ({"size_sigmas": [[1.0, 0.9, 0.75, 0.5, 0.0]] * 2}, "one list beside sigmas for each"),
+        ({"size_sigmas": [[1.0, 0.5, 0.0]]}, "steps \\+ 1 = 5"),
+        ({"sampler": "ancestral"}, "ancestral needs timesteps"),
+        ({"start": "level"}, "belong to timesteps"),
+        ({"end": "first"}, "belong to timesteps"),
+        ({"gamma": 0.3}, "gamma belongs to the sampler tcd"),
+        (DDPM | {"sampler": "tcd"}, "gamma belongs to the sampler tcd"),
+        (DDPM | {"sampler": "tcd", "gamma": 1.1}, "gamma"),
+        (DDPM | {"sampler": "ancestral", "end": "first"}, "an end of its own"),
+        (DDPM | {"step_ends": [749, 499, 249, 0]}, "steps − 1 = 3"),
+        (DDPM | {"step_ends": [749, 499, 499]}, "below their timesteps"),
         ({"sizes": []}, "sizes"),
         ({"sizes": [[64, 0]]}, "sizes"),
         ({"schema": 2}, "schema"),

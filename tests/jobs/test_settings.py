@@ -1,6 +1,9 @@
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
+from jobs import settings
 from jobs.settings import ApiSettings, Settings, WorkerSettings, explain
 
 
@@ -91,3 +94,29 @@ def test_an_alias_without_a_model_is_refused(monkeypatch: pytest.MonkeyPatch, al
     with pytest.raises(ValidationError) as caught:
         ApiSettings()
     assert "FOURSTEP_MODEL_ALIASES: Value error, write NAME=MODEL" in explain(caught.value)
+
+
+def test_a_secret_may_be_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "SECRETS", tmp_path)
+    (tmp_path / "fourstep_redis_password").write_text("p@ss:word/\n")
+    (tmp_path / "fourstep_api_keys").write_text("one,two\n")
+    read = ApiSettings(redis_url="redis://redis:6379/0")
+    assert read.redis_url == "redis://:p%40ss%3Aword%2F@redis:6379/0"
+    assert [key.get_secret_value() for key in read.api_keys] == ["one", "two"]
+    assert ApiSettings(redis_url="redis://:own@redis:6379/0").redis_url == "redis://:own@redis:6379/0"
+    sentinel = "redis+sentinel://user@a:1,b:2/images?sentinel_password=x"
+    named = ApiSettings(redis_url=sentinel).redis_url
+    assert named == "redis+sentinel://user:p%40ss%3Aword%2F@a:1,b:2/images?sentinel_password=x"
+
+
+def test_sizes_are_read_as_height_and_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOURSTEP_SIZES", "1024x1024, 832x1216")
+    assert WorkerSettings().sizes == ((1024, 1024), (1216, 832))
+
+
+@pytest.mark.parametrize("sizes", ["1024", "64x", "0x64", "64x64,64x64", "64×64"])
+def test_other_sizes_are_refused(monkeypatch: pytest.MonkeyPatch, sizes: str) -> None:
+    monkeypatch.setenv("FOURSTEP_SIZES", sizes)
+    with pytest.raises(ValidationError) as refused:
+        WorkerSettings()
+    assert explain(refused.value).startswith("FOURSTEP_SIZES: ")

@@ -1,15 +1,21 @@
 """`docker compose up` without a Docker engine: the files are valid, hardened, and name only settings that exist."""
 
+import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
+from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from jobs.settings import PREFIX, ApiSettings, WorkerSettings
+from jobs.testing.redis_servers import BUNDLED
+from jobs.testing.waiting import block_until
 from tests.operations.expressions import ROOT
 
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
@@ -62,7 +68,7 @@ def test_the_example_lists_every_setting_with_its_default() -> None:
                 assert line == ("" if field.default in (None, ()) else str(field.default)), name
 
 
-OF_THE_CONTAINERS = {"redis_url", "host", "port", "metrics_host", "metrics_port", "model"}
+OF_THE_CONTAINERS = {"redis_url", "host", "port", "api_metrics_port", "metrics_host", "metrics_port", "model"}
 """Settings that the containers set themselves, or need in another form."""
 
 
@@ -72,3 +78,56 @@ def test_the_example_lists_every_variable_of_compose() -> None:
             assert re.search(rf"^# {variable}=", EXAMPLE, re.MULTILINE), variable
             if path.name == "compose.yaml":
                 assert f"# {variable}={default}\n" in EXAMPLE
+
+
+def test_passwords_are_files_and_stand_on_no_command_line() -> None:
+    redis, grafana = COMPOSE["services"]["redis"], COMPOSE["services"]["grafana"]
+    assert redis["command"][:2] == ["sh", "-ec"]
+    assert "exec redis-server - <<" in redis["command"][2]
+    assert "requirepass" not in " ".join(redis["command"][:2])
+    assert grafana["environment"]["GF_SECURITY_ADMIN_PASSWORD__FILE"] == "/run/secrets/grafana_password"
+    assert grafana["environment"]["GF_AUTH_ANONYMOUS_ENABLED"] == "false"
+    for name in ("redis", "service", "worker"):
+        assert COMPOSE["services"][name]["secrets"] == ["fourstep_redis_password"]
+    for secret in COMPOSE["secrets"].values():
+        default = re.fullmatch(r"\$\{[A-Z_]+:-(.+)\}", secret["file"])
+        assert default
+        assert (ROOT / default[1]).read_text().strip()
+
+
+def test_the_keys_of_the_api_reach_the_api_alone() -> None:
+    assert COMPOSE["services"]["worker"]["environment"]["FOURSTEP_API_KEYS"] == ""
+    assert "FOURSTEP_API_KEYS" not in COMPOSE["services"]["service"]["environment"]
+
+
+@pytest.mark.parametrize("given", ["", "from the environment"])
+def test_redis_takes_its_password_from_a_file_or_the_environment(
+    tmp_path: Path, free_port: Callable[[], int], given: str
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("from the file\n")
+    port, script = free_port(), COMPOSE["services"]["redis"]["command"][2]
+    for written, meant in (
+        ("$$", "$"),
+        ("/run/secrets/fourstep_redis_password", str(secret)),
+        ("redis-server -", f"{BUNDLED} - --port {port} --dir {tmp_path}"),
+    ):
+        script = script.replace(written, meant)
+    environment = {"PATH": os.environ["PATH"], "REDIS_PASSWORD": given, "REDIS_MEMORY": "32mb"}
+    server = subprocess.Popen(["sh", "-ec", script], env=environment, stdout=subprocess.DEVNULL)
+    try:
+        with Redis(port=port, password=given or "from the file") as redis:
+            block_until(lambda: _answers(redis), "Redis does not take the password")
+            assert list(redis.config_get("maxmemory").values()) in (["33554432"], [b"33554432"])
+        command = Path(f"/proc/{server.pid}/cmdline")
+        assert not command.exists() or b"from the" not in command.read_bytes()
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _answers(redis: Redis) -> bool:
+    try:
+        return bool(redis.ping())
+    except RedisConnectionError:
+        return False

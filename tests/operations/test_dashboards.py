@@ -13,6 +13,8 @@ from jobs.metrics import ApiMetrics, WorkerMetrics
 from tests.operations import expressions
 
 OF_ANY_PROCESS = {"up", "process_resident_memory_bytes", "process_cpu_seconds_total", "process_start_time_seconds"}
+# Of the engine's process, as the worker's collector names them.
+OF_ANY_PROCESS |= {"fourstep_engine_process_resident_memory_bytes"}
 ALL = expressions.panel_expressions() | expressions.rule_expressions()
 
 

@@ -117,3 +117,12 @@ def test_every_port_of_a_policy_is_one_that_a_container_opens() -> None:
         if document["kind"] == "NetworkPolicy":
             rules = document["spec"].get("ingress", []) + document["spec"].get("egress", [])
             assert {port["port"] for rule in rules for port in rule["ports"]} <= opened | {dns}
+
+
+def test_keys_reach_the_api_alone_and_passwords_no_command_line() -> None:
+    names = {name: [one["name"] for one in container(name).get("env", [])] for name in ("service", "worker", "redis")}
+    assert "FOURSTEP_API_KEYS" in names["service"]
+    assert "FOURSTEP_API_KEYS" not in names["worker"]
+    for name in names:
+        started = [*container(name).get("command", []), *container(name).get("args", [])]
+        assert not any("$(" in part for part in started)

@@ -1,7 +1,12 @@
 """Generating on the page, and reading the pictures there."""
 
+import io
+import math
 import re
 
+import httpx
+import numpy as np
+from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
 DONE = re.compile(r"\d pictures? in .* s\.|1 picture in .* s\.")
@@ -32,3 +37,14 @@ def addresses(pictures: Locator) -> list[str]:
 
 def seeds(page: Page) -> list[int]:
     return [int(text.removeprefix("seed ")) for text in page.locator("figcaption").all_inner_texts()]
+
+
+def pixels(server: str, address: str) -> np.ndarray:
+    picture = Image.open(io.BytesIO(httpx.get(server + address).content))
+    return np.asarray(picture.convert("RGB"), dtype=int)
+
+
+def psnr(one: np.ndarray, other: np.ndarray) -> float:
+    """Decibels, infinite for equal pictures."""
+    error = float(np.square(one - other).mean())
+    return 10 * math.log10(255**2 / error) if error else math.inf

@@ -10,14 +10,18 @@ def focused(page: Page) -> str:
     return page.evaluate("document.activeElement.ariaLabel ?? document.activeElement.innerText.trim()")
 
 
+def go_to(page: Page, element_id: str) -> None:
+    while page.evaluate("document.activeElement.id") != element_id:
+        page.keyboard.press("Tab")
+
+
 def test_everything_can_be_done_by_keyboard(playground: Page) -> None:
-    while playground.evaluate("document.activeElement.id") != "prompt":
-        playground.keyboard.press("Tab")
+    go_to(playground, "prompt")
     playground.keyboard.press("Control+A")
     playground.keyboard.type("a star")
-    playground.keyboard.press("Tab")
+    go_to(playground, "num_images")
     playground.keyboard.type("1")
-    playground.keyboard.press("Shift+Tab")
+    go_to(playground, "generate")
     playground.keyboard.press("Enter")
     finished(playground, 1)
     (seed,) = seeds(playground)
@@ -26,19 +30,39 @@ def test_everything_can_be_done_by_keyboard(playground: Page) -> None:
     outline = playground.evaluate("getComputedStyle(document.activeElement).outlineStyle")
     assert outline == "solid"
     playground.keyboard.press("Enter")
-    expect(playground.get_by_label("Lock the seed")).to_be_checked()
     finished(playground, 1)
-    expect(playground.get_by_role("button", name="Generate")).to_be_focused()
     assert seeds(playground) == [seed]
+    assert focused(playground) == f"Again with seed {seed}"
+
+
+def test_pictures_are_looked_at_by_keyboard(playground: Page) -> None:
+    generate(playground, "fruit", 3, seed=7)
+    opener = playground.get_by_role("button", name="fruit, seed 8")
+    opener.press("Enter")
+    viewer = playground.get_by_role("dialog", name="Seed 8")
+    expect(viewer.get_by_role("img", name="fruit, seed 8")).to_have_js_property("naturalWidth", 64)
+    for key, seed in (("ArrowRight", 9), ("ArrowRight", 7), ("ArrowLeft", 9)):
+        playground.keyboard.press(key)
+        expect(playground.get_by_role("dialog", name=f"Seed {seed}").get_by_role("img")).to_be_visible()
+    expect(playground.locator("#viewer-place")).to_have_text("3 of 3")
+    playground.keyboard.press("Escape")
+    expect(playground.get_by_role("dialog")).to_be_hidden()
+    expect(opener).to_be_focused()
 
 
 def test_names_and_roles_for_screen_readers(playground: Page) -> None:
     expect(playground.get_by_role("form")).to_match_aria_snapshot("""
         - form "What to draw":
-          - textbox "Prompt": a smiling cat face
+          - textbox "Prompt": fruit
+          - list "Try":
+            - listitem:
+              - button "fruit"
           - spinbutton "Images": "4"
           - spinbutton "Seed"
           - checkbox "Lock the seed"
+          - checkbox "Diverse set"
+          - combobox "Format"
+          - combobox "Size"
           - button "Generate"
     """)
     generate(playground, "fruit", 2, seed=3)
@@ -52,14 +76,26 @@ def test_names_and_roles_for_screen_readers(playground: Page) -> None:
             - list:
               - listitem:
                 - figure "seed 3":
-                  - img "fruit, seed 3"
+                  - button "fruit, seed 3"
                   - button "Again with seed 3"
-                  - button "Copy as curl, seed 3"
+                  - link "Download seed 3"
               - listitem:
                 - figure "seed 4":
-                  - img "fruit, seed 4"
+                  - button "fruit, seed 4"
                   - button "Again with seed 4"
-                  - button "Copy as curl, seed 4"
+                  - link "Download seed 4"
+    """)
+    expect(playground.get_by_role("region", name="The same call as code")).to_match_aria_snapshot("""
+        - region "The same call as code":
+          - heading "The same call as code" [level=2]
+          - tablist "The same call as code":
+            - tab "curl" [selected]
+            - tab "Python"
+            - tab "JavaScript"
+          - tabpanel "curl"
+          - button "Copy code"
+          - button "Copy link to this call"
+          - status
     """)
     expect(playground.get_by_role("region", name="History")).to_match_aria_snapshot("""
         - region "History":
@@ -71,15 +107,20 @@ def test_names_and_roles_for_screen_readers(playground: Page) -> None:
     """)
 
 
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", [375, 1280])
 def test_no_sideways_scrolling(browser: Browser, server: str, width: int) -> None:
     page = browser.new_page(viewport={"width": width, "height": 844}, color_scheme="dark")
     page.goto(server)
     generate(page, "incomprehensibilities" * 8, 3, seed=9007199254740900)
-    for path in ("/", "/docs"):
-        assert page.evaluate("document.documentElement.scrollWidth") == width, path
-        page.goto(f"{server}/docs")
+    page.get_by_role("tab", name="Python").click()
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    page.get_by_role("button", name="seed 9007199254740901").first.click()
+    assert page.get_by_role("dialog").evaluate("dialog => dialog.scrollWidth - dialog.clientWidth") == 0
+    expect(page.get_by_role("dialog").get_by_role("img")).to_be_in_viewport(ratio=1)
+    for path in ("/docs", "/status"):
+        page.goto(server + path)
         expect(page.get_by_text("/generate", exact=True)).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") == width, path
     page.close()
 
 

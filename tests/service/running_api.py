@@ -9,14 +9,14 @@ import uvicorn
 
 from jobs.settings import ApiSettings
 from jobs.testing.waiting import SAFETY_NET_S, wait_until
-from service.server import configured
+from service.server import configured, sockets
 
 
 @asynccontextmanager
 async def running_api(settings: ApiSettings) -> AsyncIterator[httpx.AsyncClient]:
     """A client of an API that serves `settings` on its port."""
     server = uvicorn.Server(configured(settings, graceful_shutdown_s=1))
-    serving = asyncio.create_task(server.serve())
+    serving = asyncio.create_task(server.serve(sockets(settings)))
     await wait_until(lambda: server.started, pause_s=0.002)
     # Without `verify` it does not read the certificates that it has no use for here.
     base_url = f"http://127.0.0.1:{settings.port}"

@@ -17,6 +17,7 @@ from jobs.testing.waiting import wait_until
 from tests.task_queue import TaskQueue
 
 FAILING_PROMPT = "please fail"
+REFUSED_PROMPT = "please refuse"
 
 
 class StandInWorker:
@@ -62,6 +63,8 @@ class StandInWorker:
         task = claim.task
         if task.prompt == FAILING_PROMPT:
             await self.queue.fail(claim, "error", "asked to")
+        elif task.prompt == REFUSED_PROMPT:
+            await self.queue.fail(claim, "refused", "the server's safety model takes the picture for dark")
         elif task.deadline is not None and task.deadline < time.time():
             await self.queue.fail(claim, "expired", "too late")
         else:

@@ -200,13 +200,13 @@ async def test_terminal_codes_of_a_prompt_do_not_reach_an_operators_terminal(
 
 
 @contextmanager
-def server_answering(body: bytes, headers: dict[str, str]) -> Iterator[str]:
+def server_answering(body: bytes, headers: dict[str, str], status: int = 200) -> Iterator[str]:
     """Address of a server that answers every POST so."""
 
     class Answer(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["content-length"]))
-            self.send_response(200)
+            self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)
             self.end_headers()
@@ -243,6 +243,25 @@ def test_an_answer_that_explodes_is_not_read(
     ):
         client.generate_files(url, {"prompt": "a cat", "format": "png"}, tmp_path / "out", Console(file=io.StringIO()))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_servers_escape_codes_do_not_reach_the_terminal() -> None:
+    assert client.plain("\x1b[2Jred \x07\u202e[bold]") == "\\x1b[2Jred \\x07\\u202e[bold]"
+
+
+@pytest.mark.parametrize("status", [200, 422])
+def test_what_a_server_says_is_printed_as_text(tmp_path: Path, status: int) -> None:
+    told = "\x1b[2J\x1b]0;owned\x07"
+    warning = {"field": told, "message": told}
+    answer = {"images": [], "model": told, "timings": {"total": 1}, "warnings": [warning]}
+    heard = io.StringIO()
+    with server_answering(json.dumps(answer | {"detail": told}).encode(), {}, status) as url:
+        try:
+            client.generate_files(url, {"prompt": "a cat", "format": "png"}, tmp_path, Console(file=heard))
+        except client.GenerationFailedError as error:
+            heard.write(str(error))
+    assert "owned" in heard.getvalue()
+    assert not set("\x1b\x07") & set(heard.getvalue())
 
 
 async def test_jobs_and_images_have_addresses_that_cannot_be_guessed(

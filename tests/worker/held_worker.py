@@ -8,26 +8,27 @@ import sys
 import threading
 from typing import Any
 
+from tests.worker.step_gate import Made
 from worker import process
-from worker.engine.device_thread import DeviceThread
+from worker.engine.decoded import Advance
 from worker.engine.engine import Engine
-from worker.engine.outcomes import Outcome
+from worker.engine_process.device_thread import DeviceThread
 from worker.main import main
 
 IMAGES = 4
 
-step, call = Engine.step, DeviceThread.call
+advance, call = Engine.advance, DeviceThread.call
 stopping = threading.Event()
 made = 0
 
 
-def held_step(engine: Engine) -> list[Outcome]:
+def held_step(engine: Engine) -> Advance:
     global made
     if made >= IMAGES and engine._begun():
         stopping.wait()
-    outcomes = step(engine)
+    outcomes = advance(engine).outcomes()
     made += len(outcomes)
-    return outcomes
+    return Made(outcomes)
 
 
 def watched_call(device: DeviceThread, function: Any, *arguments: Any) -> Any:
@@ -38,6 +39,6 @@ def watched_call(device: DeviceThread, function: Any, *arguments: Any) -> Any:
 
 
 if __name__ == "__main__":
-    Engine.step, DeviceThread.call = held_step, watched_call  # type: ignore[method-assign, assignment]
+    Engine.advance, DeviceThread.call = held_step, watched_call  # type: ignore[method-assign, assignment]
     process.SHUTDOWN_S = 3600
     sys.exit(main())

@@ -21,8 +21,8 @@ from tests.task_queue import TaskQueue
 from tests.worker.step_gate import StepGate
 from tests.worker.tasks import image_task
 from worker.consumer import Consumer
-from worker.engine.device_thread import DeviceThread
 from worker.engine.engine import Engine
+from worker.engine_process.device_thread import DeviceThread
 from worker.model_folder.loading import LoadedModel
 from worker.results import ResultWriter
 from worker.startup import model_card
@@ -76,7 +76,7 @@ class RunningWorker:
             self.queue, self.card, metrics, torch_version=torch.__version__, ttl_s=600, embed_recipe=True, store=store
         )
         self.client = serve_here(self.engine, self.card, self.device)
-        self.consumer = Consumer(self.queue, worker_id, self.card, self.client, result_writer, metrics, lease_s)
+        self.consumer = Consumer(self.queue, worker_id, self.client, result_writer, metrics, lease_s)
         self.stop = asyncio.Event()
         self.done = asyncio.create_task(self.consumer.run(self.stop))
 

@@ -4,8 +4,17 @@ import math
 import threading
 
 from jobs.testing.waiting import wait_until
+from worker.engine.decoded import Advance
 from worker.engine.engine import Engine
 from worker.engine.outcomes import Outcome
+
+
+class Made(Advance):
+    """A step of which the outcomes are made already."""
+
+    def __init__(self, outcomes: list[Outcome]) -> None:
+        super().__init__([], [])
+        object.__setattr__(self, "failures", outcomes)
 
 
 class StepGate:
@@ -19,8 +28,8 @@ class StepGate:
         self.made: list[Outcome] = []
         self._allowed: float = 0
         self._changed = threading.Condition()
-        self._step = engine.step
-        engine.step = self._gated  # type: ignore[method-assign]
+        self._advance = engine.advance
+        engine.advance = self._gated  # type: ignore[method-assign]
 
     def allow(self, steps: float) -> None:
         with self._changed:
@@ -41,11 +50,11 @@ class StepGate:
         while len(self.made) < outcomes:
             await self.take()
 
-    def _gated(self) -> list[Outcome]:
+    def _gated(self) -> Advance:
         with self._changed:
             self._changed.wait_for(lambda: self._allowed > 0)
             self._allowed -= 1
-        outcomes = self._step()
+        outcomes = self._advance().outcomes()
         self.made += outcomes
         self.taken += 1
-        return outcomes
+        return Made(outcomes)

@@ -62,6 +62,18 @@ def test_the_lora_is_fused_into_its_base(family: str, bases: dict[str, Path], tm
     assert np.abs(ours - plain).max() > 4
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("family", TINY)
+def test_it_is_added_in_float32_before_weights_are_rounded(family: str, bases: dict[str, Path], tmp_path: Path) -> None:
+    folder = _lora_folder(family, tmp_path / "lora", bases[family])
+    whole, rounded = (load(str(folder), dtype=dtype).network for dtype in ("float32", "bfloat16"))
+    expected = {name: weight.bfloat16() for name, weight in whole.denoiser.state_dict().items()}
+    found = rounded.denoiser.state_dict()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    parts = [part for part in rounded.pipeline.components.values() if isinstance(part, torch.nn.Module)]
+    assert {weight.dtype for part in parts for weight in part.parameters()} == {torch.bfloat16}
+
+
 def _without_contract(folder: Path) -> None:
     (folder / "sampling.json").unlink()
 

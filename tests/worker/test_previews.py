@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 
 from jobs.models import Preview, PreviewSubscription
 from jobs.testing.waiting import wait_until
+from tests.task_queue import TaskQueue
 from tests.worker.running_worker import RunningWorker, job, running, settled
 from tests.worker.tasks import image_task, pictures, set_task
 from worker import previews
@@ -155,3 +156,10 @@ async def _wished(worker: RunningWorker, subscription: PreviewSubscription) -> N
         return bool(worker.engine.watched)
 
     await wait_until(heeded)
+
+
+async def test_previews_that_cannot_be_published_do_not_fill_the_memory(redis: Redis) -> None:
+    publisher = previews.Previews(TaskQueue(redis, "tiny-student"), lambda jobs: None)
+    for _ in range(3 * previews.MOST_WAITING):
+        publisher.show([])
+    assert publisher._waiting.qsize() == previews.MOST_WAITING

@@ -4,20 +4,24 @@ import torch
 
 from jobs.models import ImageTask
 from worker.engine.latent_descriptor import latent_descriptors
-from worker.engine.outcomes import FinishedSet, Picture
+from worker.engine.outcomes import Failure, FinishedSet, Picture
 from worker.engine.row import Row
 
 CHOICE_GRID = 8
 
 
 class CandidateSet:
-    """The rows of one set: one for each candidate until the choice, then one for each image of the answer."""
+    """The rows of one set: one for each candidate until the choice, then one for each image of the answer.
+
+    `failed` is set when one of its pictures failed, or its task.
+    """
 
     def __init__(self, key: str, task: ImageTask) -> None:
         assert task.select is not None
         self._key = key
         self._images = task.select.images
         self._chosen = False
+        self.failed = False
         self._pictures: list[Picture] = []
         self.rows = [
             Row(f"{key}/{number}", task.model_copy(update={"seed": task.seed + number, "select": None}), key)
@@ -38,11 +42,18 @@ class CandidateSet:
         self.rows = [self.rows[number] for number in kept]
         for index, row in enumerate(self.rows):
             row.task = row.task.model_copy(update={"index": row.task.index + index})
+            row.work_s += sum(other.work_s for other in dropped) / len(kept)
         self._chosen = True
         return dropped
 
-    def collect(self, picture: Picture) -> FinishedSet | None:
-        """Add one picture; returns the set, in the order of its seeds, once it is complete."""
+    def collect(self, picture: Picture | Failure) -> FinishedSet | Failure | None:
+        """Add one picture, or the failure of one; returns the set, in the order of its seeds, once it is complete, and
+        its first failure."""
+        if self.failed:
+            return None
+        if isinstance(picture, Failure):
+            self.failed = True
+            return picture
         self._pictures.append(picture)
         if len(self._pictures) < self._images:
             return None

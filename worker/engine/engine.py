@@ -2,20 +2,21 @@
 
 import logging
 from collections.abc import Callable, Collection, Container, Mapping, Sequence
-from functools import partial
 
 import torch
 
 from jobs.clock import steady_time
 from jobs.models import FailureReason, ImageTask
-from worker.engine.denoising_step import StepInputs
+from worker.engine.decoded import Advance, Decoded, Judge
 from worker.engine.diverse_set import CandidateSet
-from worker.engine.model_runner import TIMED_RUNS, Executor, ModelRunner
-from worker.engine.outcomes import Failure, FinishedSet, Measured, Outcome, Picture, PreviewImage
+from worker.engine.model_runner import Executor, ModelRunner
+from worker.engine.outcomes import Failure, Outcome, PreviewImage
 from worker.engine.preview_images import decode_previews
 from worker.engine.row import Row
-from worker.engine.scheduler import Candidate, Size, StepTimes, buckets, every_size, schedule
+from worker.engine.scheduler import Candidate, Size, StepTimes, schedule
 from worker.engine.step_graphs import Graph
+from worker.engine.step_times.rehearsal import Rehearsal
+from worker.engine.step_times.timetable import Timetable
 from worker.model_folder.loading import LoadedModel
 
 log = logging.getLogger(__name__)
@@ -27,10 +28,10 @@ class Engine:
     """Schedules and runs all rows of one device. Not thread-safe: one thread adds, steps and withdraws.
 
     `new_graph` makes the graphs that warm-up captures; without it every step is launched kernel by kernel. `policy`
-    chooses the rows of each step; benchmarks compare others. The engine calls `measure` with the cost of every batch
-    and `show` with previews of the jobs in `watched`. Its owner keeps `backlogged` true while more images wait in the
-    queue than the engine has. With `strict_waits` strict rows wait for a switch to the executor that is to run all of
-    them.
+    chooses the rows of each step; benchmarks compare others. The runner calls its `measure` with the cost of every
+    batch, the engine calls `show` with previews of the jobs in `watched`. Its owner keeps `backlogged` true while more
+    images wait in the queue than the engine has. With `strict_waits` strict rows wait for a switch to the executor that
+    is to run all of them.
     """
 
     def __init__(
@@ -42,13 +43,10 @@ class Engine:
     ) -> None:
         self.model = model
         self.max_batch = max_batch
-        self.measure: Callable[[Measured], None] = lambda measured: None
         self.watched: Container[str] = ()
         self.show: Callable[[list[PreviewImage]], None] = lambda previews: None
-        # All equal until they are measured: whoever waits then joins at once.
-        self.step_times: dict[Size, dict[int, float]] = {
-            size: dict.fromkeys(buckets(max_batch), 1e-3) for size in model.contract.sizes
-        }
+        self.timetable = Timetable(model.contract.sizes, max_batch)
+        self.judge: Judge | None = None
         self.backlogged = False
         self.strict_waits = False
         self._policy = policy
@@ -56,7 +54,12 @@ class Engine:
         self._sets: dict[str, CandidateSet] = {}
         self._failures: dict[str, Failure] = {}
         self._steps = model.table.steps
-        self.runner = ModelRunner(model, max_batch, new_graph, lambda measured: self.measure(measured))
+        self.runner = ModelRunner(model, max_batch, new_graph)
+        self.rehearsal = Rehearsal(self.runner, self.timetable, self._steps)
+
+    @property
+    def step_times(self) -> dict[Size, dict[int, float]]:
+        return self.timetable.step_times
 
     @property
     def busy(self) -> bool:
@@ -84,119 +87,69 @@ class Engine:
         """Remove every task that has not begun, and return their keys."""
         return self.withdraw({row.task_key for row in self._rows.values()} - self._begun())
 
-    @torch.inference_mode()
     def step(self) -> list[Outcome]:
         """Run one step of one batch; returns the tasks that it finished and those that failed."""
+        return self.advance().outcomes()
+
+    @torch.inference_mode()
+    def advance(self) -> Advance:
+        """Run one step of one batch, and leave the outcomes to be made from what it returns."""
         self._expire(steady_time())
         able = [row for row in self._rows.values() if self._can_step(row)]
         candidates = [row.candidate(self._steps, self.runner.needs_strict_batch([row])) for row in able]
         chosen = self._policy(candidates, self.step_times, self.backlogged)
-        rows = [self._rows[key] for key in chosen]
-        self._survivors(self._survivors(rows, self._begin), self.runner.denoise)
+        rows = self._within_strict_batch([self._rows[key] for key in chosen])
+        self._survivors(self._survivors(rows, self._begin), self._denoise)
         self._choose()
         self._show_unfinished()
-        pictures: list[Picture] = []
-        for row in self._survivors(self._finished(), partial(self._decode, pictures)):
-            del self._rows[row.key]
-        done = self._completed(pictures)
+        decoded = self._decode_finished()
         failures, self._failures = self._failures, {}
-        return [*done, *failures.values()]
+        if not self._rows:
+            self.runner.idle()
+        return Advance(decoded, list(failures.values()), self.judge)
 
-    @torch.inference_mode()
     def warm_up(self) -> None:
-        """Run every stage at every size and bucket, largest first, so that no request pays for first calls.
-
-        Captures all graphs and measures the steps. Batches that do not fit into memory are left out. Raises
-        RuntimeError when the model gives NaN or infinity, torch.OutOfMemoryError when a single row does not fit.
-        """
-        for size in self.model.contract.sizes:
-            for bucket in reversed(buckets(self.max_batch)):
-                try:
-                    self._rehearse(size, bucket)
-                except torch.OutOfMemoryError:
-                    if bucket == 1:
-                        raise
-                    self._forget_buckets(size, bucket)
-                    self.runner.strict_batch[size] = max(self.step_times[size])
-        if self._failures:
-            raise RuntimeError(f"warm-up: {next(iter(self._failures.values())).detail}")
-        self.runner.measure_encoding(min(max(times) for times in self.step_times.values()))
-        for size, times in self.step_times.items():
-            for bucket in times:
-                self.measure_step(size, bucket)
-        log.info("seconds a step takes, by size and batch: %s", self.step_times)
-        self.interpolate_step_times()
-
-    @torch.inference_mode()
-    def measure_step(self, size: Size, bucket: int) -> None:
-        """Measure an entry of `step_times`, which the scheduler uses; call it again when steps are faster."""
-        measure, self.measure = self.measure, lambda measured: None
-        try:
-            self.step_times[size][bucket] = min(self._rehearse(size, bucket) for _ in range(TIMED_RUNS))
-        finally:
-            self.measure = measure
-
-    def interpolate_step_times(self) -> None:
-        """Let batches of every size be scheduled, where these run at their price."""
-        if self.runner.executor.any_rows:
-            self.step_times = {size: every_size(times) for size, times in self.step_times.items()}
-
-    def _rehearse(self, size: Size, bucket: int) -> float:
-        """Run every stage for `bucket` rows; returns the seconds of a step, its share of the decoding included."""
-        rows = [_warm_up_row(*size, f"warm-up {bucket} {index}") for index in range(bucket)]
-        self.runner.begin(rows)
-        for example in self.runner.examples(rows):
-            self.runner.executor.capture(example)
-        self.runner.denoise(rows)
-        self._decode([], rows)
-        return rows[0].seconds["denoise_step"] + rows[0].seconds["decode"] / self._steps
-
-    def _forget_buckets(self, size: Size, too_large: int) -> None:
-        """Schedule no more batches of `too_large` rows or above, since one ran out of memory."""
-        fitting = {bucket: seconds for bucket, seconds in self.step_times[size].items() if bucket < too_large}
-        if fitting and len(fitting) < len(self.step_times[size]):
-            self.step_times[size] = fitting
-            log.warning("out of memory: images of %s now run in batches of at most %d", size, max(fitting))
-        if self.model.network.device.type == "cuda":
-            torch.cuda.empty_cache()
-
-    @torch.inference_mode()
-    def examples(self) -> list[StepInputs]:
-        """Return a batch of every shape that graphs and compiled code are made for, largest first."""
-        examples = []
-        for size, times in self._bucket_times().items():
-            for bucket in sorted(times, reverse=True):
-                rows = [_warm_up_row(*size, f"warm-up {bucket} {index}") for index in range(bucket)]
-                self.runner.begin(rows)
-                examples += self.runner.examples(rows)
-        return examples
+        """Make ready for serving; see Rehearsal.warm_up."""
+        self.rehearsal.warm_up()
 
     def switch(self, executor: Executor) -> None:
         """Run rows on `executor` from the next step on: all but strict ones, or all where it is batch-invariant."""
         self.runner.switch(executor)
-        self.step_times = self._bucket_times()
+        for size in self.step_times:
+            self.rehearsal.set_times(size, self.timetable.measured(size))
 
     def let_strict_go(self) -> None:
         """Let strict rows wait for no switch."""
         self.strict_waits = False
 
-    def _bucket_times(self) -> dict[Size, dict[int, float]]:
-        """Return the part of `step_times` that graphs and compiled code are made for."""
-        made = buckets(self.max_batch)
-        return {size: {n: times[n] for n in made if n in times} for size, times in self.step_times.items()}
-
     def _begin(self, rows: list[Row]) -> None:
         waiting = [row.task.prompt for row in self._rows.values() if row.start is None]
         self.runner.begin(rows, waiting)
+
+    def _denoise(self, rows: list[Row]) -> None:
+        seconds = self.runner.denoise(rows)
+        if self.runner.executor_for(rows) is self.runner.executor:
+            self.timetable.served(rows[0].size, rows[0].bucket, seconds)
+
+    def _within_strict_batch(self, rows: list[Row]) -> list[Row]:
+        """Leave out what makes the batch larger than strict rows in it allow: others, or these where others come
+        first."""
+        if not self.runner.needs_strict_batch(rows) or len(rows) <= self.runner.strict_batch[rows[0].size]:
+            return rows
+        if rows[0].strict:
+            return rows[: self.runner.strict_batch[rows[0].size]]
+        return [row for row in rows if not row.strict]
 
     def _begun(self) -> set[str]:
         return {row.task_key for row in self._rows.values() if row.start is not None}
 
     def _expire(self, now: float) -> None:
-        begun = self._begun()
-        for row in list(self._rows.values()):
-            if row.task.deadline is not None and row.task.deadline < now and row.task_key not in begun:
-                self._fail(row, "expired", "the deadline passed before it could start")
+        late = [row for row in self._rows.values() if row.task.deadline is not None and row.task.deadline < now]
+        if late:
+            begun = self._begun()
+            for row in late:
+                if row.task_key not in begun:
+                    self._fail(row, "expired", "the deadline passed before it could start")
 
     def _can_step(self, row: Row) -> bool:
         return row.step < self._steps and not self._is_held(row) and not self._waits(row)
@@ -208,14 +161,19 @@ class Engine:
         return row.owner is not None and self._sets[row.owner].holds(row)
 
     def _choose(self) -> None:
-        """Drop the candidates that were not chosen, in every set that can choose now."""
+        """Drop the candidates that were not chosen, in every set that can choose now, and all of a set that failed."""
         for candidates in self._sets.values():
             for row in candidates.choose():
                 del self._rows[row.key]
+        for key in [key for key, candidates in self._sets.items() if candidates.failed]:
+            self.withdraw([key])
 
     def _show_unfinished(self) -> None:
-        """Show previews of rows whose job is watched; a failing preview harms no image."""
-        if not self.watched:
+        """Show previews of rows whose job is watched; a failing preview harms no image.
+
+        Where pictures are judged there are none, since a preview shows what may be refused.
+        """
+        if not self.watched or self.judge:
             return
         rows = [row for row in self._rows.values() if row.shown_step < row.step < self._steps]
         rows = [row for row in rows if row.task.job_id in self.watched and not self._is_held(row)]
@@ -232,27 +190,18 @@ class Engine:
         same_size = [row for row in done if row.size == done[0].size]
         return same_size[: max(self.step_times[done[0].size])] if done else []
 
-    def _decode(self, pictures: list[Picture], rows: list[Row]) -> None:
-        """Decode `rows` and append their pictures to `pictures`."""
-        for row, picture in zip(rows, self.runner.decode(rows), strict=True):
-            if picture:
-                pictures.append(picture)
-            else:
-                self._fail(row, "error", "the image came out as NaN or infinity")
+    def _decode_finished(self) -> list[tuple[Decoded, list[CandidateSet | None]]]:
+        """Decode finished rows, which leave the engine: each batch of them with the sets that its rows belong to."""
+        decoded: list[tuple[Decoded, list[CandidateSet | None]]] = []
 
-    def _completed(self, pictures: list[Picture]) -> list[Outcome]:
-        """Return the tasks that `pictures` complete: a single image, or a set with its last one."""
-        outcomes: list[Outcome] = []
-        for picture in pictures:
-            if picture.key in self._failures:
-                continue  # another image of its set failed
-            candidates = self._sets.get(picture.key)
-            outcome = candidates.collect(picture) if candidates else picture
-            if isinstance(outcome, FinishedSet):
-                del self._sets[picture.key]
-            if outcome is not None:
-                outcomes.append(outcome)
-        return outcomes
+        def decode(rows: list[Row]) -> None:
+            decoded.append((self.runner.decode(rows), [self._sets.get(row.owner or "") for row in rows]))
+
+        for row in self._survivors(self._finished(), decode):
+            del self._rows[row.key]
+            if row.owner and all(other.owner != row.owner for other in self._rows.values()):
+                del self._sets[row.owner]
+        return decoded
 
     def _survivors(self, rows: list[Row], work: Callable[[list[Row]], None]) -> list[Row]:
         """Do `work` on all rows together and, if that raises, on each half: only rows that fail alone fail."""
@@ -260,7 +209,7 @@ class Engine:
             return []
         error = self._attempt(rows, work)
         if isinstance(error, torch.OutOfMemoryError):
-            self._forget_buckets(rows[0].size, len(self.runner.padded(rows)))
+            self.rehearsal.forget(rows[0].size, len(self.runner.padded(rows)))
         if error and len(rows) > 1:
             log.warning("a batch of %d failed (%s): trying its halves", len(rows), type(error).__name__)
             half = len(rows) // 2
@@ -281,10 +230,10 @@ class Engine:
 
     def _fail(self, row: Row, reason: FailureReason, detail: str) -> None:
         """Give up the whole task of `row`; of several failures the first is reported."""
+        candidates = self._sets.get(row.task_key)
         self.withdraw([row.task_key])
+        if candidates:
+            if candidates.failed:
+                return
+            candidates.failed = True
         self._failures.setdefault(row.task_key, Failure(row.task_key, reason, detail))
-
-
-def _warm_up_row(height: int, width: int, prompt: str) -> Row:
-    size = {"height": height, "width": width}
-    return Row(prompt, ImageTask(job_id="warm-up", index=0, prompt=prompt, seed=0, created=steady_time(), **size))

@@ -5,14 +5,13 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch
 
 from jobs.clock import steady_time
-from jobs.diversity import LAYOUT_GRID
+from worker.engine.decoded import Decoded
 from worker.engine.denoising_step import DenoisingStep, StepInputs, StepOutputs
-from worker.engine.latent_descriptor import latent_descriptors
-from worker.engine.outcomes import Measured, Picture
+from worker.engine.joined_rows import JoinedRows
+from worker.engine.outcomes import Measured
 from worker.engine.prompt_cache import PromptCache
 from worker.engine.row import Row, Start
 from worker.engine.scheduler import bucket_for
@@ -20,7 +19,6 @@ from worker.engine.step_graphs import Graph, StepGraphs
 from worker.families.network import Network
 from worker.families.prompt_embeddings import PromptEmbedding, stacked
 from worker.model_folder.loading import LoadedModel
-from worker.pixels import to_uint8
 from worker.sampling import noise
 
 TIMED_RUNS = 3
@@ -85,7 +83,8 @@ class ModelRunner:
     """Runs batches whose rows all have one size, and reports the cost of each to `measure`.
 
     `eager` runs the networks as they were loaded, `executor` is that or, from a switch on, a twin of it. Where it is
-    batch-invariant, `executor` runs every row; else strict rows take `eager` at one batch size, `strict_batch`.
+    batch-invariant, `executor` runs every row; else strict rows take `eager` at one batch size, `strict_batch`. Fast
+    batches are padded, at most to `largest_batch`, where they are compiled or replayed from graphs.
     """
 
     def __init__(
@@ -93,15 +92,19 @@ class ModelRunner:
         model: LoadedModel,
         max_batch: int,
         new_graph: Callable[[], Graph] | None,
-        measure: Callable[[Measured], None],
     ) -> None:
         self._model, self._network, self._device = model, model.network, model.network.device
         self._draws = model.table.noise_draws
         self._new_graph = new_graph
-        self._measure = measure
+        self.measure: Callable[[Measured], None] = lambda measured: None
         self.prompts = PromptCache(model.network.encode, max_batch)
         self._prompt_tokens = lru_cache(PROMPTS_COUNTED)(model.network.prompt_tokens)
         self.strict_batch = dict.fromkeys(model.contract.sizes, max_batch)
+        self.largest_batch = dict(self.strict_batch)
+        # On the device already: a list of numbers would have to be copied to it.
+        self._step_numbers = torch.arange(model.table.steps, device=self._device).unbind()
+        self._free_since: float | None = None
+        self._joined = JoinedRows()
         self._negative = self._negative_embedding()
         self.eager = Executor(model, model.network, self._negative, new_graph, any_rows=new_graph is None)
         self.executor = self.eager
@@ -138,39 +141,48 @@ class ModelRunner:
             drawn = noise.draw(row.task.seed, shape, self._draws).to(self._device)
             prompt_tokens = self._prompt_tokens(row.task.prompt)
             row.start, row.latents = Start(embedding, drawn[1:], prompt_tokens), drawn[0] * self._model.table.start
-            row.spend("queue", max(0.0, now - row.task.created))
+            queued = max(0.0, now - row.task.created)
+            row.spend("queue", queued, now - queued)
         self._account("encode", fresh, 0, started, cached=self.prompts.hits - hits)
 
-    def denoise(self, rows: list[Row]) -> None:
-        """Advance every row by its own next step."""
+    def denoise(self, rows: list[Row]) -> float:
+        """Advance every row by its own next step; returns the seconds that it took."""
         started = time.perf_counter()
         batch = self.padded(rows)
-        inputs, executor = self._inputs(batch), self._executor_for(rows)
+        inputs, executor = self._inputs(batch), self.executor_for(rows)
         graph_miss = executor.graph_miss(inputs)
+        launched = time.perf_counter()
         outputs = executor.step(inputs)
         if self._device.type == "cuda":
             # A step ends when the device is done, else the host runs ahead and rows cannot join in time.
             torch.cuda.current_stream(self._device).synchronize()
-        for row, latents, pred_x0 in zip(rows, outputs.latents, outputs.pred_x0, strict=False):
-            row.latents, row.pred_x0, row.bucket = latents, pred_x0, len(batch)
+        gap, self._free_since = self._free_since and launched - self._free_since, time.perf_counter()
+        self._joined.part(rows, batch, outputs)
+        for row in rows:
+            row.bucket = len(batch)
             row.step += 1
         replayed = executor.has_graphs and graph_miss is None
-        self._account("denoise_step", rows, len(batch) - len(rows), started, replayed=replayed, graph_miss=graph_miss)
+        return self._account(
+            "denoise_step", rows, len(batch) - len(rows), started, replayed=replayed, graph_miss=graph_miss, gap=gap
+        )
 
-    def decode(self, rows: list[Row]) -> list[Picture | None]:
-        """Turn latents into pixels; None for a row whose latents or pixels are not finite."""
+    def idle(self) -> None:
+        """Say that nothing is left to do: the time until the next step is no gap."""
+        self._free_since = None
+        self._joined = JoinedRows()
+
+    @torch.inference_mode()
+    def decode(self, rows: list[Row]) -> Decoded:
+        """Decode latents. On a CPU the rest of the work on the pixels is left for whoever asks for the pictures."""
         started = time.perf_counter()
         batch = self.padded(rows)
         latents = _latents(batch)
-        images = self._executor_for(rows).decode(latents)
-        finite = (latents.isfinite().flatten(1).all(1) & images.isfinite().flatten(1).all(1)).cpu()
-        pixels = to_uint8(images).cpu().numpy()
-        seen = latent_descriptors(latents, LAYOUT_GRID).tolist()
+        images = self.executor_for(rows).decode(latents)
+        decoded = Decoded(rows, latents, images)
+        if self._device.type == "cuda":
+            decoded = decoded.on_host()  # by small kernels, launched while the decoder runs
         self._account("decode", rows, len(batch) - len(rows), started)
-        return [
-            _picture(row, image, layout) if sound else None
-            for row, image, layout, sound in zip(rows, pixels, seen, finite, strict=False)
-        ]
+        return decoded
 
     def padded(self, rows: list[Row]) -> list[Row]:
         """Return `rows`, and the first of them repeated until they fill a bucket where that is needed.
@@ -178,10 +190,23 @@ class ModelRunner:
         Eager code and OpenVINO take any number of rows at its price; graphs and compiled code are made for the buckets.
         """
         strict = self.needs_strict_batch(rows)
-        if self.executor.any_rows and not strict:
+        if not self.pads and not strict:
             return rows
-        bucket = bucket_for(len(rows), strict, self.strict_batch[rows[0].size])
+        size = rows[0].size
+        # A rehearsal of a larger batch runs before that is scheduled.
+        largest = self.strict_batch[size] if strict else max(self.largest_batch[size], len(rows))
+        bucket = bucket_for(len(rows), strict, largest)
         return rows + [rows[0]] * (bucket - len(rows))
+
+    @property
+    def pads(self) -> bool:
+        """Whether batches without strict rows are padded to a bucket."""
+        return not self.executor.any_rows
+
+    def free_memory(self) -> None:
+        """Give memory that nothing uses back to the device."""
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def examples(self, rows: list[Row]) -> list[StepInputs]:
         """Return the inputs of a step of these rows, which have begun, at every length of prompts, longest first."""
@@ -205,16 +230,18 @@ class ModelRunner:
         """The next step of these rows, which have begun; for examples, prompts are cut or padded to `text_length`."""
         starts = [row.start for row in batch if row.start is not None]
         step_noise = [start.step_noise[row.step] for row, start in zip(batch, starts, strict=True) if self._draws > 1]
-        indices = torch.tensor([row.step for row in batch], pin_memory=self._device.type == "cuda")
-        embeddings = [start.embedding for start in starts]
-        if text_length is not None:
-            embeddings = [each.resized(text_length) for each in embeddings]
         return StepInputs(
-            _latents(batch),
-            indices.to(self._device, non_blocking=True),
-            stacked(embeddings, self._text_length(batch, embeddings)),
+            _latents(batch) if text_length else self._joined.latents_of(batch),
+            torch.stack([self._step_numbers[row.step] for row in batch]),
+            self._embeddings(batch, text_length),
             torch.stack(step_noise) if step_noise else None,
         )
+
+    def _embeddings(self, batch: list[Row], text_length: int | None) -> PromptEmbedding:
+        embeddings = [row.start.embedding for row in batch if row.start is not None]
+        if text_length is not None:
+            return stacked([each.resized(text_length) for each in embeddings], text_length)
+        return self._joined.embeddings_of(batch, embeddings, self._text_length(batch, embeddings))
 
     def _text_length(self, batch: list[Row], embeddings: Sequence[PromptEmbedding]) -> int:
         """The shortest of the network's text lengths that holds all prompts; with strict rows always the longest, so
@@ -231,21 +258,20 @@ class ModelRunner:
         with torch.inference_mode():
             return self._network.negative(self.prompts.get([self._network.negative_prompt], strict=True)[0])
 
-    def _executor_for(self, rows: list[Row]) -> Executor:
+    def executor_for(self, rows: list[Row]) -> Executor:
+        """Return what runs a batch of `rows`."""
         return self.eager if self.needs_strict_batch(rows) else self.executor
 
-    def _account(self, stage: str, rows: list[Row], padding: int, started: float, **more: Any) -> None:
+    def _account(self, stage: str, rows: list[Row], padding: int, started: float, **more: Any) -> float:
         seconds = time.perf_counter() - started
+        if stage != "denoise_step" and self._free_since is not None:
+            self._free_since += seconds
+        began = steady_time() - seconds
         for row in rows:
-            row.spend(stage, seconds)
-        self._measure(Measured(stage, len(rows), padding, seconds, **more))
-
-
-def _picture(row: Row, pixels: np.ndarray, layout: list[float]) -> Picture:
-    assert row.start is not None
-    return Picture(
-        row.task_key, row.task.seed, pixels, layout, row.bucket, row.seconds, row.began, row.start.prompt_tokens
-    )
+            row.spend(stage, seconds, began)
+            row.work_s += seconds / len(rows)
+        self.measure(Measured(stage, len(rows), padding, seconds, **more))
+        return seconds
 
 
 def _latents(batch: Sequence[Row]) -> torch.Tensor:

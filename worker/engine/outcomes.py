@@ -24,7 +24,7 @@ class Picture:
     """A finished image: `pixels` uint8 [height, width, 3].
 
     `layout` is the latent descriptor for the diversity score, see jobs.diversity. `seconds` and `began` (Unix time) are
-    by stage: queue, encode, denoise_step, decode.
+    by stage: queue, encode, denoise_step, decode. `work_s` is its share of the device's time.
     """
 
     key: str
@@ -35,6 +35,7 @@ class Picture:
     seconds: dict[str, float]
     began: dict[str, float]
     prompt_tokens: PromptTokens
+    work_s: float
 
     @property
     def stages(self) -> dict[str, tuple[float, float]]:

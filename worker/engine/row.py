@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 
 import torch
 
-from jobs.clock import steady_time
 from jobs.models import ImageTask, PromptTokens
 from worker.engine.scheduler import Candidate, Size
 from worker.families.prompt_embeddings import PromptEmbedding
@@ -28,7 +27,8 @@ class Row:
 
     `owner` is the key of its set, if it belongs to one. `pred_x0` holds the clean latents that its latest step
     predicted, `shown_step` is the latest step with a preview. `bucket` is the batch size of its latest step. `seconds`
-    is the time spent in each stage so far, `began` the Unix time at which each stage began.
+    is the time spent in each stage so far, `began` the Unix time at which each stage began. `work_s` is its share of
+    the device's time, in seconds.
     """
 
     key: str
@@ -42,6 +42,8 @@ class Row:
     bucket: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     began: dict[str, float] = field(default_factory=dict)
+    work_s: float = 0.0
+    _candidate: Candidate | None = None
 
     @property
     def task_key(self) -> str:
@@ -59,10 +61,15 @@ class Row:
     def candidate(self, steps: int, strict: bool) -> Candidate:
         """Describe the row to the scheduler, which only knows how many of `steps` are left; a `strict` one needs the
         largest batch."""
-        task = self.task
         left = steps - self.step
-        return Candidate(self.key, task.job_id, self.size, task.created, task.deadline, left, strict)
+        known = self._candidate
+        if known is None or (known.steps_left, known.strict) != (left, strict):
+            task = self.task
+            known = Candidate(self.key, task.job_id, self.size, task.created, task.deadline, left, strict)
+            self._candidate = known
+        return known
 
-    def spend(self, stage: str, seconds: float) -> None:
-        self.began.setdefault(stage, steady_time() - seconds)
+    def spend(self, stage: str, seconds: float, began: float) -> None:
+        """Count `seconds` in a stage that began at `began`, a Unix time."""
+        self.began.setdefault(stage, began)
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds

@@ -11,12 +11,13 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
-from jobs.models import ImageTask
+from jobs.models import ImageTask, ModelCard
 from jobs.settings import WorkerSettings
 from worker.engine.outcomes import Measured, Outcome, PreviewImage
 from worker.engine_process.messages import (
     Add,
     Backlog,
+    Changed,
     Ended,
     Finished,
     Ready,
@@ -51,6 +52,8 @@ class EngineClient:
         self.measure: Callable[[Measured], None] = lambda measured: None
         self.deliver: Callable[[list[Outcome]], None] = lambda outcomes: None
         self.show: Callable[[list[PreviewImage]], None] = lambda previews: None
+        self.card: ModelCard
+        """What the engine serves, once it is ready."""
         self._connection = connection
         self._withdrawals: deque[Future[list[str]]] = deque()
         self._backlogged = False
@@ -112,8 +115,11 @@ class EngineClient:
     def _handle(self, report: Report) -> str:
         """Pass the report on; returns the reason when it is the last."""
         match report:
-            case Ready():
+            case Ready(card):
+                self.card = card
                 self.ready.set_result(report)
+            case Changed(card):
+                self.card = card
             case Measured():
                 self.measure(report)
             case Finished(outcomes):

@@ -51,6 +51,13 @@ class Ready:
 
 
 @dataclass(frozen=True)
+class Changed:
+    """The engine serves what `card` says from now on."""
+
+    card: ModelCard
+
+
+@dataclass(frozen=True)
 class Withdrawn:
     """The keys of the tasks that a `Withdraw` took out, in the order of the requests."""
 
@@ -78,4 +85,4 @@ class Ended:
     reason: str
 
 
-Report = Ready | Withdrawn | Finished | Shown | Measured | Ended
+Report = Ready | Changed | Withdrawn | Finished | Shown | Measured | Ended

@@ -6,6 +6,7 @@ import queue
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from multiprocessing.connection import Connection
@@ -14,13 +15,16 @@ import torch
 
 from jobs.models import ModelCard
 from jobs.settings import WorkerSettings
-from worker.engine.compile_thread import CompileThread
-from worker.engine.device_thread import DeviceThread
+from worker.engine.decoded import Advance
 from worker.engine.engine import Engine
-from worker.engine.outcomes import Outcome
+from worker.engine.step_times.batch_sizes import LARGEST
+from worker.engine_process.batch_size_thread import BatchSizeThread
+from worker.engine_process.compile_thread import CompileThread
+from worker.engine_process.device_thread import DeviceThread
 from worker.engine_process.messages import (
     Add,
     Backlog,
+    Changed,
     Ended,
     Finished,
     Ready,
@@ -42,6 +46,9 @@ SWITCH_INTERVAL_S = 1e-4
 back; with Python's default of 5 ms the device would be idle while messages are read and written
 (docs/performance.md)."""
 
+LAUNCH_S = 0.001
+"""Seconds for which reports are put off: pictures are made and messages written when the next step was launched."""
+
 
 def run(connection: Connection, settings: WorkerSettings, load_model: Callable[..., LoadedModel] | None = None) -> None:
     """Load the model and serve the worker at the other end of `connection` until it closes it.
@@ -55,13 +62,25 @@ def run(connection: Connection, settings: WorkerSettings, load_model: Callable[.
     device = DeviceThread()
     device.start()
 
+    server = EngineServer(connection, device)
+
     def start() -> tuple[Engine, ModelCard]:
         engine = start_engine(settings, load_model or load)
-        if compiler := compiler_for(settings, engine.model.network.device):
-            CompileThread(device).compile(engine, compiler)
+        compiler = compiler_for(settings, engine.model.network.device)
+        compiling = CompileThread(device) if compiler else None
+
+        def chosen(reason: str) -> None:
+            server.change(device.call(model_card, engine, settings, reason).result())
+            if compiling and compiler == "inductor":  # every batch size takes it long, and none is added afterwards
+                compiling.compile(engine, compiler)
+
+        if compiling and compiler == "openvino":  # one model for all batch sizes, whose times are its own
+            compiling.compile(engine, compiler)
+        largest = LARGEST if settings.max_batch == "auto" else settings.max_batch
+        BatchSizeThread(device, engine, chosen, largest, after=compiling if compiler == "openvino" else None).start()
         return engine, model_card(engine, settings)
 
-    EngineServer(connection, device).serve(start)
+    server.serve(start)
     os._exit(0)  # whatever loads, compiles or runs: finalising the interpreter around it would abort the process
 
 
@@ -72,7 +91,7 @@ class EngineServer:
     def __init__(self, connection: Connection, device: DeviceThread) -> None:
         self._connection = connection
         self._device = device
-        self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
+        self._reports: queue.SimpleQueue[Report | Advance] = queue.SimpleQueue()
 
     def serve(self, start: Callable[[], tuple[Engine, ModelCard]]) -> None:
         """Run `start` on the device thread, then its engine, until the other end closes the connection."""
@@ -85,15 +104,19 @@ class EngineServer:
         except (EOFError, OSError):
             pass  # the worker is gone
 
+    def change(self, card: ModelCard) -> None:
+        """Say that the engine serves what `card` says from now on."""
+        self._reports.put(Changed(card))
+
     def _started(self, starting: "Future[tuple[Engine, ModelCard]]") -> None:
         """Called on the device thread."""
         if error := starting.exception():
             self._reports.put(Ended(_reason(error)))
             return
         self._engine, card = starting.result()
-        self._engine.measure = self._reports.put
+        self._engine.runner.measure = self._reports.put
         self._engine.show = lambda previews: self._reports.put(Shown(previews))
-        self._device.serve(self._engine, self._deliver)
+        self._device.serve(self._engine, self._reports.put)
         # A plain string: to read a value of its own type, the worker would import torch.
         self._reports.put(Ready(card, str(torch.__version__)))
 
@@ -101,9 +124,6 @@ class EngineServer:
         if error := stopped.exception():
             log.error("the device thread failed", exc_info=error)
             self._reports.put(Ended(_reason(error)))
-
-    def _deliver(self, outcomes: list[Outcome]) -> None:
-        self._reports.put(Finished(outcomes))
 
     def _handle(self, request: Request) -> None:
         match request:
@@ -123,13 +143,18 @@ class EngineServer:
 
     def _send_reports(self) -> None:
         while True:
-            reports = [self._reports.get()]
+            waiting = [self._reports.get()]
+            time.sleep(LAUNCH_S)
             while not self._reports.empty():
-                reports.append(self._reports.get())
+                waiting.append(self._reports.get())
             try:
-                self._connection.send(reports)
+                self._connection.send([_report(each) for each in waiting])
             except OSError:
                 return  # the worker is gone
+
+
+def _report(report: Report | Advance) -> Report:
+    return Finished(report.outcomes()) if isinstance(report, Advance) else report
 
 
 def _reason(error: BaseException) -> str:

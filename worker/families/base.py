@@ -37,6 +37,7 @@ class Family(ABC):
     unused_components: the pipeline components that are neither loaded nor looked at.
     optional_components: the pipeline components that a folder may lack; None takes their place.
     load_options: arguments for loading the pipeline.
+    before_prompts: a text that stands before every prompt and counts among the tokens read.
     negative_prompt: the text that guidance leads away from where `sampling.json` names none.
     vae_memory_format: the layout in which the autoencoder convolves fastest.
     """
@@ -50,6 +51,7 @@ class Family(ABC):
     unused_components: ClassVar[tuple[str, ...]] = ()
     optional_components: ClassVar[tuple[str, ...]] = ()
     load_options: ClassVar[dict[str, Any]] = {}
+    before_prompts: ClassVar[str] = ""
     negative_prompt: ClassVar[str] = ""
     # oneDNN and cuDNN convolve in this layout; others would be converted to it and back in every layer.
     vae_memory_format: ClassVar[torch.memory_format] = torch.channels_last
@@ -71,8 +73,9 @@ class Family(ABC):
             if name.startswith("tokenizer") and (tokenizer := getattr(pipeline, name)) is not None:
                 total = len(tokenizer(prompt).input_ids)
                 limit = self.token_limit(name, tokenizer.model_max_length, max_sequence_length)
+                limit -= len(tokenizer(self.before_prompts).input_ids) if self.before_prompts else 0
                 counts.append(PromptTokens(total=total, read=min(total, limit)))
-        return max(counts, key=lambda count: count.read / count.total)
+        return max(counts, key=lambda count: count.read / max(1, count.total))
 
     def token_limit(self, tokenizer: str, model_max_length: int, max_sequence_length: int | None) -> int:
         """Return the number of tokens that the encoder behind the component `tokenizer` reads of any prompt."""

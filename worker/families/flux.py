@@ -17,8 +17,8 @@ from worker.families.base import (
     refuse_other_sides,
     refuse_other_told_guidance,
 )
-from worker.families.patches import SIDE, image_positions, packed, unpacked
 from worker.families.prompt_embeddings import PromptEmbedding
+from worker.families.shared.patches import SIDE, image_positions, packed, unpacked
 from worker.sampling.noise_schedule import Prediction
 from worker.sampling.schedulers import flow_grid
 
@@ -49,6 +49,10 @@ class Flux(Family):
         """`max_sequence_length` is T5's."""
         tokens, pooled, _ = pipeline.encode_prompt(list(prompts), max_sequence_length=max_sequence_length)
         return [PromptEmbedding(*parts) for parts in zip(tokens, pooled, strict=True)]
+
+    def token_limit(self, tokenizer: str, model_max_length: int, max_sequence_length: int | None) -> int:
+        """T5 reads as many as it is told to, CLIP as many as it was made for."""
+        return max_sequence_length or DEV_TOKENS if tokenizer == "tokenizer_2" else model_max_length
 
     def default_sequence_length(self, pipeline: Any) -> int:
         """The length of training, or less when the T5 tokenizer was made for less."""

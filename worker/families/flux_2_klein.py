@@ -18,8 +18,8 @@ from worker.families.base import (
     refuse_other_sides,
     refuse_other_told_guidance,
 )
-from worker.families.patches import SIDE, image_positions
 from worker.families.prompt_embeddings import PromptEmbedding
+from worker.families.shared.patches import SIDE, image_positions
 from worker.sampling.noise_schedule import Prediction
 from worker.sampling.schedulers import flow_grid
 
@@ -41,6 +41,7 @@ class Flux2Klein(Family):
     denoiser = "transformer"
     text_components = ("text_encoder", "tokenizer")
     grid_field = "sigmas"
+    before_prompts = "<|im_start|>user\n"  # by Qwen3's template; what stands behind them is cut first
     lora_targets = (
         "to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out",
         "linear_in", "linear_out", "to_qkv_mlp_proj",

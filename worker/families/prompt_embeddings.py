@@ -75,5 +75,4 @@ def concatenated(first: PromptEmbedding, second: PromptEmbedding) -> PromptEmbed
 
 
 def _joined(join: Callable[[list[torch.Tensor]], torch.Tensor], embeddings: list[PromptEmbedding]) -> PromptEmbedding:
-    parts = [each.parts for each in embeddings]
-    return PromptEmbedding(**{name: join([each[name] for each in parts]) for name in parts[0]})
+    return PromptEmbedding(**{name: join([getattr(each, name) for each in embeddings]) for name in embeddings[0].parts})

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from diffusers import QwenImageTransformer2DModel
+from diffusers.models.autoencoders.autoencoder_kl_qwenimage import QwenImageCausalConv3d
 from torch import nn
 from torch.nn import functional as F
 
@@ -19,9 +20,9 @@ from worker.families.base import (
     refuse_other_sides,
     refuse_other_told_guidance,
 )
-from worker.families.patches import SIDE, packed, unpacked
 from worker.families.prompt_embeddings import PromptEmbedding
-from worker.families.rotary import RealRotaryJointAttention
+from worker.families.shared.patches import SIDE, packed, unpacked
+from worker.families.shared.rotary import RealRotaryJointAttention
 from worker.sampling.guidance import classifier_free_guidance
 from worker.sampling.noise_schedule import Prediction
 from worker.sampling.schedulers import flow_grid
@@ -74,6 +75,8 @@ class QwenImage(Family):
     def prepare(self, pipeline: Any) -> None:
         for block in pipeline.transformer.transformer_blocks:
             block.attn.set_processor(RealRotaryJointAttention())
+        _use_frame_convolutions(pipeline.vae.decoder)
+        _use_frame_convolutions(pipeline.vae, "post_quant_conv")
 
     def predict(
         self, network: Denoiser, latents: torch.Tensor, timesteps: torch.Tensor, embeddings: PromptEmbedding, size: Size
@@ -173,6 +176,32 @@ def _predict(
             image_rotary_emb=pairs,
         )
     return network.proj_out(network.norm_out(image, time))
+
+
+class FrameConvolution(nn.Conv2d):
+    """A causal convolution over time, of one frame: only the last of its weights in time meets anything but zeros."""
+
+    def __init__(self, causal: QwenImageCausalConv3d) -> None:
+        _, *kernel = causal.kernel_size
+        padding = causal._padding[2], causal._padding[0]
+        super().__init__(causal.in_channels, causal.out_channels, kernel, padding=padding, device="meta")
+        self.weight = nn.Parameter(causal.weight[:, :, -1].detach().clone(), requires_grad=False)
+        self.bias = causal.bias
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """[B, C, 1, h, w] → [B, C′, 1, h′, w′]."""
+        return super().forward(input.squeeze(2)).unsqueeze(2)
+
+
+def _use_frame_convolutions(module: nn.Module, *names: str) -> None:
+    """Put frame convolutions in the place of the causal ones below `module`, or of its children `names` alone."""
+    for name, child in list(module.named_children()):
+        if names and name not in names:
+            continue
+        if not isinstance(child, QwenImageCausalConv3d):
+            _use_frame_convolutions(child)
+        elif name != "time_conv":  # between frames: of one it is never called
+            setattr(module, name, FrameConvolution(child))
 
 
 def _patch_norms(latents: torch.Tensor) -> torch.Tensor:

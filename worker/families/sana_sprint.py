@@ -52,6 +52,10 @@ class SanaSprint(Family):
         )
         return [PromptEmbedding(row, mask=real) for row, real in zip(tokens, mask.bool(), strict=True)]
 
+    def token_limit(self, tokenizer: str, model_max_length: int, max_sequence_length: int | None) -> int:
+        """The first is that of the beginning, the second the instruction's last."""
+        return (max_sequence_length or TOKENS) - 1
+
     def default_sequence_length(self, pipeline: Any) -> int:
         return TOKENS
 
@@ -78,12 +82,7 @@ class SanaSprint(Family):
         return "flow"
 
     def own_grid(self, pipeline: Any, size: Size, steps: int) -> list[float]:
-        # Two steps have a level of their own in the middle, the scheduler's default; others are evenly spaced.
-        middle = {} if steps == MEDIAN_STEPS else {"intermediate_timesteps": None}
-        pipeline.scheduler.set_timesteps(steps, **middle)
-        angles = pipeline.scheduler.timesteps.tolist()
-        # The first angle is π/2 but for 4e-6, and no level is above 1.
-        return [min(1.0, math.sin(angle) / (math.sin(angle) + math.cos(angle))) for angle in angles]
+        return levels(pipeline.scheduler, steps)
 
     def check(self, contract: SamplingContract, pipeline: Any) -> None:
         config = pipeline.transformer.config
@@ -107,6 +106,18 @@ class SanaSprint(Family):
         tokens, mask = torch.empty(rows, length, config.caption_channels), torch.ones(rows, length, dtype=torch.bool)
         latents = torch.empty(rows, config.in_channels, config.sample_size, config.sample_size)
         return latents, PromptEmbedding(tokens, mask=mask, guidance=torch.empty(rows))
+
+
+def levels(scheduler: Any, steps: int) -> list[float]:
+    """Return the noise levels σ of `steps` steps of an SCMScheduler, down to 0.
+
+    Two steps have an angle of their own in the middle, the scheduler's default; others are evenly spaced.
+    """
+    middle = {} if steps == MEDIAN_STEPS else {"intermediate_timesteps": None}
+    scheduler.set_timesteps(steps, **middle)
+    angles = scheduler.timesteps.tolist()
+    # The first angle is π/2 but for 4e-6, and no level is above 1.
+    return [min(1.0, math.sin(angle) / (math.sin(angle) + math.cos(angle))) for angle in angles]
 
 
 def _instruction() -> list[str]:

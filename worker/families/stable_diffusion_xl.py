@@ -9,7 +9,6 @@ from torch import nn
 
 from jobs.sampling_contract import SamplingContract
 from worker.errors import FolderRefusedError
-from worker.families import unet
 from worker.families.base import (
     Denoiser,
     Family,
@@ -19,6 +18,7 @@ from worker.families.base import (
     refuse_other_told_guidance,
 )
 from worker.families.prompt_embeddings import PromptEmbedding
+from worker.families.shared import unet
 from worker.sampling.noise_schedule import Prediction
 
 SIZE_CONDITIONS = 6

@@ -20,9 +20,9 @@ from worker.families.base import (
     refuse_other_sides,
     refuse_other_told_guidance,
 )
-from worker.families.patches import SIDE, image_positions
 from worker.families.prompt_embeddings import PromptEmbedding
-from worker.families.rotary import RealRotaryAttention
+from worker.families.shared.patches import SIDE, image_positions
+from worker.families.shared.rotary import RealRotaryAttention
 from worker.sampling.noise_schedule import Prediction
 from worker.sampling.schedulers import flow_grid
 
@@ -45,6 +45,7 @@ class ZImage(Family):
     denoiser = "transformer"
     text_components = ("text_encoder", "tokenizer")
     grid_field = "sigmas"
+    before_prompts = "<|im_start|>user\n"  # by Qwen3's template; what stands behind them is cut first
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "feed_forward.w1", "feed_forward.w2", "feed_forward.w3")
 
     def encode(self, pipeline: Any, prompts: Sequence[str], max_sequence_length: int | None) -> list[PromptEmbedding]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from jobs.sampling_contract import SamplingContract
@@ -51,18 +52,30 @@ def own_contract(
         raise FolderRefusedError(f"scheduler: {error}") from error
 
 
-def resized(contract: SamplingContract, sizes: Sequence[Size]) -> SamplingContract:
-    """Return `contract` with other `sizes`. Raises FolderRefusedError for one whose noise levels are not known."""
-    grids = contract.size_sigmas
-    if grids is not None:
-        unknown = [size for size in sizes if size not in contract.sizes]
-        if unknown:
-            raise FolderRefusedError(
-                f"sizes: {unknown[0]} is not among the {len(grids)} of sampling.json, which has noise levels for each"
-            )
-        grids = [grids[contract.sizes.index(size)] for size in sizes]
-    changes = {"sizes": list(sizes), "size_sigmas": grids, "sigmas": grids[0] if grids else contract.sigmas}
-    return contract.model_copy(update=changes)
+def resized(contract: SamplingContract, sizes: Sequence[Size], pipeline: Any) -> SamplingContract:
+    """Return `contract` with other `sizes`.
+
+    Where its noise levels are those of the pipeline's own scheduler, each size gets the scheduler's. Raises
+    FolderRefusedError for a size whose levels are not known.
+    """
+    sigmas = contract.sigmas
+    if sigmas is None:
+        return contract.model_copy(update={"sizes": list(sizes)})
+    grids = dict(zip(contract.sizes, contract.size_sigmas or [sigmas] * len(contract.sizes), strict=True))
+    if any(size not in grids for size in sizes):
+        family = registry.of(pipeline)
+        own = {size: family.own_grid(pipeline, size, contract.steps) for size in (contract.sizes[0], *sizes)}
+        if np.allclose(own[contract.sizes[0]], sigmas, atol=1e-6):
+            grids = own | grids
+        elif contract.size_sigmas is None:
+            grids |= dict.fromkeys(sizes, sigmas)
+        else:
+            unknown = next(size for size in sizes if size not in grids)
+            raise FolderRefusedError(f"sizes: {unknown}, but size_sigmas has no noise levels for it")
+    chosen = [grids[size] for size in sizes]
+    apart = any(grid != chosen[0] for grid in chosen)
+    update = {"sizes": list(sizes), "sigmas": chosen[0], "size_sigmas": chosen if apart else None}
+    return contract.model_copy(update=update)
 
 
 def check_contract(contract: SamplingContract, pipeline: Any) -> dict[Size, StepTable]:

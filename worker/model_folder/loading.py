@@ -87,7 +87,7 @@ def load(
         log.warning("%s has no %s: serving it on its own scheduler at %d steps", model, FILE_NAME, steps)
         contract = own_contract(pipeline, steps, guidance_scale, sizes)
     elif sizes:
-        contract = resized(contract, sizes)
+        contract = resized(contract, sizes, pipeline)
     folders = (base, overlay) if overlay else (base,)
     return served(model_name(model), model_sha256(contract, *folders), contract, pipeline)
 

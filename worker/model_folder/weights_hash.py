@@ -22,6 +22,7 @@ APART = {
     "teacher",
     "base",
     "base_sha256",
+    "parts",
     "metrics",
     "examples",
 }

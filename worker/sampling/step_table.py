@@ -32,6 +32,16 @@ class StepTable:
     x0_b: torch.Tensor
     start: float = 1.0
 
+    def __post_init__(self) -> None:
+        # All that a row needs after the network in one tensor [steps, 5, 1, 1, 1], so that a step looks it up once.
+        columns = torch.stack([self.a, self.b, self.c, self.x0_a, self.x0_b], dim=1)
+        object.__setattr__(self, "_coefficients", columns[:, :, None, None, None])
+
+    def coefficients(self, index: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return a, b, c, x0_a and x0_b of the steps `index`, int64 [B]: fp32 [B, 1, 1, 1] each."""
+        rows: torch.Tensor = vars(self)["_coefficients"][index]
+        return rows.unbind(1)
+
     @property
     def steps(self) -> int:
         return len(self.timesteps)
@@ -131,11 +141,12 @@ def step(
     `latents` fp32 [B, C, H, W]; `index` int64 [B] on the same device; `noise` fp32 like `latents`, for tables whose
     c is not all zero. Returns the next latents and pred_x0, the predicted clean ones, fp32. Never waits for the device.
     """
-    prediction = predict(latents, table.timesteps[index]).float()
-    following = _rows(table.a, index) * latents + _rows(table.b, index) * prediction
+    timesteps, (a, b, c, x0_a, x0_b) = table.timesteps[index], table.coefficients(index)
+    prediction = predict(latents, timesteps).float()
+    following = a * latents + b * prediction
     if noise is not None:
-        following = following + _rows(table.c, index) * noise
-    return following, _rows(table.x0_a, index) * latents + _rows(table.x0_b, index) * prediction
+        following = following + c * noise
+    return following, x0_a * latents + x0_b * prediction
 
 
 def sample(table: StepTable, predict: Predict, noise: torch.Tensor) -> torch.Tensor:
@@ -162,7 +173,3 @@ def guided(predict_both: Predict, scale: float, guide: Guide = classifier_free_g
         return guide(unconditional, conditional, scale)
 
     return predict
-
-
-def _rows(column: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    return column[index].view(-1, 1, 1, 1)

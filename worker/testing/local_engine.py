@@ -4,9 +4,9 @@ import multiprocessing
 import threading
 
 from jobs.models import ModelCard
-from worker.engine.device_thread import DeviceThread
 from worker.engine.engine import Engine
 from worker.engine_process.client import EngineClient
+from worker.engine_process.device_thread import DeviceThread
 from worker.engine_process.server import EngineServer
 
 

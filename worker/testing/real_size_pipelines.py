@@ -119,7 +119,7 @@ def _vae(channels: int) -> AutoencoderTiny:
         encoder_block_out_channels=(4, 4, 4, 4),
         decoder_block_out_channels=(4, 4, 4, 4),
         num_encoder_blocks=(1, 1, 1, 1),
-        num_decoder_blocks=(1, 1, 1, 1),
+        num_decoder_blocks=(1, 0, 0, 0),
         latent_channels=channels,
     )
 

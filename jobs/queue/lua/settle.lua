@@ -22,8 +22,9 @@ end
 
 local settled = 0
 if redis.call('EXISTS', job) == 1 then
-  local about = redis.call('HMGET', job, 'channel', 'total')
-  local job_id = string.match(job, '([^:]+)$')
+  local about = redis.call('HMGET', job, 'channel', 'total', 'client')
+  local of_model, job_id = string.match(job, '^(.*)job:([^:]+)$')
+  local usage, client = of_model .. 'usage', about[3] or '' -- what each client has had of the model
   for i = 0, images - 1 do
     local index, outcome, bytes = unpack(ARGV, first_image + 3 * i, first_image + 3 * i + 2)
     if redis.call('HEXISTS', job, 'image:' .. index) == 0 then
@@ -32,6 +33,13 @@ if redis.call('EXISTS', job) == 1 then
       settled = settled + 1
       if kind == 'result' and KEYS[first_store] then
         redis.call('SET', KEYS[first_store + i], bytes, 'PX', longest)
+      end
+      if kind == 'result' then
+        redis.call('HINCRBY', usage, 'images:' .. client, 1)
+        local work_s = string.match(outcome, '"work_s":([%d.e+-]+)')
+        if work_s then
+          redis.call('HINCRBYFLOAT', usage, 'work_s:' .. client, work_s)
+        end
       end
       local done = redis.call('HINCRBY', job, 'done', 1)
       local failed = redis.call('HINCRBY', job, 'failed', kind == 'failure' and 1 or 0)

@@ -1,6 +1,7 @@
 """Vision networks of a few thousand random weights in folders like the published ones."""
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -76,3 +77,8 @@ def _preprocessor(folder: Path, **settings: object) -> Path:
     common = {"image_mean": [0.48, 0.46, 0.41], "image_std": [0.27, 0.26, 0.28], "resample": 3}
     (folder / "preprocessor_config.json").write_text(json.dumps(common | settings))
     return folder
+
+
+def brightness() -> Callable[[Sequence[str], torch.Tensor], torch.Tensor]:
+    """A score by a factory: the mean of the pixels."""
+    return lambda prompts, images: images.float().mean((2, 3, 4))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from distill.config import DistillConfig
 from distill.replicate import emoji_settings, gates
 from distill.replicate import experiments as table
 from distill.replicate.results import rounded
@@ -35,7 +36,9 @@ def test_tables_of_the_emoji_settings_are_those_of_the_committed_results(setting
     for name, result in results.items():
         method, _, seed = name.rpartition("-")
         made_with = emoji_settings.configured(plan, method, int(seed)).model_dump(mode="json", by_alias=True)
-        assert result["config"] | ANY_PRECISION == rounded(made_with) | ANY_PRECISION
+        # Settings that are newer than the run have their defaults, with which they change nothing.
+        trained_with = DistillConfig.model_validate(result["config"]).model_dump(mode="json", by_alias=True)
+        assert rounded(trained_with) | ANY_PRECISION == rounded(made_with) | ANY_PRECISION
 
 
 def test_committed_runs_were_made_with_the_settings_of_the_code() -> None:

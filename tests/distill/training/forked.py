@@ -94,6 +94,7 @@ def _codes(children: list[int]) -> list[int]:
 
 
 def _serve() -> None:
+    import tests.distill.evaluation.evaluate_command
     import tests.distill.training.distill_command
     import tests.distill.training.killed_run  # noqa: F401
     from distill.training import sample_grid

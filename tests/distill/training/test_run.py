@@ -236,12 +236,12 @@ def test_a_cache_trains_to_the_same_bits_as_a_run_that_encodes(write_config, tea
 
 
 def test_a_teacher_of_an_unknown_family_is_refused(write_config, tmp_path):
-    (tmp_path / "flux").mkdir()
-    (tmp_path / "flux" / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
-    arguments = ["--config", str(write_config(teacher=str(tmp_path / "flux"))), "--run", str(tmp_path / "run")]
+    (tmp_path / "pixart").mkdir()
+    (tmp_path / "pixart" / "model_index.json").write_text('{"_class_name": "PixArtAlphaPipeline"}')
+    arguments = ["--config", str(write_config(teacher=str(tmp_path / "pixart"))), "--run", str(tmp_path / "run")]
     result = CliRunner().invoke(app, ["train", *arguments])
     assert result.exit_code == 2
-    assert "holds a FluxPipeline; known pipelines: StableDiffusion3Pipeline, " in result.stderr
+    assert "holds a PixArtAlphaPipeline; known pipelines: StableDiffusion3Pipeline, " in result.stderr
 
 
 @pytest.mark.slow

@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
-from jobs.models import JobEvent
-from jobs.queue.job_events import JobEvents
+from jobs.models import JobEvent, Preview
+from jobs.queue.job_events import MOST_PREVIEWS, JobEvents
 from jobs.testing.samples import MODEL, sample_result, sample_tasks
-from jobs.testing.waiting import outcome
+from jobs.testing.waiting import outcome, wait_until
 from tests.task_queue import TaskQueue
 
 
@@ -52,3 +52,24 @@ async def test_a_broken_connection_is_told_and_mended(redis: Redis, events: JobE
         event = await next_event(listener)
     assert event is not None
     assert event.done == 1
+
+
+async def test_previews_that_nobody_takes_do_not_fill_the_memory(redis: Redis) -> None:
+    events = JobEvents(redis)
+    job_id = "0" * 32
+    fields = {"seed": 1, "step": 1, "steps": 4, "width": 8, "height": 8, "format": "jpeg", "b64": "x"}
+    preview = Preview.model_validate({"job_id": job_id, "index": 0} | fields).to_record()
+    event = JobEvent(job_id=job_id, index=0, done=1, failed=0, total=1).to_record()
+    await events.start()
+    with events.listen(job_id) as listener:
+        await wait_until(lambda: listener.qsize() == 1)  # it is subscribed
+        for _ in range(3 * MOST_PREVIEWS):
+            await redis.publish(events.preview_channel, preview)
+        await redis.publish(events.channel, event)
+
+        async def came() -> bool:
+            return any(isinstance(news, JobEvent) for news in listener._queue)  # type: ignore[attr-defined]
+
+        await wait_until(came)
+        assert listener.qsize() <= MOST_PREVIEWS + 1
+    await events.aclose()

@@ -163,7 +163,8 @@ async def test_everything_but_the_stream_and_the_lists_expires(queue: TaskQueue,
     await queue.fail(claims[1], "error", "broken")
     lasting = [key for key in await redis.keys("*") if await redis.ttl(key) == -1]
     keys = ModelKeys(MODEL)
-    assert {key.decode() for key in lasting} == {keys.tasks, keys.workers, keys.since, "fourstep:models"}
+    of_the_model = {keys.tasks, keys.workers, keys.since, keys.last_card, keys.usage}
+    assert {key.decode() for key in lasting} == {*of_the_model, "fourstep:models"}
 
 
 async def test_results_vanish_after_their_time(queue: TaskQueue) -> None:

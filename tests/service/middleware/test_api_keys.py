@@ -63,7 +63,7 @@ async def test_each_key_opens(locked: httpx.AsyncClient, headers: dict[str, str]
     assert image.status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/", "/static/playground.js", "/openapi.json"])
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/", "/status", "/static/playground.js", "/openapi.json"])
 async def test_probes_and_pages_are_open(locked: httpx.AsyncClient, path: str) -> None:
     assert (await locked.get(path)).status_code == 200
 
@@ -123,3 +123,19 @@ async def test_only_named_origins_may_call(locked: httpx.AsyncClient) -> None:
 async def test_without_the_setting_no_origin_is_allowed(api: httpx.AsyncClient) -> None:
     answer = await api.get("/models", headers={"Origin": "https://pages.example"})
     assert "access-control-allow-origin" not in answer.headers
+
+
+async def test_scrapers_have_a_port_of_their_own_that_needs_no_key(
+    redis_url: str, free_port: Callable[[], int]
+) -> None:
+    keys: dict[str, str] = {"api_keys": "a-key"}
+    settings = ApiSettings.model_validate(
+        keys | {"redis_url": redis_url, "port": free_port(), "api_metrics_port": free_port()}
+    )
+    async with running_api(settings) as api:
+        scraped = f"http://127.0.0.1:{settings.api_metrics_port}"
+        assert "fourstep_redis_up 1.0" in (await api.get(f"{scraped}/metrics")).text
+        for path in ("/models", "/generate", "/healthz", "/images/x"):
+            assert is_problem(await api.get(f"{scraped}{path}"), 404, "not-found")
+        host = {"Host": f"127.0.0.1:{settings.api_metrics_port}"}
+        assert is_problem(await api.get("/metrics", headers=host), 401, "no-api-key")

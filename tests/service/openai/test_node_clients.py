@@ -1,4 +1,4 @@
-"""OpenAI's own client for Node and the Vercel AI SDK."""
+"""OpenAI's own client for Node, the Vercel AI SDK and LangChain for JavaScript."""
 
 import asyncio
 import json
@@ -39,6 +39,8 @@ async def test_each_client_draws(redis_url: str, free_port: Callable[[], int]) -
     settings = ApiSettings(redis_url=redis_url, port=free_port(), model_aliases=aliases, size_fallback="nearest")  # type: ignore[arg-type]
     async with running_api(settings) as api:
         drawn = json.loads(await _run("node", "clients.js", f"{api.base_url}/v1"))
+        drawn_by_langchain = await api.get(drawn.pop("langchain"))
+    assert drawn_by_langchain.content.startswith(b"\x89PNG")
     assert drawn == {
         "openai": [["PNG", "PNG"], ["quality", "style", "size"]],
         "streamed": [["image_generation.completed", "PNG"]],

@@ -19,8 +19,11 @@ from tests.service.stand_in_worker import StandInWorker
         ("", None),
         ("application/json", None),
         ("text/html, */*;q=0.8", None),
-        ("image/*", None),
-        ("image/gif", None),
+        ("image/*", "webp"),
+        ("image/*, image/jpeg;q=0.5", "jpeg"),
+        ("image/avif, image/*;q=0.9", "webp"),
+        ("image/*;q=0.5, application/json", None),
+        ("image/gif, */*", None),
         ("image/png", "png"),
         ("IMAGE/WebP", "webp"),
         ("image/png, */*", "png"),
@@ -33,7 +36,23 @@ from tests.service.stand_in_worker import StandInWorker
     ],
 )
 def test_the_header_says_whether_bytes_are_wanted(accept: str, expected: str | None) -> None:
-    assert accepted_image(accept) == expected
+    assert accepted_image(accept, usual="webp") == expected
+
+
+async def test_any_image_is_of_the_format_that_the_body_names(api: httpx.AsyncClient, worker: StandInWorker) -> None:
+    for more, expected in (({}, "image/png"), ({"format": "webp"}, "image/webp")):
+        answer = await api.post("/generate", json={"prompt": "a cat", **more}, headers={"Accept": "image/*"})
+        assert (answer.status_code, answer.headers["content-type"]) == (200, expected)
+
+
+@pytest.mark.parametrize("accept", ["image/gif", "image/avif, image/gif;q=0.5"])
+async def test_images_that_are_not_made_here_are_refused(
+    api: httpx.AsyncClient, worker: StandInWorker, accept: str
+) -> None:
+    answer = await api.post("/generate", json={"prompt": "a cat"}, headers={"Accept": accept})
+    assert is_problem(answer, 406, "not-acceptable")
+    assert "image/png, image/jpeg, image/webp" in answer.json()["detail"]
+    assert worker.made == []
 
 
 @pytest.mark.parametrize("image_format", ["png", "jpeg", "webp"])

@@ -56,7 +56,7 @@ async def test_parallel_calls_run_once_and_the_others_are_told(api: httpx.AsyncC
     worker.busy = True
     calls = [asyncio.create_task(send(api)) for _ in range(5)]
     await held(worker, 2)
-    await wait_until(lambda: sum(call.done() for call in calls) == 4)
+    await wait_until(lambda: worker.seen and sum(call.done() for call in calls) == 4)
     (running,) = [call for call in calls if not call.done()]
     told = [call.result() for call in calls if call.done()]
     assert all(is_problem(answer, 409, "idempotency-key-in-use") for answer in told)

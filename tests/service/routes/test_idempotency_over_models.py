@@ -102,6 +102,6 @@ async def test_a_model_that_gave_a_key_away_admits_nothing_under_it(redis: Redis
     assert under_way.outcome == "moved"
     await redis.set(call_key("someone", "order 7"), "one 0")  # named long ago
     assert await keys.find(key, "other", 60_000) is None
-    late = await queue._queue_all(sample_tasks(1), 10, 60_000, "", "", "", key)
+    late = await queue._queue_all(sample_tasks(1), 10, 60_000, "", "", "", key, None)
     assert late.outcome == "moved"
     assert await queue.depth() == (0, 0)

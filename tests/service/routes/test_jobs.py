@@ -67,6 +67,7 @@ async def test_a_waiting_call_hears_of_its_cancellation(api: httpx.AsyncClient, 
     worker.busy = True
     call = asyncio.create_task(api.post("/generate", json={"prompt": "a cat"}))
     await held(worker, 1)
+    await wait_until(lambda: worker.seen)  # told to the worker a moment after Redis counts it as held
     await api.delete(f"/jobs/{worker.seen[0].job_id}")
     answer = await outcome(call)
     assert (answer.status_code, answer.json()["type"]) == (409, "urn:fourstep:problem:job-cancelled")

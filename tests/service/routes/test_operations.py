@@ -62,7 +62,7 @@ async def test_image_addresses_share_one_endpoint_label(api: httpx.AsyncClient, 
     assert 'fourstep_requests_total{endpoint="/images/{sha256}.{image_format}",outcome="invalid"} 2.0' in text
 
 
-@pytest.mark.parametrize("path", ["/", "/docs"])
+@pytest.mark.parametrize("path", ["/", "/status", "/docs"])
 async def test_pages_load_nothing_from_elsewhere(api: httpx.AsyncClient, path: str) -> None:
     page = await api.get(path)
     assert page.headers["content-type"].startswith("text/html")
@@ -123,7 +123,7 @@ async def test_a_redis_that_would_drop_jobs_is_named_at_the_start(
 @pytest.mark.usefixtures("worker")
 async def test_head_is_get_without_the_body(api: httpx.AsyncClient) -> None:
     url = (await api.post("/generate", json={"prompt": "a cat", "response": "url"})).json()["images"][0]["url"]
-    for path in ("/", "/docs", "/healthz", "/readyz", url):
+    for path in ("/", "/status", "/docs", "/healthz", "/readyz", url):
         got, head = await api.get(path), await api.head(path)
         assert (head.status_code, head.content) == (200, b"")
         assert head.headers["content-length"] == str(len(got.content))

@@ -6,9 +6,25 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
+from jobs.testing.samples import sample_result
 from jobs.testing.waiting import wait_until
 from tests.worker.running_worker import LEASE_S, hears_cancellations, job, running, settled
 from worker.model_folder.loading import LoadedModel
+
+
+@pytest.mark.slow
+async def test_an_image_that_another_worker_made_is_no_cancelled_one(redis: Redis, tiny_model: LoadedModel) -> None:
+    async with running(redis, tiny_model, max_batch=1, lease_s=LEASE_S, gated=True) as worker:
+        await worker.queue.admit(job(2), 600, 600)
+        await wait_until(lambda: len(worker.consumer._held) == 2)
+        for claim in list(worker.consumer._held.values()):
+            result = sample_result(claim.task, b"x")
+            made_by = result.determinism.model_copy(update={"model_sha": worker.card.sha256})
+            await worker.queue.commit(claim, result.model_copy(update={"determinism": made_by}), b"x", 600)
+        await wait_until(lambda: "withdraw" in worker.device.asked)
+        worker.gate.open()
+        await wait_until(lambda: worker.images("duplicate") == 2)
+        assert worker.images("cancelled") == 0
 
 
 @pytest.mark.slow

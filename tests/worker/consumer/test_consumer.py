@@ -88,7 +88,7 @@ async def test_a_failing_device_thread_ends_the_worker(redis: Redis, tiny_model:
     def broken() -> bool:
         raise RuntimeError("the device is gone")
 
-    worker.engine.step = broken  # type: ignore[method-assign, assignment]
+    worker.engine.advance = broken  # type: ignore[method-assign, assignment]
     await worker.queue.admit(job(1), 100, 600)
     with pytest.raises(ExceptionGroup) as caught:
         await worker.ended()

@@ -58,7 +58,7 @@ def test_what_is_not_finite_is_chosen_last_and_nothing_twice() -> None:
 def test_all_candidates_take_one_step_and_only_the_chosen_the_rest(tiny_model: LoadedModel) -> None:
     measured: list[Measured] = []
     engine = Engine(tiny_model, max_batch=4)
-    engine.measure = measured.append
+    engine.runner.measure = measured.append
     made = finished_set(engine, set_task(3, 10, seed=20))
     assert sum(cost.rows for cost in measured if cost.stage == "denoise_step") == 10 + 3 * 3
     assert sum(cost.rows for cost in measured if cost.stage == "decode") == 3
@@ -174,3 +174,16 @@ def test_a_sampler_of_one_step_chooses_too() -> None:
     contract = tiny_pipelines.contract(steps=1, sigmas=[1.0, 0.0])
     engine = Engine(served("one-step", "ab", contract, tiny_pipelines.build()), max_batch=2)
     assert len(finished_set(engine, set_task(5, 7)).pictures) == 5
+
+
+def test_its_images_share_the_work_for_the_candidates_that_drop_out(tiny_model: LoadedModel) -> None:
+    engine, spent = Engine(tiny_model, 8), []
+    engine.measure = lambda measured: spent.append(measured.seconds)
+    engine.add({"set": set_task(2, 6), "alone": image_task()})
+    work = []
+    while engine.busy:
+        for outcome in engine.step():
+            pictures = outcome.pictures if isinstance(outcome, FinishedSet) else [outcome]
+            work += [picture.work_s for picture in pictures]
+    assert len(work) == 3
+    assert sum(work) == pytest.approx(sum(spent))

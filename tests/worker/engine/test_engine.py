@@ -39,7 +39,7 @@ def test_every_row_gets_the_picture_of_its_own_seed_and_prompt(tiny_model: Loade
 
 def test_a_late_row_joins_at_the_next_step_and_leaves_after_its_own_last(engine: Engine) -> None:
     measured: list[Measured] = []
-    engine.measure = measured.append
+    engine.runner.measure = measured.append
     engine.add({"first": image_task(seed=1)})
     assert engine.step() == []
     assert engine.step() == []
@@ -63,7 +63,7 @@ def test_batches_are_padded_to_buckets_where_that_buys_something(
 ) -> None:
     measured: list[Measured] = []
     engine = Engine(tiny_model, max_batch=8)
-    engine.measure = measured.append
+    engine.runner.measure = measured.append
     if is_compiled:
         monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **options: None)  # minutes, of no concern here
         engine.switch(engine.runner.new_compiled())
@@ -76,7 +76,7 @@ def test_batches_are_padded_to_buckets_where_that_buys_something(
 def test_a_prompt_that_waits_is_encoded_along(tiny_model: LoadedModel) -> None:
     measured: list[Measured] = []
     engine = Engine(tiny_model, max_batch=2)
-    engine.measure = measured.append
+    engine.runner.measure = measured.append
     engine.add({str(seed): image_task("sun", seed) for seed in range(2)} | {"waits": image_task("heart", 2)})
     engine.step()
     encoded = [(cost.rows, cost.cached) for cost in measured if cost.stage == "encode"]
@@ -109,7 +109,7 @@ def test_prompts_are_encoded_along_where_that_costs_little(
 
 def test_a_repeated_prompt_is_not_encoded_again(engine: Engine) -> None:
     measured: list[Measured] = []
-    engine.measure = measured.append
+    engine.runner.measure = measured.append
     pictures(engine, [image_task("sun", seed=1), image_task("sun", seed=2)])
     pictures(engine, [image_task("sun", seed=3), image_task("heart", seed=3)])
     assert [(cost.rows, cost.cached) for cost in measured if cost.stage == "encode"] == [(2, 1), (2, 1)]
@@ -153,7 +153,7 @@ def test_warm_up_refuses_a_model_that_gives_nan() -> None:
 
 def test_a_row_whose_deadline_passed_never_runs(engine: Engine) -> None:
     measured: list[Measured] = []
-    engine.measure = measured.append
+    engine.runner.measure = measured.append
     outcomes = run(engine, [image_task(deadline=time.time() - 1)])
     assert isinstance(outcomes["0"], Failure)
     assert outcomes["0"].reason == "expired"

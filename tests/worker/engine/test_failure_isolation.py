@@ -53,7 +53,7 @@ def _steps(engine: Engine) -> list[int]:
         if measured.stage == "denoise_step":
             sizes.append(measured.rows + measured.padding)
 
-    engine.measure = note
+    engine.runner.measure = note
     return sizes
 
 
@@ -77,7 +77,7 @@ def test_a_poisonous_row_fails_alone(tiny_model: LoadedModel) -> None:
         assert np.abs(outcome.pixels.astype(int) - alone.pixels).max() <= 1
     # All six, the half with the poison, the poison alone; the rows beside it go on.
     assert tried[:4] == [6, 3, 1, 2]
-    assert len(engine.step_times[64, 64]) == 4
+    assert len(engine.step_times[64, 64]) == 6
 
 
 def test_a_batch_that_memory_does_not_hold_is_halved_and_remembered(
@@ -88,8 +88,8 @@ def test_a_batch_that_memory_does_not_hold_is_halved_and_remembered(
     with _memory_for(tiny_model, rows=3) as tried:
         outcomes = run(engine, [image_task("sun", seed) for seed in range(8)])
         assert tried[:7] == [8, 4, 2, 2, 4, 2, 2]
-        assert max(tried[7:]) == 2
-    assert "batches of at most 2" in caplog.text
+        assert max(tried[7:]) == 3
+    assert "batches of at most 3" in caplog.text
     for position, expected in enumerate(alone):
         outcome = outcomes[str(position)]
         assert isinstance(outcome, Picture)

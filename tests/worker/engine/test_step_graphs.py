@@ -1,6 +1,6 @@
 """Steps replayed from graphs: the right one, fresh inputs, results that stay; no step that a graph cannot hold."""
 
-import copy
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -18,7 +18,6 @@ from worker.engine.step_graphs import StepGraphs
 from worker.families.prompt_embeddings import PromptEmbedding
 from worker.model_folder.loading import LoadedModel, load, served
 from worker.sampling import noise
-from worker.sampling.step_table import StepTable
 from worker.testing import tiny_pipelines
 
 
@@ -93,7 +92,7 @@ def test_warm_up_captures_every_size_and_bucket_largest_first_and_serving_none(t
     captured = [(rows, 4, height, 16) for height in (16, 8) for rows in (4, 3, 2, 1)]
     assert recorded.captured == captured
     assert [list(times) for times in engine.step_times.values()] == [[1, 2, 3, 4]] * 2
-    engine.measure = measured.append
+    engine.runner.measure = measured.append
     tasks = [image_task("sun", seed, height=64 - 32 * (seed % 2)) for seed in range(7)]
     replayed = pictures(engine, tasks)
     assert recorded.captured == captured
@@ -107,7 +106,7 @@ def test_warm_up_captures_every_size_and_bucket_largest_first_and_serving_none(t
 def test_a_miss_is_measured_with_its_reason(tiny_model: LoadedModel) -> None:
     measured: list[Measured] = []
     engine = Engine(tiny_model, 2, RecordedGraphs())
-    engine.measure = measured.append
+    engine.runner.measure = measured.append
     pictures(engine, [image_task()])
     assert {(cost.replayed, cost.graph_miss) for cost in measured if cost.stage == "denoise_step"} == {(False, "batch")}
 
@@ -118,9 +117,8 @@ def _on(device: str, guidance: float) -> tuple[DenoisingStep, LoadedModel]:
     for part in (pipeline.transformer, pipeline.vae):
         part.to(device)
     model = served("tiny", "ab", tiny_pipelines.contract(guidance_scale=guidance), pipeline)
-    columns = copy.copy(vars(model.table)) | {"c": torch.full((4,), 0.1)}
+    table = replace(model.table, c=torch.full((4,), 0.1)).to(torch.device(device))
     negative = PromptEmbedding(torch.zeros(77 + 16, 64, device=device), torch.zeros(64, device=device))
-    table = StepTable(**columns).to(torch.device(device))
     return DenoisingStep(model.network.predict, table, guidance, negative if guidance > 1 else None), model
 
 
@@ -161,7 +159,7 @@ def test_cuda_graphs_give_the_pixels_of_the_eager_path(tmp_path, guidance: float
     engine = Engine(model, 4, CudaGraphs(model.network.device))
     engine.warm_up()
     measured: list[Measured] = []
-    engine.measure = measured.append
+    engine.runner.measure = measured.append
     tasks: list[ImageTask] = [image_task("sun", seed, height=64 - 32 * (seed % 2)) for seed in range(11)]
     allocated = torch.cuda.memory_reserved()
     replayed = pictures(engine, tasks)

@@ -16,7 +16,7 @@ from worker.engine.engine import Engine
 from worker.engine.outcomes import Picture
 from worker.families.base import Family
 from worker.families.prompt_embeddings import PromptEmbedding, stacked
-from worker.families.rotary import rotated
+from worker.families.shared.rotary import rotated
 from worker.generate import generate
 from worker.model_folder.contract import own_contract, resized
 from worker.model_folder.loading import LoadedModel, served
@@ -114,11 +114,12 @@ def check_strict(model: LoadedModel, size: tuple[int, int]) -> None:
 def check_graphs(model: LoadedModel, size: tuple[int, int], lengths: int = 1) -> None:
     """A step is captured for each batch size and each of so many lengths of prompts, and every batch is replayed."""
     recorded, missed = RecordedGraphs(), set()
-    model = model_of(model.network.pipeline, resized(model.contract, [size]))
+    pipeline = model.network.pipeline
+    model = model_of(pipeline, resized(model.contract, [size], pipeline))
     engine = Engine(model, 2, recorded)
     engine.warm_up()
     assert len(recorded.captured) == 2 * lengths
-    engine.measure = lambda measured: missed.add(measured.graph_miss)
+    engine.runner.measure = lambda measured: missed.add(measured.graph_miss)
     replayed = generate(engine, PROMPTS, SEEDS).astype(int)
     assert missed == {None}
     assert np.abs(replayed - generate(Engine(model, 2), PROMPTS, SEEDS)).max() <= 1
@@ -148,6 +149,26 @@ def check_operators(model: LoadedModel, size: tuple[int, int]) -> None:
     waits = {"aten::_local_scalar_dense", "aten::lift_fresh", "aten::nonzero", "aten::masked_select"}
     assert operators.names & waits == set(), contract.family
     assert "aten::mul.Tensor" in operators.names
+
+
+def check_compiles(model: LoadedModel, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks and decoder are traced as whole graphs, and these give what the eager code gives.
+
+    Without generating code for them, which takes minutes and is the compiler's own business.
+    """
+    right = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: right(self, backend="eager", **options))
+    network = model.network
+    twin = network.compiled()
+    embeddings = stacked(network.encode(PROMPTS[:2]), network.text_lengths[-1] if network.text_lengths else 0)
+    latents = torch.randn(2, *network.latent_shape(*size))
+    with torch.inference_mode():
+        times = model.table.timesteps[:1].expand(2)
+        expected, found = (one.predict(latents, times, embeddings) for one in (network, twin))
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(twin.decode(latents), network.decode(latents), atol=1e-4, rtol=1e-4)
+    assert all(block._compiled_call_impl is not None for block in network.family.blocks(twin.denoiser))
+    assert {id(weight) for weight in twin.denoiser.parameters()} == {id(w) for w in network.denoiser.parameters()}
 
 
 # Mistakes

@@ -48,6 +48,11 @@ def test_steps_are_replayed_from_graphs(dev: bool) -> None:
     published.check_operators(_model(dev), SIZES[0])
 
 
+@pytest.mark.slow
+def test_blocks_and_decoder_are_traced_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    published.check_compiles(_model(True), SIZES[0], monkeypatch)
+
+
 @pytest.mark.parametrize("dev", OPTIONS)
 def test_a_saved_folder_is_served_as_it_is(dev: bool, tmp_path: Any) -> None:
     PIPELINES[dev].save_pretrained(tmp_path, safe_serialization=True)

@@ -58,6 +58,11 @@ def test_steps_are_replayed_from_graphs() -> None:
 
 
 @pytest.mark.slow
+def test_blocks_and_decoder_are_traced_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    published.check_compiles(_model(), SIZES[0], monkeypatch)
+
+
+@pytest.mark.slow
 def test_a_saved_folder_is_served_as_it_is(tmp_path: Any) -> None:
     PIPELINES[True].save_pretrained(tmp_path, safe_serialization=True)
     _model().contract.save(tmp_path)

@@ -2,13 +2,21 @@
 
 import numpy as np
 import pytest
+import torch
 
 from tests.worker.tasks import image_task, pictures
 from worker.engine.engine import Engine
+from worker.families import registry
 from worker.families.stable_diffusion_3 import StableDiffusion3
 from worker.families.stable_diffusion_xl import StableDiffusionXL
 from worker.model_folder.loading import LoadedModel
-from worker.testing import tiny_pipelines, tiny_sdxl_pipelines
+from worker.testing import (
+    tiny_pipelines,
+    tiny_qwen3_pipelines,
+    tiny_qwen_image_pipelines,
+    tiny_sana_pipelines,
+    tiny_sdxl_pipelines,
+)
 
 TOKENS = tiny_pipelines.TOKENS
 LONG = "a red cat on a sad big dog under the sun"
@@ -47,3 +55,28 @@ def test_sdxl_reads_what_clip_does() -> None:
     pipeline = tiny_sdxl_pipelines.build()
     tokens = StableDiffusionXL().prompt_tokens(pipeline, LONG, None)
     assert (tokens.read, tokens.total) == (TOKENS, len(pipeline.tokenizer(LONG).input_ids))
+
+
+CHATS = {
+    "flux2-klein": (tiny_qwen3_pipelines.klein, 192, 0),
+    "z-image": (tiny_qwen3_pipelines.z_image, 192, 0),
+    "qwen-image": (tiny_qwen_image_pipelines.build, 320, 0),
+    "sana-sprint": (tiny_sana_pipelines.build, 300, 1),
+}
+"""Pipeline, length in tokens, and tokens that begin every text. A letter is a token."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CHATS)
+def test_a_language_model_reads_so_many_letters_of_the_prompt(name: str) -> None:
+    build, length, beginning = CHATS[name]
+    pipeline, family = build(), registry.named(name)
+    if name == "qwen-image":  # its template of real tokens is longer in letters
+        pipeline.prompt_template_encode = 34 * "." + "{}"
+    tokens = family.prompt_tokens(pipeline, 500 * "a", length)
+    assert tokens.total == 500 + beginning
+    letters = tokens.read - beginning
+    texts = [letters * "a" + end for end in ("bbb", "ccc")] + [(letters - 1) * "a" + "bbb"]
+    first, same, other = (family.encode(pipeline, [text], length)[0].tokens for text in texts)
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)

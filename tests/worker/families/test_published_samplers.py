@@ -23,7 +23,8 @@ from diffusers import (
 from tests.worker.families import published
 from tests.worker.families.published import Mistake, contracted, decoded, replaced, told
 from worker.errors import FolderRefusedError
-from worker.families import stable_diffusion_xl, unet
+from worker.families import stable_diffusion_xl
+from worker.families.shared import unet
 from worker.model_folder.loading import LoadedModel, load
 from worker.sampling import noise
 from worker.testing import tiny_sd_pipelines, tiny_sdxl_pipelines
@@ -84,6 +85,15 @@ def test_guidance_is_that_of_diffusers(family: str) -> None:
 def test_a_strict_picture_does_not_depend_on_its_neighbours(family: str) -> None:
     pipeline = _pipeline(family, "Turbo of SDXL")
     published.check_strict(published.model_of(pipeline, published.contract_of(pipeline, 4, SIZES)), SIZES[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", PIPELINES)
+def test_blocks_and_decoder_are_traced_whole(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = _pipeline(family, "Turbo of SDXL")
+    model = published.model_of(pipeline, published.contract_of(pipeline, 4, SIZES))
+    published.check_compiles(model, SIZES[0], monkeypatch)
+    published.check_operators(model, SIZES[0])
 
 
 @pytest.mark.parametrize("steps", [1, 4, 8])
@@ -150,22 +160,29 @@ MISTAKES: dict[str, Mistake] = {
 }
 
 
-@pytest.fixture(scope="module")
-def expected() -> np.ndarray:
-    pipeline = _pipeline("sdxl", "Turbo of SDXL")
-    return published.theirs(pipeline, SIZES[0], num_inference_steps=4, guidance_scale=1.0)
+ONLY_SDXL = ("another size told", "no pooled text")
 
 
-def _turbo() -> LoadedModel:
-    pipeline = _pipeline("sdxl", "Turbo of SDXL")
+def _turbo(family: str) -> LoadedModel:
+    pipeline = _pipeline(family, "Turbo of SDXL")
     return published.model_of(pipeline, published.contract_of(pipeline, 4, SIZES))
 
 
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_noticed(mistake: str, expected: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = _turbo()
+@pytest.fixture(scope="module")
+def expected() -> dict[str, np.ndarray]:
+    options = {"num_inference_steps": 4, "guidance_scale": 1.0}
+    return {name: published.theirs(_pipeline(name, "Turbo of SDXL"), SIZES[0], **options) for name in PIPELINES}
+
+
+@pytest.mark.parametrize(
+    ("family", "mistake"),
+    [(family, name) for name in MISTAKES for family in PIPELINES if family == "sdxl" or name not in ONLY_SDXL],
+)
+def test_a_mistake_is_noticed(
+    family: str, mistake: str, expected: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = _turbo(family)
     model = MISTAKES[mistake](monkeypatch, model) or model
     if mistake == "v for ε":
-        contract = published.contract_of(PIPELINES["sdxl"], 4, SIZES)
-        model = published.model_of(PIPELINES["sdxl"], contract)
-    assert not published.agrees(published.ours(model, SIZES[0]), expected)
+        model = _turbo(family)
+    assert not published.agrees(published.ours(model, SIZES[0]), expected[family])

@@ -9,7 +9,8 @@ import torch
 from tests.worker.families import published
 from tests.worker.families.published import Mistake, answered, contracted, decoded, replaced, told, with_tokens
 from worker.errors import FolderRefusedError
-from worker.families import patches, qwen_image, rotary
+from worker.families import qwen_image
+from worker.families.shared import patches, rotary
 from worker.model_folder.loading import LoadedModel, load
 from worker.sampling.guidance import classifier_free_guidance
 from worker.testing import tiny_qwen_image_pipelines
@@ -77,6 +78,25 @@ def test_steps_are_replayed_from_graphs_for_each_length_of_prompts() -> None:
     assert qwen_image.QwenImage().text_lengths(512) == (128, 512)
     published.check_graphs(_model(), SIZES[0], lengths=2)
     published.check_operators(_model(), SIZES[0])
+
+
+@pytest.mark.slow
+def test_blocks_and_decoder_are_traced_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    published.check_compiles(_model(), SIZES[0], monkeypatch)
+
+
+def test_a_frame_is_decoded_by_convolutions_of_two_dimensions() -> None:
+    network = _model().network
+    latents = torch.randn(2, 4, 6, 8)
+    with torch.inference_mode():
+        ours = network.decode(latents)
+        theirs = network.family.decode(REFERENCES[True].vae, latents)
+        mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (vae.latents_mean, vae.latents_std))
+        frames = REFERENCES[True].vae.decode((latents * std + mean).unsqueeze(2)).sample.squeeze(2)
+    torch.testing.assert_close(theirs, frames)
+    torch.testing.assert_close(ours, frames, atol=1e-5, rtol=1e-5)
+    causal = [name for name, part in network.vae.decoder.named_modules() if isinstance(part, torch.nn.Conv3d)]
+    assert all(name.endswith("time_conv") for name in causal)
 
 
 @pytest.mark.slow

@@ -72,6 +72,12 @@ def test_steps_are_replayed_from_graphs(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.slow
+def test_blocks_and_decoder_are_traced_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sana_sprint, "_instruction", lambda: ["User Prompt: "])
+    published.check_compiles(_model(), SIZES[0], monkeypatch)
+
+
+@pytest.mark.slow
 def test_a_saved_folder_is_served_as_it_is(tmp_path: Any) -> None:
     PIPELINE.save_pretrained(tmp_path, safe_serialization=True)
     model = load(str(tmp_path), dtype="float32", steps=2, sizes=SIZES)

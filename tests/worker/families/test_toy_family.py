@@ -175,7 +175,7 @@ def test_a_graph_is_captured_for_every_length_of_prompts(folder: Path) -> None:
     engine = Engine(load(str(folder), dtype="float32"), 2, recorded)
     engine.warm_up()
     assert recorded.captured == [(2, 4, 16, 16), (2, 4, 16, 16), (1, 4, 16, 16), (1, 4, 16, 16)]
-    engine.measure = lambda measured: missed.add(measured.graph_miss)
+    engine.runner.measure = lambda measured: missed.add(measured.graph_miss)
     replayed = generate(engine, PROMPTS, SEEDS).astype(int)
     assert missed == {None}
     assert np.abs(replayed - generate(Engine(engine.model, 2), PROMPTS, SEEDS)).max() <= 1

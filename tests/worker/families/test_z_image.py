@@ -9,8 +9,9 @@ import torch
 from tests.worker.families import published
 from tests.worker.families.published import Mistake, answered, contracted, decoded, replaced, told, with_tokens
 from worker.errors import FolderRefusedError
-from worker.families import rotary, z_image
+from worker.families import z_image
 from worker.families.prompt_embeddings import stacked
+from worker.families.shared import rotary
 from worker.model_folder.loading import LoadedModel, load
 from worker.testing import tiny_qwen3_pipelines
 from worker.testing.tiny_qwen3_pipelines import TOKENS
@@ -55,6 +56,11 @@ def test_steps_are_replayed_from_graphs_for_each_length_of_prompts() -> None:
     assert z_image.ZImage().text_lengths(512) == (128, 256, 512)
     published.check_graphs(_model(), SIZES[0], lengths=2)
     published.check_operators(_model(), SIZES[0])
+
+
+@pytest.mark.slow
+def test_blocks_and_decoder_are_traced_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    published.check_compiles(_model(), SIZES[0], monkeypatch)
 
 
 @pytest.mark.slow

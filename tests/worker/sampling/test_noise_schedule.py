@@ -1,4 +1,4 @@
-"""One state, three ways to predict it: flow, ε and v, against each other and diffusers."""
+"""One state, four ways to predict it: flow, ε, v and the sample, against each other and diffusers."""
 
 from itertools import pairwise
 
@@ -8,7 +8,7 @@ from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 
 from worker.sampling.noise_schedule import FLOW, NoiseSchedule, shifted_grid, trailing_grid
 
-DIFFUSERS_NAMES = {"epsilon": "epsilon", "v": "v_prediction"}
+DIFFUSERS_NAMES = {"epsilon": "epsilon", "v": "v_prediction", "sample": "sample"}
 
 
 def ddim_scheduler(prediction: str) -> DDIMScheduler:
@@ -33,7 +33,7 @@ def network(state: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
     return torch.tanh(state.flip(-1)) * (1 + t.view(-1, 1, 1, 1).sin())
 
 
-@pytest.mark.parametrize("prediction", ["flow", "epsilon", "v"])
+@pytest.mark.parametrize("prediction", ["flow", "epsilon", "v", "sample"])
 def test_the_perfect_answer_gives_back_the_sample(prediction):
     levels = schedule(prediction)
     x, noise = torch.randn(6, 4, 8, 8, dtype=torch.float64), torch.randn(6, 4, 8, 8, dtype=torch.float64)
@@ -56,7 +56,7 @@ def test_flow_epsilon_and_v_see_the_same_x0_in_the_same_state():
     torch.testing.assert_close(FLOW.to_x0(flow_state, FLOW.target(x, noise, flow_t), flow_t), expected)
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "v"])
+@pytest.mark.parametrize("prediction", ["epsilon", "v", "sample"])
 @pytest.mark.parametrize("steps", [2, 4, 8, 50])  # those that divide 1,000: for others diffusers misses its own grid
 def test_ddpm_grid_and_steps_are_those_of_diffusers(prediction, steps):
     scheduler, levels = ddim_scheduler(prediction), schedule(prediction)

@@ -1,6 +1,7 @@
 // Draws through each client as its documentation shows it, and prints what came, as JSON.
 import { createOpenAI } from "@ai-sdk/openai";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
+import { DallEAPIWrapper } from "@langchain/openai";
 import { generateImage } from "ai";
 import OpenAI from "openai";
 
@@ -28,5 +29,7 @@ for (const [name, provider] of Object.entries({
   images[name] = [kind(image.base64), image.mediaType];
 }
 
+const langchain = await new DallEAPIWrapper({ baseUrl: baseURL, apiKey: "any", model }).invoke(prompt);
+
 const openai = [answer.data.map((image) => kind(image.b64_json)), answer.warnings.map((warning) => warning.field)];
-console.log(JSON.stringify({ openai, streamed, unknown, images }));
+console.log(JSON.stringify({ openai, streamed, unknown, images, langchain }));

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from tests.worker.tasks import PROMPTS, image_task, pictures, random_task
-from worker.engine.compile_thread import CompileThread, converted
-from worker.engine.device_thread import DeviceThread
 from worker.engine.engine import Engine
 from worker.engine.model_runner import Executor
 from worker.engine.outcomes import Outcome, Picture
+from worker.engine_process.compile_thread import CompileThread, converted
+from worker.engine_process.device_thread import DeviceThread
 from worker.families.network import Network
 from worker.generate import generate
 from worker.model_folder.loading import LoadedModel, served
@@ -52,7 +52,6 @@ def _switched(ready: Ready) -> Engine:
     model, executor = ready
     engine = Engine(model, 4)
     engine.switch(executor)
-    engine.interpolate_step_times()
     return engine
 
 
@@ -76,7 +75,7 @@ def test_every_picture_has_its_bits_in_any_company_and_nothing_is_padded(ready: 
         padding += measured.padding
         buckets.add(measured.rows)
 
-    engine.measure = count
+    engine.runner.measure = count
     while keys or engine.busy:
         while keys and (not engine.busy or dice.random() < 0.6):
             key = keys.pop()
@@ -133,7 +132,7 @@ def test_a_conversion_that_fails_is_one_line_and_strict_rows_go_on_in_pytorch(
     thread.join(WAIT_S)
     device.call(lambda: None).result()
     assert engine.runner.executor is engine.runner.eager
-    assert [record.message for record in caplog.records if record.name == "worker.engine.compile_thread"] == [
+    assert [record.message for record in caplog.records if record.name == "worker.engine_process.compile_thread"] == [
         "openvino failed: serving on without (ModuleNotFoundError: No module named 'openvino')"
     ]
     assert pictures(engine, [image_task(mode="strict")])[0].bucket == 2
@@ -152,7 +151,7 @@ def test_code_that_errs_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Network, "converted", errs)
     engine = Engine(_one_size(), 1)
     with pytest.raises(RuntimeError, match="decoder is off by 100%"):
-        converted(engine, engine.examples())
+        converted(engine, engine.rehearsal.examples())
 
 
 @pytest.mark.slow

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import torch
 
 from worker.device.allocator import keep_freed_memory
+from worker.engine.decoded import Advance
 from worker.engine.engine import Engine
-from worker.engine.outcomes import Outcome
 
 Result = TypeVar("Result")
 
@@ -29,7 +29,7 @@ class DeviceThread(threading.Thread):
         self.stopped.set_running_or_notify_cancel()  # so that a waiter who is cancelled does not cancel it
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._engine: Engine | None = None
-        self._deliver: Callable[[list[Outcome]], None] = lambda outcomes: None
+        self._deliver: Callable[[Advance], None] = lambda advance: None
 
     def call(self, function: Callable[..., Result], *arguments: Any) -> "Future[Result]":
         """Run `function(*arguments)` on this thread between two steps."""
@@ -37,8 +37,9 @@ class DeviceThread(threading.Thread):
         self._calls.put(partial(_settle, future, partial(function, *arguments)))
         return future
 
-    def serve(self, engine: Engine, deliver: Callable[[list[Outcome]], None]) -> None:
-        """Step `engine` from now on; `deliver` is given the outcomes of each step, on this thread."""
+    def serve(self, engine: Engine, deliver: Callable[[Advance], None]) -> None:
+        """Step `engine` from now on; `deliver` is given what each step brought, on this thread, which should not make
+        the outcomes: the device would wait."""
         self.call(self._adopt, engine, deliver)
 
     def stop(self) -> None:
@@ -70,11 +71,11 @@ class DeviceThread(threading.Thread):
 
     def _step(self) -> None:
         assert self._engine is not None
-        outcomes = self._engine.step()
-        if outcomes:
-            self._deliver(outcomes)
+        advance = self._engine.advance()
+        if advance:
+            self._deliver(advance)
 
-    def _adopt(self, engine: Engine, deliver: Callable[[list[Outcome]], None]) -> None:
+    def _adopt(self, engine: Engine, deliver: Callable[[Advance], None]) -> None:
         self._engine, self._deliver = engine, deliver
 
 

@@ -3,15 +3,17 @@
 import logging
 import threading
 import time
-from typing import Literal
+from functools import partial
 
 import torch
 
 from worker.engine.denoising_step import StepInputs
-from worker.engine.device_thread import DeviceThread
 from worker.engine.engine import Engine
 from worker.engine.model_runner import Executor
-from worker.engine.scheduler import buckets
+from worker.engine.scheduler import Size, buckets
+from worker.engine.step_times.batch_sizes import measured
+from worker.engine_process.device_thread import DeviceThread
+from worker.startup import Compiler
 
 log = logging.getLogger(__name__)
 
@@ -20,9 +22,6 @@ TOLERANCE = 0.05
 
 RECOMPILE_LIMIT = 4096
 """torch's default of 8 guards against an endless number of shapes; here their number is known."""
-
-Compiler = Literal["inductor", "openvino"]
-"""torch.compile's own code generator, or OpenVINO, for a CPU."""
 
 
 class CompileThread(threading.Thread):
@@ -63,13 +62,14 @@ class CompileThread(threading.Thread):
             self._device.call(self._engine.let_strict_go)
 
     def _switch_over(self) -> Executor:
-        examples = self._device.call(self._engine.examples).result()
+        examples = self._device.call(self._engine.rehearsal.examples).result()
         executor = converted(self._engine, examples) if self._compiler == "openvino" else self._compiled(examples)
         self._device.call(self._engine.switch, executor).result()
-        for size, times in self._engine.step_times.items():
-            for bucket in tuple(times):  # one by one, so that images that wait run in between
-                self._device.call(self._engine.measure_step, size, bucket).result()
-        self._device.call(self._engine.interpolate_step_times).result()
+        for size in self._engine.step_times:
+            # One by one, so that images that wait run in between.
+            seconds_of = partial(self._seconds_of, size)
+            times = measured(seconds_of, self._device.call(self._engine.timetable.measured, size).result())
+            self._device.call(self._engine.rehearsal.set_times, size, times).result()
         return executor
 
     def _compiled(self, examples: list[StepInputs]) -> Executor:
@@ -80,6 +80,9 @@ class CompileThread(threading.Thread):
             self._device.call(compiled.capture, example).result()
         compiled.seal()
         return compiled
+
+    def _seconds_of(self, size: Size, rows: int) -> float:
+        return self._device.call(self._engine.rehearsal.time, size, rows).result()
 
 
 def converted(engine: Engine, examples: list[StepInputs]) -> Executor:
@@ -119,7 +122,7 @@ def compile_encoders(compiled: Executor, eager: Executor) -> None:
 
 @torch.inference_mode()
 def is_batch_invariant(executor: Executor, example: StepInputs) -> bool:
-    """Return whether rows of `example` have the same bits in parts of any size, and prompts in a batch and alone."""
+    """Return whether the rows of `example` have the same bits in parts of any size, and prompts alone as in a batch."""
     rows = len(example.latents)
     prompts = [f"prompt {number}" for number in range(rows)]
     whole, encoded = _made(executor, example), executor.encode(prompts)

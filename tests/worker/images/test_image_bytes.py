@@ -2,6 +2,7 @@
 
 import io
 import json
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from PIL.ExifTags import Base
 
 from jobs.models import ImageFormat
 from tests.worker.tasks import image_task
-from worker.image_bytes import RECIPE_KEY, encode_image, recipe
+from worker.image_bytes import RECIPE_KEY, XMP_IN_PNG, encode_image, recipe
 
 ABOUT = recipe(image_task("ein Kätzchen 🐱", seed=2**63 - 1), model_sha="ab" * 32, steps=4, version="0.1.0")
 
@@ -52,3 +53,19 @@ def test_without_a_recipe_nothing_is_embedded(image_format: ImageFormat) -> None
 @pytest.mark.parametrize("image_format", ["jpeg", "webp"])
 def test_quality_costs_bytes(image_format: ImageFormat) -> None:
     assert len(encode_image(_pixels(), image_format, 30)) < len(encode_image(_pixels(), image_format, 95))
+
+
+def _source_type(image: Image.Image) -> str | None:
+    xmp = image.info.get("xmp") or image.info.get(XMP_IN_PNG, "").encode()
+    if not xmp:
+        return None
+    (described,) = ElementTree.fromstring(xmp).iter("{http://www.w3.org/1999/02/22-rdf-syntax-ns#}Description")
+    return described.get("{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}DigitalSourceType")
+
+
+@pytest.mark.parametrize("image_format", ["png", "jpeg", "webp"])
+def test_every_image_is_marked_as_made_by_a_model_unless_told_otherwise(image_format: ImageFormat) -> None:
+    marked = Image.open(io.BytesIO(encode_image(_pixels(), image_format, 90, ABOUT)))
+    source = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+    assert _source_type(marked) == source
+    assert _source_type(Image.open(io.BytesIO(encode_image(_pixels(), image_format, mark=False)))) is None

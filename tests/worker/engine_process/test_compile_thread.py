@@ -14,10 +14,11 @@ from torch._dynamo.utils import counters
 
 from tests.worker.engine.recorded_graphs import RecordedGraphs
 from tests.worker.tasks import image_task, pictures
-from worker.engine.compile_thread import CompileThread
-from worker.engine.device_thread import DeviceThread
+from worker.engine.decoded import Advance
 from worker.engine.engine import Engine
-from worker.engine.outcomes import Outcome, Picture
+from worker.engine.outcomes import Picture
+from worker.engine_process.compile_thread import CompileThread
+from worker.engine_process.device_thread import DeviceThread
 from worker.model_folder.loading import LoadedModel, served
 from worker.testing import tiny_pipelines
 
@@ -72,13 +73,13 @@ def test_images_are_made_before_during_and_after_the_switch(
         return graph
 
     monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend=backend))
-    engine, delivered, made = Engine(_one_size(), 2), SimpleQueue[list[Outcome]](), 0
+    engine, delivered, made = Engine(_one_size(), 2), SimpleQueue[Advance](), 0
 
     def make_one() -> None:
         nonlocal made
         made += 1
         device.call(engine.add, {str(made): image_task(seed=made)}).result()
-        (outcome,) = delivered.get(timeout=WAIT_S)
+        (outcome,) = delivered.get(timeout=WAIT_S).outcomes()
         assert isinstance(outcome, Picture)
         assert outcome.key == str(made)
 
@@ -110,7 +111,7 @@ def test_serving_compiles_nothing_and_strict_images_never_take_the_compiled_path
     compiled = counters["stats"]["unique_graphs"]
     assert compiled > 0
     after = pictures(engine, tasks)
-    unseen = engine.examples()[0]
+    unseen = engine.rehearsal.examples()[0]
     wide = torch.cat([unseen.latents, unseen.latents], dim=3)
     with torch.inference_mode():
         engine.runner.executor.step(replace(unseen, latents=wide))  # a size that nobody compiled

@@ -1,0 +1,53 @@
+"""Reads values of settings that are lists, from the text of an environment variable.
+
+Each function returns anything but a string as it is, and raises ValueError with the form to write.
+"""
+
+import base64
+import re
+from typing import Any
+
+
+def parts(value: Any) -> Any:
+    """Read A,B,C."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def names_of_models(value: Any) -> Any:
+    """Read NAME=MODEL,NAME=MODEL."""
+    if not isinstance(value, str):
+        return value
+    pairs = [tuple(side.strip() for side in pair.split("=")) for pair in parts(value)]
+    if not all(len(pair) == 2 and all(pair) for pair in pairs):
+        raise ValueError("write NAME=MODEL, separated by commas")
+    return pairs
+
+
+def addresses_of_keys(value: Any) -> Any:
+    """Read KEY=URL,KEY=URL; a key may hold equals signs."""
+    if not isinstance(value, str):
+        return value
+    pairs = [re.fullmatch("(.+?) *= *(https?://.+)", pair) for pair in parts(value)]
+    if None in pairs:
+        raise ValueError("write KEY=URL, separated by commas")
+    return [pair.groups() for pair in pairs if pair]
+
+
+def sizes(value: Any) -> Any:
+    """Read WIDTHxHEIGHT,WIDTHxHEIGHT as (height, width) of each, as everywhere behind the front end."""
+    if not isinstance(value, str):
+        return value
+    found = [re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", part) for part in parts(value)]
+    read = [(int(match[2]), int(match[1])) for match in found if match]
+    if len(read) < len(found) or len(set(read)) < len(read):
+        raise ValueError("write different WIDTHxHEIGHT, separated by commas")
+    return read
+
+
+def is_webhook_secret(secret: str) -> bool:
+    """Whether it has the form of the Standard Webhooks specification."""
+    prefix, _, encoded = secret.partition("_")
+    try:
+        return prefix == "whsec" and 24 <= len(base64.b64decode(encoded, validate=True)) <= 64
+    except ValueError:
+        return False

@@ -1,0 +1,51 @@
+"""`python -m tests.chaos.table` writes the table of faults in docs/operations.md from the trial's verdict."""
+
+import json
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+VERDICT = ROOT / "bench/results/chaos.json"
+PAGE = ROOT / "docs/operations.md"
+BEGIN, END = "<!-- faults: made by python -m tests.chaos.table -->", "<!-- end of faults -->"
+
+SEEN = {
+    "worker kill -9": "their images a lease later",
+    "one holder killed three times": "their images some leases later",
+    "worker stopped past its lease": "their images, made by another worker; the late ones are not stored",
+    "worker SIGTERM": "their images; what was begun is finished, the rest handed back",
+    "process whose clock is wrong by ten minutes": "nothing",
+    "model exchanged under its name": "pictures of one model in each call; 503 `model-changed` for a call in both",
+    "records of the previous release": "nothing",
+    "API kill -9": "a broken connection; the same call with its key finds its images",
+    "API SIGTERM": "503 `server-stopping` after 5 seconds; the same call with its key finds its images",
+    "Redis kill -9 and restart": "503 `redis-unavailable` until it is back",
+    "Redis stopped for 7 s": "503 `redis-unavailable` until it goes on",
+    "Redis full": "429 `store-full`",
+    "disk of Redis full": "503 `store-unwritable` until it has room",
+    "50 ms more each way": "slower answers",
+    "sockets cut": "nothing, or 503 `redis-unavailable` once",
+}
+
+
+def table() -> str:
+    """The table, of what callers see and what is lost at each fault that the trial injected."""
+    verdict = json.loads(VERDICT.read_text())
+    lost = "nothing" if verdict["holds"] else "see the verdict"
+    rows = [f"| {fault} | {count} | {SEEN[fault]} | {lost} |" for fault, count in sorted(verdict["injected"].items())]
+    about = (
+        f"Of {verdict['acknowledged_images']} acknowledged images {verdict['completed']} were made,"
+        f" {sum(verdict['honest_errors'].values())} ended with an error that says why, and"
+        f" {verdict['solo']} of those in strict mode were compared with the same images made alone."
+    )
+    head = ["| fault | times | callers see | lost |", "|---|---|---|---|"]
+    return "\n".join([BEGIN, about, "", *head, *rows, END])
+
+
+def with_table(page: str) -> str:
+    """The page with the table of the verdict in place of its own."""
+    before, _, rest = page.partition(BEGIN)
+    return before + table() + rest.partition(END)[2]
+
+
+if __name__ == "__main__":
+    PAGE.write_text(with_table(PAGE.read_text()))

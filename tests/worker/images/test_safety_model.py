@@ -1,0 +1,90 @@
+"""A picture that the safety model objects to is refused, and its caller is told so."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from redis.asyncio import Redis
+from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+
+from jobs.settings import WorkerSettings
+from jobs.testing.waiting import wait_until
+from tests.worker.running_worker import running
+from tests.worker.tasks import image_task, pictures, run, set_task
+from worker.engine.engine import Engine
+from worker.engine.outcomes import Failure
+from worker.errors import FolderRefusedError
+from worker.model_folder.loading import LoadedModel
+from worker.model_folder.safety_model import SafetyModel
+
+LABELS = {0: "safe", 1: "dark", 2: "odd"}
+
+
+def classifier(folder: Path, threshold: float = 0.5, labels: tuple[str, ...] = ("dark",)) -> SafetyModel:
+    """A classifier that gives each of its three labels a third, whatever it sees."""
+    config = ViTConfig(
+        hidden_size=4,
+        num_hidden_layers=0,
+        num_attention_heads=1,
+        intermediate_size=4,
+        image_size=16,
+        patch_size=16,
+        id2label=LABELS,
+        label2id={label: index for index, label in LABELS.items()},
+    )
+    model = ViTForImageClassification(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    model.save_pretrained(folder)
+    ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(folder)
+    return SafetyModel(str(folder), labels, threshold, torch.device("cpu"))
+
+
+def test_the_probabilities_of_its_labels_count_together(tmp_path: Path) -> None:
+    picture = np.zeros((32, 48, 3), np.uint8)
+    assert classifier(tmp_path).verdicts([picture, picture]) == [None, None]
+    assert classifier(tmp_path, threshold=0.3).verdicts([picture]) == ["dark"]
+    assert classifier(tmp_path, labels=("dark", "odd")).verdicts([picture])[0] in ("dark", "odd")
+
+
+def only_even_seeds(engine: Engine, pictures: list[np.ndarray]) -> None:
+    """Refuse those of `pictures` that come second, fourth, ..., by their pixels."""
+    refused = {picture.tobytes() for picture in pictures[1::2]}
+    engine.judge = lambda seen: ["dark" if one.tobytes() in refused else None for one in seen]
+
+
+def test_only_what_is_refused_fails_and_a_set_with_it(tiny_model: LoadedModel) -> None:
+    engine = Engine(tiny_model, 4)
+    tasks = [image_task(seed=seed, mode="strict") for seed in range(4)]
+    only_even_seeds(engine, [picture.pixels for picture in pictures(engine, tasks)])
+    outcomes = run(engine, [*tasks, set_task(2, 2, seed=0, mode="strict")])
+    reasons = [outcome.reason if isinstance(outcome := outcomes[str(i)], Failure) else "made" for i in range(5)]
+    assert reasons == ["made", "refused", "made", "refused", "refused"]
+
+
+async def test_a_job_says_that_its_picture_was_refused(redis: Redis, tiny_model: LoadedModel, tmp_path: Path) -> None:
+    async with running(redis, tiny_model) as worker:
+        worker.engine.judge = classifier(tmp_path, threshold=0.1).verdicts
+        await worker.queue.admit([image_task(job_id="judged")], 10, 600)
+        await wait_until(lambda: worker.images("refused") == 1)
+        state = await worker.queue.job("judged")
+    assert state is not None
+    assert (state.status, state.results) == ("failed", [])
+    assert state.failures[0].reason == "refused"
+    assert state.failures[0].detail == "the server's safety model takes the picture for dark"
+
+
+def test_a_folder_that_cannot_judge_stops_the_worker(tmp_path: Path) -> None:
+    with pytest.raises(FolderRefusedError, match=r"FOURSTEP_SAFETY_MODEL: .*is no image classifier"):
+        SafetyModel(str(tmp_path / "nothing"), ("dark",), 0.5, torch.device("cpu"))
+    with pytest.raises(FolderRefusedError, match="FOURSTEP_SAFETY_LABELS: the model has no drak, only safe, dark, odd"):
+        classifier(tmp_path, labels=("drak",))
+
+
+@pytest.mark.parametrize("half", [{"safety_model": "folder"}, {"safety_labels": "nsfw"}])
+def test_model_and_labels_go_together(half: dict[str, str]) -> None:
+    with pytest.raises(ValidationError, match="set both"):
+        WorkerSettings.model_validate(half)

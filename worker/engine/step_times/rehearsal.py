@@ -1,0 +1,110 @@
+"""Run batches of made-up rows: first calls, graphs and measurements, before and beside serving."""
+
+import logging
+from functools import partial
+
+import torch
+
+from jobs.clock import steady_time
+from jobs.models import ImageTask
+from worker.engine.denoising_step import StepInputs
+from worker.engine.model_runner import ModelRunner
+from worker.engine.outcomes import Failure
+from worker.engine.row import Row
+from worker.engine.scheduler import Size
+from worker.engine.step_times.batch_sizes import measured
+from worker.engine.step_times.timetable import Timetable
+
+log = logging.getLogger(__name__)
+
+
+class Rehearsal:
+    """Rehearses steps of `runner`, and enters what they take into `timetable`; on the thread of the engine."""
+
+    def __init__(self, runner: ModelRunner, timetable: Timetable, steps: int) -> None:
+        self._runner, self._timetable, self._steps = runner, timetable, steps
+
+    @torch.inference_mode()
+    def warm_up(self) -> None:
+        """Run every stage at every size and bucket, largest first, so that no request pays for first calls.
+
+        Captures all graphs and measures the steps. Batches that do not fit into memory are left out. Raises
+        RuntimeError when the model gives NaN or infinity, torch.OutOfMemoryError when a single row does not fit.
+        """
+        for size in self._timetable.step_times:
+            for bucket in sorted(self._timetable.measured(size), reverse=True):
+                try:
+                    self._run(size, bucket)
+                except torch.OutOfMemoryError:
+                    if bucket == 1:
+                        raise
+                    self.forget(size, bucket)
+                    self._runner.strict_batch[size] = self._timetable.largest(size)
+        self._runner.measure_encoding(min(map(self._timetable.largest, self._timetable.step_times)))
+        for size, times in self._timetable.step_times.items():
+            # What is not padded is interpolated: then powers of two will do.
+            pads = self._runner.pads
+            few = [rows for rows in times if pads or rows & (rows - 1) == 0 or rows == max(times)]
+            self.set_times(size, measured(partial(self.time, size), few))
+        log.info("seconds a step takes, by size and batch: %s", self._timetable.step_times)
+
+    @torch.inference_mode()
+    def time(self, size: Size, rows: int) -> float:
+        """Run every stage for `rows` rows, unseen by the runner's `measure`; returns the seconds of a step, its share
+        of the decoding included. Raises torch.OutOfMemoryError, and RuntimeError when a picture is not finite."""
+        measure, self._runner.measure = self._runner.measure, lambda measured: None
+        try:
+            return self._run(size, rows)
+        except torch.OutOfMemoryError:
+            self._runner.free_memory()
+            raise
+        finally:
+            self._runner.measure = measure
+            self._runner.idle()
+
+    def set_times(self, size: Size, times: dict[int, float]) -> None:
+        """Schedule batches of `size` by measured `times` from now on, up to the largest in them."""
+        self._timetable.set(size, times, interpolated=not self._runner.pads)
+        self._runner.largest_batch[size] = max(times)
+
+    def forget(self, size: Size, too_large: int) -> None:
+        """Schedule no more batches of `too_large` rows or above, since one ran out of memory."""
+        if self._timetable.forget(size, too_large):
+            most = self._runner.largest_batch[size] = self._timetable.largest(size)
+            log.warning("out of memory: images of %s now run in batches of at most %d", size, most)
+        self._runner.free_memory()
+
+    @torch.inference_mode()
+    def examples(self) -> list[StepInputs]:
+        """Return a batch of every shape that graphs and compiled code are made for, largest first."""
+        examples = []
+        for size in self._timetable.step_times:
+            for bucket in sorted(self._timetable.measured(size), reverse=True):
+                examples += self.examples_of(size, bucket)
+        return examples
+
+    @torch.inference_mode()
+    def examples_of(self, size: Size, count: int) -> list[StepInputs]:
+        """Return a batch of `count` rows at every length of prompts, longest first."""
+        rows = _rows(size, count)
+        self._runner.begin(rows)
+        return self._runner.examples(rows)
+
+    def _run(self, size: Size, bucket: int) -> float:
+        rows = _rows(size, bucket)
+        self._runner.begin(rows)
+        for example in self._runner.examples(rows):
+            self._runner.executor.capture(example)
+        self._runner.denoise(rows)
+        for picture in self._runner.decode(rows).pictures():
+            if isinstance(picture, Failure):
+                raise RuntimeError(f"warm-up: {picture.detail}")
+        decoding = rows[0].seconds["decode"] / self._steps
+        self._timetable.set_decoding(size, bucket, decoding)
+        return rows[0].seconds["denoise_step"] + decoding
+
+
+def _rows(size: Size, count: int) -> list[Row]:
+    about = {"job_id": "warm-up", "index": 0, "seed": 0, "created": steady_time(), "height": size[0], "width": size[1]}
+    prompts = [f"warm-up {number}" for number in range(count)]
+    return [Row(prompt, ImageTask.model_validate({**about, "prompt": prompt})) for prompt in prompts]

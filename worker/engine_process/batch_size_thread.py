@@ -1,0 +1,105 @@
+"""Find the largest batch that is worth its memory beside the serving engine, and measure doubtful times again."""
+
+import logging
+import threading
+from collections.abc import Callable
+
+import torch
+
+from worker.engine.engine import Engine
+from worker.engine.scheduler import Size, buckets
+from worker.engine.step_times.batch_sizes import GAIN, LARGEST, doubtful, expected_gain, gain, measured
+from worker.engine_process.compile_thread import is_batch_invariant
+from worker.engine_process.device_thread import DeviceThread
+
+log = logging.getLogger(__name__)
+
+RECHECK_S = 30.0
+"""Seconds between two looks at the times that the scheduler goes by."""
+
+
+class BatchSizeThread(threading.Thread):
+    """Lets an `engine` that serves on `device` grow its batches up to `largest` rows, one measurement between two
+    steps, and calls `chosen` with the reason for the size it ends with. Then it measures doubtful times again for ever.
+    It begins when the thread `after` has ended.
+    """
+
+    def __init__(
+        self,
+        device: DeviceThread,
+        engine: Engine,
+        chosen: Callable[[str], None],
+        largest: int = LARGEST,
+        after: threading.Thread | None = None,
+    ) -> None:
+        super().__init__(name="batch-sizes", daemon=True)
+        self._device, self._engine, self._chosen, self._largest = device, engine, chosen, largest
+        self._after = after
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        if self._after is not None:
+            self._after.join()
+        try:
+            reasons = [self._grow(size) for size in self._engine.step_times]
+            self._chosen(reasons[0])
+            while not self._stopping.wait(RECHECK_S):
+                self.measure_doubtful()
+        except Exception:
+            log.exception("batch sizes are measured no more: serving on with those at hand")
+
+    def stop(self) -> None:
+        """End the thread after its next measurement."""
+        self._stopping.set()
+
+    def measure_doubtful(self) -> None:
+        """Measure again what seems slower than it is: what is never run is never kept current."""
+        for size in self._engine.step_times:
+            times = self._times(size)
+            again = doubtful(times)
+            if again:
+                fresh = measured(self._seconds_of(size), again)
+                self._device.call(self._engine.rehearsal.set_times, size, times | fresh).result()
+
+    def _grow(self, size: Size) -> str:
+        """Add larger batches for as long as they gain; returns why it ended."""
+        while True:
+            times = self._times(size)
+            last = max(times)
+            larger = next((rows for rows in buckets(self._largest) if rows > last), None)
+            if larger is None:
+                return f"{last} rows are the most"
+            expected = expected_gain(times, larger)
+            if expected < GAIN:
+                return _too_little(larger, last, expected, "would make")
+            try:
+                fresh = measured(self._seconds_of(size), [last, larger])
+                kept = self._keeps_bits(size, larger)
+            except torch.OutOfMemoryError:
+                return f"{larger} rows do not fit into memory"
+            except Exception as error:
+                log.exception("a batch of %d failed: the largest stays %d", larger, last)
+                return f"{larger} rows failed: {type(error).__name__}"
+            if gain(fresh, last, larger) < GAIN:
+                return _too_little(larger, last, gain(fresh, last, larger), "make")
+            if not kept:
+                return f"in a batch of {larger} rows the bits of a row are others"
+            self._device.call(self._engine.rehearsal.set_times, size, times | fresh).result()
+
+    def _keeps_bits(self, size: Size, rows: int) -> bool:
+        """Whether strict rows, if any batch may hold them, keep their bits in one of so many rows."""
+        executor = self._engine.runner.executor
+        if not executor.batch_invariant:
+            return True
+        (example, *_) = self._device.call(self._engine.rehearsal.examples_of, size, rows).result()
+        return self._device.call(is_batch_invariant, executor, example).result()
+
+    def _times(self, size: Size) -> dict[int, float]:
+        return self._device.call(self._engine.timetable.measured, size).result()
+
+    def _seconds_of(self, size: Size) -> Callable[[int], float]:
+        return lambda rows: self._device.call(self._engine.rehearsal.time, size, rows).result()
+
+
+def _too_little(larger: int, last: int, share: float, verb: str) -> str:
+    return f"{larger} rows {verb} {share:+.0%} images a second over {last}, less than {GAIN:.0%}"

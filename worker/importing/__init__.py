@@ -1,0 +1,1 @@
+"""Published few-step models as servable folders."""

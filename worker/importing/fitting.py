@@ -1,0 +1,71 @@
+"""Whether tensors fit the network of a base model, from shapes alone."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+
+from worker.importing.source import Tensors
+from worker.model_folder.pipeline_folder import INDEX, PipelineIndex
+
+LISTED = 8
+DOWN = re.compile(r"(.+)\.(lora_A|lora\.down|lora_down)\.weight")
+UP = re.compile(r"(.+)\.(lora_B|lora\.up|lora_up)\.weight")
+
+
+def empty_network(folder: Path, index: PipelineIndex, config: Mapping[str, Any] | None = None) -> Any:
+    """Return the denoiser of the pipeline in `folder`, or one of `config`, without memory for its weights."""
+    name = index.family.denoiser
+    kind = getattr(diffusers, index.components[name][1])
+    with torch.device("meta"):
+        return kind.from_config(config or json.loads((folder / name / "config.json").read_bytes()))
+
+
+def check_tensors(tensors: Tensors, network: Any) -> None:
+    """Raise ValueError that lists the tensors of `network` that are missing, extra or of another shape."""
+    expected = network.state_dict()
+    faults = {
+        "missing": sorted(expected.keys() - tensors.keys()),
+        "extra": sorted(tensors.keys() - expected.keys()),
+        "of another shape": [
+            f"{name} {tuple(tensors[name].shape)} instead of {tuple(expected[name].shape)}"
+            for name in sorted(expected.keys() & tensors.keys())
+            if tensors[name].shape != expected[name].shape
+        ],
+    }
+    lines = [f"{len(names)} {fault}: {_some(names)}" for fault, names in faults.items() if names]
+    if lines:
+        raise ValueError(f"the checkpoint does not fit the base's {type(network).__name__}: {'; '.join(lines)}")
+
+
+def check_lora(tensors: Tensors, network: Any, folder: Path, index: PipelineIndex) -> None:
+    """Raise ValueError that lists the layers of a LoRA file which `network` does not have, or has in another shape."""
+    pipeline = getattr(diffusers, json.loads((folder / INDEX).read_bytes())["_class_name"])
+    options = {"unet_config": network.config} if index.family.denoiser == "unet" else {}
+    converted = pipeline.lora_state_dict(dict(tensors), **options)
+    state = converted[0] if isinstance(converted, tuple) else converted
+    layers, prefix = dict(network.named_modules()), f"{index.family.denoiser}."
+    faults, fitting = [], 0
+    for name, tensor in state.items():
+        for pattern, side in ((DOWN, 1), (UP, 0)):
+            match = pattern.fullmatch(name)
+            if match is None or not name.startswith(prefix):
+                continue
+            layer = layers.get(match[1].removeprefix(prefix))
+            weight = getattr(layer, "weight", None)
+            if weight is None or weight.shape[side] != tensor.shape[side]:
+                faults.append(match[1])
+            else:
+                fitting += 1
+    if faults or not fitting:
+        found = f"{len(faults)} layers are not the base's: {_some(sorted(set(faults)))}" if faults else "no layer is"
+        raise ValueError(f"the LoRA file does not fit the base's {type(network).__name__}: {found}")
+
+
+def _some(names: list[str]) -> str:
+    more = f", … {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more

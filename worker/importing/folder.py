@@ -1,0 +1,183 @@
+"""Write a servable folder of a published model: what it changes, and which model has the rest."""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import diffusers
+from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
+from safetensors.torch import save_file
+
+from jobs.sampling_contract import SamplingContract, Teacher
+from worker.families.base import Size
+from worker.importing.fitting import check_lora, check_tensors, empty_network
+from worker.importing.presets import PRESETS, Preset
+from worker.importing.source import CONFIG, NETWORK_WEIGHTS, Source, find, setting
+from worker.model_folder import hub
+from worker.model_folder.pipeline_folder import PipelineIndex, read_index
+from worker.model_folder.weights_hash import weights_sha256
+
+NAMED_STEPS = re.compile(r"(\d+)[-_]?steps?", re.IGNORECASE)
+LICENCE = re.compile(r"^license(?:_name)?:\s*(\S.*)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Imported:
+    """The contract that was written, and the licence that the model's card names."""
+
+    contract: SamplingContract
+    licence: str
+
+
+def import_model(
+    given: str,
+    preset_name: str,
+    out: Path,
+    base: str | None = None,
+    lora_scale: float | None = None,
+    sizes: Sequence[Size] = (),
+) -> Imported:
+    """Write the model `given`, which `preset_name` describes, to the folder `out`.
+
+    `given` is a file, a folder, a hub id, or a hub id and a file; `base` a folder or hub id, by default the preset's.
+    The folder holds a LoRA file or a denoiser, or nothing, beside a contract that names the model with the rest.
+    Raises ValueError, before anything is written, for what contradicts the preset or does not fit the base;
+    FolderRefusedError for a base that is not served; OSError when something cannot be read.
+    """
+    preset = _preset(preset_name)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"--out: {out} exists already")
+    source = find(given, preset)
+    _refuse_contradictions(source, preset, base, lora_scale)
+    if source.kind == "pipeline":
+        folder, name = source.path, source.hub or _beside(source.path, out)
+    else:
+        chosen = base or str(preset.base)
+        folder = Path(chosen) if Path(chosen).is_dir() else hub.fetch(chosen)
+        name = _beside(folder, out) if Path(chosen).is_dir() else chosen
+    index = read_index(folder)
+    if index.family.name != preset.family:
+        raise ValueError(f"{preset.name} is made for {preset.family}, but {folder} is {index.family.name}")
+    _refuse_other_settings(folder, preset)
+    changes: dict[str, Any] = {"base": name, "parts": _parts(source, index)}
+    if lora_scale is not None:
+        changes["lora_scale"] = lora_scale
+    if source.hub is None:
+        changes["base_sha256"] = weights_sha256(folder)
+    if preset.base is not None:
+        changes["teacher"] = Teacher(id=base or preset.base, sha256=changes.get("base_sha256"))
+    contract = preset.contract(list(sizes) or [preset.size or _native_size(folder, index)], **changes)
+    network = _fitted(source, preset, folder, index)
+    out.mkdir(parents=True, exist_ok=True)
+    _write(source, network, folder, index, out)
+    contract.save(out)
+    card = source.path / "README.md"
+    named = LICENCE.search(card.read_text(errors="replace")) if card.is_file() else None
+    return Imported(contract, named[1].strip() if named else preset.licence)
+
+
+def _preset(name: str) -> Preset:
+    if name not in PRESETS:
+        raise ValueError(f"--preset: {name} is none of those that `fourstep models list` prints")
+    return PRESETS[name]
+
+
+def _refuse_contradictions(source: Source, preset: Preset, base: str | None, lora_scale: float | None) -> None:
+    if source.kind not in preset.kinds:
+        raise ValueError(
+            f"{preset.name} is published as {' or '.join(preset.kinds)}, but {source.name} is: {source.kind}"
+        )
+    named = {int(steps) for steps in NAMED_STEPS.findall(source.name)}
+    if preset.named_steps and source.kind != "pipeline" and named and named != {preset.steps}:
+        raise ValueError(f"{preset.name} takes {preset.steps} steps, but the file is named {source.name}")
+    if preset.base is None and base is not None:
+        raise ValueError(f"--base: {preset.name} is a whole pipeline and takes none")
+    if lora_scale is not None and source.kind != "LoRA file":
+        raise ValueError(f"--lora-scale: {source.name} is no LoRA file")
+
+
+def _refuse_other_settings(folder: Path, preset: Preset) -> None:
+    for (file, name), value in preset.needs.items():
+        found = setting(folder, file, name)
+        if found != value:
+            raise ValueError(f"{preset.name} has {name} {value} in {file}, but in {folder} it is {found}")
+
+
+def _native_size(folder: Path, index: PipelineIndex) -> Size:
+    latents = setting(folder, f"{index.family.denoiser}/{CONFIG}", "sample_size")
+    levels = setting(folder, f"vae/{CONFIG}", "block_out_channels")
+    if not isinstance(latents, int) or not isinstance(levels, list):
+        raise ValueError(f"{folder} names no native size: give --size")
+    side = latents * 2 ** (len(levels) - 1)
+    return side, side
+
+
+def _parts(source: Source, index: PipelineIndex) -> list[str]:
+    if source.kind == "pipeline":
+        return []
+    return [LORA_WEIGHT_NAME_SAFE if source.kind == "LoRA file" else index.family.denoiser]
+
+
+def _fitted(source: Source, preset: Preset, folder: Path, index: PipelineIndex) -> Any:
+    """Return the denoiser to write, if there is one, after comparing `source` with the base in `folder`.
+
+    It is without memory for weights that are written as they are.
+    """
+    if source.kind == "pipeline":
+        return None
+    if source.kind == "all-in-one file":
+        return _converted(source, folder, index)
+    config = None if source.folder is None else json.loads((source.folder / CONFIG).read_bytes())
+    network = empty_network(folder, index, config)
+    if source.kind == "LoRA file":
+        check_lora(source.tensors, network, folder, index)
+        return None
+    told = network.config.get("time_cond_proj_dim") is not None
+    if told != ("told_guidance" in preset.sampling) and index.family.denoiser == "unet":
+        raise ValueError(f"{preset.name} is {'not ' if told else ''}told its guidance scale, unlike {source.name}")
+    check_tensors(source.tensors, network)
+    return network
+
+
+def _converted(source: Source, folder: Path, index: PipelineIndex) -> Any:
+    """Read the denoiser out of a file with all networks of a model, by the names of the model's own authors."""
+    name = index.family.denoiser
+    kind = getattr(diffusers, index.components[name][1])
+    dtype = next(tensor.dtype for tensor in source.tensors.values() if tensor.is_floating_point())
+    try:
+        # Always by a folder: without one, diffusers would fetch the configuration from the hub.
+        network = kind.from_single_file(
+            str(source.path), config=str(folder), subfolder=name, local_files_only=True, dtype=dtype
+        )
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{source.name} does not fit the base's {kind.__name__}: {error}") from error
+    if any(parameter.is_meta for parameter in network.parameters()):
+        raise ValueError(f"{source.name} does not hold all tensors of the base's {kind.__name__}")
+    return network
+
+
+def _write(source: Source, network: Any, folder: Path, index: PipelineIndex, out: Path) -> None:
+    if source.kind == "LoRA file":
+        if source.path.suffix == ".safetensors":
+            shutil.copyfile(source.path, out / LORA_WEIGHT_NAME_SAFE)
+        else:
+            save_file(source.tensors, out / LORA_WEIGHT_NAME_SAFE)
+    elif source.kind == "all-in-one file":
+        network.save_pretrained(out / index.family.denoiser)
+    elif source.kind == "network":
+        part = out / index.family.denoiser
+        part.mkdir()
+        configured = folder / index.family.denoiser if source.folder is None else source.folder
+        shutil.copyfile(configured / CONFIG, part / CONFIG)
+        tensors = {name: tensor.contiguous() for name, tensor in source.tensors.items()}
+        save_file(tensors, part / NETWORK_WEIGHTS, metadata={"format": "pt"})
+
+
+def _beside(folder: Path, out: Path) -> str:
+    """The path of `folder` relative to `out`, so that both can be moved together."""
+    return os.path.relpath(folder.resolve(), out.resolve())
