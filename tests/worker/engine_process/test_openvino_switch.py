@@ -36,7 +36,7 @@ def ready(request: pytest.FixtureRequest) -> Ready:
     contract, build = MODELS[request.param]
     model = served("tiny", "ab", contract, build())
     first = Engine(model, 4)
-    return model, converted(first, first.examples())
+    return model, converted(first, first.rehearsal.examples())
 
 
 @pytest.fixture
