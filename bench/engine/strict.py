@@ -37,7 +37,7 @@ def main() -> None:
     device = DeviceThread()
     device.start()
     figures = device.call(_run, options).result()  # on a thread set up as the worker's is
-    results_file.write("strict", figures)
+    results_file.write("strict" if options.runtime == "openvino" else "strict_torch", figures)
     print(figures)
 
 

@@ -46,6 +46,7 @@ async def test_a_worker_serves_reports_finishes_what_runs_and_hands_the_rest_bac
 ) -> None:
     port = free_port()
     settings = {"model": tiny_folder, "redis_url": redis_url, "metrics_port": port, "max_batch": 2, "dtype": "float32"}
+    settings |= {"cpu_runtime": "torch"}  # whose bits are known here
     process = await _start("tests.worker.held_worker", **settings)
     queue = TaskQueue(redis, "tiny-student")
     try:
@@ -77,7 +78,8 @@ async def test_a_worker_serves_reports_finishes_what_runs_and_hands_the_rest_bac
 async def test_a_worker_serves_stable_diffusion_xl(redis: Redis, redis_url: str, tmp_path: Path) -> None:
     folder = tiny_sdxl_pipelines.save(tmp_path / "tiny-sdxl")
     tiny_sdxl_pipelines.contract(sampler="re-noise").save(folder)
-    process = await _start(model=folder, redis_url=redis_url, metrics_port=0, max_batch=2, dtype="float32")
+    settings = {"model": folder, "redis_url": redis_url, "max_batch": 2, "dtype": "float32", "cpu_runtime": "torch"}
+    process = await _start(metrics_port=0, **settings)
     queue = TaskQueue(redis, "tiny-sdxl")
     try:
         await wait_until(queue.workers)

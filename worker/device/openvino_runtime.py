@@ -1,5 +1,6 @@
 """Modules whose forward passes OpenVINO runs on the CPU."""
 
+import logging
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,6 +17,8 @@ sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 
 import openvino as ov  # noqa: E402
 
+log = logging.getLogger(__name__)
+
 Forward = Callable[..., Any]
 
 
@@ -23,7 +26,7 @@ class OpenVINORuntime:
     """Runs modules in `dtype` (float32 or bfloat16) on `threads` threads, each module in one thread at a time.
 
     A call with tensors of new shapes converts the module for these, and for any first dimension of each tensor: the
-    rows. After `seal` such a call runs in PyTorch.
+    rows. After `seal` such a call runs in PyTorch, and so does a module that cannot be converted.
     """
 
     def __init__(self, dtype: torch.dtype, threads: int) -> None:
@@ -41,15 +44,24 @@ class OpenVINORuntime:
         self._sealed = True
 
     def _call(
-        self, module: nn.Module, forward: Forward, converted: dict[Any, "_Converted"], *args: Any, **named: Any
+        self, module: nn.Module, forward: Forward, converted: dict[Any, "_Converted | None"], *args: Any, **named: Any
     ) -> Any:
         leaves, spec = tree_flatten((args, named))
         shapes = tuple((leaf.shape[1:], leaf.dtype) if _is_tensor(leaf) else leaf for leaf in leaves)
         if (spec, shapes) not in converted:
             if self._sealed:
                 return forward(*args, **named)
-            converted[spec, shapes] = self._convert(_OfTensors(module, forward, leaves, spec))
-        return converted[spec, shapes](filter(_is_tensor, leaves))
+            converted[spec, shapes] = self._converted(_OfTensors(module, forward, leaves, spec))
+        found = converted[spec, shapes]
+        return found(filter(_is_tensor, leaves)) if found else forward(*args, **named)
+
+    def _converted(self, module: "_OfTensors") -> "_Converted | None":
+        try:
+            return self._convert(module)
+        except RuntimeError as error:
+            why = str(error).strip().partition("\n")[0]
+            log.warning("%s stays with PyTorch: %s: %s", type(module.module).__name__, type(error).__name__, why)
+            return None
 
     def _convert(self, module: "_OfTensors") -> "_Converted":
         with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
@@ -61,7 +73,7 @@ class OpenVINORuntime:
         model = _with_float32_ports(model)
         waves = self._compile(_cut_waves(model), "f32") if self._precision == "bf16" and _waves(model) else None
         assert module.results is not None
-        return _Converted(waves, self._compile(model, self._precision), module.results)
+        return _Converted(waves, self._compile(model, self._precision), module.are_tensors, module.results)
 
     def _compile(self, model: ov.Model, precision: str) -> ov.InferRequest:
         options = {
@@ -80,6 +92,7 @@ class _OfTensors(nn.Module):
         super().__init__()
         self.module = module
         self.example = [leaf for leaf in leaves if _is_tensor(leaf)]
+        self.are_tensors: list[bool] = []
         self.results: TreeSpec | None = None
         self._forward, self._leaves, self._arguments = forward, leaves, spec
 
@@ -88,20 +101,26 @@ class _OfTensors(nn.Module):
         leaves = [next(left) if _is_tensor(leaf) else leaf for leaf in self._leaves]
         args, named = tree_unflatten(leaves, self._arguments)
         results, self.results = tree_flatten(self._forward(*args, **named))
-        return tuple(results)
+        self.are_tensors = [_is_tensor(leaf) for leaf in results]
+        return tuple(filter(_is_tensor, results))
 
 
 class _Converted:
-    """A compiled model; `waves` computes its last inputs from the first, if any."""
+    """A compiled model; `waves` computes its last inputs from the first, if any. What is no tensor among the results,
+    such as the cache of a language model, is None."""
 
-    def __init__(self, waves: ov.InferRequest | None, model: ov.InferRequest, results: TreeSpec) -> None:
-        self._waves, self._model, self._results = waves, model, results
+    def __init__(
+        self, waves: ov.InferRequest | None, model: ov.InferRequest, are_tensors: Sequence[bool], results: TreeSpec
+    ) -> None:
+        self._waves, self._model, self._are_tensors, self._results = waves, model, are_tensors, results
 
     def __call__(self, tensors: Any) -> Any:
         inputs = [_array(tensor) for tensor in tensors]
         if self._waves is not None:
             inputs += _run(self._waves, inputs)
-        return tree_unflatten([torch.from_numpy(array) for array in _run(self._model, inputs)], self._results)
+        left = iter(_run(self._model, inputs))
+        leaves = [torch.from_numpy(next(left)) if is_tensor else None for is_tensor in self._are_tensors]
+        return tree_unflatten(leaves, self._results)
 
 
 def _run(request: ov.InferRequest, inputs: list[np.ndarray]) -> list[np.ndarray]:

@@ -36,7 +36,7 @@ def ready(request: pytest.FixtureRequest) -> Ready:
     contract, build = MODELS[request.param]
     model = served("tiny", "ab", contract, build())
     first = Engine(model, 4)
-    return model, converted(first, first.examples())
+    return model, converted(first, first.rehearsal.examples())
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_every_picture_has_its_bits_in_any_company_and_nothing_is_padded(ready: 
         padding += measured.padding
         buckets.add(measured.rows)
 
-    engine.measure = count
+    engine.runner.measure = count
     while keys or engine.busy:
         while keys and (not engine.busy or dice.random() < 0.6):
             key = keys.pop()
