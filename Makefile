@@ -51,7 +51,7 @@ bench-engine: $(VENV)/test.stamp  ## The engine against diffusers, strict mode, 
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.scheduling.arrivals
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.engine.strict
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.engine.bit_identity
-	OMP_NUM_THREADS=1 $(BIN)/python -m bench.comparison.step_gap
+	OMP_NUM_THREADS=1 $(BIN)/python -m bench.gap
 	$(BIN)/python -m bench.engine.roofline
 	$(BIN)/python -m bench.scheduling.policies
 	$(BIN)/python -m bench.scheduling.tables

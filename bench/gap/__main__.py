@@ -37,7 +37,7 @@ Stamp = tuple[float, float, int]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.comparison.step_gap", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench.gap", description=__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[8, 16])
     parser.add_argument("--steps", type=int, default=400, help="steps of each size whose gaps count, about")
     parser.add_argument("--repeats", type=int, default=3, help="runs of the trace")
