@@ -20,6 +20,7 @@ import torch
 from diffusers import AutoencoderKL, SD3Transformer2DModel
 
 from bench import results_file
+from jobs.models import PromptTokens
 from jobs.sampling_contract import SamplingContract
 from worker.engine.cuda_graphs import CudaGraphs
 from worker.engine.engine import Engine
@@ -82,6 +83,9 @@ class RandomNetwork(Network):
             return torch.randn(shape, device=self.device, dtype=self.dtype)
 
         return [PromptEmbedding(drawn(*self._shape), drawn(self._pooled)) for _ in prompts]
+
+    def prompt_tokens(self, prompt: str) -> PromptTokens:
+        return PromptTokens(total=self._shape[0], read=self._shape[0])
 
 
 def served(network: Network, side: int, steps: int, guidance: float) -> LoadedModel:

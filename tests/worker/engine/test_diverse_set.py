@@ -178,7 +178,7 @@ def test_a_sampler_of_one_step_chooses_too() -> None:
 
 def test_its_images_share_the_work_for_the_candidates_that_drop_out(tiny_model: LoadedModel) -> None:
     engine, spent = Engine(tiny_model, 8), []
-    engine.measure = lambda measured: spent.append(measured.seconds)
+    engine.runner.measure = lambda measured: spent.append(measured.seconds)
     engine.add({"set": set_task(2, 6), "alone": image_task()})
     work = []
     while engine.busy:

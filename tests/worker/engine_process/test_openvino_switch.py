@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from tests.worker.tasks import PROMPTS, image_task, pictures, random_task
+from worker.engine.decoded import Advance
 from worker.engine.engine import Engine
 from worker.engine.model_runner import Executor
-from worker.engine.outcomes import Outcome, Picture
+from worker.engine.outcomes import Picture
 from worker.engine_process.compile_thread import CompileThread, converted
 from worker.engine_process.device_thread import DeviceThread
 from worker.families.network import Network
@@ -99,13 +100,13 @@ def test_strict_rows_wait_for_the_switch_and_fast_ones_do_not(
         return converted_network(network)
 
     monkeypatch.setattr(Network, "converted", held)
-    engine, delivered = Engine(_one_size(), 2), SimpleQueue[list[Outcome]]()
+    engine, delivered = Engine(_one_size(), 2), SimpleQueue[Advance]()
     thread = CompileThread(device)
     thread.compile(engine, "openvino")
     device.serve(engine, delivered.put)
     assert begun.wait(WAIT_S)
     device.call(engine.add, {"strict": image_task("sun", 1, mode="strict"), "fast": image_task("sun", 1)}).result()
-    assert [outcome.key for outcome in delivered.get(timeout=WAIT_S)] == ["fast"]
+    assert [outcome.key for outcome in delivered.get(timeout=WAIT_S).outcomes()] == ["fast"]
     assert not device.call(lambda: engine.busy).result()
     go_on.set()
     while thread.is_alive():  # images are made while it converts
@@ -164,11 +165,11 @@ def test_previews_of_a_shape_that_was_not_converted_are_made_by_pytorch(ready: R
 _waiting: dict[int, dict[str, Picture]] = {}
 
 
-def _until(delivered: "SimpleQueue[list[Outcome]]", key: str) -> Picture:
+def _until(delivered: "SimpleQueue[Advance]", key: str) -> Picture:
     """The picture of `key`; others that come first are kept for their turn."""
     came = _waiting.setdefault(id(delivered), {})
     while key not in came:
-        for outcome in delivered.get(timeout=WAIT_S):
+        for outcome in delivered.get(timeout=WAIT_S).outcomes():
             assert isinstance(outcome, Picture)
             came[outcome.key] = outcome
     return came.pop(key)
