@@ -125,6 +125,7 @@ async def _service(folder: Path) -> AsyncIterator[Faults]:
     for name in ("worker-0", "worker-1", "worker-2"):
         port = redis_servers.free_port()
         own = {"MODEL": str(models[0]), "METRICS_PORT": str(port), "LEASE_S": str(LEASE_S), "DEVICE": "cpu"}
+        own["CPU_RUNTIME"] = "torch"  # lives of a few seconds are too short to convert the networks
         settings = shared | {f"FOURSTEP_{name}": value for name, value in own.items()}
         workers.append(Lives(name, "worker", settings, port, folder, WRONG_CLOCKS_S.get(name, 0.0)))
     for name in ("api-0", "api-1"):
