@@ -18,7 +18,7 @@ from distill.evaluation.report import EvaluationConfig, evaluate
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked: the paper's protocol or not, a prompt file, GenEval's tasks and the folders of its networks."""
+    """Options of an evaluation: the paper's protocol, a prompt file, GenEval's tasks and its networks' folders."""
 
     paper: bool
     prompts: Path | None

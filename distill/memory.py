@@ -31,7 +31,7 @@ class Memory:
     gradients: int
     activations: int
     buckets: int = 0
-    """What plain data parallelism gathers gradients in, for student and critic; 0 for one process and for FSDP2."""
+    """Bytes of plain data parallelism's gradient buckets of student and critic; 0 for one process and for FSDP2."""
 
     @property
     def total(self) -> int:
@@ -73,7 +73,7 @@ def of_run(
 
 
 def on_disk(config: DistillConfig, architecture: Path | None = None) -> Disk:
-    """What a run of `config` writes: for `architecture` see `of_run`."""
+    """The bytes on disk of a run of `config`; for `architecture` see `of_run`."""
     family, parts = _roles(config, architecture)
     _, student, critic = parts
     average = _split([student.weights], 1)

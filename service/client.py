@@ -46,7 +46,7 @@ def _say(console: Console, text: str) -> None:
 
 
 def plain(text: object) -> str:
-    """What a server says, with its control characters escaped: a terminal would obey them."""
+    """A server's text with its control characters escaped: a terminal would obey them."""
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in str(text))
 
 

@@ -1,4 +1,4 @@
-"""What no caller and no worker does: ending jobs whose deadline passes while no worker serves their model."""
+"""End jobs whose deadline passes while no worker serves their model."""
 
 import asyncio
 import logging

@@ -82,7 +82,7 @@ KINDS: dict[str, Callable[[Call, Device, random.Random], Call]] = {
     "deadlines": _with_deadline,
     "strict": lambda call, device, dice: replace(call, strict=dice.random() < 0.2),
 }
-"""What is special about some of the calls: every second one large, every fourth with a deadline, every fifth strict."""
+"""Properties of some of the calls: every second one large, every fourth with a deadline, every fifth strict."""
 
 
 def cells() -> Iterator[Cell]:

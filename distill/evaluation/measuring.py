@@ -24,7 +24,7 @@ PIXEL_ERROR = "pixel_error"
 
 @dataclass(frozen=True)
 class Measured:
-    """What the networks say of a model's pictures and of its teacher's, float32 [P, R, D] by name, and the mean squared
+    """The networks' measures of a model's pictures and its teacher's, float32 [P, R, D] by name, and the mean squared
     difference of pixels in [−1, 1] between pictures of the same noise."""
 
     ours: Mapping[str, torch.Tensor]

@@ -1,4 +1,4 @@
-"""What a run measures of itself at every save, beside what its teacher makes of the same prompts and noise."""
+"""Measures of a run at every save, beside its teacher's of the same prompts and noise."""
 
 from dataclasses import replace
 from functools import cached_property

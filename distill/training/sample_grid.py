@@ -61,7 +61,7 @@ class SampleGrid:
 
 
 class TeacherSamples:
-    """What the guided teacher makes of the grid: `latents` at the end of its ODE and `anchors`, the targets x̃ of the
+    """The guided teacher's part of the grid: `latents` at the end of its ODE and `anchors`, the targets x̃ of the
     student's first step; float32 [rows, C, h, w] on the CPU."""
 
     def __init__(self, latents: torch.Tensor, anchors: torch.Tensor) -> None:

@@ -185,7 +185,7 @@ class Trainer:
         return self.family.decode(self.vae, latents)
 
     def _negative(self, pipeline: Any) -> Prompt:
-        """What guidance leads away from, as a batch of 1: an empty prompt is the family's, as it is served."""
+        """The embedding that guidance leads away from, as a batch of 1; an empty prompt is the family's own."""
         embedding = self.embeddings.of(self.config.negative_prompt).to(device=self.accelerator.device)
         return embedding if self.config.negative_prompt else self.family.negative(pipeline, embedding)
 

@@ -160,7 +160,7 @@ class JobClient:
         return await self._store.get(sha256, image_format) if data is None and self._store else data
 
     async def image_heads(self, results: Sequence[ImageResult], head_bytes: int) -> list[tuple[int, bytes]]:
-        """Of several committed images the length in bytes and the first `head_bytes`, in one round trip.
+        """Return the length in bytes and the first `head_bytes` of several committed images, in one round trip.
 
         An image that has expired has no bytes.
         """

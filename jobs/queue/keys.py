@@ -51,7 +51,7 @@ def call_key(client: str, key: str) -> str:
 
 
 def rate_record(client: str) -> str:
-    """What a client has been charged for, over all models; in a Cluster it lies in a slot of its own."""
+    """The record of what a client has been charged for, over all models; in a Cluster it lies in a slot of its own."""
     return f"fourstep:rate:{_digest(client)}"
 
 

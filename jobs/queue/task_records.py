@@ -16,7 +16,7 @@ def failure_records(
 
 
 def outcome_of(stored: bytes | None) -> str:
-    """What became of an image that others settled: the reason of a failure, else ``duplicate``."""
+    """The outcome of an image that others settled: the reason of a failure, else ``duplicate``."""
     kind, _, record = (stored or b"").partition(b" ")
     if kind != b"failure":
         return "duplicate"

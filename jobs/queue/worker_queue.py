@@ -107,7 +107,7 @@ class WorkerQueue:
         return [claim for claim in claims if claim.entry_id.encode() not in kept]
 
     async def outcomes(self, claims: Sequence[Claim]) -> list[str]:
-        """What became of each image of claims that others have settled: a failure's reason, else ``duplicate``."""
+        """The outcome of each image of claims that others have settled: a failure's reason, else ``duplicate``."""
         fields = [(claim.task.job_id, f"image:{index}") for claim in claims for index in claim.task.indices]
         async with self._redis.pipeline(transaction=False) as pipeline:
             for job_id, field in fields:

@@ -10,7 +10,7 @@ from service.problems import FieldError, InvalidFieldsError, Problem
 
 
 def rate_of(client: str, tasks: Sequence[ImageTask], card: ModelCard, settings: ApiSettings) -> RateLimit | None:
-    """What a call of `client` costs, and what a minute allows; None without limits.
+    """The cost of a call of `client`, and what a minute allows; None without limits.
 
     Raises InvalidFieldsError for a call that costs more than a minute allows.
     """

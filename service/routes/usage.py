@@ -26,7 +26,7 @@ class UsageResponse(BaseModel):
 
 @router.get("/usage", responses=problem_responses(503))
 async def get_usage(context: Context, caller: Caller) -> UsageResponse:
-    """What this API key has had since the server's Redis began; without keys, what everybody has."""
+    """The usage of this API key since the server's Redis began; without keys, of everybody."""
     used = []
     for queue in await context.catalogue.queues():
         usage = (await read_usage(context.redis, queue.model)).get(caller, Usage())

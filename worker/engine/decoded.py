@@ -61,7 +61,7 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Advance:
-    """What a step brought: finished rows with the sets that they belong to, and the tasks that failed.
+    """The results of a step: finished rows with the sets that they belong to, and the tasks that failed.
 
     `judge` sees each picture before it is an outcome.
     """

@@ -1,4 +1,4 @@
-"""What the engine hands back: pictures, previews and failures, and what a batch cost. Without torch."""
+"""Results of the engine: pictures, previews and failures, and the cost of a batch. Without torch."""
 
 from dataclasses import dataclass
 

@@ -53,7 +53,7 @@ class EngineClient:
         self.deliver: Callable[[list[Outcome]], None] = lambda outcomes: None
         self.show: Callable[[list[PreviewImage]], None] = lambda previews: None
         self.card: ModelCard
-        """What the engine serves, once it is ready."""
+        """The model that the engine serves, once it is ready."""
         self._connection = connection
         self._withdrawals: deque[Future[list[str]]] = deque()
         self._backlogged = False

@@ -1,4 +1,4 @@
-"""What the worker and its engine's process tell each other, over a connection of multiprocessing. Without torch."""
+"""Messages between the worker and its engine's process, over a connection of multiprocessing. Without torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -41,7 +41,7 @@ class Network:
         self.negative_prompt = negative_prompt
         self._scale_factor = family.scale_factor(pipeline)
         self.seal: Callable[[], object] = lambda: None
-        """Of a twin: compile or convert no more shapes; those that it has not seen run eagerly from then on."""
+        """Compile or convert no more shapes of this twin; those that it has not seen run eagerly from then on."""
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """Return (channels, latent height, latent width) of an image of `height` × `width` pixels."""

@@ -110,7 +110,7 @@ class ZImage(Family):
         refuse_other_sides(contract, unit, largest=unit * min(config.axes_lens[1:]))
 
     def features(self, network: Any) -> tuple[nn.Module, int]:
-        """Of its tokens the first are the image."""
+        """The first of its tokens are the image."""
         return network.layers[-1].ffn_norm2, network.dim
 
     def empty_inputs(

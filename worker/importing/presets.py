@@ -9,8 +9,8 @@ from worker.families.base import Size
 from worker.importing import grids
 
 Kind = Literal["LoRA file", "network", "all-in-one file", "pipeline"]
-"""What can be imported: a LoRA file; the denoiser alone, as a file or a folder; a file with all networks of a model; a
-pipeline folder or hub id."""
+"""The kinds of source that can be imported: a LoRA file; the denoiser alone, as a file or a folder; a file with all
+networks of a model; a pipeline folder or hub id."""
 
 LORA: tuple[Kind, ...] = ("LoRA file",)
 ANY_NETWORK: tuple[Kind, ...] = ("LoRA file", "network", "all-in-one file")

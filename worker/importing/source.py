@@ -25,7 +25,7 @@ Tensors = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Source:
-    """What is imported: its `kind`, where it lies, and its tensors by name, of which a pipeline has none here.
+    """A source to import: its `kind`, where it lies, and its tensors by name, of which a pipeline has none here.
 
     `folder` holds the configurations of a pipeline or network that has them; `hub` is the id of a pipeline on the hub.
     """

@@ -21,7 +21,7 @@ HALF = re.compile(r"(diffusion_pytorch_model|model)\.fp16(-\d+-of-\d+)?\.safeten
 
 @dataclass(frozen=True)
 class PipelineIndex:
-    """What `model_index.json` says: the pipeline's `family`, and the class of each of the `components` to load."""
+    """The content of `model_index.json`: the pipeline's `family`, and the class of each of the `components` to load."""
 
     family: Family
     components: dict[str, tuple[str, str]]

@@ -1,1 +1,1 @@
-"""What callers have asked for before: the calls that their idempotency keys name, and their rates."""
+"""Records of earlier calls: those that their idempotency keys name, and their rates."""

@@ -1,4 +1,4 @@
-"""What clients may ask for in a minute, over all models."""
+"""Limits of what a client may ask for in a minute, over all models."""
 
 from redis.asyncio import Redis
 

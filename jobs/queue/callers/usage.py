@@ -1,4 +1,4 @@
-"""What each API key has had of a model: counted with each result, in the same step, and kept for good."""
+"""Usage of a model by each API key: counted with each result, in the same step, and kept for good."""
 
 from dataclasses import dataclass
 from typing import Any

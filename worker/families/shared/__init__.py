@@ -1,1 +1,1 @@
-"""What several families have in common."""
+"""Parts that several families share."""

@@ -1,4 +1,4 @@
-"""What Stable Diffusion 1, 2 and XL have in common: a UNet over DDPM's alphas."""
+"""The common part of Stable Diffusion 1, 2 and XL: a UNet over DDPM's alphas."""
 
 from typing import Any
 
