@@ -35,6 +35,7 @@ class Running:
 def fourstep_up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """Serve the bundled model to every test that asks for it; fail when a process is left behind at the end."""
     up = start_up(tmp_path_factory.mktemp("up"))
+    wait_until_converted(up.url, "emoji-student")
     yield up
     leaves_nothing_behind(up.process, signal.SIGTERM)
 
@@ -61,6 +62,17 @@ def wait_until_ready(url: str, process: subprocess.Popen) -> None:
         return answers(f"{url}/readyz") == 200
 
     block_until(ready, "fourstep did not become ready")
+
+
+def wait_until_converted(url: str, *models: str) -> None:
+    """Wait until nothing changes what runs the networks of `models` any more: their strict images wait for it."""
+    for model in models:
+        body = {"prompt": "fruit", "seed": 1, "mode": "strict", "model": model, "timeout": 600}
+
+        def drawn(body: dict[str, object] = body) -> bool:
+            return httpx.post(f"{url}/generate", json=body, timeout=2 * SAFETY_NET_S).status_code == 200
+
+        block_until(drawn, f"{model} draws no strict image")
 
 
 def pictures(answer: httpx.Response) -> list[bytes]:

@@ -16,7 +16,7 @@ from jobs.testing.redis_servers import free_port
 from jobs.testing.waiting import SAFETY_NET_S
 from tests import programs
 from tests.playground.served import KEY, OTHER_KEY, STUDENT, TEACHER
-from tests.running import stop, wait_until_ready
+from tests.running import stop, wait_until_converted, wait_until_ready
 
 CHROMIUM = programs.find("chromium")
 ARGUMENTS = [
@@ -55,9 +55,10 @@ def redis_port() -> Iterator[int]:
 
 @pytest.fixture(scope="package")
 def server(browser: Browser, redis_port: int) -> Iterator[str]:
-    """Student and teacher; the teacher becomes ready while the first tests run."""
+    """Student and teacher, on the networks that they keep."""
     command = ["up", str(STUDENT), str(TEACHER)]
     with fourstep(*command, redis_port=redis_port, FOURSTEP_METRICS_PORT="0") as url:
+        wait_until_converted(url, STUDENT.name, TEACHER.name)
         yield url
 
 
