@@ -24,7 +24,7 @@ ANSWER_BYTES = 4 * PART_BYTES
 class InlineImages:
     """Images that stand in an answer as base64.
 
-    The answer is made with a `placeholder` for each, and the images take their places while it is written.
+    The answer is made with a `mark` for each, and the images take their places while it is written.
     """
 
     queue: JobClient
@@ -42,7 +42,7 @@ class InlineImages:
             raise job_lost()
         return cls(queue, results, [size for size, _ in heads], [head for _, head in heads])
 
-    def placeholder(self, position: int) -> str:
+    def mark(self, position: int) -> str:
         """The text that stands for the image at `position`."""
         return f"{self._mark}{position:04d}"
 

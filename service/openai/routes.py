@@ -63,7 +63,7 @@ async def create_images(
     if not form.inline:
         return ImagesResponse.of(state, [form.image(result, None) for result in state.results], warnings)
     inline = await InlineImages.find(context.catalogue.queue(state.model), state.results)
-    images = [form.image(result, inline.placeholder(position)) for position, result in enumerate(state.results)]
+    images = [form.image(result, inline.mark(position)) for position, result in enumerate(state.results)]
     return inline.response(ImagesResponse.of(state, images, warnings), context.room, request)
 
 

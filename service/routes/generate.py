@@ -81,7 +81,7 @@ async def generate(
         model=state.model,
         created=int(state.created),
         images=[
-            GeneratedImage.inline(result, inline.placeholder(position))
+            GeneratedImage.inline(result, inline.mark(position))
             if inline
             else GeneratedImage.linked(result, base_url(request))
             for position, result in enumerate(state.results)
