@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from redis.asyncio import Redis
 
 from jobs.models import ImageResult
+from jobs.queue.claims import Claim
 from jobs.queue.job_client import JobClient
 from jobs.queue.model_registry import ModelRegistry
 from jobs.queue.worker_queue import WorkerQueue
+from jobs.testing.waiting import wait_until
 
 
 class TaskQueue(JobClient, WorkerQueue, ModelRegistry):
@@ -19,3 +21,14 @@ class TaskQueue(JobClient, WorkerQueue, ModelRegistry):
     async def images(self, results: Sequence[ImageResult]) -> list[bytes | None]:
         """The bytes of several committed images."""
         return [await self.image(result.sha256, result.format) for result in results]
+
+    async def take_over(self, worker_id: str, count: int) -> list[Claim]:
+        """Take `count` different tasks over from workers that are gone; each may be had more than once meanwhile."""
+        taken: dict[str, Claim] = {}
+
+        async def took_all() -> bool:
+            taken.update({claim.entry_id: claim for claim in await self.reclaim(worker_id, 0.001, count)})
+            return len(taken) == count
+
+        await wait_until(took_all)
+        return list(taken.values())

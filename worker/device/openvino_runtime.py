@@ -17,6 +17,8 @@ sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 
 import openvino as ov  # noqa: E402
 
+from worker.device.bfloat16 import has_native_bfloat16  # noqa: E402
+
 log = logging.getLogger(__name__)
 
 Forward = Callable[..., Any]
@@ -25,6 +27,8 @@ Forward = Callable[..., Any]
 class OpenVINORuntime:
     """Runs modules in `dtype` (float32 or bfloat16) on `threads` threads, each module in one thread at a time.
 
+    Where the processor has no bfloat16 of its own, modules of bfloat16 are computed in float32.
+
     A call with tensors of new shapes converts the module for these, and for any first dimension of each tensor: the
     rows. After `seal` such a call runs in PyTorch, and so does a module that cannot be converted.
     """
@@ -32,7 +36,8 @@ class OpenVINORuntime:
     def __init__(self, dtype: torch.dtype, threads: int) -> None:
         self._core = ov.Core()
         self._threads = threads
-        self._precision = "bf16" if dtype == torch.bfloat16 else "f32"
+        native = dtype == torch.bfloat16 and has_native_bfloat16(torch.device("cpu"))
+        self._precision = "bf16" if native else "f32"
         self._sealed = False
 
     def take_over(self, module: nn.Module) -> None:

@@ -3,7 +3,6 @@
 import pytest
 from redis.asyncio import Redis
 
-from jobs.queue.claims import Claim
 from jobs.queue.dead_letters import DeadLetters
 from jobs.testing.waiting import wait_until
 from tests.task_queue import TaskQueue
@@ -48,23 +47,12 @@ async def test_however_often_its_holders_die_an_image_is_made(redis: Redis, tiny
     await queue.admit(job(6), 100, 600)
     await queue.claim("victim-0", 6, 0)
     for number in range(1, 9):
-        taken = await _taken(queue, f"victim-{number}", 6)
+        taken = await queue.take_over(f"victim-{number}", 6)
         await queue.begin(min(taken, key=lambda claim: claim.attempts))
     async with running(redis, tiny_model, lease_s=LEASE_S) as worker:
         state = await settled(queue, "job")
         assert worker.count("fourstep_dead_letters_total") == 0
     assert (state.status, len(state.results)) == ("completed", 6)
-
-
-async def _taken(queue: TaskQueue, worker_id: str, count: int) -> list[Claim]:
-    taken: list[Claim] = []
-
-    async def took_all() -> bool:
-        taken.extend(await queue.reclaim(worker_id, 0.001, count))
-        return len(taken) == count
-
-    await wait_until(took_all)
-    return taken
 
 
 @pytest.mark.slow

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 from redis.asyncio import Redis
 
-from jobs.queue.claims import Claim
 from jobs.testing.samples import sample_result, sample_tasks
 from jobs.testing.waiting import wait_until
 from tests.task_queue import TaskQueue
@@ -76,14 +75,8 @@ async def test_a_suspect_stays_one_when_it_is_left_to_its_model(redis: Redis, ti
     async with running(redis, tiny_model, lease_s=LEASE_S) as old:
         await queue.announce("of the new model", old.card.model_copy(update={"sha256": NEW}), 600)
         await wait_until(lambda: old.taken_over)
-        suspects: list[Claim] = []
-
-        async def taken() -> bool:
-            suspects.extend(await queue.reclaim("of the new model", 0.001, 2))
-            return len(suspects) == 2
-
-        await wait_until(taken)
-        assert all(claim.suspect for claim in suspects)
+        taken = await queue.take_over("of the new model", 2)
+        assert all(claim.suspect for claim in taken)
         assert (await queue.job("job")).results == []  # type: ignore[union-attr]
         await queue.cancel("job", "seen enough")
 
