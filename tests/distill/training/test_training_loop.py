@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import threading
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -40,6 +41,7 @@ def test_a_signal_lets_the_step_finish_and_nothing_is_lost(tmp_path: Path, numbe
             os.kill(os.getpid(), number)
         return counter.step(index)
 
+    assert threading.current_thread() is threading.main_thread()  # or the signal would end the suite
     handler = signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt):
         training_loop.run(tmp_path, {"counter": counter}, step, 10, save_every=100)
