@@ -39,7 +39,7 @@ UNSCRAPED_ANSWERS = 60
 
 @dataclass
 class Verdict:
-    """What is wrong with the history, and the processes' counters, summed over their lives.
+    """The faults of the history, and the processes' counters, summed over their lives.
 
     A life that is killed takes along what it counted after its last scrape: sums may be below what there was by a few
     for each such death. `stored` counts all images in Redis, also of calls that were never acknowledged; `solo` those

@@ -76,7 +76,7 @@ def test_the_last_two_are_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("full_at", [1, 2])
 def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full_at: int) -> None:
-    """Whether at the first file or at a later one."""
+    """The disk may be full at the first file or at a later one."""
     checkpoints.save(tmp_path, {"one": Held({"done": 5}), "two": Held({})}, 5)
     writes = []
     save_file = checkpoints.save_file
