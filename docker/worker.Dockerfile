@@ -34,6 +34,7 @@ ENV PATH=/opt/fourstep/bin:$PATH \
     HOME=/tmp \
     HF_HOME=/cache/huggingface \
     TORCHINDUCTOR_CACHE_DIR=/cache/inductor \
+    TRITON_CACHE_DIR=/cache/triton \
     FOURSTEP_METRICS_HOST=0.0.0.0 \
     FOURSTEP_MODEL=/models/emoji-student
 USER 10001:10001

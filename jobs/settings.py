@@ -1,9 +1,6 @@
 """Settings of each process, read from FOURSTEP_* environment variables."""
 
-import difflib
 import os
-import re
-from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -18,8 +15,6 @@ from jobs.queue.connection import check_address, with_password
 PREFIX = "FOURSTEP_"
 # Where containers have their secrets: each variable may be a file there, under its name.
 SECRETS = Path("/run/secrets")
-# Variables that Kubernetes sets in every pod for a Service whose name begins with "fourstep".
-SERVICE_LINK = re.compile(PREFIX + r"(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
 BUNDLED_MODEL = Path(__file__).resolve().parent.parent / "models" / "emoji-student"
 
 
@@ -71,12 +66,14 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _no_unknown_variables(cls, values: Any) -> Any:
-        values = {name: value for name, value in values.items() if not _is_service_link(PREFIX + name, value)}
+        values = {
+            name: value for name, value in values.items() if not setting_values.is_service_link(PREFIX + name, value)
+        }
         known = {PREFIX + name.upper() for kind in (ApiSettings, WorkerSettings) for name in kind.model_fields}
         unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
-        unknown = [name for name in unknown if not _is_service_link(name, os.environ[name])]
+        unknown = [name for name in unknown if not setting_values.is_service_link(name, os.environ[name])]
         if unknown:
-            raise ValueError("; ".join(_suggestion(name, known) for name in unknown))
+            raise ValueError("; ".join(setting_values.suggestion(name, known) for name in unknown))
         return values
 
     @field_validator("redis_url")
@@ -239,6 +236,14 @@ class WorkerSettings(Settings):
     cuda_graphs: bool | None = Field(
         default=None, description="replay each step from a CUDA graph; unset: on a CUDA device; true needs one"
     )
+    workers: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        default="auto",
+        description="workers that `fourstep up` starts; auto: one for each GPU, and at least one for each model",
+    )
+    gpu_locks: Path | None = Field(
+        default=None,
+        description="folder in which the workers of a machine mark the GPU that each takes, so that none is shared",
+    )
     metrics_host: str = Field(default="127.0.0.1", description="address of the worker's /metrics")
     metrics_port: int = Field(default=8001, ge=0, le=65535, description="port of the worker's /metrics; 0 for none")
     lease_s: float = Field(
@@ -280,14 +285,3 @@ def explain(error: ValidationError) -> str:
         f"{PREFIX}{str(part['loc'][0]).upper()}: {part['msg']}" if part["loc"] else part["msg"].split(", ", 1)[-1]
         for part in error.errors()
     )
-
-
-def _is_service_link(name: str, value: Any) -> bool:
-    """Whether Kubernetes set the variable; FOURSTEP_PORT is its address of a Service of that name, or a setting."""
-    address = name.upper().endswith("_PORT") and isinstance(value, str) and "://" in value
-    return address or SERVICE_LINK.fullmatch(name.upper()) is not None
-
-
-def _suggestion(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name.upper(), known, n=1)
-    return f"unknown variable {name}" + (f": did you mean {close[0]}?" if close else "")
