@@ -221,6 +221,12 @@ class WorkerSettings(Settings):
     model: str = Field(default=str(BUNDLED_MODEL), description="model folder or Hugging Face hub id")
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, ...")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(default="auto", description="weights' type")
+    text_encoders: Literal["device", "cpu", "int8"] = Field(
+        default="device", description="where the text encoders run: device, cpu, or on the device with int8 weights"
+    )
+    quantize: Literal["int8", "fp8"] | None = Field(
+        default=None, description="format of the weights of the denoiser's blocks; unset: that of FOURSTEP_DTYPE"
+    )
     max_batch: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         default="auto", description="images one step may hold; auto: as many as gain in images a second, up to 64"
     )
@@ -271,6 +277,12 @@ class WorkerSettings(Settings):
 
     _read_parts = field_validator("safety_labels", mode="before")(setting_values.parts)
     _read_sizes = field_validator("sizes", mode="before")(setting_values.sizes)
+
+    @model_validator(mode="after")
+    def _weights_can_be_quantized(self) -> Self:
+        if (self.quantize or self.text_encoders == "int8") and find_spec("torchao") is None:
+            raise ValueError("weights of eight bits need the extra: pip install '.[quantize]' in a checkout")
+        return self
 
     @model_validator(mode="after")
     def _the_safety_model_has_labels(self) -> Self:
