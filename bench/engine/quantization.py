@@ -13,9 +13,9 @@ import numpy as np
 from bench import results_file
 from bench.markdown import filled, table
 from jobs.settings import BUNDLED_MODEL
-from worker.device.stored_bytes import stored_bytes
 from worker.engine.engine import Engine
 from worker.generate import generate
+from worker.memory.counting import stored_bytes
 from worker.model_folder.loading import LoadedModel, load
 
 NAME = "quantization"

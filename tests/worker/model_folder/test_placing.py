@@ -9,11 +9,11 @@ import torch
 
 from bench.engine.quantization import psnr
 from jobs.settings import BUNDLED_MODEL, WorkerSettings
-from worker.device.stored_bytes import stored_bytes
 from worker.engine.engine import Engine
 from worker.families import registry
 from worker.families.network import Network
 from worker.generate import generate
+from worker.memory.counting import stored_bytes
 from worker.model_folder.loading import LoadedModel, load
 from worker.model_folder.placing import place
 from worker.startup import compiler_for
