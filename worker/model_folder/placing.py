@@ -35,8 +35,9 @@ def place(
         elif name == family.denoiser and quantize:
             _quantize(family.blocks(network), quantize, device)
         network.to(device)
-        if device.type == "meta" and hasattr(network, "tie_weights"):
-            network.tie_weights()  # what shares memory elsewhere is made anew there, each by itself
+        tie: Any = getattr(network, "tie_weights", None)
+        if device.type == "meta" and tie:
+            tie()  # what shares memory elsewhere is made anew there, each by itself
 
 
 def _quantize(parts: list[nn.Module], kind: Quantize, device: torch.device) -> None:
