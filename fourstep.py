@@ -6,9 +6,9 @@ import typer
 
 from distill.commands import app as distill
 from distill.commands import evaluate
-from jobs.commands import app as dead_letters
+from jobs.commands.dead_letters import app as dead_letters
+from jobs.commands.webhooks import app as webhooks
 from jobs.version import fourstep_version
-from jobs.webhook_commands import app as webhooks
 from service.commands import api, generate, up
 from worker.commands import app as models
 from worker.commands import import_dpdmd, import_model, worker

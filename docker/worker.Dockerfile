@@ -7,8 +7,8 @@ RUN python -m venv /opt/fourstep
 # The dependencies are a layer of their own, which a change of the code leaves as it is.
 COPY pyproject.toml README.md LICENSE fourstep.py ./
 RUN if [ -n "$TORCH_BACKEND" ]; \
-    then /opt/fourstep/bin/pip install --no-cache-dir 'uv>=0.9' && /opt/fourstep/bin/uv pip install --no-cache --compile-bytecode --python /opt/fourstep --torch-backend "$TORCH_BACKEND" '.[worker,tracing,image-store]'; \
-    else /opt/fourstep/bin/pip install --no-cache-dir '.[worker,tracing,image-store]'; fi
+    then /opt/fourstep/bin/pip install --no-cache-dir 'uv>=0.9' && /opt/fourstep/bin/uv pip install --no-cache --compile-bytecode --python /opt/fourstep --torch-backend "$TORCH_BACKEND" '.[worker,tracing,image-store,quantize]'; \
+    else /opt/fourstep/bin/pip install --no-cache-dir '.[worker,tracing,image-store,quantize]'; fi
 COPY distill distill
 COPY jobs jobs
 COPY service service
@@ -34,6 +34,7 @@ ENV PATH=/opt/fourstep/bin:$PATH \
     HOME=/tmp \
     HF_HOME=/cache/huggingface \
     TORCHINDUCTOR_CACHE_DIR=/cache/inductor \
+    TRITON_CACHE_DIR=/cache/triton \
     FOURSTEP_METRICS_HOST=0.0.0.0 \
     FOURSTEP_MODEL=/models/emoji-student
 USER 10001:10001

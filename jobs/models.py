@@ -169,6 +169,8 @@ class EffectiveSettings(WireModel):
 
     device: str
     dtype: str
+    text_encoders: str | None = None
+    quantize: str | None = None
     max_batch: int | None = None
     max_batch_reason: str | None = None
     strict_batch: int | None = None

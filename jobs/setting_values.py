@@ -1,11 +1,16 @@
-"""Reads values of settings that are lists, from the text of an environment variable.
+"""Names and values of settings, as environment variables hold them.
 
-Each function returns anything but a string as it is, and raises ValueError with the form to write.
+A function that reads a list returns anything but a string as it is, and raises ValueError with the form to write.
 """
 
 import base64
+import difflib
 import re
+from collections.abc import Iterable
 from typing import Any
+
+# Variables that Kubernetes sets in every pod for a Service whose name begins with "fourstep".
+SERVICE_LINK = re.compile(r"FOURSTEP_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
 
 
 def parts(value: Any) -> Any:
@@ -51,3 +56,15 @@ def is_webhook_secret(secret: str) -> bool:
         return prefix == "whsec" and 24 <= len(base64.b64decode(encoded, validate=True)) <= 64
     except ValueError:
         return False
+
+
+def is_service_link(name: str, value: Any) -> bool:
+    """Whether Kubernetes set the variable; FOURSTEP_PORT is its address of a Service of that name, or a setting."""
+    address = name.upper().endswith("_PORT") and isinstance(value, str) and "://" in value
+    return address or SERVICE_LINK.fullmatch(name.upper()) is not None
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Say that there is no variable `name`, and which of the `known` ones was probably meant."""
+    close = difflib.get_close_matches(name.upper(), known, n=1)
+    return f"unknown variable {name}" + (f": did you mean {close[0]}?" if close else "")

@@ -1,9 +1,6 @@
 """Settings of each process, read from FOURSTEP_* environment variables."""
 
-import difflib
 import os
-import re
-from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -18,8 +15,6 @@ from jobs.queue.connection import check_address, with_password
 PREFIX = "FOURSTEP_"
 # Where containers have their secrets: each variable may be a file there, under its name.
 SECRETS = Path("/run/secrets")
-# Variables that Kubernetes sets in every pod for a Service whose name begins with "fourstep".
-SERVICE_LINK = re.compile(PREFIX + r"(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
 BUNDLED_MODEL = Path(__file__).resolve().parent.parent / "models" / "emoji-student"
 
 
@@ -71,12 +66,14 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _no_unknown_variables(cls, values: Any) -> Any:
-        values = {name: value for name, value in values.items() if not _is_service_link(PREFIX + name, value)}
+        values = {
+            name: value for name, value in values.items() if not setting_values.is_service_link(PREFIX + name, value)
+        }
         known = {PREFIX + name.upper() for kind in (ApiSettings, WorkerSettings) for name in kind.model_fields}
         unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
-        unknown = [name for name in unknown if not _is_service_link(name, os.environ[name])]
+        unknown = [name for name in unknown if not setting_values.is_service_link(name, os.environ[name])]
         if unknown:
-            raise ValueError("; ".join(_suggestion(name, known) for name in unknown))
+            raise ValueError("; ".join(setting_values.suggestion(name, known) for name in unknown))
         return values
 
     @field_validator("redis_url")
@@ -224,6 +221,12 @@ class WorkerSettings(Settings):
     model: str = Field(default=str(BUNDLED_MODEL), description="model folder or Hugging Face hub id")
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, ...")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(default="auto", description="weights' type")
+    text_encoders: Literal["device", "cpu", "int8"] = Field(
+        default="device", description="where the text encoders run: device, cpu, or on the device with int8 weights"
+    )
+    quantize: Literal["int8", "fp8"] | None = Field(
+        default=None, description="format of the weights of the denoiser's blocks; unset: that of FOURSTEP_DTYPE"
+    )
     max_batch: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         default="auto", description="images one step may hold; auto: as many as gain in images a second, up to 64"
     )
@@ -238,6 +241,14 @@ class WorkerSettings(Settings):
     )
     cuda_graphs: bool | None = Field(
         default=None, description="replay each step from a CUDA graph; unset: on a CUDA device; true needs one"
+    )
+    workers: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        default="auto",
+        description="workers that `fourstep up` starts; auto: one for each GPU, and at least one for each model",
+    )
+    gpu_locks: Path | None = Field(
+        default=None,
+        description="folder in which the workers of a machine mark the GPU that each takes, so that none is shared",
     )
     metrics_host: str = Field(default="127.0.0.1", description="address of the worker's /metrics")
     metrics_port: int = Field(default=8001, ge=0, le=65535, description="port of the worker's /metrics; 0 for none")
@@ -268,6 +279,12 @@ class WorkerSettings(Settings):
     _read_sizes = field_validator("sizes", mode="before")(setting_values.sizes)
 
     @model_validator(mode="after")
+    def _weights_can_be_quantized(self) -> Self:
+        if (self.quantize or self.text_encoders == "int8") and find_spec("torchao") is None:
+            raise ValueError("weights of eight bits need the extra: pip install '.[quantize]' in a checkout")
+        return self
+
+    @model_validator(mode="after")
     def _the_safety_model_has_labels(self) -> Self:
         if (self.safety_model is None) != (not self.safety_labels):
             raise ValueError("set both FOURSTEP_SAFETY_MODEL and FOURSTEP_SAFETY_LABELS, or neither")
@@ -280,14 +297,3 @@ def explain(error: ValidationError) -> str:
         f"{PREFIX}{str(part['loc'][0]).upper()}: {part['msg']}" if part["loc"] else part["msg"].split(", ", 1)[-1]
         for part in error.errors()
     )
-
-
-def _is_service_link(name: str, value: Any) -> bool:
-    """Return whether Kubernetes set the variable; FOURSTEP_PORT is the address of a Service, or a setting."""
-    address = name.upper().endswith("_PORT") and isinstance(value, str) and "://" in value
-    return address or SERVICE_LINK.fullmatch(name.upper()) is not None
-
-
-def _suggestion(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name.upper(), known, n=1)
-    return f"unknown variable {name}" + (f": did you mean {close[0]}?" if close else "")

@@ -14,7 +14,7 @@ OWN_LOGGERS = {"jobs", "service", "worker", "distill"}
 # Other fields of `extra` are left out, and so are all fields of libraries, which may pass anything.
 CALL_FIELDS = {"method", "endpoint", "status", "seconds", "job_id"}
 IMAGE_FIELDS = {"job_id", "index", "entry", "outcome"}
-FAULT_FIELDS = {"error", "policy", "model", "code", "pause_s"}
+FAULT_FIELDS = {"error", "policy", "model", "gpu", "code", "pause_s"}
 _FIELDS = ExtraAdder(allow=CALL_FIELDS | IMAGE_FIELDS | FAULT_FIELDS)
 
 
@@ -50,3 +50,5 @@ def configure_logging(level: str) -> None:
         logging.getLogger(name).setLevel(own)
     for client in ("httpx", "httpcore"):
         logging.getLogger(client).setLevel(logging.WARNING)  # they report every request they make
+    for importer in ("torchao", "torch.utils._pytree", "diffusers.quantizers"):
+        logging.getLogger(importer).setLevel(logging.ERROR)  # they warn of what torchao has for other devices

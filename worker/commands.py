@@ -15,18 +15,27 @@ app = typer.Typer(help="Model folders.", no_args_is_help=True)
 @app.command()
 def check(
     model: Annotated[str, typer.Argument(metavar="DIR", help="A model folder, a LoRA folder or a hub id.")],
+    gpu_memory: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="also say what fits a GPU of so much memory, as 24GB; nothing is computed"),
+    ] = None,
 ) -> None:
     """Load a model on the CPU as a worker would, and say what it is served on or which field is wrong.
 
-    The exit code is 0 for a model that can be served, 1 for one that cannot.
+    The exit code is 0 for a model that can be served, 1 for one that cannot or does not fit.
     """
     with errors_as_lines(extra="worker", code=2, command="fourstep models"):
         from worker import startup
         from worker.errors import FolderRefusedError
+        from worker.memory import report
         from worker.model_folder import loading
     startup.quiet_libraries()
     try:
-        served = loading.load(model, device="cpu")
+        memory = None if gpu_memory is None else report.read_bytes(gpu_memory)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--gpu-memory") from error
+    try:
+        served = loading.load(model, device="cpu") if memory is None else report.load(model)
     except FolderRefusedError as error:
         typer.echo(f"{model} cannot be served: {error}", err=True)
         raise typer.Exit(1) from error
@@ -39,6 +48,10 @@ def check(
     evaluations = f"{contract.evaluations} evaluations a picture{told}"
     typer.echo(f"  {contract.steps} steps ({contract.sampler}), {evaluations}; {sizes}")
     typer.echo(f"  grid: {', '.join(f'{level:g}' for level in grid)}")
+    if memory is not None:
+        lines, fits = report.lines(served, memory)
+        typer.echo("\n".join(lines))
+        raise typer.Exit(0 if fits else 1)
 
 
 @app.command("list")

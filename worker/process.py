@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
+import os
 import signal
-import socket
 import uuid
 from collections.abc import Callable
 from functools import partial
@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, start_http_se
 from jobs.image_store import ImageStore, ImageStoreError, open_image_store
 from jobs.metrics import WorkerMetrics
 from jobs.queue.connection import open_redis
+from jobs.queue.model_registry import worker_prefix
 from jobs.queue.worker_queue import WorkerQueue
 from jobs.settings import WorkerSettings
 from jobs.tracing import configure_tracing, send_last_spans
@@ -88,7 +89,7 @@ async def _serve(
         mark_generated=settings.mark_generated,
         store=_image_store(settings),
     )
-    worker_id = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+    worker_id = worker_prefix(os.getpid()) + uuid.uuid4().hex[:8]
     consumer = Consumer(queue, worker_id, engine, result_writer, metrics, settings.lease_s)
     log.info("serving %s (%s) as %s on %s", card.name, card.sha256[:12], worker_id, card.settings.device)
     try:

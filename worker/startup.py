@@ -31,7 +31,14 @@ def start_engine(settings: WorkerSettings, load_model: Callable[..., LoadedModel
     if settings.compile_cache is not None:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(settings.compile_cache)
     model = load_model(
-        settings.model, settings.device, settings.dtype, settings.steps, settings.guidance_scale, settings.sizes
+        settings.model,
+        settings.device,
+        settings.dtype,
+        settings.steps,
+        settings.guidance_scale,
+        settings.sizes,
+        settings.text_encoders,
+        settings.quantize,
     )
     graphs = _replays_graphs(settings, model.network.device)
     max_batch = STRICT if settings.max_batch == "auto" else settings.max_batch
@@ -66,6 +73,8 @@ def model_card(engine: Engine, settings: WorkerSettings, chosen: str | None = No
         settings=EffectiveSettings(
             device=str(model.network.device),
             dtype=str(model.network.dtype).removeprefix("torch."),
+            text_encoders=settings.text_encoders,
+            quantize=settings.quantize,
             max_batch=max(engine.runner.largest_batch.values()),
             max_batch_reason=(chosen or "larger ones are being tried") if settings.max_batch == "auto" else "as set",
             strict_batch=max(engine.runner.strict_batch.values()),
@@ -83,10 +92,12 @@ def model_card(engine: Engine, settings: WorkerSettings, chosen: str | None = No
 def compiler_for(settings: WorkerSettings, device: torch.device) -> Compiler | None:
     """Return what is to compile the networks, if anything.
 
-    With "auto" that is torch.compile on a CUDA device and, if it is to run them, OpenVINO on a CPU."""
+    With "auto" that is torch.compile on a CUDA device and, if it is to run them, OpenVINO on a CPU. OpenVINO does not
+    read the weights of eight bits that torchao makes."""
     if settings.compile is True or (settings.compile == "auto" and device.type == "cuda"):
         return "inductor"
-    return "openvino" if device.type == "cpu" and settings.cpu_runtime == "openvino" else None
+    plain = settings.quantize is None and settings.text_encoders != "int8"
+    return "openvino" if device.type == "cpu" and settings.cpu_runtime == "openvino" and plain else None
 
 
 def _replays_graphs(settings: WorkerSettings, device: torch.device) -> bool:

@@ -1,6 +1,7 @@
 """The models that workers have announced: each one's card, and a lease for every worker that is alive."""
 
 import logging
+import socket
 from functools import lru_cache
 from typing import Any
 
@@ -19,6 +20,11 @@ async def known_models(redis: Redis) -> list[str]:
     """The names of all models ever announced on this Redis, sorted."""
     client: Any = redis
     return sorted(name.decode() for name in await client.smembers(KNOWN_MODELS))
+
+
+def worker_prefix(pid: int) -> str:
+    """Return how the id of the worker begins whose process on this machine is `pid`."""
+    return f"{socket.gethostname()}-{pid}-"
 
 
 class ModelRegistry:

@@ -1,6 +1,7 @@
 """The Redis server that `fourstep up` starts for itself."""
 
 import asyncio
+import os
 import secrets
 import shutil
 import socket
@@ -8,6 +9,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 
@@ -20,9 +22,10 @@ STOP_PATIENCE_S = 2.0
 
 @dataclass(frozen=True)
 class EmbeddedRedis:
-    """The address of a running server, with its password, and its process."""
+    """The address of a running server, with its password, a file that holds it, and the server's process."""
 
     url: str
+    url_file: Path
     process: asyncio.subprocess.Process
 
 
@@ -30,6 +33,7 @@ class EmbeddedRedis:
 async def embedded_redis() -> AsyncIterator[EmbeddedRedis]:
     """Run a Redis server on a free port, with a random password, that stores nothing on disk.
 
+    The file with its address, in the user's runtime folder or the temporary one, can be read by its owner alone.
     Raises RuntimeError when it does not answer within a few seconds.
     """
     port, password = _free_port(), secrets.token_urlsafe(24)
@@ -40,9 +44,19 @@ async def embedded_redis() -> AsyncIterator[EmbeddedRedis]:
     try:
         url = f"redis://:{password}@127.0.0.1:{port}/0"
         await _wait_until_it_answers(url, process)
-        yield EmbeddedRedis(url, process)
+        with tempfile.TemporaryDirectory(prefix="fourstep-", dir=_runtime_folder()) as folder:
+            url_file = Path(folder) / "redis-url"
+            url_file.touch(0o600)
+            url_file.write_text(url + "\n")
+            yield EmbeddedRedis(url, url_file, process)
     finally:
         await stop_child(process, STOP_PATIENCE_S)
+
+
+def _runtime_folder() -> str:
+    """The folder of this user's sessions, in memory, where the system has one."""
+    folder = os.environ.get("XDG_RUNTIME_DIR", "")
+    return folder if os.access(folder, os.W_OK) else tempfile.gettempdir()
 
 
 def _server_binary() -> str:

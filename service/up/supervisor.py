@@ -1,4 +1,4 @@
-"""`fourstep up`: Redis, a worker for each model and the API, as a process tree that starts, fails and stops as one."""
+"""`fourstep up`: Redis, workers and the API, as a process tree that starts, fails and stops as one."""
 
 import asyncio
 import logging
@@ -10,11 +10,16 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import httpx
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
-from jobs.models import model_name
+from jobs.gpus import VISIBLE, visible_gpus
+from jobs.queue.connection import open_redis
+from jobs.queue.model_registry import ModelRegistry, worker_prefix
 from jobs.settings import PREFIX, ApiSettings, WorkerSettings
 from service.up.child_process import start_child, stop_child
 from service.up.embedded_redis import embedded_redis
+from service.up.placement import Placement, placements
 
 # The API and the worker stop side by side, then Redis: all within ten seconds.
 CHILD_PATIENCE_S = 7.5
@@ -34,17 +39,19 @@ class CannotServeError(Exception):
 async def up(api: ApiSettings, worker: WorkerSettings, models: Sequence[str]) -> None:
     """Serve `models` until SIGTERM or SIGINT, then stop all processes; CannotServeError when one cannot run.
 
-    The first model is the default one. Each further worker starts when the one before it is ready; the worker of model
-    i serves its metrics on ``metrics_port + i``.
+    The first model is the default one. Workers are dealt out over the GPUs, unless FOURSTEP_DEVICE names a device.
+    Each starts when the one before it is ready.
     """
-    names = [model_name(model) for model in models]
-    if len(set(names)) < len(names):
-        raise CannotServeError(f"two models would be served under one name: {', '.join(names)}")
-    if api.default_model not in (None, names[0]):
-        raise CannotServeError(f"{PREFIX}DEFAULT_MODEL is {api.default_model}, but the first model is {names[0]}")
-    metrics_ports = [worker.metrics_port and worker.metrics_port + i for i in range(len(models))]
+    gpus = visible_gpus() if worker.device in ("auto", "cuda") else []
+    try:
+        placed = placements(models, gpus, worker.workers, worker.metrics_port)
+    except ValueError as error:
+        raise CannotServeError(str(error)) from error
+    default = placed[0].name
+    if api.default_model not in (None, default):
+        raise CannotServeError(f"{PREFIX}DEFAULT_MODEL is {api.default_model}, but the first model is {default}")
     _refuse_taken_port(api.host, api.port, "PORT")
-    for port in filter(None, metrics_ports):
+    for port in filter(None, (each.metrics_port for each in placed)):
         _refuse_taken_port(worker.metrics_host, port, "METRICS_PORT")
     stopping = asyncio.Event()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
@@ -53,16 +60,21 @@ async def up(api: ApiSettings, worker: WorkerSettings, models: Sequence[str]) ->
         ends: list[asyncio.Task] = [asyncio.create_task(stopping.wait())]
         redis_url = api.redis_url
         if redis_url is None:
-            redis = await stack.enter_async_context(embedded_redis())
-            redis_url = redis.url
-            ends.append(asyncio.create_task(_fail_when_gone(redis.process, "Redis")))
+            embedded = await stack.enter_async_context(embedded_redis())
+            redis_url = embedded.url
+            ends.append(asyncio.create_task(_fail_when_gone(embedded.process, "Redis")))
+            joins = f"{PREFIX}REDIS_URL=$(cat {embedded.url_file}) fourstep worker"
+            print(f"further workers of this machine join by {joins}", flush=True)
         environment = {**os.environ, f"{PREFIX}REDIS_URL": redis_url}
-        ends.append(asyncio.create_task(_keep_api(environment | {f"{PREFIX}DEFAULT_MODEL": names[0]})))
+        ends.append(asyncio.create_task(_keep_api(environment | {f"{PREFIX}DEFAULT_MODEL": default})))
+        redis = open_redis(redis_url)
+        stack.push_async_callback(redis.aclose)
         may_start, ready = asyncio.Event(), asyncio.Event()
         may_start.set()
-        for model, name, port in zip(models, names, metrics_ports, strict=True):
-            own = {f"{PREFIX}MODEL": model, f"{PREFIX}METRICS_PORT": str(port)}
-            ends.append(asyncio.create_task(_keep_worker(api, name, environment | own, may_start, ready)))
+        for each in placed:
+            own = {f"{PREFIX}MODEL": each.model, f"{PREFIX}METRICS_PORT": str(each.metrics_port)}
+            own |= {} if each.gpu is None else {VISIBLE: each.gpu}
+            ends.append(asyncio.create_task(_keep_worker(api, redis, each, environment | own, may_start, ready)))
             may_start, ready = ready, asyncio.Event()  # one after the other: loading takes the whole machine
         await _first_of(ends)
 
@@ -99,37 +111,49 @@ async def _keep_api(environment: Mapping[str, str]) -> None:
 
 
 async def _keep_worker(
-    api: ApiSettings, name: str, environment: Mapping[str, str], may_start: asyncio.Event, ready: asyncio.Event
+    api: ApiSettings,
+    redis: Redis,
+    placed: Placement,
+    environment: Mapping[str, str],
+    may_start: asyncio.Event,
+    ready: asyncio.Event,
 ) -> None:
-    """Run the worker of model `name`; after it was ready, restart it whenever it dies, after ever longer pauses."""
+    """Run a worker; after it was ready, restart it whenever it dies, after ever longer pauses."""
     await may_start.wait()
-    pause_s = FIRST_RESTART_PAUSE_S
+    pause_s, where = FIRST_RESTART_PAUSE_S, "" if placed.gpu is None else f" on GPU {placed.gpu}"
     while True:
         began = asyncio.get_running_loop().time()
         async with _child("worker", environment) as process:
             gone = asyncio.create_task(process.wait())
-            if not ready.is_set() and await _wait_until_ready(api, name, gone):
-                print(f"fourstep is ready at {_url(api)} with {name}", flush=True)
+            if not ready.is_set() and await _wait_until_ready(api, redis, placed.name, process.pid, gone):
+                print(f"fourstep is ready at {_url(api)} with {placed.name}{where}", flush=True)
                 ready.set()
             code = await gone
         if code == WORKER_CANNOT_START or not ready.is_set():
-            raise CannotServeError(f"the worker of {name} could not start (code {code}); its last line above says why")
+            raise CannotServeError(
+                f"the worker of {placed.name}{where} could not start (code {code}); its last line above says why"
+            )
         if asyncio.get_running_loop().time() - began > STEADY_AFTER_S:
             pause_s = FIRST_RESTART_PAUSE_S
-        about = {"model": name, "code": code, "pause_s": pause_s}
+        about = {"model": placed.name, "gpu": placed.gpu, "code": code, "pause_s": pause_s}
         log.error("the worker died and is started again", extra=about)
         await asyncio.sleep(pause_s)
         pause_s = min(2 * pause_s, LONGEST_RESTART_PAUSE_S)
 
 
-async def _wait_until_ready(api: ApiSettings, name: str, worker_gone: asyncio.Task[int]) -> bool:
-    """Return whether the API had a ready worker of model `name` before the worker was gone."""
+async def _wait_until_ready(
+    api: ApiSettings, redis: Redis, model: str, pid: int, worker_gone: asyncio.Task[int]
+) -> bool:
+    """Return whether the API served `model` and the worker of process `pid` announced itself before it was gone."""
+    registry = ModelRegistry(redis, model)
     async with httpx.AsyncClient(trust_env=False) as client:
         while not worker_gone.done():
-            with suppress(httpx.TransportError):  # the API is still starting
+            with suppress(httpx.TransportError, RedisError):  # the API is still starting
                 answer = await client.get(f"{_url(api)}/readyz")
-                if answer.is_success and name in answer.json()["models"]:
-                    return True
+                if answer.is_success and model in answer.json()["models"]:
+                    workers = await registry.workers()
+                    if any(each.worker_id.startswith(worker_prefix(pid)) for each in workers):
+                        return True
             await asyncio.sleep(READY_POLL_S)
     return False
 

@@ -1,5 +1,6 @@
 """`docker compose up` without a Docker engine: the files are valid, hardened, and name only settings that exist."""
 
+import json
 import os
 import re
 import shutil
@@ -36,6 +37,32 @@ def test_compose_accepts_the_files(overlay: tuple[str, ...]) -> None:
     command = [tool("docker-compose"), "-f", "compose.yaml", *overlay, "config", "-q"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_scaled_workers_see_every_gpu_and_take_one_each() -> None:
+    command = [tool("docker-compose"), "-f", "compose.yaml", *GPU, "config", "--format", "json"]
+    rendered = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    worker = json.loads(rendered)["services"]["worker"]
+    (device,) = worker["deploy"]["resources"]["reservations"]["devices"]
+    assert (device["driver"], device["count"], device["capabilities"]) == ("nvidia", -1, ["gpu"])
+    assert "container_name" not in worker, "it could not be scaled"
+    assert "CUDA_VISIBLE_DEVICES" not in worker["environment"]
+    (cache,) = [volume["target"] for volume in worker["volumes"] if volume["type"] == "volume"]
+    assert worker["environment"]["FOURSTEP_GPU_LOCKS"].startswith(f"{cache}/"), "a folder that all of them share"
+
+
+def test_what_is_compiled_lies_in_the_volume() -> None:
+    """Docker mounts a tmpfs without the right to run code, and code is loaded from where these caches are."""
+    dockerfile = (ROOT / "docker/worker.Dockerfile").read_text()
+    last = dockerfile.rpartition("FROM ")[2]
+    variables = dict(re.findall(r"([A-Z_]+)=(\S+)", last))
+    assert re.findall(r"^VOLUME (\S+)$", last, re.MULTILINE) == ["/cache"]
+    for name in ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "HF_HOME"):
+        assert variables[name].startswith("/cache/"), name
+    worker = COMPOSE["services"]["worker"]
+    assert "cache:/cache" in worker["volumes"]
+    assert worker["tmpfs"] == ["/tmp"]
+    assert not {"TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR"} & worker["environment"].keys()
 
 
 def test_hadolint_finds_nothing() -> None:

@@ -108,6 +108,7 @@ def test_the_gpu_overlay_changes_the_worker_and_asks_for_a_gpu() -> None:
     assert patch["metadata"]["name"] == base["metadata"]["name"]
     assert container("worker", GPU)["name"] == container("worker")["name"]
     assert container("worker", GPU)["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert patch["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}, "no GPU is left over"
 
 
 def test_every_port_of_a_policy_is_one_that_a_container_opens() -> None:

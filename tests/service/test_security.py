@@ -21,7 +21,7 @@ from redis.asyncio import Redis
 from rich.console import Console
 from typer.testing import CliRunner
 
-from jobs import commands
+from jobs.commands import dead_letters
 from jobs.settings import ApiSettings
 from jobs.testing.samples import MODEL, sample_card, sample_tasks
 from jobs.testing.waiting import outcome
@@ -193,7 +193,7 @@ async def test_terminal_codes_of_a_prompt_do_not_reach_an_operators_terminal(
     (claim,) = await queue.claim("w1", 1, block_s=0)
     await queue.bury(claim, "given up", ttl_s=60)
     monkeypatch.setenv("FOURSTEP_REDIS_URL", redis_url)
-    listed = await asyncio.to_thread(CliRunner().invoke, commands.app, ["list"])
+    listed = await asyncio.to_thread(CliRunner().invoke, dead_letters.app, ["list"])
     assert listed.exit_code == 0
     (line,) = listed.output.splitlines()
     assert line.isprintable()

@@ -47,7 +47,9 @@ class Flux(Family):
 
     def encode(self, pipeline: Any, prompts: Sequence[str], max_sequence_length: int | None) -> list[PromptEmbedding]:
         """`max_sequence_length` is T5's."""
-        tokens, pooled, _ = pipeline.encode_prompt(list(prompts), max_sequence_length=max_sequence_length)
+        tokens, pooled, _ = pipeline.encode_prompt(
+            list(prompts), device=pipeline.text_encoder.device, max_sequence_length=max_sequence_length
+        )
         return [PromptEmbedding(*parts) for parts in zip(tokens, pooled, strict=True)]
 
     def token_limit(self, tokenizer: str, model_max_length: int, max_sequence_length: int | None) -> int:

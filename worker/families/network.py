@@ -53,7 +53,7 @@ class Network:
         if self._told_guidance is not None:
             encoded = [replace(each, guidance=self._told_guidance) for each in encoded]
         # Cloned, so that a kept embedding does not keep its whole batch.
-        return [each.to(dtype=self.dtype).map(torch.clone) for each in encoded]
+        return [each.to(device=self.device, dtype=self.dtype).map(torch.clone) for each in encoded]
 
     def prompt_tokens(self, prompt: str) -> PromptTokens:
         """Count the tokens of `prompt`, and those that are read."""

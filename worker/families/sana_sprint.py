@@ -47,6 +47,7 @@ class SanaSprint(Family):
     def encode(self, pipeline: Any, prompts: Sequence[str], max_sequence_length: int | None) -> list[PromptEmbedding]:
         tokens, mask = pipeline.encode_prompt(
             list(prompts),
+            device=pipeline.text_encoder.device,
             max_sequence_length=max_sequence_length or TOKENS,
             complex_human_instruction=_instruction(),
         )

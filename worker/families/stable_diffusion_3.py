@@ -34,7 +34,12 @@ class StableDiffusion3(Family):
     def encode(self, pipeline: Any, prompts: Sequence[str], max_sequence_length: int | None) -> list[PromptEmbedding]:
         """`max_sequence_length` is the length of the T5 block."""
         tokens, _, pooled, _ = pipeline.encode_prompt(
-            list(prompts), None, None, do_classifier_free_guidance=False, max_sequence_length=max_sequence_length
+            list(prompts),
+            None,
+            None,
+            device=pipeline.text_encoder.device,
+            do_classifier_free_guidance=False,
+            max_sequence_length=max_sequence_length,
         )
         return [PromptEmbedding(*parts) for parts in zip(tokens, pooled, strict=True)]
 

@@ -37,7 +37,9 @@ class StableDiffusionXL(Family):
 
     def encode(self, pipeline: Any, prompts: Sequence[str], max_sequence_length: int | None) -> list[PromptEmbedding]:
         """`max_sequence_length` does not count: both CLIP encoders have one length."""
-        tokens, _, pooled, _ = pipeline.encode_prompt(list(prompts), do_classifier_free_guidance=False)
+        tokens, _, pooled, _ = pipeline.encode_prompt(
+            list(prompts), device=pipeline.text_encoder.device, do_classifier_free_guidance=False
+        )
         return [PromptEmbedding(*parts) for parts in zip(tokens, pooled, strict=True)]
 
     def negative(self, pipeline: Any, empty: PromptEmbedding) -> PromptEmbedding:

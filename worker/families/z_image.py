@@ -51,7 +51,10 @@ class ZImage(Family):
     def encode(self, pipeline: Any, prompts: Sequence[str], max_sequence_length: int | None) -> list[PromptEmbedding]:
         # A list of their own: the pipeline writes into the one that it is given.
         rows, _ = pipeline.encode_prompt(
-            list(prompts), do_classifier_free_guidance=False, max_sequence_length=max_sequence_length or TOKENS
+            list(prompts),
+            device=pipeline.text_encoder.device,
+            do_classifier_free_guidance=False,
+            max_sequence_length=max_sequence_length or TOKENS,
         )
         return [PromptEmbedding(row, mask=torch.ones(len(row), dtype=torch.bool, device=row.device)) for row in rows]
 

@@ -24,6 +24,7 @@ from worker.model_folder.contract import check_contract, own_contract, resized
 from worker.model_folder.hub import fetch
 from worker.model_folder.lora import fuse, loading_dtypes
 from worker.model_folder.pipeline_folder import INDEX, PipelineIndex, names_in, read_index
+from worker.model_folder.placing import Quantize, TextEncoders, place
 from worker.model_folder.refusals import refuse_endless_files, refuse_endless_networks, refuse_foreign_shards
 from worker.model_folder.source import check_source
 from worker.model_folder.weights_hash import model_sha256, weights_sha256
@@ -54,6 +55,8 @@ def load(
     steps: int = 4,
     guidance_scale: float = 1.0,
     sizes: Sequence[Size] = (),
+    text_encoders: TextEncoders = "device",
+    quantize: Quantize | None = None,
 ) -> LoadedModel:
     """Load a pipeline folder, a LoRA folder or a hub id, from safetensors only.
 
@@ -62,10 +65,11 @@ def load(
     `guidance_scale` count only for a model without sampling.json, which is served on its own scheduler's grid.
     `sizes` (height, width) are served instead of the model's own; the first is the default.
     `device` "auto" means the first CUDA device if there is one, `dtype` "auto" bfloat16 where the device computes in
-    it: on CUDA, and on a CPU with AVX512-BF16 or AMX; else float32.
+    it: on CUDA, and on a CPU with AVX512-BF16 or AMX; else float32. `text_encoders` and `quantize` save the device's
+    memory; see worker.model_folder.placing.
     Raises FolderRefusedError.
     """
-    place = device_and_dtype(device, dtype)
+    chosen_device, chosen_dtype = device_and_dtype(device, dtype)
     folder = _folder(model)
     refuse_endless_files(folder)
     contract = _contract(folder)
@@ -82,7 +86,9 @@ def load(
     sha256 = weights_sha256(base)
     if contract and contract.base_sha256 not in (None, sha256):
         raise FolderRefusedError(f"base_sha256: {contract.base_sha256} is promised, but the weights hash to {sha256}")
-    pipeline = _pipeline(base, index, *place, overlay=overlay, lora_scale=contract.lora_scale if contract else 1.0)
+    lora_scale = contract.lora_scale if contract else 1.0
+    pipeline = _pipeline(base, index, chosen_dtype, overlay=overlay, lora_scale=lora_scale)
+    place(pipeline, family, chosen_device, text_encoders, quantize)
     if contract is None:
         log.warning("%s has no %s: serving it on its own scheduler at %d steps", model, FILE_NAME, steps)
         contract = own_contract(pipeline, steps, guidance_scale, sizes)
@@ -150,7 +156,6 @@ def _contract(folder: Path) -> SamplingContract | None:
 def _pipeline(
     folder: Path,
     index: PipelineIndex,
-    device: torch.device,
     dtype: torch.dtype,
     overlay: Path | None,
     lora_scale: float,
@@ -170,7 +175,7 @@ def _pipeline(
         fuse(pipeline, lora, lora_scale)
     for network in pipeline.components.values():
         if isinstance(network, torch.nn.Module):
-            network.requires_grad_(False).eval().to(device)
+            network.requires_grad_(False).eval()
             if lora:
                 network.to(dtype)
     if dtype == torch.float16 and pipeline.vae.config.get("force_upcast"):

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 from redis.asyncio import Redis
 
-from jobs.commands import Model, run_on_model
+from jobs.commands.dead_letters import Model, run_on_model
 from jobs.queue.webhook_stream import WebhookStream
 
 app = typer.Typer(no_args_is_help=True, help="Webhooks that were given up.")

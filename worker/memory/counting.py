@@ -1,0 +1,81 @@
+"""Count the memory of weights, and of what a call holds at once; tensors that have shapes but no memory will do."""
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
+
+
+def stored_bytes(*networks: nn.Module) -> int:
+    """Return the bytes of all parameters and buffers of `networks`, shared ones once; of quantized weights, of their
+    values and scales."""
+    tensors = (tensor for network in networks for tensor in (*network.parameters(), *network.buffers()))
+    return sum({id(tensor): tensor.numel() * tensor.element_size() for tensor in _plain(tensors)}.values())
+
+
+def peak_bytes(call: Callable[[], object]) -> int:
+    """Return the most bytes of tensors made by `call` that are there at once, its result included.
+
+    Attention is counted as fused kernels run it: without a matrix of all pairs of tokens. What single kernels need
+    beside inputs and outputs is not counted.
+    """
+    with torch.inference_mode(), _FusedAttention(), _Alive() as alive:
+        result = call()
+    del result
+    return alive.peak
+
+
+class _Alive(TorchDispatchMode):
+    """Follows the storages that operations make, until they are freed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = self._now = 0
+        self._known = WeakIdKeyDictionary()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = {id(storage) for storage in _storages((args, kwargs))}
+        result = func(*args, **(kwargs or {}))
+        for storage in _storages(result):
+            if id(storage) not in given and storage not in self._known:
+                self._known[storage] = None
+                self._now += storage.nbytes()
+                weakref.finalize(storage, self._freed, storage.nbytes())
+        self.peak = max(self.peak, self._now)
+        return result
+
+    def _freed(self, size: int) -> None:
+        self._now -= size
+
+
+class _FusedAttention(TorchFunctionMode):
+    """Computes no attention, and returns memory for its result: on tensors without memory PyTorch takes the path that
+    makes the matrix."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.scaled_dot_product_attention:
+            query, _, value = (*args, *(kwargs or {}).values())[:3]
+            return query.new_empty(*query.shape[:-1], value.shape[-1])
+        return func(*args, **(kwargs or {}))
+
+
+def _storages(tree: Any) -> Iterator[torch.UntypedStorage]:
+    for leaf in tree_leaves(tree):
+        if isinstance(leaf, torch.Tensor):
+            yield from (tensor.untyped_storage() for tensor in _plain([leaf]))
+
+
+def _plain(tensors: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """The tensors that subclasses such as torchao's are made of, and those that are plain."""
+    for tensor in tensors:
+        if hasattr(tensor, "__tensor_flatten__"):
+            yield from _plain(getattr(tensor, name) for name in tensor.__tensor_flatten__()[0])
+        else:
+            yield tensor

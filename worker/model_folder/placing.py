@@ -1,0 +1,50 @@
+"""Bring the networks of a loaded pipeline to their devices, some with weights of eight bits."""
+
+import logging
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from worker.device.bfloat16 import has_native_bfloat16
+from worker.families.base import Family
+
+TextEncoders = Literal["device", "cpu", "int8"]
+Quantize = Literal["int8", "fp8"]
+
+CPU = torch.device("cpu")
+
+
+def place(
+    pipeline: Any, family: Family, device: torch.device, text_encoders: TextEncoders, quantize: Quantize | None
+) -> None:
+    """Move the pipeline's networks to `device`.
+
+    Text encoders stay on the CPU, in the number format that it computes in, or have int8 weights, as `text_encoders`
+    says. `quantize` is the format of the weights of the linear layers in the denoiser's blocks, in which nearly all
+    weights are; they are computed with in the network's own format. Raises ModuleNotFoundError without torchao.
+    """
+    for name, network in pipeline.components.items():
+        if not isinstance(network, nn.Module):
+            continue
+        if name in family.text_components and text_encoders == "cpu" and device.type != "cpu":
+            network.to(CPU, torch.bfloat16 if has_native_bfloat16(CPU) else torch.float32)
+            continue
+        if name in family.text_components and text_encoders == "int8":
+            _quantize([network], "int8", device)
+        elif name == family.denoiser and quantize:
+            _quantize(family.blocks(network), quantize, device)
+        network.to(device)
+        tie: Any = getattr(network, "tie_weights", None)
+        if device.type == "meta" and tie:
+            tie()  # what shares memory elsewhere is made anew there, each by itself
+
+
+def _quantize(parts: list[nn.Module], kind: Quantize, device: torch.device) -> None:
+    logging.getLogger("torchao").setLevel(logging.ERROR)  # it warns of kernels for other devices
+    from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig, quantize_
+
+    # Left as it is: the compiler's configuration is the process's own.
+    config = {"int8": Int8WeightOnlyConfig, "fp8": Float8WeightOnlyConfig}[kind](set_inductor_config=False)
+    for part in parts:
+        quantize_(part, config, device=device)  # layer by layer, so that the device never holds the whole in full
