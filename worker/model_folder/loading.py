@@ -170,9 +170,10 @@ def _pipeline(
         fuse(pipeline, lora, lora_scale)
     for network in pipeline.components.values():
         if isinstance(network, torch.nn.Module):
-            network.requires_grad_(False).eval().to(device)
+            network.requires_grad_(False).eval()
             if lora:
-                network.to(dtype)
+                network.to(dtype)  # here: on the device both copies would need room
+            network.to(device)
     if dtype == torch.float16 and pipeline.vae.config.get("force_upcast"):
         pipeline.vae.float()  # SDXL's own overflows in float16
     return pipeline
