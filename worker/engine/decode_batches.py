@@ -1,6 +1,10 @@
 """How many rows are decoded at once, apart from how many share a step."""
 
+import logging
+
 from worker.engine.scheduler import Size, buckets
+
+log = logging.getLogger(__name__)
 
 
 class DecodeBatches:
@@ -22,6 +26,7 @@ class DecodeBatches:
         """Decode at most half as many as `tried` rows from now on, in a bucket: `tried` ran out of memory."""
         half = max(rows for rows in buckets(tried) if rows <= max(1, tried // 2))
         self._most[size] = self.most(size, half)
+        log.warning("out of memory: images of %s are now decoded %d at once", size, self._most[size])
 
     def keep_for_strict(self) -> None:
         """Decode as many strict rows at once, from now on, as fit so far."""

@@ -124,6 +124,8 @@ def main() -> None:
         engine = Engine(model, 8, gpu.graphs)
         made = through_the_switch(device, engine, wanted, arguments.pictures, arguments.pictures // 2)
         after = Counter(counters["stats"])
+        device.stop()
+        device.join()
         print(f"{len(made.pictures)} pictures, {made.before_switch} before the switch")
         print(f"lowest PSNR by mode: {made.decibels(solo)}")
         print(f"switched: {engine.runner.executor is not engine.runner.eager}; recompiled: {after - made.compiled}")
