@@ -230,7 +230,7 @@ class ModelRunner:
 
     @property
     def pads(self) -> bool:
-        """Whether batches without strict rows are padded to a bucket."""
+        """Return whether batches without strict rows are padded to a bucket."""
         return not self.executor.any_rows
 
     def room_for_embeddings(self) -> AbstractContextManager[None]:
