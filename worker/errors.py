@@ -13,3 +13,7 @@ class StartFailedError(Exception):
 
 class EngineEndedError(Exception):
     """The engine failed, or its process ended; the message says how."""
+
+
+class DeviceLostError(Exception):
+    """The accelerator fails whatever is asked of it, until the process has ended; the message says why."""

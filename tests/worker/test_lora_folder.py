@@ -21,7 +21,7 @@ TINY: dict[str, Any] = {"sd3": tiny_pipelines, "sdxl": tiny_sdxl_pipelines}
 DENOISERS = {"sd3": "transformer", "sdxl": "unet"}
 
 
-def _lora_folder(family: str, folder: Path, base: Path, **changes: Any) -> Path:
+def lora_folder(family: str, folder: Path, base: Path, **changes: Any) -> Path:
     """A LoRA file of random weights for a tiny pipeline of `family`, whose contract names `base`."""
     pipeline = TINY[family].build()
     denoiser = getattr(pipeline, DENOISERS[family])
@@ -49,7 +49,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.mark.parametrize("family", TINY)
 def test_the_lora_is_fused_into_its_base(family: str, bases: dict[str, Path], tmp_path: Path) -> None:
     base = bases[family]
-    folder = _lora_folder(family, tmp_path / "lora", base, base_sha256=weights_sha256(base))
+    folder = lora_folder(family, tmp_path / "lora", base, base_sha256=weights_sha256(base))
     model = load(str(folder), dtype="float32")
     assert model.name == "lora"
     assert model.sha256 == model_sha256(model.contract, base, folder)
@@ -65,7 +65,7 @@ def test_the_lora_is_fused_into_its_base(family: str, bases: dict[str, Path], tm
 @pytest.mark.slow
 @pytest.mark.parametrize("family", TINY)
 def test_it_is_added_in_float32_before_weights_are_rounded(family: str, bases: dict[str, Path], tmp_path: Path) -> None:
-    folder = _lora_folder(family, tmp_path / "lora", bases[family])
+    folder = lora_folder(family, tmp_path / "lora", bases[family])
     whole, rounded = (load(str(folder), dtype=dtype).network for dtype in ("float32", "bfloat16"))
     expected = {name: weight.bfloat16() for name, weight in whole.denoiser.state_dict().items()}
     found = rounded.denoiser.state_dict()
@@ -97,14 +97,14 @@ def _edited(**changes: object) -> Any:
     ],
 )
 def test_a_lora_without_its_base_is_refused(spoil: Any, field: str, bases: dict[str, Path], tmp_path: Path) -> None:
-    folder = _lora_folder("sd3", tmp_path / "lora", bases["sd3"])
+    folder = lora_folder("sd3", tmp_path / "lora", bases["sd3"])
     spoil(folder)
     with pytest.raises(FolderRefusedError, match=f"^{field}: "):
         load(str(folder))
 
 
 def test_a_lora_of_another_model_is_refused(bases: dict[str, Path], tmp_path: Path) -> None:
-    folder = _lora_folder("sdxl", tmp_path / "lora", bases["sdxl"])
+    folder = lora_folder("sdxl", tmp_path / "lora", bases["sdxl"])
     tiny_pipelines.contract(base=str(bases["sd3"])).save(folder)
     with pytest.raises(FolderRefusedError, match=r"^pytorch_lora_weights.safetensors: "):
         load(str(folder))

@@ -15,28 +15,34 @@ that."""
 class CudaGraphs:
     """Factory of graphs that take their memory from one pool.
 
-    Memory that a graph needs only while it runs is shared with the others, since no two run at the same time.
+    Memory that a graph needs only while it runs is shared with the others, since no two run at the same time. torch
+    shares it only between captures on one stream.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._pool = torch.cuda.graph_pool_handle()
+        self._stream = torch.cuda.Stream(device)
 
     def __call__(self) -> "CudaGraph":
-        return CudaGraph(self._device, self._pool)
+        return CudaGraph(self._device, self._pool, self._stream)
 
 
 class CudaGraph:
     """A `Graph` on a CUDA device. The tensors that the function reads and returns must live as long as the graph."""
 
-    def __init__(self, device: torch.device, pool: Any) -> None:
+    def __init__(self, device: torch.device, pool: Any, stream: torch.cuda.Stream) -> None:
         self._device = device
-        self._pool = pool
+        self._pool, self._stream = pool, stream
         self._graph = torch.cuda.CUDAGraph()
 
     def capture(self, function: Callable[[], StepOutputs]) -> StepOutputs:
-        """Run and record `function`. Raises RuntimeError for an operation that a graph cannot hold."""
-        stream = torch.cuda.Stream(self._device)
+        """Run and record `function`.
+
+        Raises torch.AcceleratorError for an operation that a graph cannot hold, after which torch allocates and
+        launches as if it were recording for ever.
+        """
+        stream = self._stream
         stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(stream):
             for _ in range(FIRST_RUNS):

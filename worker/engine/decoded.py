@@ -8,8 +8,7 @@ import numpy as np
 import torch
 
 from jobs.diversity import LAYOUT_GRID
-from worker.engine.diverse_set import CandidateSet
-from worker.engine.latent_descriptor import latent_descriptors
+from worker.engine.diverse_set import CandidateSet, latent_descriptors
 from worker.engine.outcomes import Failure, Outcome, Picture
 from worker.engine.row import Row
 from worker.pixels import to_uint8

@@ -1,9 +1,9 @@
 """Diverse sets: all candidates take the first step, and those whose pred_x0 are farthest apart go on."""
 
 import torch
+from torch.nn import functional as F
 
 from jobs.models import ImageTask
-from worker.engine.latent_descriptor import latent_descriptors
 from worker.engine.outcomes import Failure, FinishedSet, Picture
 from worker.engine.row import Row
 
@@ -74,3 +74,9 @@ def farthest_apart(vectors: torch.Tensor, count: int) -> list[int]:
         total[chosen] = -torch.inf
         chosen.append(int(total.argmax()))
     return chosen
+
+
+def latent_descriptors(latents: torch.Tensor, grid: int) -> torch.Tensor:
+    """Average latents fp32 [B, C, h, w] over `grid` × `grid` cells, less the mean of all: unit vectors [B, C·grid²]."""
+    cells = F.adaptive_avg_pool2d(latents, grid).flatten(1)
+    return F.normalize(cells - cells.mean(1, keepdim=True), dim=1)

@@ -7,6 +7,7 @@ import torch
 
 from jobs.clock import steady_time
 from jobs.models import FailureReason, ImageTask
+from worker.device import accelerator
 from worker.engine.decoded import Advance, Decoded, Judge
 from worker.engine.diverse_set import CandidateSet
 from worker.engine.model_runner import Executor, ModelRunner
@@ -93,13 +94,17 @@ class Engine:
 
     @torch.inference_mode()
     def advance(self) -> Advance:
-        """Run one step of one batch, and leave the outcomes to be made from what it returns."""
+        """Run one step of one batch, and leave the outcomes to be made from what it returns.
+
+        Raises DeviceLostError when the device works no more: then no image is failed, and another worker makes them.
+        """
         self._expire(steady_time())
         able = [row for row in self._rows.values() if self._can_step(row)]
         candidates = [row.candidate(self._steps, self.runner.needs_strict_batch([row])) for row in able]
         chosen = self._policy(candidates, self.step_times, self.backlogged)
         rows = self._within_strict_batch([self._rows[key] for key in chosen])
-        self._survivors(self._survivors(rows, self._begin), self._denoise)
+        begun = self._survivors(rows, self._begin, lambda rows: self.runner.free_memory())
+        self._survivors(begun, self._denoise, self._step_fewer)
         self._choose()
         self._show_unfinished()
         decoded = self._decode_finished()
@@ -181,7 +186,8 @@ class Engine:
             try:
                 most = max(self.step_times[rows[0].size])
                 self.show(decode_previews(rows, self._steps, self.runner.executor.decode, most))
-            except RuntimeError:
+            except RuntimeError as error:
+                self._raise_if_lost(error)
                 log.exception("no previews of this step")
 
     def _finished(self) -> list[Row]:
@@ -195,25 +201,39 @@ class Engine:
         decoded: list[tuple[Decoded, list[CandidateSet | None]]] = []
 
         def decode(rows: list[Row]) -> None:
-            decoded.append((self.runner.decode(rows), [self._sets.get(row.owner or "") for row in rows]))
+            for part in self.runner.decode(rows):
+                decoded.append((part, [self._sets.get(row.owner or "") for row in part.rows]))
 
-        for row in self._survivors(self._finished(), decode):
+        for row in self._survivors(self._finished(), decode, self._decode_fewer):
             del self._rows[row.key]
             if row.owner and all(other.owner != row.owner for other in self._rows.values()):
                 del self._sets[row.owner]
         return decoded
 
-    def _survivors(self, rows: list[Row], work: Callable[[list[Row]], None]) -> list[Row]:
-        """Do `work` on all rows together and, if that raises, on each half: only rows that fail alone fail."""
+    def _step_fewer(self, rows: list[Row]) -> None:
+        self.rehearsal.forget(rows[0].size, len(self.runner.padded(rows)))
+
+    def _decode_fewer(self, rows: list[Row]) -> None:
+        self.runner.decode_fewer(rows)
+        self.runner.free_memory()
+
+    def _survivors(
+        self, rows: list[Row], work: Callable[[list[Row]], None], out_of_memory: Callable[[list[Row]], None]
+    ) -> list[Row]:
+        """Do `work` on all rows together and, if that raises, on each half: only rows that fail alone fail.
+
+        `out_of_memory` is told of the rows that memory did not hold.
+        """
         if not rows:
             return []
         error = self._attempt(rows, work)
-        if isinstance(error, torch.OutOfMemoryError):
-            self.rehearsal.forget(rows[0].size, len(self.runner.padded(rows)))
+        if error and accelerator.is_out_of_memory(error):
+            out_of_memory(rows)
         if error and len(rows) > 1:
             log.warning("a batch of %d failed (%s): trying its halves", len(rows), type(error).__name__)
             half = len(rows) // 2
-            return self._survivors(rows[:half], work) + self._survivors(rows[half:], work)
+            halves = rows[:half], rows[half:]
+            return [row for rows in halves for row in self._survivors(rows, work, out_of_memory)]
         if error:
             self._fail(rows[0], "error", f"{type(error).__name__}: {error}")
         return [row for row in rows if row.key in self._rows]
@@ -222,11 +242,16 @@ class Engine:
         try:
             work(rows)
         except Exception as error:
+            self._raise_if_lost(error)
             if len(rows) == 1:
                 log.exception("image %s failed", rows[0].key, extra={"job_id": rows[0].task.job_id})
             # The frames of a traceback keep the batch's tensors, and so the memory that its halves need.
             return error.with_traceback(None)
         return None
+
+    def _raise_if_lost(self, error: Exception) -> None:
+        if lost := accelerator.lost(error, self.model.network.device):
+            raise lost from error
 
     def _fail(self, row: Row, reason: FailureReason, detail: str) -> None:
         """Give up the whole task of `row`; of several failures the first is reported."""

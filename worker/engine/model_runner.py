@@ -2,12 +2,15 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from typing import Any
 
 import torch
 
 from jobs.clock import steady_time
+from worker.device import accelerator
+from worker.engine.decode_batches import DecodeBatches
 from worker.engine.decoded import Decoded
 from worker.engine.denoising_step import DenoisingStep, StepInputs, StepOutputs
 from worker.engine.joined_rows import JoinedRows
@@ -21,9 +24,6 @@ from worker.families.prompt_embeddings import PromptEmbedding, stacked
 from worker.model_folder.loading import LoadedModel
 from worker.sampling import noise
 
-TIMED_RUNS = 3
-"""Number of runs at warm-up, of which the fastest counts."""
-
 PROMPTS_COUNTED = 256
 """Number of prompts whose count of tokens is kept."""
 
@@ -31,7 +31,8 @@ PROMPTS_COUNTED = 256
 class Executor:
     """One way to run a model: by the eager `network` or by a compiled or converted twin of it.
 
-    Steps are replayed from graphs when `new_graph` makes them. `negative` is the embedding for guidance, if any.
+    Steps are replayed from graphs when `new_graph` makes them; these have buffers of their own, which are the device
+    thread's, so that other threads take `step_without_graph`. `negative` is the embedding for guidance, if any.
     `any_rows` says that batches of any size run at their price, others are padded to a bucket. `batch_invariant` says
     that a row has the same bits in every batch, of whatever size.
     """
@@ -51,7 +52,7 @@ class Executor:
         step = DenoisingStep(network.predict, table, model.contract.guidance_scale, negative, network.guide, of_sizes)
         self._network = network
         self._graphs = StepGraphs(step, new_graph) if new_graph else None
-        self._step = self._graphs or step
+        self.step_without_graph = step
         self.any_rows = any_rows
         self.batch_invariant = False
         self.encode = network.encode
@@ -61,6 +62,7 @@ class Executor:
     def has_graphs(self) -> bool:
         return self._graphs is not None
 
+    @torch.inference_mode()  # as steps run: under another mode compiled code would be compiled anew
     def capture(self, example: StepInputs) -> None:
         """Capture the graph for batches shaped like `example`, if this executor has graphs and has not tried before."""
         if self._graphs and self._graphs.miss(example) in ("batch", "embedding"):
@@ -72,7 +74,7 @@ class Executor:
 
     def step(self, inputs: StepInputs) -> StepOutputs:
         """Take one step of every row; see DenoisingStep."""
-        return self._step(inputs)
+        return self._graphs(inputs) if self._graphs else self.step_without_graph(inputs)
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Decode float32 latents [B, C, h, w] to float32 images [B, 3, H, W], about −1 to 1."""
@@ -84,7 +86,8 @@ class ModelRunner:
 
     `eager` runs the networks as they were loaded, `executor` is that or, from a switch on, a twin of it. Where it is
     batch-invariant, `executor` runs every row; else strict rows take `eager` at one batch size, `strict_batch`. Fast
-    batches are padded, at most to `largest_batch`, where they are compiled or replayed from graphs.
+    batches are padded, at most to `largest_batch`, where they are compiled or replayed from graphs. `decoding` says how
+    many rows are decoded at once.
     """
 
     def __init__(
@@ -101,6 +104,7 @@ class ModelRunner:
         self._prompt_tokens = lru_cache(PROMPTS_COUNTED)(model.network.prompt_tokens)
         self.strict_batch = dict.fromkeys(model.contract.sizes, max_batch)
         self.largest_batch = dict(self.strict_batch)
+        self.decoding = DecodeBatches()
         # On the device already: a list of numbers would have to be copied to it.
         self._step_numbers = torch.arange(model.table.steps, device=self._device).unbind()
         self._free_since: float | None = None
@@ -153,9 +157,8 @@ class ModelRunner:
         graph_miss = executor.graph_miss(inputs)
         launched = time.perf_counter()
         outputs = executor.step(inputs)
-        if self._device.type == "cuda":
-            # A step ends when the device is done, else the host runs ahead and rows cannot join in time.
-            torch.cuda.current_stream(self._device).synchronize()
+        # A step ends when the device is done, else the host runs ahead and rows cannot join in time.
+        accelerator.wait_for(self._device)
         gap, self._free_since = self._free_since and launched - self._free_since, time.perf_counter()
         self._joined.part(rows, batch, outputs)
         for row in rows:
@@ -172,59 +175,76 @@ class ModelRunner:
         self._joined = JoinedRows()
 
     @torch.inference_mode()
-    def decode(self, rows: list[Row]) -> Decoded:
-        """Decode latents. On a CPU the rest of the work on the pixels is left for whoever asks for the pictures."""
-        started = time.perf_counter()
-        batch = self.padded(rows)
-        latents = _latents(batch)
-        images = self.executor_for(rows).decode(latents)
-        decoded = Decoded(rows, latents, images)
-        if self._device.type == "cuda":
-            decoded = decoded.on_host()  # by small kernels, launched while the decoder runs
-        self._account("decode", rows, len(batch) - len(rows), started)
-        return decoded
+    def decode(self, rows: list[Row]) -> list[Decoded]:
+        """Decode latents, as many rows at once as there is memory for; returns the parts.
 
-    def padded(self, rows: list[Row]) -> list[Row]:
-        """Return `rows`, and the first of them repeated until they fill a bucket where that is needed.
+        On a CPU the rest of the work on the pixels is left for whoever asks for the pictures.
+        """
+        started = time.perf_counter()
+        most, executor = self._decoded_at_once(rows), self.executor_for(rows)
+        parts, padding = [], 0
+        for begin in range(0, len(rows), most):
+            some = rows[begin : begin + most]
+            batch = self.padded(some, most)
+            latents = _latents(batch)
+            part = Decoded(some, latents, executor.decode(latents))
+            # On an accelerator by small kernels, launched while the decoder runs.
+            parts.append(part.on_host() if accelerator.has_accelerator(self._device) else part)
+            padding += len(batch) - len(some)
+        self._account("decode", rows, padding, started)
+        return parts
+
+    def decode_fewer(self, rows: list[Row]) -> bool:
+        """Decode fewer rows at once from now on, since `rows` ran out of memory; False when these were a single one."""
+        most = self._decoded_at_once(rows)
+        tried = len(self.padded(rows[:most], most))
+        self.decoding.halve(rows[0].size, tried)
+        return tried > 1
+
+    def decodes_at_once(self, latents: torch.Tensor) -> bool:
+        """Return whether so many rows as `latents` [B, C, h, w] are decoded together."""
+        shape = latents.shape[1:]
+        size = next(size for size in self.largest_batch if self._network.latent_shape(*size) == shape)
+        return self.decoding.most(size, len(latents)) == len(latents)
+
+    def padded(self, rows: list[Row], most: int | None = None) -> list[Row]:
+        """Return `rows`, and the first of them repeated until they fill a bucket, of at most `most` rows, where that is
+        needed.
 
         Eager code and OpenVINO take any number of rows at its price; graphs and compiled code are made for the buckets.
         """
         strict = self.needs_strict_batch(rows)
         if not self.pads and not strict:
             return rows
+        bucket = bucket_for(len(rows), strict, most or self._most(rows))
+        return rows + [rows[0]] * (bucket - len(rows))
+
+    def _most(self, rows: list[Row]) -> int:
+        """The size of a strict batch, if `rows` need one, or of the largest."""
         size = rows[0].size
         # A rehearsal of a larger batch runs before that is scheduled.
-        largest = self.strict_batch[size] if strict else max(self.largest_batch[size], len(rows))
-        bucket = bucket_for(len(rows), strict, largest)
-        return rows + [rows[0]] * (bucket - len(rows))
+        return self.strict_batch[size] if self.needs_strict_batch(rows) else max(self.largest_batch[size], len(rows))
+
+    def _decoded_at_once(self, rows: list[Row]) -> int:
+        return self.decoding.most(rows[0].size, self._most(rows), self.needs_strict_batch(rows))
 
     @property
     def pads(self) -> bool:
         """Return whether batches without strict rows are padded to a bucket."""
         return not self.executor.any_rows
 
+    def room_for_embeddings(self) -> AbstractContextManager[None]:
+        """Keep the memory that embeddings of prompts will take occupied meanwhile."""
+        return accelerator.held(self.prompts.bytes_to_come(), self._device)
+
     def free_memory(self) -> None:
         """Give memory that nothing uses back to the device."""
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+        accelerator.free_memory(self._device)
 
     def examples(self, rows: list[Row]) -> list[StepInputs]:
         """Return the inputs of a step of these rows, which have begun, at every length of prompts, longest first."""
         lengths = self._network.text_lengths
         return [self._inputs(rows, length) for length in reversed(lengths)] if lengths else [self._inputs(rows)]
-
-    def measure_encoding(self, largest: int) -> None:
-        """Let prompts that wait be encoded along, up to `largest` in all, if these take less than twice the time of
-        one."""
-        alone, full = (min(self._encoding_s(prompts) for _ in range(TIMED_RUNS)) for prompts in (1, largest))
-        self.prompts.fill_to = largest if full < 2 * alone else 0
-
-    def _encoding_s(self, prompts: int) -> float:
-        started = time.perf_counter()
-        self._network.encode(["warm-up"] * prompts)
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        return time.perf_counter() - started
 
     def _inputs(self, batch: list[Row], text_length: int | None = None) -> StepInputs:
         """The next step of these rows, which have begun; for examples, prompts are cut or padded to `text_length`."""

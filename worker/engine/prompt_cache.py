@@ -4,6 +4,8 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
+import torch
+
 from worker.families.prompt_embeddings import PromptEmbedding
 
 log = logging.getLogger(__name__)
@@ -11,17 +13,25 @@ log = logging.getLogger(__name__)
 Encode = Callable[[Sequence[str]], list[PromptEmbedding]]
 
 
+CAPACITY = 256
+CAPACITY_BYTES = 512 << 20
+"""Embeddings of Stable Diffusion 3.5 are 2.7 MB each, those of Qwen-Image up to 7.3."""
+
+
 class PromptCache:
-    """Keeps the `capacity` most recently used embeddings by the prompt's text; misses are encoded in one batch.
+    """Keeps the most recently used embeddings by the prompt's text, `capacity` of them and `capacity_bytes` in all at
+    most; misses are encoded in one batch.
 
     Prompts of rows that still wait may fill that batch up to `fill_to`; 0 for never.
     """
 
-    def __init__(self, encode: Encode, max_batch: int, capacity: int = 256) -> None:
+    def __init__(
+        self, encode: Encode, max_batch: int, capacity: int = CAPACITY, capacity_bytes: int = CAPACITY_BYTES
+    ) -> None:
         self._encode = encode
         self.max_batch = max_batch
         self.fill_to = max_batch
-        self._capacity = capacity
+        self._capacity, self._capacity_bytes = capacity, capacity_bytes
         self._kept: OrderedDict[str, tuple[PromptEmbedding, bool]] = OrderedDict()
         self.hits = 0
 
@@ -44,16 +54,29 @@ class PromptCache:
             known.update({prompt: self._kept[prompt][0] for prompt in missing})
         for prompt in unique:
             self._kept.move_to_end(prompt)
-        while len(self._kept) > self._capacity:
-            self._kept.popitem(last=False)
+        if missing:
+            self._forget_oldest()
         return [known[prompt] for prompt in prompts]
+
+    def bytes_to_come(self) -> int:
+        """Return the memory in bytes that embeddings like those kept will take beyond these."""
+        if not self._kept:
+            return 0
+        kept = sum(embedding.nbytes for embedding, _ in self._kept.values())
+        return max(0, min(self._capacity_bytes, self._capacity * kept // len(self._kept)) - kept)
+
+    def _forget_oldest(self) -> None:
+        size = sum(embedding.nbytes for embedding, _ in self._kept.values())
+        while len(self._kept) > self._capacity or size > self._capacity_bytes:
+            _, (embedding, _) = self._kept.popitem(last=False)
+            size -= embedding.nbytes
 
     def _encoded_with(self, prompts: list[str], along: list[str], strict: bool) -> dict[str, PromptEmbedding]:
         """Encode `prompts` and those `along`, or, if that fails, `prompts` alone: the others fail in their own turn."""
         try:
             return self._encoded(prompts + along, strict)
         except Exception as error:
-            if not along:
+            if not along or isinstance(error, torch.AcceleratorError):
                 raise
             log.warning("no prompts encoded along: %s in a batch of %d", type(error).__name__, len(prompts + along))
         # Only here: within the handler the traceback keeps the failed batch's tensors.

@@ -7,10 +7,14 @@ from typing import Protocol
 
 import torch
 
+from worker.device.accelerator import first_line, is_out_of_memory
 from worker.engine.denoising_step import StepInputs, StepOutputs
+from worker.errors import DeviceLostError
 from worker.families.prompt_embeddings import PromptEmbedding
 
 log = logging.getLogger(__name__)
+
+NOT_RECORDED = "a step could not be recorded as a CUDA graph (FOURSTEP_CUDA_GRAPHS=0 serves without)"
 
 Step = Callable[[StepInputs], StepOutputs]
 _Shapes = tuple[torch.Size, ...]
@@ -48,12 +52,17 @@ class StepGraphs:
         self._buffers: dict[tuple[str, torch.Size], torch.Tensor] = {}
 
     def capture(self, example: StepInputs) -> None:
-        """Record the step at the shapes of `example`. When that fails, such batches run without a graph."""
+        """Record the step at the shapes of `example`. When that fails, such batches run without a graph.
+
+        Raises DeviceLostError when the device gave up the recording: torch cannot leave it, and runs nothing right.
+        """
         shapes = _shapes(example)
         try:
             graph, inputs = self._new_graph(), self._static(example)
             self._captured[shapes] = _Captured(graph, inputs, graph.capture(lambda: self._step(inputs)))
-        except RuntimeError:  # also out of memory
+        except RuntimeError as error:  # also out of memory
+            if isinstance(error, torch.AcceleratorError) and not is_out_of_memory(error):
+                raise DeviceLostError(f"{NOT_RECORDED}: {first_line(error)}") from error
             log.exception("no CUDA graph for latents of %s: these steps run without", tuple(example.latents.shape))
             self._failed.add(shapes)
 

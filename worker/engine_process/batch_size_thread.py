@@ -11,6 +11,7 @@ from worker.engine.scheduler import Size, buckets
 from worker.engine.step_times.batch_sizes import GAIN, LARGEST, doubtful, expected_gain, gain, measured
 from worker.engine_process.compile_thread import is_batch_invariant
 from worker.engine_process.device_thread import DeviceThread
+from worker.errors import DeviceLostError
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,8 @@ class BatchSizeThread(threading.Thread):
             self._chosen(reasons[0])
             while not self._stopping.wait(RECHECK_S):
                 self.measure_doubtful()
+        except DeviceLostError:
+            pass  # as the end of the device thread says
         except Exception:
             log.exception("batch sizes are measured no more: serving on with those at hand")
 
@@ -77,6 +80,8 @@ class BatchSizeThread(threading.Thread):
                 kept = self._keeps_bits(size, larger)
             except torch.OutOfMemoryError:
                 return f"{larger} rows do not fit into memory"
+            except DeviceLostError:
+                raise
             except Exception as error:
                 log.exception("a batch of %d failed: the largest stays %d", larger, last)
                 return f"{larger} rows failed: {type(error).__name__}"

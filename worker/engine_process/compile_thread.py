@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from collections.abc import Mapping
 from functools import partial
 
 import torch
@@ -13,6 +14,7 @@ from worker.engine.model_runner import Executor
 from worker.engine.scheduler import Size, buckets
 from worker.engine.step_times.batch_sizes import measured
 from worker.engine_process.device_thread import DeviceThread
+from worker.errors import DeviceLostError
 from worker.startup import Compiler
 
 log = logging.getLogger(__name__)
@@ -48,40 +50,51 @@ class CompileThread(threading.Thread):
         torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = RECOMPILE_LIMIT
         started = time.monotonic()
         try:
-            executor = self._switch_over()
+            executor, gained = self._switch_over()
+        except DeviceLostError:
+            pass  # as the end of the device thread says
         except Exception as error:
+            self._device.doubt(error)
             log.warning("%s failed: serving on without (%s: %s)", self._compiler, type(error).__name__, error)
             log.debug("why it failed", exc_info=True)
         else:
-            taken = time.monotonic() - started
             log.info(
-                "%s ready in %.0f s: now serving by it%s",
-                self._compiler, taken, ", strict images too" if executor.batch_invariant else "",
+                "%s ready in %.0f s, and serving by it: %s; %s", self._compiler, time.monotonic() - started, gained,
+                "strict images too" if executor.batch_invariant else "strict images by the eager networks",
             )  # fmt: skip
         finally:
             self._device.call(self._engine.let_strict_go)
 
-    def _switch_over(self) -> Executor:
+    def _switch_over(self) -> tuple[Executor, str]:
+        """Return what serves from now on, and what that gains."""
         examples = self._device.call(self._engine.rehearsal.examples).result()
         executor = converted(self._engine, examples) if self._compiler == "openvino" else self._compiled(examples)
+        before = {size: self._seconds_at_most(size) for size in self._engine.step_times}
         self._device.call(self._engine.switch, executor).result()
         for size in self._engine.step_times:
-            # One by one, so that images that wait run in between.
-            seconds_of = partial(self._seconds_of, size)
-            times = measured(seconds_of, self._device.call(self._engine.timetable.measured, size).result())
+            times = measured(partial(self._seconds_of, size), self._measured(size))
             self._device.call(self._engine.rehearsal.set_times, size, times).result()
-        return executor
+        return executor, "; ".join(_gain(size, seconds, self._measured(size)) for size, seconds in before.items())
 
     def _compiled(self, examples: list[StepInputs]) -> Executor:
         runner = self._engine.runner
         compiled = runner.new_compiled()
         for example in examples:
-            compile_shape(compiled, runner.eager, example)
+            compile_shape(compiled, runner.eager, example, runner.decodes_at_once(example.latents))
+        compiled.seal()  # before the captures: nothing is compiled on the thread that serves
+        for example in examples:
             self._device.call(compiled.capture, example).result()
-        compiled.seal()
         return compiled
 
+    def _measured(self, size: Size) -> dict[int, float]:
+        return self._device.call(self._engine.timetable.measured, size).result()
+
+    def _seconds_at_most(self, size: Size) -> float:
+        most = max(self._measured(size))
+        return measured(partial(self._seconds_of, size), [most])[most]
+
     def _seconds_of(self, size: Size, rows: int) -> float:
+        """Measure one step, between two others: images that wait run in between."""
         return self._device.call(self._engine.rehearsal.time, size, rows).result()
 
 
@@ -100,14 +113,16 @@ def converted(engine: Engine, examples: list[StepInputs]) -> Executor:
 
 
 @torch.inference_mode()
-def compile_shape(compiled: Executor, eager: Executor, example: StepInputs) -> None:
-    """Run step and decoder at the shape of `example`, which compiles them.
+def compile_shape(compiled: Executor, eager: Executor, example: StepInputs, decodes: bool = True) -> None:
+    """Run step and, if so many rows are decoded at once, decoder at the shape of `example`, which compiles them.
 
+       For any thread: it takes no graph.
     Raises RuntimeError when the results are not those of `eager`.
     """
-    found, expected = compiled.step(example), eager.step(example)
+    found, expected = compiled.step_without_graph(example), eager.step_without_graph(example)
     _check(found.pred_x0 - example.latents, expected.pred_x0 - example.latents, "denoiser")
-    _check(compiled.decode(expected.pred_x0), eager.decode(expected.pred_x0), "decoder")
+    if decodes:
+        _check(compiled.decode(expected.pred_x0), eager.decode(expected.pred_x0), "decoder")
 
 
 @torch.inference_mode()
@@ -137,6 +152,15 @@ def _made(executor: Executor, inputs: StepInputs) -> torch.Tensor:
     """The next latents and the decoded images of all rows, side by side."""
     latents = executor.step(inputs).latents
     return torch.cat([latents.flatten(1), executor.decode(latents).flatten(1)], 1)
+
+
+def _gain(size: Size, before: float, times: Mapping[int, float]) -> str:
+    """Compare the seconds of a step of the largest batch with those `before`."""
+    rows = max(times)
+    return (
+        f"{rows} rows of {size[0]}×{size[1]} take {1e3 * times[rows]:.1f} ms a step, not {1e3 * before:.1f}"
+        f" ({before / times[rows]:.2f} times as fast)"
+    )
 
 
 def _check(compiled: torch.Tensor, expected: torch.Tensor, name: str) -> None:

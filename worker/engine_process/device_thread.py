@@ -9,9 +9,11 @@ from typing import Any, TypeVar
 
 import torch
 
+from worker.device import accelerator
 from worker.device.allocator import keep_freed_memory
 from worker.engine.decoded import Advance
 from worker.engine.engine import Engine
+from worker.errors import DeviceLostError
 
 Result = TypeVar("Result")
 
@@ -20,7 +22,8 @@ class DeviceThread(threading.Thread):
     """Runs calls, and steps the engine between them for as long as it has rows.
 
     Other threads add and withdraw tasks through `call`. What they set on the engine directly, `backlogged` and
-    `watched`, it only reads. `stopped` is done when the thread has ended, with the exception if one ended it.
+    `watched`, it only reads. `stopped` is done when the thread has ended, with the exception if one ended it: of a
+    step, or of any call when the engine's device works no more.
     """
 
     def __init__(self) -> None:
@@ -34,8 +37,12 @@ class DeviceThread(threading.Thread):
     def call(self, function: Callable[..., Result], *arguments: Any) -> "Future[Result]":
         """Run `function(*arguments)` on this thread between two steps."""
         future: Future[Result] = Future()
-        self._calls.put(partial(_settle, future, partial(function, *arguments)))
+        self._calls.put(partial(self._settle, future, partial(function, *arguments)))
         return future
+
+    def doubt(self, error: BaseException) -> None:
+        """End the thread if the engine's device works no more after `error`, which another thread had."""
+        self.call(self._raise_if_lost, error)
 
     def serve(self, engine: Engine, deliver: Callable[[Advance], None]) -> None:
         """Step `engine` from now on; `deliver` is given what each step brought, on this thread, which should not make
@@ -78,11 +85,22 @@ class DeviceThread(threading.Thread):
     def _adopt(self, engine: Engine, deliver: Callable[[Advance], None]) -> None:
         self._engine, self._deliver = engine, deliver
 
+    def _settle(self, future: "Future[Result]", function: Callable[[], Result]) -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            result = function()
+        except Exception as error:
+            lost = self._lost(error)
+            future.set_exception(lost or error)
+            if lost:
+                raise lost from error
+        else:
+            future.set_result(result)
 
-def _settle(future: "Future[Result]", function: Callable[[], Result]) -> None:
-    if not future.set_running_or_notify_cancel():
-        return
-    try:
-        future.set_result(function())
-    except Exception as error:
-        future.set_exception(error)
+    def _raise_if_lost(self, error: BaseException) -> None:
+        if lost := self._lost(error):
+            raise lost
+
+    def _lost(self, error: BaseException) -> DeviceLostError | None:
+        return accelerator.lost(error, self._engine.model.network.device) if self._engine else None

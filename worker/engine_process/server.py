@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from multiprocessing.connection import Connection
 
 import torch
@@ -35,7 +36,7 @@ from worker.engine_process.messages import (
     Withdraw,
     Withdrawn,
 )
-from worker.errors import FolderRefusedError, StartFailedError
+from worker.errors import DeviceLostError, FolderRefusedError, StartFailedError
 from worker.model_folder.loading import LoadedModel, load
 from worker.startup import compiler_for, model_card, start_engine
 
@@ -122,7 +123,8 @@ class EngineServer:
 
     def _device_ended(self, stopped: "Future[None]") -> None:
         if error := stopped.exception():
-            log.error("the device thread failed", exc_info=error)
+            if not isinstance(error, DeviceLostError):
+                log.error("the device thread failed", exc_info=error)
             self._reports.put(Ended(_reason(error)))
 
     def _handle(self, request: Request) -> None:
@@ -142,15 +144,22 @@ class EngineServer:
         self._reports.put(Withdrawn(answer.result()))
 
     def _send_reports(self) -> None:
+        try:
+            self._send_reports_forever()
+        except OSError:
+            pass  # the worker is gone
+        except Exception as error:  # of a report that cannot be made: whoever waits for it must not wait for ever
+            log.exception("the reports failed")
+            with suppress(OSError):
+                self._connection.send([Ended(_reason(error))])
+
+    def _send_reports_forever(self) -> None:
         while True:
             waiting = [self._reports.get()]
             time.sleep(LAUNCH_S)
             while not self._reports.empty():
                 waiting.append(self._reports.get())
-            try:
-                self._connection.send([_report(each) for each in waiting])
-            except OSError:
-                return  # the worker is gone
+            self._connection.send([_report(each) for each in waiting])
 
 
 def _report(report: Report | Advance) -> Report:
@@ -158,7 +167,7 @@ def _report(report: Report | Advance) -> Report:
 
 
 def _reason(error: BaseException) -> str:
-    if isinstance(error, FolderRefusedError | StartFailedError):
+    if isinstance(error, FolderRefusedError | StartFailedError | DeviceLostError):
         return str(error)
     log.debug("the engine ended", exc_info=error)
     return f"{type(error).__name__}: {error}"

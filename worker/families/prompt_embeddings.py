@@ -36,6 +36,11 @@ class PromptEmbedding:
         """Number of tokens, padding included."""
         return self.tokens.shape[-2]
 
+    @property
+    def nbytes(self) -> int:
+        """The memory of all parts in bytes."""
+        return sum(part.nbytes for part in self.parts.values())
+
     def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Self:
         """Apply `function` to every part."""
         return replace(self, **{name: function(part) for name, part in self.parts.items()})

@@ -10,7 +10,12 @@ from safetensors import safe_open
 from worker.errors import FolderRefusedError
 from worker.families.base import Family
 
-TEXT_ENCODER_PREFIXES = ("text_encoder", "lora_te")
+TEXT_ENCODERS = {
+    "text_encoder": ("text_encoder.", "lora_te1_", "lora_te_"),
+    "text_encoder_2": ("text_encoder_2.", "lora_te2_"),
+    "text_encoder_3": ("text_encoder_3.", "lora_te3_"),
+}
+"""Component → how the names of weights begin that are added to it; by all other names they are the denoiser's."""
 
 
 def fuse(pipeline: Any, folder: Path, scale: float) -> None:
@@ -25,9 +30,14 @@ def fuse(pipeline: Any, folder: Path, scale: float) -> None:
     pipeline.unload_lora_weights()
 
 
-def loading_dtypes(folder: Path, family: Family, dtype: torch.dtype) -> Any:
+def loading_dtypes(folder: Path, family: Family, dtype: torch.dtype) -> dict[str, torch.dtype]:
     """Return the types in which to load the pipeline that the file in `folder` is added to: float32 for the networks
     that it touches, since it is added before they are rounded to `dtype`."""
     with safe_open(folder / LORA_WEIGHT_NAME_SAFE, framework="pt") as file:
-        touches_text = any(name.startswith(TEXT_ENCODER_PREFIXES) for name in file.keys())  # noqa: SIM118
-    return torch.float32 if touches_text else {family.denoiser: torch.float32, "default": dtype}
+        touched = {_component(name, family) for name in file.keys()}  # noqa: SIM118
+    return {"default": dtype} | dict.fromkeys(sorted(touched), torch.float32)
+
+
+def _component(weight: str, family: Family) -> str:
+    found = (name for name, prefixes in TEXT_ENCODERS.items() if weight.startswith(prefixes))
+    return next(found, family.denoiser)

@@ -100,7 +100,8 @@ def test_prompts_are_encoded_along_where_that_costs_little(
         return encode(prompts)
 
     clock = SimpleNamespace(time=time.time, perf_counter=lambda: seconds)
-    monkeypatch.setattr("worker.engine.model_runner.time", clock)
+    for timed in ("model_runner", "step_times.rehearsal"):
+        monkeypatch.setattr(f"worker.engine.{timed}.time", clock)
     monkeypatch.setattr(tiny_model.network, "encode", slow)
     engine = Engine(tiny_model, max_batch=8)
     engine.warm_up()

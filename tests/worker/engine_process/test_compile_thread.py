@@ -126,11 +126,11 @@ def test_serving_compiles_nothing_and_strict_images_never_take_the_compiled_path
 def test_the_compiled_path_gets_graphs_of_its_own_before_the_switch(device: DeviceThread) -> None:
     recorded = RecordedGraphs()
     engine = Engine(_one_size(), 2, recorded)
-    engine.warm_up()
+    device.call(engine.warm_up).result()
     _compiled(device, engine)
     captured = [(2, 4, 16, 16), (1, 4, 16, 16)]
     assert recorded.captured == [*captured, *captured]
-    pictures(engine, [image_task()])
+    device.call(pictures, engine, [image_task()]).result()
     assert recorded.captured == [*captured, *captured]
     assert recorded.replayed[-4:] == [1, 1, 1, 1]
 

@@ -1,12 +1,15 @@
 """Run batches of made-up rows: first calls, graphs and measurements, before and beside serving."""
 
 import logging
+import time
 from functools import partial
 
 import torch
 
 from jobs.clock import steady_time
 from jobs.models import ImageTask
+from worker.device import accelerator
+from worker.engine.decoded import Decoded
 from worker.engine.denoising_step import StepInputs
 from worker.engine.model_runner import ModelRunner
 from worker.engine.outcomes import Failure
@@ -16,6 +19,9 @@ from worker.engine.step_times.batch_sizes import measured
 from worker.engine.step_times.timetable import Timetable
 
 log = logging.getLogger(__name__)
+
+TIMED_RUNS = 3
+"""Number of runs at warm-up, of which the fastest counts."""
 
 
 class Rehearsal:
@@ -28,9 +34,23 @@ class Rehearsal:
     def warm_up(self) -> None:
         """Run every stage at every size and bucket, largest first, so that no request pays for first calls.
 
-        Captures all graphs and measures the steps. Batches that do not fit into memory are left out. Raises
+        Captures all graphs and measures the steps. Batches that do not fit into memory, beside the embeddings that will
+        be kept, are left out, and what is decoded at once is as much as fits. Raises
         RuntimeError when the model gives NaN or infinity, torch.OutOfMemoryError when a single row does not fit.
         """
+        self._runner.begin(_rows(next(iter(self._timetable.step_times)), 1))  # says how large an embedding is
+        with self._runner.room_for_embeddings():
+            self._find_what_fits()
+        self._runner.free_memory()  # what runs before the captures left on the captures' stream
+        self._measure_encoding(min(map(self._timetable.largest, self._timetable.step_times)))
+        for size, times in self._timetable.step_times.items():
+            # What is not padded is interpolated: then powers of two will do.
+            pads = self._runner.pads
+            few = [rows for rows in times if pads or rows & (rows - 1) == 0 or rows == max(times)]
+            self.set_times(size, measured(partial(self.time, size), few))
+        log.info("seconds a step takes, by size and batch: %s", self._timetable.step_times)
+
+    def _find_what_fits(self) -> None:
         for size in self._timetable.step_times:
             for bucket in sorted(self._timetable.measured(size), reverse=True):
                 try:
@@ -40,13 +60,7 @@ class Rehearsal:
                         raise
                     self.forget(size, bucket)
                     self._runner.strict_batch[size] = self._timetable.largest(size)
-        self._runner.measure_encoding(min(map(self._timetable.largest, self._timetable.step_times)))
-        for size, times in self._timetable.step_times.items():
-            # What is not padded is interpolated: then powers of two will do.
-            pads = self._runner.pads
-            few = [rows for rows in times if pads or rows & (rows - 1) == 0 or rows == max(times)]
-            self.set_times(size, measured(partial(self.time, size), few))
-        log.info("seconds a step takes, by size and batch: %s", self._timetable.step_times)
+        self._runner.decoding.keep_for_strict()
 
     @torch.inference_mode()
     def time(self, size: Size, rows: int) -> float:
@@ -96,12 +110,35 @@ class Rehearsal:
         for example in self._runner.examples(rows):
             self._runner.executor.capture(example)
         self._runner.denoise(rows)
-        for picture in self._runner.decode(rows).pictures():
-            if isinstance(picture, Failure):
-                raise RuntimeError(f"warm-up: {picture.detail}")
+        for part in self._decoded(rows):
+            for picture in part.pictures():
+                if isinstance(picture, Failure):
+                    raise RuntimeError(f"warm-up: {picture.detail}")
         decoding = rows[0].seconds["decode"] / self._steps
         self._timetable.set_decoding(size, bucket, decoding)
         return rows[0].seconds["denoise_step"] + decoding
+
+    def _measure_encoding(self, largest: int) -> None:
+        """Let prompts that wait be encoded along, up to `largest` in all, if these take less than twice the time of
+        one."""
+        alone, full = (min(self._encoding_s(prompts) for _ in range(TIMED_RUNS)) for prompts in (1, largest))
+        self._runner.prompts.fill_to = largest if full < 2 * alone else 0
+
+    def _encoding_s(self, prompts: int) -> float:
+        started = time.perf_counter()
+        encoded = self._runner.executor.encode(["warm-up"] * prompts)
+        accelerator.wait_for(encoded[0].tokens.device)
+        return time.perf_counter() - started
+
+    def _decoded(self, rows: list[Row]) -> list[Decoded]:
+        """Decode `rows`, fewer at once when memory does not hold them."""
+        try:
+            return self._runner.decode(rows)
+        except torch.OutOfMemoryError:
+            if not self._runner.decode_fewer(rows):
+                raise
+        self._runner.free_memory()  # only here: within the handler the traceback keeps the failed batch's tensors
+        return self._decoded(rows)
 
 
 def _rows(size: Size, count: int) -> list[Row]:

@@ -1,0 +1,86 @@
+"""A stand-in for a CUDA device, on which the worker takes every decision of its CUDA path on the CPU.
+
+Networks and tensors stay on the CPU. What only a device has is in Python: graphs, memory that runs out, an error after
+which nothing works any more.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, get_args
+
+import pytest
+import torch
+
+from tests.worker.engine.recorded_graphs import RecordedGraphs
+from worker import startup
+from worker.device import accelerator
+from worker.families.network import Network
+
+Stage = Literal["encode", "predict", "decode"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+
+ILLEGAL_ACCESS = (
+    "CUDA error: an illegal memory access was encountered\n"
+    "CUDA kernel errors might be asynchronously reported at some other API call"
+)
+
+
+class StandInDevice:
+    """A device for all networks of this process from `install` on.
+
+    `graphs` are its CUDA graphs. A stage needs `row_bytes` of the `memory` for each of its rows, but the step of a
+    replay, whose memory is that of its graph. `runs` lists the stages that ran, with their number of rows, and
+    `out_of_memory` those that did not fit.
+    """
+
+    def __init__(self) -> None:
+        self.graphs = RecordedGraphs()
+        self.memory = math.inf
+        self.row_bytes: dict[Stage, int] = dict.fromkeys(STAGES, 0)
+        self.runs: list[tuple[Stage, int]] = []
+        self.out_of_memory: list[tuple[Stage, int]] = []
+        self._lost = False
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Put the device in the CPU's place."""
+        for stage in STAGES:
+            monkeypatch.setattr(Network, stage, _on(self, stage, getattr(Network, stage)))
+        monkeypatch.setattr(accelerator, "has_accelerator", lambda device: True)
+        monkeypatch.setattr(torch.accelerator, "current_stream", lambda device: self)
+        monkeypatch.setattr(torch.accelerator, "empty_cache", self.synchronize)
+        monkeypatch.setattr(accelerator, "held", self._held)
+        # Of a worker that is started by its settings:
+        monkeypatch.setattr(startup, "CudaGraphs", lambda device: self.graphs)
+        monkeypatch.setattr(startup, "_replays_graphs", lambda settings, device: settings.cuda_graphs is not False)
+
+    @contextmanager
+    def _held(self, nbytes: int, device: torch.device) -> Iterator[None]:
+        self.memory -= nbytes
+        yield
+        self.memory += nbytes
+
+    def lose(self) -> None:
+        """From now on whatever asks the device for anything gets the error of a lost context."""
+        self._lost = True
+
+    def synchronize(self) -> None:
+        """Report a lost context, as a stream does when its work is waited for."""
+        if self._lost:
+            raise torch.AcceleratorError(ILLEGAL_ACCESS)
+
+    def run(self, stage: Stage, rows: int) -> None:
+        """Begin a stage. Raises torch.AcceleratorError or torch.OutOfMemoryError."""
+        self.synchronize()
+        if rows * self.row_bytes[stage] > self.memory and not (stage == "predict" and self.graphs.replaying):
+            self.out_of_memory.append((stage, rows))
+            raise torch.OutOfMemoryError(f"CUDA out of memory: {stage} of {rows} rows")
+        self.runs.append((stage, rows))
+
+
+def _on(device: StandInDevice, stage: Stage, method: Callable[..., Any]) -> Callable[..., Any]:
+    def run(network: Network, batch: Any, *more: Any, **named: Any) -> Any:
+        device.run(stage, len(batch))
+        return method(network, batch, *more, **named)
+
+    return run

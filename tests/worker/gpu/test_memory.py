@@ -1,0 +1,207 @@
+"""The memory of a device as a plan: graphs share it, decoding does not limit the step, embeddings have their part."""
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.worker.gpu.stand_in_device import StandInDevice
+from tests.worker.tasks import image_task, pictures, run
+from worker.engine.cuda_graphs import CudaGraphs
+from worker.engine.denoising_step import StepOutputs
+from worker.engine.engine import Engine
+from worker.engine.outcomes import Failure, Measured
+from worker.engine.prompt_cache import PromptCache
+from worker.engine.scheduler import Candidate, StepTimes
+from worker.families.prompt_embeddings import PromptEmbedding
+from worker.model_folder.loading import LoadedModel
+
+ROW = 1 << 30
+"""Bytes, far more than the embeddings of the tiny model take."""
+
+
+def test_d_all_captures_are_on_one_stream_and_from_one_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two streams share no memory, whatever their pool."""
+    captures = _calls_of_torch_cuda(monkeypatch)
+    new_graph = CudaGraphs(torch.device("cuda"))
+    for _ in range(3):
+        new_graph().capture(lambda: StepOutputs(torch.zeros(1), torch.zeros(1)))
+    assert len(captures) == 3
+    assert len({id(capture["stream"]) for capture in captures}) == 1
+    assert len({id(capture["pool"]) for capture in captures}) == 1
+
+
+def _calls_of_torch_cuda(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    captures: list[dict[str, Any]] = []
+
+    class Stream(SimpleNamespace):
+        def __init__(self, device: Any = None) -> None:
+            super().__init__()
+
+        def wait_stream(self, other: Any) -> None:
+            pass
+
+    class Context:
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            if named:
+                captures.append(named)
+
+        def __enter__(self) -> None: ...
+
+        def __exit__(self, *error: object) -> None: ...
+
+    for name, stand_in in {
+        "Stream": Stream, "current_stream": lambda device: Stream(), "stream": Context, "graph": Context,
+        "CUDAGraph": object, "graph_pool_handle": object,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    return captures
+
+
+def _as_many_as_fit(candidates: Sequence[Candidate], step_times: StepTimes, backlogged: bool) -> list[str]:
+    return [row.key for row in candidates][: max(step_times[64, 64])]
+
+
+def test_e_decoding_that_needs_more_memory_than_a_step_does_not_limit_it(
+    gpu: StandInDevice, one_size: LoadedModel
+) -> None:
+    gpu.memory, gpu.row_bytes = 8.5 * ROW, {"encode": ROW, "predict": ROW, "decode": 3 * ROW}
+    engine = Engine(one_size, 8, gpu.graphs, policy=_as_many_as_fit)
+    engine.warm_up()
+    assert [rows for rows, *_ in gpu.graphs.captured] == [8, 6, 4, 3, 2, 1]
+    assert sorted(engine.step_times[64, 64]) == [1, 2, 3, 4, 6, 8]
+    assert engine.runner.strict_batch[64, 64] == 8
+    gpu.runs.clear()
+    tasks = [image_task("sun", seed) for seed in range(8)]
+    made = pictures(engine, tasks)
+    assert {picture.bucket for picture in made} == {8}
+    assert [rows for stage, rows in gpu.runs if stage == "decode"] == [2, 2, 2, 2]
+    for ours, whole in zip(made, pictures(Engine(one_size, 8), tasks), strict=True):
+        assert np.abs(ours.pixels.astype(int) - whole.pixels).max() <= 1
+
+
+def test_e_decoding_that_runs_out_of_memory_while_serving_leaves_the_step_as_it_was(
+    gpu: StandInDevice, one_size: LoadedModel
+) -> None:
+    engine = Engine(one_size, 8, gpu.graphs, policy=_as_many_as_fit)
+    engine.warm_up()
+    gpu.memory, gpu.row_bytes["decode"] = 8 * ROW, 2 * ROW
+    for _ in range(2):
+        gpu.runs.clear()
+        made = pictures(engine, [image_task("sun", seed) for seed in range(8)])
+        assert {picture.bucket for picture in made} == {8}
+        assert [rows for stage, rows in gpu.runs if stage == "decode"] == [4, 4]
+    assert len(gpu.out_of_memory) == 1
+    assert max(engine.step_times[64, 64]) == 8
+
+
+def test_e_strict_rows_are_always_decoded_as_many_at_once(gpu: StandInDevice, one_size: LoadedModel) -> None:
+    """Whatever ran out of memory since the warm-up: else their bits would change."""
+    gpu.memory, gpu.row_bytes["decode"] = 16.5 * ROW, 4 * ROW
+    engine = Engine(one_size, 8, gpu.graphs)
+    engine.warm_up()
+    tasks = [image_task("sun", seed, mode="strict") for seed in range(5)]
+    before = pictures(engine, tasks)
+    engine.runner.decoding.halve((64, 64), 4)
+    gpu.runs.clear()
+    after = pictures(engine, tasks)
+    assert [rows for stage, rows in gpu.runs if stage == "decode"] == [4, 4]
+    pictures(engine, [image_task("sun", seed) for seed in range(3)])
+    assert [rows for stage, rows in gpu.runs if stage == "decode"][2:] == [2, 1]
+    assert all(np.array_equal(early.pixels, late.pixels) for early, late in zip(before, after, strict=True))
+
+
+def test_e_the_share_of_decoding_in_a_steps_time_is_that_of_all_parts(
+    gpu: StandInDevice, one_size: LoadedModel
+) -> None:
+    gpu.memory, gpu.row_bytes["decode"] = 8.5 * ROW, 4 * ROW
+    engine = Engine(one_size, 4, gpu.graphs)
+    engine.warm_up()
+    measured: list[Measured] = []
+    engine.runner.measure = measured.append
+    made = pictures(engine, [image_task("sun", seed) for seed in range(4)])
+    (decoding,) = [cost for cost in measured if cost.stage == "decode"]
+    assert (decoding.rows, decoding.padding) == (4, 0)
+    assert {picture.seconds["decode"] for picture in made} == {decoding.seconds}
+
+
+@pytest.mark.parametrize("stage", ["encode", "predict", "decode"])
+def test_a_step_that_runs_out_of_memory_is_made_by_smaller_ones(
+    gpu: StandInDevice, one_size: LoadedModel, stage: str
+) -> None:
+    engine = Engine(one_size, 8)
+    engine.warm_up()
+    gpu.memory, gpu.row_bytes[stage] = 4 * ROW, ROW  # type: ignore[index]
+    tasks = [image_task(f"sun {seed}", seed) for seed in range(8)]
+    assert len(pictures(engine, tasks)) == 8
+    assert max(engine.step_times[64, 64]) == (4 if stage == "predict" else 8)
+
+
+def test_a_picture_that_cannot_be_decoded_alone_fails_and_the_next_is_made(
+    gpu: StandInDevice, one_size: LoadedModel
+) -> None:
+    engine = Engine(one_size, 4, gpu.graphs)
+    engine.warm_up()
+    gpu.memory, gpu.row_bytes["decode"] = 8 * ROW, 9 * ROW
+    outcomes = run(engine, [image_task("sun", seed) for seed in range(3)])
+    assert all(isinstance(outcome, Failure) for outcome in outcomes.values())
+    gpu.memory = 9 * ROW
+    assert len(pictures(engine, [image_task("sun", seed) for seed in range(3)])) == 3
+
+
+def _embedding(prompt: str) -> PromptEmbedding:
+    return PromptEmbedding(torch.full((4, 8), float(len(prompt))), torch.zeros(8))
+
+
+def _cache(encoded: list[str], **bounds: int) -> PromptCache:
+    def encode(prompts: Any) -> list[PromptEmbedding]:
+        encoded.extend(prompts)
+        return [_embedding(prompt) for prompt in prompts]
+
+    return PromptCache(encode, 4, **bounds)
+
+
+def test_g_embeddings_are_kept_by_their_bytes() -> None:
+    encoded: list[str] = []
+    cache = _cache(encoded, capacity_bytes=3 * _embedding("").nbytes)
+    for prompt in ("a", "b", "c", "a", "d"):
+        cache.get([prompt], strict=False)
+    encoded.clear()
+    cache.get(["a", "c", "d"], strict=False)
+    assert encoded == []
+    cache.get(["b"], strict=False)
+    assert encoded == ["b"]
+
+
+def test_g_an_embedding_beyond_the_bytes_is_used_and_not_kept() -> None:
+    encoded: list[str] = []
+    cache = _cache(encoded, capacity_bytes=_embedding("").nbytes - 1)
+    for _ in range(2):
+        (embedding,) = cache.get(["a"], strict=False)
+        assert torch.equal(embedding.tokens, _embedding("a").tokens)
+    assert encoded == ["a", "a"]
+
+
+@pytest.mark.parametrize(
+    ("bounds", "to_come"), [({"capacity": 5}, 3), ({"capacity_bytes": 4 * _embedding("").nbytes + 1}, 2)]
+)
+def test_g_the_cache_knows_the_memory_that_it_will_take(bounds: dict[str, int], to_come: int) -> None:
+    cache = _cache([], **bounds)
+    assert cache.bytes_to_come() == 0
+    cache.get(["a", "b"], strict=False)
+    assert cache.bytes_to_come() // _embedding("").nbytes == to_come
+
+
+def test_g_what_fits_is_found_beside_the_embeddings_to_come(gpu: StandInDevice, one_size: LoadedModel) -> None:
+    row = 100_000
+    gpu.row_bytes["predict"] = row
+    embedding = one_size.network.encode(["sun"])[0].nbytes
+    for embeddings, fits in ((255, 8), (254, 6)):
+        gpu.memory = 8 * row + embeddings * embedding
+        engine = Engine(one_size, 8)
+        engine.warm_up()
+        assert max(engine.step_times[64, 64]) == fits
+        assert gpu.memory == 8 * row + embeddings * embedding

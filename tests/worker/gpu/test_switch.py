@@ -1,0 +1,88 @@
+"""Compiling and capturing beside serving: every picture is right, and nothing is compiled or captured afterwards."""
+
+import logging
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+from torch._dynamo.utils import counters
+
+from tests.worker.gpu.stand_in_device import StandInDevice
+from tests.worker.gpu.through_the_switch import alone, tasks, through_the_switch
+from worker.engine.engine import Engine
+from worker.engine_process.compile_thread import CompileThread, compile_shape
+from worker.engine_process.device_thread import DeviceThread
+from worker.model_folder.loading import LoadedModel
+
+ENOUGH_DB = 40.0
+"""PSNR of two pictures whose values differ by rounding alone."""
+
+DISTINCT = 18
+AFTER_SWITCH = 40
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("backend", "which", "max_batch"), [("eager", "student", 8), ("inductor", "one_size", 2)], indirect=["backend"]
+)
+def test_a_every_picture_through_the_switch_is_right(
+    device: DeviceThread,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    caplog: pytest.LogCaptureFixture,
+    backend: str,
+    which: str,
+    max_batch: int,
+) -> None:
+    """With the bundled student the third batch size would be one compilation too many on the device's thread."""
+    caplog.set_level(logging.INFO, "worker")
+    model: LoadedModel = request.getfixturevalue(which)
+    wanted = tasks(DISTINCT)
+    solo = alone(model, wanted, max_batch)
+    gpu = StandInDevice()
+    gpu.install(monkeypatch)
+    engine = Engine(model, max_batch, gpu.graphs)
+    made = through_the_switch(device, engine, wanted, 0, AFTER_SWITCH)
+    assert engine.runner.executor is not engine.runner.eager
+    assert Counter(counters["stats"]) == made.compiled
+    assert len(gpu.graphs.captured) == 2 * len(engine.timetable.measured((64, 64)))
+    assert gpu.graphs.faults == []
+    assert made.before_switch > 0
+    worst = made.decibels(solo)
+    assert worst["fast"] >= ENOUGH_DB
+    assert worst["strict"] == np.inf
+    (line,) = [record.getMessage() for record in caplog.records if record.name == CompileThread.__module__]
+    gained = rf"serving by it: {max_batch} rows of 64×64 take \S+ ms a step, not \S+ \(\S+ times as fast\)"
+    assert re.search(gained, line), line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["eager"], indirect=True)
+def test_b_the_comparison_takes_no_graph(
+    gpu: StandInDevice, device: DeviceThread, one_size: LoadedModel, backend: str
+) -> None:
+    engine = Engine(one_size, 2, gpu.graphs)
+    device.call(engine.warm_up).result()
+    (example, _) = device.call(engine.rehearsal.examples).result()
+    replayed, compiled = len(gpu.graphs.replayed), engine.runner.new_compiled()
+    compile_shape(compiled, engine.runner.eager, example)  # on this thread, as on the compiler's
+    device.call(compiled.capture, example).result()
+    compile_shape(compiled, engine.runner.eager, example)
+    assert len(gpu.graphs.replayed) == replayed
+    assert gpu.graphs.faults == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["eager"], indirect=True)
+def test_e_only_as_many_rows_are_compiled_for_the_decoder_as_it_decodes_at_once(
+    gpu: StandInDevice, device: DeviceThread, one_size: LoadedModel, backend: str
+) -> None:
+    row = 1 << 30
+    gpu.memory, gpu.row_bytes["decode"] = 8.5 * row, 4 * row
+    engine = Engine(one_size, 3, gpu.graphs)
+    made = through_the_switch(device, engine, tasks(DISTINCT), 0, AFTER_SWITCH)
+    assert engine.runner.executor is not engine.runner.eager
+    assert Counter(counters["stats"]) == made.compiled
+    assert gpu.out_of_memory == [("decode", 3)]  # at warm-up
+    assert max(rows for stage, rows in gpu.runs if stage == "decode") == 1

@@ -1,0 +1,67 @@
+"""What the engine asks of the accelerator behind a torch device: to finish, to give memory back, whether it works."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from worker.errors import DeviceLostError
+
+OUT_OF_MEMORY = 2
+"""CUDA's number for it, where the driver says so and not the allocator."""
+
+
+def has_accelerator(device: torch.device) -> bool:
+    """Return whether work on `device` runs beside the host, with memory of its own; False for a CPU."""
+    return device.type == "cuda"
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until the work that this thread gave `device` is done. Raises torch.AcceleratorError if it failed."""
+    if has_accelerator(device):
+        torch.accelerator.current_stream(device).synchronize()
+
+
+def free_memory(device: torch.device) -> None:
+    """Give memory that no tensor uses back to `device`."""
+    if has_accelerator(device):
+        torch.accelerator.empty_cache()
+
+
+@contextmanager
+def held(nbytes: int, device: torch.device) -> Iterator[None]:
+    """Keep so many bytes of the memory of `device` occupied meanwhile. Raises torch.OutOfMemoryError."""
+    kept = torch.empty(nbytes, dtype=torch.uint8, device=device) if has_accelerator(device) else None
+    yield
+    del kept
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether `error` says that the device has no memory left, after which it works as before."""
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, torch.AcceleratorError) and getattr(error, "error_code", None) == OUT_OF_MEMORY
+    )
+
+
+def lost(error: BaseException, device: torch.device) -> DeviceLostError | None:
+    """Return what to raise when `error` came of a `device` that will fail whatever is asked of it from now on.
+
+    After an illegal access, say, no call succeeds until the process has ended. Libraries report that by errors of their
+    own, so that after any error the device is asked.
+    """
+    if isinstance(error, DeviceLostError):
+        return error
+    if is_out_of_memory(error):
+        return None
+    if not isinstance(error, torch.AcceleratorError):
+        try:
+            wait_for(device)
+            return None
+        except torch.AcceleratorError as later:
+            error = later
+    return DeviceLostError(f"{device} works no more: {first_line(error)}")
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of the message: torch adds advice on further ones."""
+    return str(error).partition("\n")[0]
