@@ -152,7 +152,7 @@ class Family(ABC):
         distribution, its most probable ones."""
         config = vae.config
         encoded = vae.encode(pictures.to(vae.dtype), return_dict=False)[0]
-        latents = (encoded.mode() if hasattr(encoded, "mode") else encoded).float()
+        latents = (encoded if isinstance(encoded, torch.Tensor) else encoded.mode()).float()
         latents = latents - (config.get("shift_factor") or 0.0)
         mean, std = config.get("latents_mean"), config.get("latents_std")
         if mean is not None and std is not None:
