@@ -243,11 +243,7 @@ class Consumer:
         size, card = (claim.task.height, claim.task.width), self.engine.card
         if size not in card.sizes:
             return f"size: {size} is not one of {card.sizes}"
-        if claim.task.source is None:
-            return None
-        if not card.noise_levels:
-            return f"image: {card.name} takes none"
-        return None if claim.source else "image: the picture that was sent has expired"
+        return f"image: {card.name} takes none" if claim.task.source and not card.noise_levels else None
 
     def _receive(self, group: asyncio.TaskGroup, outcomes: list[Outcome]) -> None:
         # A set can fail twice, by one picture and by another row, before the engine hears of the first.

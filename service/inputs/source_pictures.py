@@ -46,7 +46,7 @@ class SourcePictures:
     """Reads the pictures of calls. They are decoded by a thread of their own, one after the other."""
 
     def __init__(self, catalogue: ModelCatalogue, limits: PictureLimits) -> None:
-        self._catalogue, self._limits = catalogue, limits
+        self._catalogue, self.limits = catalogue, limits
         self._decoder = ThreadPoolExecutor(1, thread_name_prefix="pictures")
 
     async def source_of(self, given: PictureInput, card: ModelCard, size: Size) -> Source:
@@ -63,8 +63,8 @@ class SourcePictures:
         return Source(files, default if given.strength is None else given.strength)
 
     def _read(self, given: PictureInput, image: bytes, mask: bytes | None, size: Size) -> SourceFiles:
-        picture = opened(image, "image", self._limits)
-        outline = None if mask is None else opened(mask, "mask", self._limits)
+        picture = opened(image, "image", self.limits)
+        outline = None if mask is None else opened(mask, "mask", self.limits)
         if outline and outline.size != picture.size:
             sides = f"{picture.width}x{picture.height}"
             raise refused("mask", f"must have the size of the image, {sides}", sides)
@@ -87,8 +87,8 @@ class SourcePictures:
     async def _made_here(self, sha256: str, image_format: ImageFormat, field: str) -> bytes:
         for queue in await self._catalogue.queues():
             size, _ = await queue.image_head(sha256, image_format, 0)
-            if size > self._limits.max_bytes:
-                raise refused(field, f"at most {self._limits.max_bytes} bytes", self._limits.max_bytes)
+            if size > self.limits.max_bytes:
+                raise refused(field, f"at most {self.limits.max_bytes} bytes", self.limits.max_bytes)
             if size and (file := await queue.image(sha256, image_format)):
                 return file
         raise refused(field, "the image is unknown, or has expired")

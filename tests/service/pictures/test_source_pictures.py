@@ -91,7 +91,7 @@ async def test_what_is_transparent_is_painted_and_the_picture_stands_upright(
         ({"image": b64(bomb(30000, 30000))}, "image", 2**24),
         ({"image": b64(bomb(5000, 4000))}, "image", 2**24),
         ({"image": b64(bomb(64, 64))}, "image", None),
-        ({"image": b64(picture()[:200])}, "image", None),
+        ({"image": b64(picture()[:100])}, "image", None),
         ({"image": b64(picture()), "mask": b64(mask((32, 32)))}, "mask", "64x64"),
         ({"image": b64(picture()), "mask": b64(bomb(64, 64))}, "mask", None),
         ({"image": b64(picture()), "strength": 1.5}, "strength", 1.0),
@@ -101,7 +101,7 @@ async def test_what_is_transparent_is_painted_and_the_picture_stands_upright(
     ],
 )
 async def test_each_error_names_its_field_and_limit(
-    api: httpx.AsyncClient, worker: StandInWorker, wrong: dict, field: str, limit: object, monkeypatch
+    api: httpx.AsyncClient, worker: StandInWorker, wrong: dict, field: str, limit: object
 ) -> None:
     answer = await api.post("/generate", json={"prompt": "a cat", **wrong})
     assert is_problem(answer, 422, "invalid-request")
@@ -165,10 +165,7 @@ async def test_a_guided_model_takes_a_scale_and_a_negative_prompt_of_ones_own(
     assert (worker.made[-1].negative_prompt, worker.made[-1].guidance_scale) == ("a dog", 7.0)
     await generate(api)
     assert (worker.made[-1].negative_prompt, worker.made[-1].guidance_scale) == (None, None)
-    for wrong, field in (
-        ({"guidance_scale": 31}, "guidance_scale"),
-        ({"guidance_scale": 2, "cfg_scale": 3}, "cfg_scale"),
-    ):
+    for wrong in ({"guidance_scale": 31}, {"guidance_scale": 2, "cfg_scale": 3}):
         answer = await api.post("/generate", json={"prompt": "a cat", **wrong})
         assert is_problem(answer, 422, "invalid-request")
-        assert [error["field"] for error in answer.json()["errors"]] == [field]
+        assert [error["field"] for error in answer.json()["errors"]] == [list(wrong)[-1]]

@@ -74,5 +74,5 @@ class RowStarts:
 
 def _files(row: Row) -> SourceFiles:
     if row.source is None:
-        raise ValueError("image: the picture of the task is missing")
+        raise ValueError("the picture that the call brought has expired")
     return row.source
