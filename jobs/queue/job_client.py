@@ -98,7 +98,7 @@ class JobClient:
         client: str,
         key: IdempotencyKey | None,
         webhook: WebhookTarget | None,
-        inputs: Mapping[str, bytes],
+        inputs: Mapping[str, bytes] = MappingProxyType({}),
     ) -> Admission:
         outcome, queued, named_job, wait_ms, created = await self._admit(
             keys=[

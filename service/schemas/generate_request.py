@@ -83,8 +83,8 @@ class GenerateRequest(SamplingOptions):
     response: Literal["b64", "url"] = "b64"
     image: str | None = Field(
         default=None,
-        description="a picture to begin from: base64 of a PNG, JPEG or WebP, or the address of an image made here "
-        "(`<sha256>.<format>`, or all of its `url`). It is scaled to cover the size, and cut off evenly",
+        description="a picture to begin from: base64 of a PNG, JPEG or WebP, or `<sha256>.<format>`, by which "
+        "an image that was made here is known. It is scaled to cover the size, and cut off evenly",
     )
     strength: float | None = Field(
         default=None,
