@@ -9,8 +9,8 @@ import pytest
 from PIL import Image, ImageDraw
 from playwright.sync_api import Locator, Page, expect
 
+from tests.playground.calls.shown_code import LANGUAGES, pictures_in, run, shown
 from tests.playground.pictures import addresses, generate, pixels, psnr
-from tests.playground.test_code import pictures_in, run, shown
 
 
 def _picture(size: tuple[int, int] = (64, 64)) -> bytes:
@@ -93,14 +93,7 @@ def test_a_picture_is_dropped_and_what_is_none_is_told(playground: Page) -> None
     expect(playground.locator("#picture-status")).to_be_empty()
 
 
-@pytest.mark.parametrize(
-    "language",
-    [
-        pytest.param("curl", marks=pytest.mark.needs("curl")),
-        "Python",
-        pytest.param("JavaScript", marks=pytest.mark.needs("node")),
-    ],
-)
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_the_code_reads_the_picture_and_the_mask_from_files(
     playground: Page, server: str, tmp_path: Path, language: str
 ) -> None:
