@@ -123,7 +123,7 @@ async def _keep_worker(
 
 
 async def _wait_until_ready(api: ApiSettings, name: str, worker_gone: asyncio.Task[int]) -> bool:
-    """Whether the API had a ready worker of model `name` before the worker was gone."""
+    """Return whether the API had a ready worker of model `name` before the worker was gone."""
     async with httpx.AsyncClient(trust_env=False) as client:
         while not worker_gone.done():
             with suppress(httpx.TransportError):  # the API is still starting
