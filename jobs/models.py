@@ -2,9 +2,13 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field
+
+from jobs.records.wire_model import SCHEMA_VERSION as SCHEMA_VERSION
+from jobs.records.wire_model import UnreadableRecordError as UnreadableRecordError
+from jobs.records.wire_model import WireModel as WireModel
 
 ImageFormat = Literal["png", "jpeg", "webp"]
 Mode = Literal["fast", "strict"]
@@ -13,9 +17,6 @@ GivenUpReason = Literal["expired", "cancelled"]
 JobStatus = Literal["queued", "running", "completed", "failed", "cancelled", "expired"]
 
 MAX_SEED = 2**63 - 1
-
-SCHEMA_VERSION = 1
-"""Version of the form of all records; tests/jobs/records has those of each release."""
 
 # Seconds that an asynchronous job may wait for a worker.
 LONGEST_WAIT_S = 7 * 24 * 3600.0
@@ -30,33 +31,6 @@ def model_name(model: str) -> str:
     return re.sub(r"[^A-Za-z0-9._/-]", "-", name).lstrip("-._/")[:128] or "model"
 
 
-class UnreadableRecordError(ValueError):
-    """A record that does not fit its model. The text quotes none of its values, which may be prompts."""
-
-
-class WireModel(BaseModel):
-    """Base of all records; its fields may begin with ``model_``, which pydantic reserves by default.
-
-    A field that another version of the record has is ignored: releases run side by side during an upgrade.
-    """
-
-    # A traceback names the wrong field without its value, which may be a prompt.
-    model_config = ConfigDict(protected_namespaces=(), hide_input_in_errors=True)
-
-    def to_record(self, exclude: set[str] | None = None) -> str:
-        """The record as JSON without the fields of `exclude`, with the version of its form."""
-        return f'{{"schema_version":{SCHEMA_VERSION},{self.model_dump_json(exclude=exclude)[1:]}'
-
-    @classmethod
-    def from_record(cls, record: bytes) -> Self:
-        """Read a record of this or an earlier version; raises UnreadableRecordError."""
-        try:
-            return cls.model_validate_json(record)
-        except ValidationError as error:
-            faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-            raise UnreadableRecordError(f"not a valid {cls.__name__}: {'; '.join(faults)}") from None
-
-
 class DiverseSet(WireModel):
     """Choose the ``images`` that are farthest apart among ``candidates`` with consecutive seeds."""
 
@@ -64,11 +38,28 @@ class DiverseSet(WireModel):
     candidates: int = Field(ge=1)
 
 
+class SourcePicture(WireModel):
+    """The picture that an image begins from, and perhaps the mask of what is painted anew in it.
+
+    Both are PNG files of the image's size, kept beside the job under their SHA-256 (hex): the ``image`` in RGB, the
+    ``mask`` in grey, where white is painted anew. A ``strength`` of 0 leaves the picture, 1 leaves nothing of it.
+    """
+
+    image: str
+    mask: str | None = None
+    strength: float = Field(ge=0, le=1)
+
+    @property
+    def files(self) -> list[str]:
+        return [self.image] if self.mask is None else [self.image, self.mask]
+
+
 class ImageTask(WireModel):
     """One image to make, or with ``select`` one diverse set, whose first seed and index are ``seed`` and ``index``.
 
     ``created`` and ``deadline`` are Unix times in seconds: by the clock of Redis in the queue, by `steady_time` in each
     process. ``width`` and ``height`` are pixels; ``traceparent`` (W3C Trace Context) names the call's trace.
+    ``negative_prompt`` and ``guidance_scale`` are for guided models, None for the model's own.
     """
 
     job_id: str
@@ -84,6 +75,9 @@ class ImageTask(WireModel):
     deadline: float | None = None
     traceparent: str | None = None
     select: DiverseSet | None = None
+    source: SourcePicture | None = None
+    negative_prompt: str | None = None
+    guidance_scale: float | None = None
 
     @property
     def patience_s(self) -> float | None:
@@ -187,7 +181,9 @@ class ModelCard(WireModel):
     """The model that a worker serves. ``sizes`` are (height, width) in pixels, the native one first.
 
     ``evaluations`` (NFE) counts how often the network runs for one image: twice a step under guidance.
-    ``guidance_scale`` is 1 without guidance, None on the card of a worker that does not announce it.
+    ``guidance_scale`` is 1 without guidance, None on the card of a worker that does not announce it. Calls may name
+    another scale, and another ``negative_prompt``, where that is not None.
+    ``noise_levels`` are those at which a picture may enter, falling from 1 to 0; empty for a model that takes none.
     ``examples`` are prompts that the model draws well.
     """
 
@@ -198,10 +194,12 @@ class ModelCard(WireModel):
     steps: int
     evaluations: int
     guidance_scale: float | None = None
+    negative_prompt: str | None = None
+    noise_levels: list[float] = Field(default=[])
     sizes: list[tuple[int, int]] = Field(min_length=1)
     max_sequence_length: int | None
     version: str
-    examples: list[str] = []
+    examples: list[str] = Field(default=[])
     settings: EffectiveSettings
 
     @property

@@ -145,10 +145,13 @@ class ApiSettings(Settings):
         ge=1,
         description="network evaluations a minute for each API key, over all models; unset for no limit",
     )
+    max_input_bytes: int = Field(default=8 * 2**20, ge=1024, description="bytes of a picture that a call brings")
+    max_input_pixels: int = Field(default=2**24, ge=1, description="pixels of a picture that a call brings")
     max_answer_bytes: int = Field(
         default=64 * 2**20,
         ge=2**20,
-        description="bytes that the answers to one API key (without keys: to everybody) may take; further ones wait",
+        description="bytes that the answers to one API key (without keys: to everybody) may take, and as many for the "
+        "pictures that its calls bring; further ones wait",
     )
     max_event_streams: int = Field(
         default=256, ge=1, description="event streams that one API key (without keys: one address) may hold open"

@@ -22,7 +22,10 @@ from jobs.tracing import send_last_spans
 from jobs.version import fourstep_version
 from service.context import ApiContext
 from service.housekeeping import expire_overdue_forever
+from service.inputs.picture_files import PictureLimits
+from service.inputs.source_pictures import SourcePictures
 from service.limits.answer_room import AnswerRoom
+from service.limits.room import Room
 from service.limits.stream_count import StreamCount
 from service.middleware.api_keys import ApiKeys
 from service.middleware.body_limit import BodyLimit
@@ -57,15 +60,17 @@ def create_app(settings: ApiSettings) -> FastAPI:
     ProcessCollector(registry=registry)
     metrics_of_api = ApiMetrics(registry)
     store = open_image_store(settings.image_store)
+    catalogue = ModelCatalogue(redis, settings.default_model, settings.model_aliases, store)
     context = ApiContext(
         settings=settings,
         redis=redis,
         events=JobEvents(redis),
-        catalogue=ModelCatalogue(redis, settings.default_model, settings.model_aliases, store),
+        catalogue=catalogue,
         registry=registry,
         metrics=metrics_of_api,
         room=AnswerRoom(settings.max_answer_bytes, metrics_of_api),
         streams=StreamCount(settings.max_event_streams, metrics_of_api),
+        pictures=SourcePictures(catalogue, PictureLimits(settings.max_input_bytes, settings.max_input_pixels)),
         store=store,
     )
     app = FastAPI(
@@ -79,7 +84,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         **_documented_security(settings),
     )
     app.state.context = context
-    app.add_middleware(BodyLimit)
+    app.add_middleware(BodyLimit, picture_bytes=settings.max_input_bytes, room=Room(settings.max_answer_bytes))
     app.add_middleware(OneHost)
     app.add_middleware(ApiKeys, keys=settings.api_keys)
     if settings.api_metrics_port:

@@ -41,6 +41,11 @@ def generate_files(
     return paths
 
 
+def as_base64(file: Path | None) -> str | None:
+    """Read a file for a request; None for none."""
+    return None if file is None else base64.b64encode(file.read_bytes()).decode()
+
+
 def _say(console: Console, text: str) -> None:
     console.print(plain(text), highlight=False, markup=False)
 

@@ -60,6 +60,25 @@ def generate(
     candidates: Annotated[
         int | None, typer.Option(help="seeds to choose a diverse set from; default: 4 per image, at most 64")
     ] = None,
+    image: Annotated[
+        Path | None, typer.Option(dir_okay=False, exists=True, help="picture to begin from: PNG, JPEG or WebP")
+    ] = None,
+    strength: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="how much of --image changes; default: 0.75, and 1 with --mask"),
+    ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            dir_okay=False, exists=True, help="what of --image is painted anew: white, or transparent; of its size"
+        ),
+    ] = None,
+    negative_prompt: Annotated[
+        str | None, typer.Option(help="what the guidance of a guided model leads away from")
+    ] = None,
+    guidance_scale: Annotated[
+        float | None, typer.Option(help="of a guided model, 1 to 30; default: the model's own")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="name or alias; default: the server's default model")] = None,
     width: Annotated[int | None, typer.Option(help="pixels; default: the model's native width")] = None,
     height: Annotated[int | None, typer.Option(help="pixels; default: the model's native height")] = None,
@@ -82,10 +101,12 @@ def generate(
     """Ask a running server for images and write them to files named by their seeds."""
     from rich.console import Console
 
-    from service.client import GenerationFailedError, generate_files
+    from service.client import GenerationFailedError, as_base64, generate_files
 
     request: dict[str, Any] = {"prompt": prompt, "num_images": num_images, "format": image_format}
     optional = {"seed": seed, "model": model, "width": width, "height": height, "timeout": timeout}
+    optional |= {"strength": strength, "negative_prompt": negative_prompt, "guidance_scale": guidance_scale}
+    optional |= {"image": as_base64(image), "mask": as_base64(mask)}
     request |= {"mode": mode} | {name: value for name, value in optional.items() if value is not None}
     if diverse or candidates is not None:
         request["select"] = {"diverse": True} | ({} if candidates is None else {"candidates": candidates})

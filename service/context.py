@@ -12,6 +12,7 @@ from jobs.image_store import ImageStore
 from jobs.metrics import ApiMetrics
 from jobs.queue.job_events import JobEvents
 from jobs.settings import ApiSettings
+from service.inputs.source_pictures import SourcePictures
 from service.limits.answer_room import AnswerRoom
 from service.limits.stream_count import StreamCount
 from service.model_catalogue import ModelCatalogue
@@ -32,6 +33,7 @@ class ApiContext:
     metrics: ApiMetrics
     room: AnswerRoom
     streams: StreamCount
+    pictures: SourcePictures
     store: ImageStore | None = None
     cancelling: set[asyncio.Task[None]] = field(default_factory=set)
 

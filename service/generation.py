@@ -10,6 +10,7 @@ from fastapi import Request
 
 from jobs.models import GivenUpReason, ImageTask, JobState, WebhookTarget
 from jobs.queue.admission import Admission, IdempotencyKey, RateLimit
+from jobs.queue.pictures.sources import Source
 from service.context import ApiContext, job_location
 from service.idempotency import still_running, used_for_another_body
 from service.limits.rate_limit import over_the_rate, rate_of
@@ -23,7 +24,10 @@ REFUSED_BY = {"full": "queue", "store-full": "store"}
 
 @dataclass(frozen=True)
 class Call:
-    """A call for images: one job of `tasks` for `model`; `idempotency_key` is None where the client sent none."""
+    """A call for images: one job of `tasks` for `model`; `idempotency_key` is None where the client sent none.
+
+    `source` is the picture that the tasks begin from, if any.
+    """
 
     context: ApiContext
     request: Request
@@ -31,6 +35,7 @@ class Call:
     tasks: Sequence[ImageTask]
     idempotency_key: IdempotencyKey | None
     webhook: WebhookTarget | None = None
+    source: Source | None = None
     began: float = field(default_factory=time.monotonic)
 
     @property
@@ -60,6 +65,7 @@ async def admit(call: Call) -> Admission:
         idempotency_key=call.idempotency_key,
         rate=rate,
         webhook=call.webhook,
+        inputs=call.source.by_address if call.source else {},
     )
     if refusal := _refusal(call, admission, rate):
         call.context.metrics.refusals.labels(admission.over or REFUSED_BY[admission.outcome]).inc()

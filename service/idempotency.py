@@ -28,8 +28,12 @@ def read_idempotency_key(key: str | None, client: str, body: BaseModel) -> Idemp
     """
     if key is None:
         return None
-    asked = json.dumps(body.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
+    asked = json.dumps(body.model_dump(exclude_defaults=True), sort_keys=True, default=_digest)
     return IdempotencyKey(client, key, hashlib.sha256(asked.encode()).hexdigest())
+
+
+def _digest(file: bytes) -> str:
+    return hashlib.sha256(file).hexdigest()
 
 
 def still_running(location: str) -> Problem:

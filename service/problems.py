@@ -24,7 +24,7 @@ TEMPORARY = ("queue-full", "store-full", "rate-limited", "too-many-streams", "id
 REPEATING_THE_WORK = ("deadline-expired", "generation-error")
 # What Redis says when its disk, or its role or number of replicas, lets it write nothing.
 UNWRITABLE = ("MISCONF", "READONLY", "You can't write against a read only replica", "NOREPLICAS")
-# Room for the longest prompt with every character escaped, and 64 seeds.
+# Room for the longest prompt with every character escaped, and 64 seeds. Pictures come on top of it.
 MAX_BODY_BYTES = 64 * 1024
 
 log = logging.getLogger(__name__)
@@ -258,7 +258,7 @@ def _field_error(found: dict[str, Any]) -> FieldError:
 
 def _refused_by_framework(request: Request, error: HTTPException) -> Problem:
     if error.status_code == 413:
-        return body_too_large()
+        return body_too_large(int(error.detail))
     if error.status_code == 400:
         return _malformed_json("the body is not JSON in UTF-8")
     phrase = HTTPStatus(error.status_code).phrase
@@ -273,6 +273,6 @@ def _allowed_methods(request: Request) -> list[str]:
     return [scope["method"] for scope in scopes if any(route.matches(scope)[0] is Match.FULL for route in routes)]
 
 
-def body_too_large() -> Problem:
-    error = FieldError(field="body", message=f"at most {MAX_BODY_BYTES} bytes", limit=MAX_BODY_BYTES)
+def body_too_large(most: int) -> Problem:
+    error = FieldError(field="body", message=f"at most {most} bytes", limit=most)
     return Problem(413, "body-too-large", "The body is too large", f"body: {error.message}", [error])

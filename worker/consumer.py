@@ -10,7 +10,6 @@ from functools import partial
 from redis.exceptions import RedisError
 
 from jobs.metrics import WorkerMetrics
-from jobs.models import ImageTask
 from jobs.queue.claims import Claim
 from jobs.queue.worker_queue import WorkerQueue
 from worker.engine.outcomes import Outcome, PreviewImage
@@ -209,7 +208,7 @@ class Consumer:
         fresh = {claim.entry_id: claim for claim in claims if claim.entry_id not in self._held}
         self._held.update(fresh)
         for claim in fresh.values():
-            if fault := self._fault(claim.task):
+            if fault := self._fault(claim):
                 group.create_task(self._refuse(claim, fault))
             else:
                 waiting = self._suspects if claim.suspect else self._aside
@@ -225,7 +224,8 @@ class Consumer:
 
     def _add(self, claims: Mapping[str, Claim]) -> None:
         self._in_engine += _rows(claims.values())
-        self.engine.add({key: claim.task for key, claim in claims.items()})
+        sources = {key: claim.source for key, claim in claims.items() if claim.source}
+        self.engine.add({key: claim.task for key, claim in claims.items()}, sources)
 
     def _take_waiting(self, keys: Iterable[str]) -> list[Claim]:
         """Let go of those tasks of `keys` that are held but not in the engine, and return them."""
@@ -239,9 +239,11 @@ class Consumer:
         self.metrics.images.labels("error").inc(images)
         self.metrics.dead_letters.inc(images > 0)
 
-    def _fault(self, task: ImageTask) -> str | None:
-        size = (task.height, task.width)
-        return None if size in self.engine.card.sizes else f"size: {size} is not one of {self.engine.card.sizes}"
+    def _fault(self, claim: Claim) -> str | None:
+        size, card = (claim.task.height, claim.task.width), self.engine.card
+        if size not in card.sizes:
+            return f"size: {size} is not one of {card.sizes}"
+        return f"image: {card.name} takes none" if claim.task.source and not card.noise_levels else None
 
     def _receive(self, group: asyncio.TaskGroup, outcomes: list[Outcome]) -> None:
         # A set can fail twice, by one picture and by another row, before the engine hears of the first.

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 
 from jobs.models import ImageTask, Mode
-from worker.engine.denoising_step import DenoisingStep
+from worker.engine.denoising_step import DenoisingStep, Guidance
 from worker.engine.engine import Engine
 from worker.engine.outcomes import Failure, Picture
-from worker.families.prompt_embeddings import stacked
+from worker.families.prompt_embeddings import repeated, stacked
 from worker.model_folder.loading import LoadedModel
 from worker.pixels import to_uint8
 from worker.sampling import noise
@@ -57,10 +57,12 @@ def generate_batch(
     """
     size = size or model.contract.sizes[0]
     network, table = model.network, model.size_tables.get(size, model.table).to(model.network.device)
-    scale = model.contract.guidance_scale
-    negative = network.negative(network.encode([network.negative_prompt])[0]) if scale > 1 else None
-    step = DenoisingStep(network.predict, table, scale, negative, network.guide)
+    step = DenoisingStep(network.predict, table, network.guide)
+    guidance = None
+    if (scale := model.contract.guidance_scale) > 1:
+        negative = network.negative(network.encode([network.negative_prompt])[0])
+        guidance = Guidance(repeated(negative, len(seeds)), torch.full([len(seeds)], scale, device=network.device))
     shape = network.latent_shape(*size)
     drawn = torch.stack([noise.draw(seed, shape, table.noise_draws) for seed in seeds], dim=1).to(network.device)
-    latents = sampler.sample(table, step.predictor(stacked(network.encode(prompts))), drawn)
+    latents = sampler.sample(table, step.predictor(stacked(network.encode(prompts)), guidance), drawn)
     return to_uint8(network.decode(latents)).cpu().numpy()

@@ -35,7 +35,12 @@ WEBP_METHOD = 1
 
 
 def recipe(task: ImageTask, model_sha: str, steps: int, version: str) -> dict[str, Any]:
-    """Return everything that it takes to make the image again."""
+    """Return everything that it takes to make the image again; of the picture that it began from, the hash."""
+    own = {
+        "negative_prompt": task.negative_prompt,
+        "guidance_scale": task.guidance_scale,
+        **(task.source.model_dump() if task.source else {}),
+    }
     return {
         "model_sha": model_sha,
         "prompt": task.prompt,
@@ -44,6 +49,7 @@ def recipe(task: ImageTask, model_sha: str, steps: int, version: str) -> dict[st
         "width": task.width,
         "height": task.height,
         "version": version,
+        **{name: value for name, value in own.items() if value is not None},
     }
 
 

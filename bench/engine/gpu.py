@@ -123,7 +123,7 @@ def _steps(
     engine = Engine(model, max_batch)
     made = {
         "eager": engine.runner.eager,
-        "graph": Executor(model, network, None, new_graph),
+        "graph": Executor(model, network, new_graph),
         "compiled": engine.runner.new_compiled(),
         "compiled, graph": Engine(model, max_batch, new_graph).runner.new_compiled(),
     }

@@ -6,11 +6,20 @@ from jobs.models import ImageTask
 
 
 @dataclass(frozen=True)
+class SourceFiles:
+    """The files of a task's source picture and its mask."""
+
+    image: bytes
+    mask: bytes | None = None
+
+
+@dataclass(frozen=True)
 class Claim:
     """A task leased to this worker; ``deliveries`` counts how often it has been handed to any worker.
 
     ``taken_from`` is the worker that it was taken over from, ``attempts`` counts how often it was begun since.
     ``model_sha`` is the hash of the model that all images of its job are of, None while any may make them.
+    ``source`` are the files of the task's picture, None where it has none or Redis has lost it.
     """
 
     entry_id: str
@@ -19,6 +28,7 @@ class Claim:
     taken_from: str | None = None
     attempts: int = 0
     model_sha: str | None = None
+    source: SourceFiles | None = None
 
     @property
     def suspect(self) -> bool:

@@ -1,7 +1,8 @@
 """The queue of one model as its clients see it: admit a job, follow it, cancel it, read its images."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from redis.asyncio import Redis
@@ -59,13 +60,15 @@ class JobClient:
         idempotency_key: IdempotencyKey | None = None,
         rate: RateLimit | None = None,
         webhook: WebhookTarget | None = None,
+        inputs: Mapping[str, bytes] = MappingProxyType({}),
     ) -> Admission:
         """Queue the images of one job, all or none, if no more than `max_queued_images` then wait unclaimed.
 
         The job is created when Redis admits it, by its clock; its deadline is as long after that as the tasks say.
         The job expires `ttl_s` seconds after its end, and `idempotency_key` with it; its events go to the pub/sub
         `channel`, and its end to the `webhook`. All its images are of the model with the hash `model_sha`; `client` is
-        the hash of whom it belongs to. A refused call does not count for the rate.
+        the hash of whom it belongs to. A refused call does not count for the rate. `inputs` are the pictures that the
+        tasks name, by the hash of their bytes; they are kept for as long as the job needs them.
         """
         life_ms, job_id = longest_life_ms(tasks[0], ttl_s), tasks[0].job_id
         try:
@@ -75,7 +78,7 @@ class JobClient:
                 elif rate and (refusal := await self._rates.charge(rate, job_id)):
                     return refusal
                 else:
-                    conditions = (model_sha, client, idempotency_key, webhook)
+                    conditions = (model_sha, client, idempotency_key, webhook, inputs)
                     admission = await self._queue_all(tasks, max_queued_images, life_ms, channel, *conditions)
                     if rate and not admission.ok:
                         await self._rates.refund(rate, job_id)
@@ -95,6 +98,7 @@ class JobClient:
         client: str,
         key: IdempotencyKey | None,
         webhook: WebhookTarget | None,
+        inputs: Mapping[str, bytes] = MappingProxyType({}),
     ) -> Admission:
         outcome, queued, named_job, wait_ms, created = await self._admit(
             keys=[
@@ -103,6 +107,7 @@ class JobClient:
                 self._keys.idempotency(key.client, key.key) if key else self._keys.unused,
                 self._keys.throughput,
                 self._keys.sets,
+                *map(self._keys.input, inputs),
             ],
             args=[
                 WORKER_GROUP,
@@ -115,6 +120,7 @@ class JobClient:
                 model_sha,
                 client,
                 webhook.to_record() if webhook else "",
+                *inputs.values(),
                 *(part for task in tasks for part in (len(task.indices), task.to_record(exclude=TIMES))),
             ],
         )

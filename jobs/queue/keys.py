@@ -41,6 +41,10 @@ class ModelKeys:
     def image(self, sha256: str, image_format: str) -> str:
         return f"{self._prefix}:image:{sha256}.{image_format}"
 
+    def input(self, sha256: str) -> str:
+        """A picture that calls brought, as a hash: its file, and the number of jobs that need it."""
+        return f"{self._prefix}:input:{sha256}"
+
     def worker(self, worker_id: str) -> str:
         return f"{self.leases}{worker_id}"
 

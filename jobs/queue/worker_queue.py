@@ -26,6 +26,7 @@ from jobs.queue.connection import SOCKET_TIMEOUT_S
 from jobs.queue.job_hash import read_job
 from jobs.queue.keys import WORKER_GROUP, ModelKeys
 from jobs.queue.model_registry import ModelRegistry
+from jobs.queue.pictures.sources import read_sources
 from jobs.queue.scripts import longest_life_ms, milliseconds, register_script
 from jobs.queue.task_records import failure_records, outcome_of, place_of, shifted
 
@@ -216,10 +217,12 @@ class WorkerQueue:
         async with self._redis.pipeline(transaction=False) as pipeline:
             for claim in claims:
                 pipeline.hmget(self._keys.job(claim.task.job_id), f"attempts:{claim.task.index}", "model_sha")
-            return [
-                replace(claim, attempts=int(attempts or 0), model_sha=model_sha.decode() if model_sha else None)
-                for claim, (attempts, model_sha) in zip(claims, await pipeline.execute(), strict=True)
-            ]
+            known = await pipeline.execute()
+        sources = await read_sources(self._redis, self._keys, claims)
+        return [
+            replace(claim, attempts=int(attempts or 0), model_sha=sha.decode() if sha else None, source=source)
+            for claim, (attempts, sha), source in zip(claims, known, sources, strict=True)
+        ]
 
     async def _ahead_s(self) -> float:
         """The seconds by which this process's clock is ahead of that of Redis, read again after a second."""

@@ -28,6 +28,7 @@ def sample_card(name: str = MODEL) -> ModelCard:
         method="dp-dmd",
         steps=4,
         evaluations=4,
+        noise_levels=[1.0, 0.9, 0.75, 0.5, 0.0],
         sizes=[(64, 64), (64, 96)],
         max_sequence_length=16,
         version="0.1.0",

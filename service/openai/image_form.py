@@ -17,10 +17,11 @@ LONGEST_STREAMED_B64 = 60_000
 
 @dataclass(frozen=True)
 class ImageForm:
-    """`asked` is the `response_format` of `request`."""
+    """`asked` is the `response_format` of `request`; `events` begins the names of a stream's events."""
 
     request: Request
     asked: Literal["b64_json", "url"] | None
+    events: Literal["image_generation", "image_edit"] = "image_generation"
 
     @property
     def inline(self) -> bool:

@@ -10,8 +10,10 @@ from service.context import ApiContext, Context
 from service.generation import Call, generate_while_connected
 from service.idempotency import IdempotencyHeader, read_idempotency_key
 from service.image_delivery import InlineImages
+from service.inputs.source_pictures import PictureInput, begun_from
 from service.middleware.api_keys import Caller
 from service.model_catalogue import AnnouncedModel
+from service.openai.edits import ImageEditRequest, ImageVariationRequest, form_description, read_form
 from service.openai.image_form import ImageForm
 from service.openai.schemas import (
     ImagesRequest,
@@ -24,16 +26,21 @@ from service.openai.schemas import (
 from service.openai.stream import image_stream
 from service.problems import UnknownModelError, problem_responses
 from service.schemas.generate_request import image_tasks
-from service.schemas.request_warnings import RequestWarning, unread_prompt, with_nearest_size
+from service.schemas.request_warnings import RequestWarning, unchanged_picture, unread_prompt, with_nearest_size
 
 router = APIRouter(prefix="/v1", tags=["OpenAI-compatible"])
 
+ERRORS = problem_responses(400, 404, 409, 413, 415, 422, 429, 500, 503, 504)
 EVENT = {"type": "object", "properties": {"event": {"type": "string"}, "data": {"type": "string"}}}
 STREAMED = {
     "description": "The images; with `stream`, events `image_generation.partial_image`, `image_generation.completed`",
     "content": {"text/event-stream": {"itemSchema": EVENT}},
 }
 
+EDIT_STREAMED = {
+    "description": "The images; with `stream`, events `image_edit.partial_image`, `image_edit.completed`",
+    "content": STREAMED["content"],
+}
 
 # Proxies pass each event on at once.
 UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -43,19 +50,65 @@ UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     "/images/generations",
     response_model=ImagesResponse,
     response_model_exclude_none=True,
-    responses={200: STREAMED, **problem_responses(400, 404, 409, 413, 415, 422, 429, 500, 503, 504)},
+    responses={200: STREAMED, **ERRORS},
 )
 async def create_images(
     body: ImagesRequest, request: Request, context: Context, caller: Caller, idempotency: IdempotencyHeader = None
 ) -> ImagesResponse | Response:
     """Make images as OpenAI's `images.generate` asks for them."""
+    return await _images(body, request, context, caller, idempotency)
+
+
+@router.post(
+    "/images/edits",
+    response_model=ImagesResponse,
+    response_model_exclude_none=True,
+    responses={200: EDIT_STREAMED, **ERRORS},
+    openapi_extra=form_description(ImageEditRequest),
+)
+async def edit_image(
+    request: Request, context: Context, caller: Caller, idempotency: IdempotencyHeader = None
+) -> ImagesResponse | Response:
+    """Paint a picture, or what a mask leaves free of it, anew, as OpenAI's `images.edit` asks for it."""
+    async with read_form(ImageEditRequest, request, context.pictures.limits) as body:
+        return await _images(body, request, context, caller, idempotency, body.picture)
+
+
+@router.post(
+    "/images/variations",
+    response_model=ImagesResponse,
+    response_model_exclude_none=True,
+    responses={200: EDIT_STREAMED, **ERRORS},
+    openapi_extra=form_description(ImageVariationRequest),
+)
+async def vary_image(
+    request: Request, context: Context, caller: Caller, idempotency: IdempotencyHeader = None
+) -> ImagesResponse | Response:
+    """Make images like a picture, as OpenAI's `images.create_variation` asks for them."""
+    async with read_form(ImageVariationRequest, request, context.pictures.limits) as body:
+        return await _images(body, request, context, caller, idempotency, body.picture)
+
+
+async def _images(
+    body: ImagesRequest,
+    request: Request,
+    context: ApiContext,
+    caller: str,
+    idempotency: str | None,
+    picture: PictureInput | None = None,
+) -> ImagesResponse | Response:
+    """The answer to a call, whose images begin from its `picture` if it has one."""
     model = await _choose(context, body.model)
     asked, warnings = with_nearest_size(body.as_generate(), model.card, context.settings)
-    warnings = [*body.unused_hints(), *renamed(warnings)]
+    warnings, source = [*body.unused_hints(), *renamed(warnings)], None
     with openai_field_names():
         tasks = image_tasks(asked, model.card, context.settings)
-    call = Call(context, request, model, tasks, read_idempotency_key(idempotency, caller, body))
-    form = ImageForm(request, body.response_format)
+    if picture:
+        source = await context.pictures.source_of(picture, model.card, (tasks[0].width, tasks[0].height))
+        tasks = begun_from(source, tasks)
+        warnings += unchanged_picture(tasks, model.card)
+    call = Call(context, request, model, tasks, read_idempotency_key(idempotency, caller, body), source=source)
+    form = ImageForm(request, body.response_format, "image_edit" if picture else "image_generation")
     if body.stream:
         return await _streamed(call, form, body.partial_images or 0, warnings)
     state = await generate_while_connected(call)

@@ -102,7 +102,7 @@ class ImagesRequest(SamplingOptions):
         if self.size not in (None, "auto"):
             width, height = (int(side) for side in self.size.split("x"))
         asked = {
-            "prompt": self.prompt,
+            "prompt": self.prompt or " ",  # only a variation may have none
             "model": self.model,
             "num_images": self.n,
             "seed": self.seed,

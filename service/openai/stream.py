@@ -104,7 +104,7 @@ class _Stream:
             self._previewed = True
             self._metrics.time_to_first_preview.observe(time.monotonic() - self._began)
         data = _image(preview) | {"b64_json": preview.b64, "partial_image_index": self.steps.index(preview.step)}
-        return _event("image_generation.partial_image", data)
+        return _event(f"{self._form.events}.partial_image", data)
 
     @asynccontextmanager
     async def event_of(self, result: ImageResult) -> AsyncIterator[bytes]:
@@ -125,7 +125,7 @@ class _Stream:
         about = _image(result) | image
         if warnings := [*self._warnings, *unread_prompt([result])]:
             about["warnings"] = [warning.model_dump() for warning in warnings]
-        return _event("image_generation.completed", about | {"usage": NO_USAGE})
+        return _event(f"{self._form.events}.completed", about | {"usage": NO_USAGE})
 
 
 def _image(about: Preview | ImageResult) -> dict[str, Any]:

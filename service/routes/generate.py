@@ -1,24 +1,27 @@
 """``POST /generate``: validate, admit, wait, answer."""
 
 import json
+from collections.abc import Sequence
 from typing import Annotated, get_args
 
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse, Response
 
-from jobs.models import ImageFormat, JobState
+from jobs.models import ImageFormat, ImageTask, JobState, ModelCard
 from jobs.queue.job_client import JobClient
+from jobs.queue.pictures.sources import Source
 from service.accept import NotAcceptableError, accepted_image
-from service.context import Context, base_url, job_location
+from service.context import ApiContext, Context, base_url, job_location
 from service.generation import Call, admit, finished_job, generate_while_connected
 from service.idempotency import IdempotencyHeader, read_idempotency_key
 from service.image_delivery import InlineImages, image_file
+from service.inputs.source_pictures import PictureInput, begun_from
 from service.middleware.api_keys import Caller
 from service.problems import FieldError, InvalidFieldsError, Problem, job_lost, problem_responses
 from service.schemas.generate_request import GenerateRequest, image_tasks
 from service.schemas.generate_response import Diversity, GeneratedImage, GenerateResponse, call_timings
 from service.schemas.job_response import JobResponse
-from service.schemas.request_warnings import RequestWarning, unread_prompt, with_nearest_size
+from service.schemas.request_warnings import RequestWarning, unchanged_picture, unread_prompt, with_nearest_size
 from service.webhooks.targets import webhook_target
 
 router = APIRouter(tags=["images"])
@@ -63,8 +66,12 @@ async def generate(
     key = read_idempotency_key(idempotency, caller, body)
     body, warnings = with_nearest_size(body, model.card, context.settings)
     tasks = image_tasks(body, model.card, context.settings, asynchronous=asynchronous)
+    source = await _source(body, model.card, tasks, context)
+    if source:
+        tasks = begun_from(source, tasks)
+        warnings = [*warnings, *unchanged_picture(tasks, model.card)]
     webhook = webhook_target(body.webhook, caller, request, context.settings, asynchronous=asynchronous)
-    call = Call(context, request, model, tasks, key, webhook)
+    call = Call(context, request, model, tasks, key, webhook, source)
     if asynchronous:
         state = await _admit_only(call)
         if not state.settled:
@@ -92,6 +99,15 @@ async def generate(
         warnings=warnings or None,
     )
     return inline.response(answer, context.room, request) if inline else answer
+
+
+async def _source(
+    body: GenerateRequest, card: ModelCard, tasks: Sequence[ImageTask], context: ApiContext
+) -> Source | None:
+    if body.image is None:
+        return None
+    given = PictureInput(body.image, body.mask, body.strength)
+    return await context.pictures.source_of(given, card, (tasks[0].width, tasks[0].height))
 
 
 def _accepted_image(accept: str, body: GenerateRequest) -> ImageFormat | None:

@@ -14,7 +14,12 @@ from jobs.models import LONGEST_WAIT_S, MAX_SEED, DiverseSet, ImageFormat, Image
 from jobs.settings import ApiSettings
 from jobs.tracing import current_traceparent
 from service.problems import FieldError, InvalidFieldsError
-from service.schemas.sampling_options import SamplingOptions, sampling_errors
+from service.schemas.sampling_options import (
+    SamplingOptions,
+    own_guidance_scale,
+    own_negative_prompt,
+    sampling_errors,
+)
 
 # Bound of drawn seeds: short enough to be typed, and exact in JavaScript.
 RANDOM_SEEDS = 2**32
@@ -76,6 +81,23 @@ class GenerateRequest(SamplingOptions):
     format: ImageFormat = "png"
     quality: int = Field(default=90, ge=1, le=100, description="of jpeg and webp")
     response: Literal["b64", "url"] = "b64"
+    image: str | None = Field(
+        default=None,
+        description="a picture to begin from: base64 of a PNG, JPEG or WebP, or `<sha256>.<format>`, by which "
+        "an image that was made here is known. It is scaled to cover the size, and cut off evenly",
+    )
+    strength: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="how much of `image` changes: 0 nothing, 1 all; the nearest of the model's `noise_levels` counts. "
+        "Default: 0.75, and 1 with a mask",
+    )
+    mask: str | None = Field(
+        default=None,
+        description="what of `image` is painted anew: a picture of its size, given as it is; transparent, or without "
+        "transparency white, is painted, the rest stays",
+    )
     mode: Mode = Field(default="fast", description="strict: the same pixels whatever shares the batch")
     select: Select | None = Field(default=None, description="a diverse set instead of consecutive seeds")
     timeout: float | None = Field(
@@ -131,6 +153,8 @@ def image_tasks(
             traceparent=current_traceparent(),
             deadline=created + timeout_s,
             select=select,
+            negative_prompt=own_negative_prompt(request, card),
+            guidance_scale=own_guidance_scale(request, card),
         )
         for index, seed in enumerate(seeds[:1] if select else seeds)
     ]
@@ -172,6 +196,9 @@ def _errors(
         yield _beyond("timeout", "seconds", longest)
     yield from _size_errors(request, card)
     yield from sampling_errors(request, card)
+    for field in ("strength", "mask") if request.image is None else ():
+        if getattr(request, field) is not None:
+            yield FieldError(field=field, message="belongs to an image, and there is none")
     if select and select.candidates < (least := request.num_images):
         yield FieldError(field="select.candidates", message=f"at least {least}, the num_images", limit=least)
     if seeds[-1] > MAX_SEED:

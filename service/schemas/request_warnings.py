@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel
 
-from jobs.models import ImageResult, ModelCard
+from jobs.models import ImageResult, ImageTask, ModelCard
 from jobs.settings import ApiSettings
 from service.schemas.generate_request import GenerateRequest, asked_size
 
@@ -25,6 +25,16 @@ def unread_prompt(results: Sequence[ImageResult]) -> list[RequestWarning]:
             message = f"the model reads {tokens.read} tokens of a prompt, and this one has {tokens.total}: the rest "
             return [RequestWarning(field="prompt", message=message + "is not in the picture")]
     return []
+
+
+def unchanged_picture(tasks: Sequence[ImageTask], card: ModelCard) -> list[RequestWarning]:
+    """A warning when the strength of `tasks` is so small that no step of the model would change their picture."""
+    source, levels = tasks[0].source, card.noise_levels
+    if source is None or source.strength == 0 or source.strength >= levels[-2] / 2:
+        return []
+    named = ", ".join(f"{level:g}" for level in levels)
+    message = f"{source.strength:g} is nearest to no noise among {card.name}'s levels, {named}: the picture comes back"
+    return [RequestWarning(field="strength", message=message)]
 
 
 def with_nearest_size(

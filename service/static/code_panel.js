@@ -13,6 +13,10 @@ let tabs = [];
 // Shows the request `body` as code; `wanted` is the same as the form holds it, and `title` says what it is.
 export function showCode(title, body, wanted) {
   shown = { title, body, wanted };
+  for (const [id, file] of [["code-picture", body.image], ["code-mask", body.mask]]) {
+    byId(id).hidden = !file;
+    if (file) byId(id).href = `data:image/png;base64,${file}`;
+  }
   byId("code-of").textContent = title;
   render();
 }
@@ -36,7 +40,8 @@ export function watchCode() {
     copy(byId("code-text").textContent, byId("code-status"), `The ${name} code is copied.`);
   });
   byId("code-link").addEventListener("click", () => {
-    copy(callLink(shown.wanted), byId("code-status"), "The link is copied: it fills this form in.");
+    const without = shown.wanted.picture ? ", without its picture" : "";
+    copy(callLink(shown.wanted), byId("code-status"), `The link is copied: it fills this form in${without}.`);
   });
   select(tabs.find((tab) => tab.id === localStorage.getItem(KEPT)) ?? tabs[0]);
 }

@@ -4,6 +4,8 @@ const KEY = "fourstep-history";
 const MAX_RUNS = 24;
 const THUMBNAILS = 4;
 const THUMBNAIL_PX = 64;
+// A run from a larger picture, as base64, is not kept: the others would have to make room for it.
+const LARGEST_PICTURE = 200_000;
 
 export function pastRuns() {
   try {
@@ -15,6 +17,7 @@ export function pastRuns() {
 
 // Keeps `asked` (what the form held) with thumbnails of `pictures` (loaded img elements), the newest first.
 export function remember(asked, pictures) {
+  if (asked.picture && asked.picture.image.length > LARGEST_PICTURE) return;
   const thumbnails = pictures.slice(0, THUMBNAILS).map(thumbnail);
   const others = pastRuns().filter((run) => JSON.stringify(run.asked) !== JSON.stringify(asked));
   store([{ asked, thumbnails }, ...others].slice(0, MAX_RUNS));

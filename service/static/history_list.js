@@ -22,7 +22,7 @@ export function watchHistory(onAgain) {
 }
 
 function item({ asked, thumbnails }, onAgain) {
-  const facts = `${counted(asked.num_images)} · seed ${asked.seed}${asked.diverse ? " · diverse" : ""}`;
+  const facts = `${counted(asked.num_images)} · seed ${asked.seed}${asked.diverse ? " · diverse" : ""}${asked.picture ? " · from a picture" : ""}`;
   const button = make(
     "button",
     { type: "button", class: "past", "aria-label": `Draw again: ${asked.prompt}, ${facts}` },

@@ -11,6 +11,7 @@ import { askAgain, asked, fill, held, watchForm } from "/static/request_form.js"
 import { counted } from "/static/result_panel.js";
 import { madeCards, redraw, run, stop } from "/static/runs.js";
 import { modelsOfChoice, readModels, severalModels, watchServer } from "/static/served_models.js";
+import { takePicture } from "/static/source_picture.js";
 import { enlarge, watchViewer } from "/static/viewer.js";
 
 const onCard = { onAgain: redraw, onEnlarge: enlarge };
@@ -36,9 +37,15 @@ function showCallOf(card) {
 
 // The form is filled in for pictures like this one: the same seed, and room for another prompt.
 function useSeed(card) {
-  const { prompt, size, format } = card.wanted;
-  fill({ prompt, size, format, num_images: 1, seed: card.image.seed });
+  const { prompt, size, format, picture } = card.wanted;
+  fill({ prompt, size, format, picture, num_images: 1, seed: card.image.seed });
   showCall(held());
+  byId("prompt").focus();
+}
+
+// The form begins from this picture from now on.
+async function beginFrom(card) {
+  await takePicture(await (await fetch(card.path)).blob());
   byId("prompt").focus();
 }
 
@@ -62,7 +69,7 @@ addEventListener("hashchange", followLink);
 watchKey(readModels);
 watchForm(generate, () => showCall(held()));
 watchHistory(askAgain);
-watchViewer(madeCards, { onCode: showCallOf, onSeed: useSeed });
+watchViewer(madeCards, { onCode: showCallOf, onSeed: useSeed, onBegin: beginFrom });
 watchCode();
 followLink();
 let before = null;

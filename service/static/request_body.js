@@ -1,7 +1,7 @@
 // What the form holds as the body of POST /generate: only what differs from the API's defaults.
 
 // `model` may be missing while none is ready; it is named in the body where `named`, since others are served too.
-export function requestBody({ prompt, num_images, seed, diverse, size, format }, model, named) {
+export function requestBody({ prompt, num_images, seed, diverse, size, format, picture }, model, named) {
   return {
     prompt,
     ...(num_images > 1 && { num_images }),
@@ -10,6 +10,7 @@ export function requestBody({ prompt, num_images, seed, diverse, size, format },
     ...(named && model && { model: model.name }),
     ...sides(size, model),
     ...(format && format !== "png" && { format }),
+    ...(picture && { strength: picture.strength, image: picture.image, ...(picture.mask && { mask: picture.mask }) }),
   };
 }
 

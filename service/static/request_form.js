@@ -4,9 +4,10 @@ import { isDrawing } from "/static/drawing.js";
 import { byId } from "/static/element.js";
 import { choose as chooseOption } from "/static/options.js";
 import { choice, choose } from "/static/served_models.js";
+import { fillPicture, heldPicture, watchPicture } from "/static/source_picture.js";
 
 // Fields of the API that another field of the form stands for.
-const FIELDS = { seeds: "seed", width: "size", height: "size" };
+const FIELDS = { seeds: "seed", width: "size", height: "size", image: "strength", mask: "strength" };
 
 let lastSeed = null;
 
@@ -21,6 +22,7 @@ export function held() {
     model: choice(),
     size: byId("size").value,
     format: byId("format").value,
+    picture: heldPicture(),
   };
 }
 
@@ -42,6 +44,7 @@ export function fill(wanted) {
   if ("diverse" in wanted) byId("diverse").checked = wanted.diverse;
   if (wanted.model) choose(wanted.model);
   for (const name of ["size", "format"]) if (wanted[name]) chooseOption(byId(name), wanted[name]);
+  if ("picture" in wanted) fillPicture(wanted.picture);
   checkPrompt();
 }
 
@@ -77,6 +80,7 @@ export function watchForm(run, changed) {
     else if (byId("seed").value === "" && lastSeed !== null) byId("seed").value = lastSeed;
   });
   byId("prompt").addEventListener("input", checkPrompt);
+  watchPicture(changed);
   for (const event of ["input", "change"]) byId("form").addEventListener(event, changed);
 }
 

@@ -5,6 +5,7 @@ import { byId } from "/static/element.js";
 import { CANCELLED } from "/static/job.js";
 import { choose as chooseOption, offer } from "/static/options.js";
 import { sizeName } from "/static/request_body.js";
+import { offerPicture } from "/static/source_picture.js";
 
 const POLL_MS = 1000;
 const CALM_POLL_MS = 5000;
@@ -103,6 +104,7 @@ function showChoice() {
   const chosen = modelsOfChoice();
   const [first, ...others] = chosen.map((model) => model.sizes.map(sizeName));
   const common = (first ?? []).filter((size) => others.every((sizes) => sizes.includes(size)));
+  offerPicture(chosen);
   if (chosen.length) offer(byId("size"), common.map((size) => [size, size.replace("x", " × ")]));
   onChange(chosen[0]);
 }

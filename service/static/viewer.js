@@ -11,8 +11,8 @@ const NARROW_PX = 720;
 let cards = () => [];
 let shown = null;
 
-// `madeCards` are the cards with pictures, in order; `onCode` and `onSeed` are called with the card that is shown.
-export function watchViewer(madeCards, { onCode, onSeed }) {
+// `madeCards` are the cards with pictures, in order; the others are called with the card that is shown.
+export function watchViewer(madeCards, { onCode, onSeed, onBegin }) {
   cards = madeCards;
   byId("viewer").addEventListener("keydown", (event) => {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
@@ -27,6 +27,7 @@ export function watchViewer(madeCards, { onCode, onSeed }) {
   byId("viewer-link").addEventListener("click", copyLink);
   byId("viewer-code").addEventListener("click", () => leaveFor(onCode));
   byId("viewer-seed").addEventListener("click", () => leaveFor(onSeed));
+  byId("viewer-begin").addEventListener("click", () => leaveFor(onBegin));
   byId("pixels").addEventListener("change", resize);
   addEventListener("resize", () => byId("viewer").open && resize());
 }
@@ -45,6 +46,7 @@ function show(card) {
   byId("viewer-place").textContent = `${all.indexOf(card) + 1} of ${all.length}`;
   byId("viewer-made").textContent = `${model.name}, ${model.evaluations} evaluations`;
   byId("viewer-status").textContent = "";
+  byId("viewer-begin").hidden = !model.noise_levels?.length;
   for (const id of ["viewer-next", "viewer-previous"]) byId(id).hidden = all.length < 2;
   byId("viewer-picture").src = card.path;
   byId("viewer-picture").alt = picture.alt;

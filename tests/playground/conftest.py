@@ -36,7 +36,7 @@ expect.set_options(timeout=1000 * SAFETY_NET_S)
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.parent == Path(__file__).parent:
+        if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.slow)
             item.add_marker(pytest.mark.needs("chromium"))
 

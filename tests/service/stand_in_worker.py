@@ -30,12 +30,13 @@ class StandInWorker:
         self.queue = TaskQueue(redis, model)
         self.made: list[ImageTask] = []
         self.seen: list[ImageTask] = []
+        self.claims: list[Claim] = []
         self.busy = False
         self.paused = False
         self.resting = False
         self.stopped = False
         self.store: ImageStore | None = None
-        self._card = sample_card(model)
+        self.card = sample_card(model)
         self._id = f"stand-in-{model}"
         self._patient = patient
 
@@ -49,13 +50,14 @@ class StandInWorker:
                 await asyncio.sleep(0.1)
 
     async def _turn(self) -> None:
-        await self.queue.announce(self._id, self._card, ttl_s=600)
+        await self.queue.announce(self._id, self.card, ttl_s=600)
         self.resting = self.paused
         if self.paused:
             await asyncio.sleep(0.02)
             return
         for claim in await self.queue.claim(self._id, count=8, block_s=0.1):
             self.seen.append(claim.task)
+            self.claims.append(claim)
             if not self.busy:
                 await self._settle(claim)
 

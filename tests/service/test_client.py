@@ -14,6 +14,7 @@ from jobs.settings import ApiSettings
 from jobs.testing.samples import MODEL
 from jobs.version import fourstep_version
 from service.client import GenerationFailedError, generate_files
+from tests.service.pictures.files import mask, picture
 from tests.service.running_api import running_api
 from tests.service.stand_in_worker import StandInWorker
 
@@ -53,6 +54,22 @@ async def test_the_command_finds_the_port_and_sends_its_options(
     assert (task.width, task.height, task.mode, task.seed) == (96, 64, "strict", 7)
     assert task.deadline is not None
     assert task.deadline - task.created == pytest.approx(500)
+
+
+async def test_a_picture_and_its_mask_are_sent(
+    api: httpx.AsyncClient, worker: StandInWorker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "picture.png").write_bytes(picture())
+    (tmp_path / "mask.png").write_bytes(mask())
+    options = f"--image {tmp_path}/picture.png --mask {tmp_path}/mask.png --strength 0.5 -o {tmp_path}"
+    result = await run(api, monkeypatch, *options.split())
+    assert result.exit_code == 0, result.output
+    source, (claim,) = worker.made[0].source, worker.claims
+    assert source is not None
+    assert (source.strength, claim.source is not None) == (0.5, True)
+    assert (await run(api, monkeypatch, "--image", str(tmp_path / "missing.png"))).exit_code == 2
+    result = await run(api, monkeypatch, "--negative-prompt", "a dog")
+    assert "negative_prompt: emoji-test takes no negative prompt" in result.output
 
 
 async def test_a_folder_that_cannot_be_made_costs_no_image(

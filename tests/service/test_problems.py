@@ -105,7 +105,8 @@ async def _chunks() -> AsyncIterator[bytes]:
 @pytest.mark.parametrize("content", [b" " * 100_000, _chunks], ids=["with length", "chunked"])
 async def test_an_oversized_body_is_refused(api: httpx.AsyncClient, content: bytes | Callable) -> None:
     body = content() if callable(content) else content
-    answer = await api.post("/generate", content=body, headers={"Content-Type": "application/json"})
+    # Where no picture belongs; tests/service/pictures has the other limit.
+    answer = await api.post("/v1/images/generations", content=body, headers={"Content-Type": "application/json"})
     assert is_problem(answer, 413, "body-too-large")
     assert answer.json()["errors"][0]["limit"] == 64 * 1024
 

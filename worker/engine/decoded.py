@@ -11,7 +11,8 @@ from jobs.diversity import LAYOUT_GRID
 from worker.engine.diverse_set import CandidateSet, latent_descriptors
 from worker.engine.outcomes import Failure, Outcome, Picture
 from worker.engine.row import Row
-from worker.pixels import to_uint8
+from worker.engine.row_starts.source_latents import mask_of, picture_of
+from worker.pixels import mixed, to_uint8
 
 NOT_FINITE = "the image came out as NaN or infinity"
 
@@ -31,7 +32,9 @@ class Decoded:
     def pictures(self, judge: Judge | None = None) -> list[Picture | Failure]:
         """Return the pictures in the order of `rows`; failures where a value is not finite or `judge` refuses."""
         finite, pixels, layouts = (tensor.numpy()[: len(self.rows)] for tensor in self._on_host)
-        refused = dict(zip(finite.nonzero()[0].tolist(), judge(list(pixels[finite])) if judge else (), strict=False))
+        whole = [_with_its_source(row, made) for row, made in zip(self.rows, pixels, strict=True)]
+        sound = finite.nonzero()[0].tolist()
+        refused = dict(zip(sound, judge([whole[position] for position in sound]) if judge else (), strict=False))
         made: list[Picture | Failure] = []
         for position, row in enumerate(self.rows):
             if not finite[position]:
@@ -41,7 +44,7 @@ class Decoded:
                     Failure(row.task_key, "refused", f"the server's safety model takes the picture for {label}")
                 )
             else:
-                made.append(_picture(row, pixels[position], layouts[position].tolist()))
+                made.append(_picture(row, whole[position], layouts[position].tolist()))
         return made
 
     def on_host(self) -> "Decoded":
@@ -83,6 +86,14 @@ class Advance:
             for candidates, picture in zip(sets, decoded.pictures(self.judge), strict=True)
         ]
         return [*(outcome for outcome in made if outcome is not None), *self.failures]
+
+
+def _with_its_source(row: Row, made: np.ndarray) -> np.ndarray:
+    """Return the pixels that were `made`, but those of its source picture where that stays: the autoencoder would not
+    give them back as they were."""
+    if row.source is None or row.source.mask is None:
+        return made
+    return mixed(made, picture_of(row.source.image), mask_of(row.source.mask))
 
 
 def _picture(row: Row, pixels: np.ndarray, layout: list[float]) -> Picture:

@@ -4,6 +4,7 @@ import torch
 from torch.nn import functional as F
 
 from jobs.models import ImageTask
+from jobs.queue.claims import SourceFiles
 from worker.engine.outcomes import Failure, FinishedSet, Picture
 from worker.engine.row import Row
 
@@ -16,7 +17,7 @@ class CandidateSet:
     `failed` is set when one of its pictures failed, or its task.
     """
 
-    def __init__(self, key: str, task: ImageTask) -> None:
+    def __init__(self, key: str, task: ImageTask, source: SourceFiles | None = None) -> None:
         assert task.select is not None
         self._key = key
         self._images = task.select.images
@@ -24,17 +25,17 @@ class CandidateSet:
         self.failed = False
         self._pictures: list[Picture] = []
         self.rows = [
-            Row(f"{key}/{number}", task.model_copy(update={"seed": task.seed + number, "select": None}), key)
+            Row(f"{key}/{number}", task.model_copy(update={"seed": task.seed + number, "select": None}), key, source)
             for number in range(task.select.candidates)
         ]
 
     def holds(self, row: Row) -> bool:
         """Return whether `row` has to wait for the choice."""
-        return not self._chosen and row.step > 0
+        return not self._chosen and row.pred_x0 is not None
 
     def choose(self) -> list[Row]:
         """Choose, once every candidate has taken its first step; returns the rows that drop out."""
-        if self._chosen or any(row.step == 0 for row in self.rows):
+        if self._chosen or any(row.pred_x0 is None for row in self.rows):
             return []
         pred_x0 = torch.stack([row.pred_x0 for row in self.rows if row.pred_x0 is not None])
         kept = sorted(farthest_apart(latent_descriptors(pred_x0, CHOICE_GRID), self._images))

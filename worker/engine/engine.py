@@ -2,12 +2,14 @@
 
 import logging
 from collections.abc import Callable, Collection, Container, Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 
 from jobs.clock import steady_time
 from jobs.models import FailureReason, ImageTask
 from worker.device import accelerator
+from jobs.queue.claims import SourceFiles
 from worker.engine.decoded import Advance, Decoded, Judge
 from worker.engine.diverse_set import CandidateSet
 from worker.engine.model_runner import Executor, ModelRunner
@@ -67,12 +69,15 @@ class Engine:
         """Return whether there is a row that does not wait for a switch."""
         return any(not self._waits(row) for row in self._rows.values())
 
-    def add(self, tasks: Mapping[str, ImageTask]) -> None:
-        """Add `tasks`, which join at the next step together; outcomes carry their keys, which must be new."""
+    def add(self, tasks: Mapping[str, ImageTask], sources: Mapping[str, SourceFiles] = MappingProxyType({})) -> None:
+        """Add `tasks`, which join at the next step together; outcomes carry their keys, which must be new.
+
+        `sources` holds the files of those that begin from a picture.
+        """
         for key, task in tasks.items():
-            rows = [Row(key, task)]
+            rows = [Row(key, task, source=sources.get(key))]
             if task.select:
-                self._sets[key] = CandidateSet(key, task)
+                self._sets[key] = CandidateSet(key, task, sources.get(key))
                 rows = self._sets[key].rows
             self._rows.update({row.key: row for row in rows})
 
@@ -104,7 +109,7 @@ class Engine:
         chosen = self._policy(candidates, self.step_times, self.backlogged)
         rows = self._within_strict_batch([self._rows[key] for key in chosen])
         begun = self._survivors(rows, self._begin, lambda rows: self.runner.free_memory())
-        self._survivors(begun, self._denoise, self._step_fewer)
+        self._survivors([row for row in begun if row.step < self._steps], self._denoise, self._step_fewer)
         self._choose()
         self._show_unfinished()
         decoded = self._decode_finished()

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import torch
@@ -12,36 +12,32 @@ from jobs.clock import steady_time
 from worker.device import accelerator
 from worker.engine.decode_batches import DecodeBatches
 from worker.engine.decoded import Decoded
-from worker.engine.denoising_step import DenoisingStep, StepInputs, StepOutputs
+from worker.engine.denoising_step import DenoisingStep, Guidance, StepInputs, StepOutputs
 from worker.engine.joined_rows import JoinedRows
 from worker.engine.outcomes import Measured
-from worker.engine.prompt_cache import PromptCache
 from worker.engine.row import Row, Start
+from worker.engine.row_starts.prompt_cache import PromptCache
+from worker.engine.row_starts.starts import RowStarts
 from worker.engine.scheduler import bucket_for
 from worker.engine.step_graphs import Graph, StepGraphs
 from worker.families.network import Network
 from worker.families.prompt_embeddings import PromptEmbedding, stacked
 from worker.model_folder.loading import LoadedModel
-from worker.sampling import noise
-
-PROMPTS_COUNTED = 256
-"""Number of prompts whose count of tokens is kept."""
 
 
 class Executor:
     """One way to run a model: by the eager `network` or by a compiled or converted twin of it.
 
     Steps are replayed from graphs when `new_graph` makes them; these have buffers of their own, which are the device
-    thread's, so that other threads take `step_without_graph`. `negative` is the embedding for guidance, if any.
-    `any_rows` says that batches of any size run at their price, others are padded to a bucket. `batch_invariant` says
-    that a row has the same bits in every batch, of whatever size.
+    thread's, so that other threads take `step_without_graph`. `any_rows` says that batches of any size run at their
+    price, others are padded to a bucket. `batch_invariant` says that a row has the same bits in every batch, of
+    whatever size.
     """
 
     def __init__(
         self,
         model: LoadedModel,
         network: Network,
-        negative: PromptEmbedding | None,
         new_graph: Callable[[], Graph] | None = None,
         any_rows: bool = False,
     ) -> None:
@@ -49,7 +45,7 @@ class Executor:
         of_sizes = {
             network.latent_shape(*size)[1:]: each.to(network.device) for size, each in model.size_tables.items()
         }
-        step = DenoisingStep(network.predict, table, model.contract.guidance_scale, negative, network.guide, of_sizes)
+        step = DenoisingStep(network.predict, table, network.guide, of_sizes)
         self._network = network
         self._graphs = StepGraphs(step, new_graph) if new_graph else None
         self.step_without_graph = step
@@ -100,8 +96,7 @@ class ModelRunner:
         self._draws = model.table.noise_draws
         self._new_graph = new_graph
         self.measure: Callable[[Measured], None] = lambda measured: None
-        self.prompts = PromptCache(model.network.encode, max_batch)
-        self._prompt_tokens = lru_cache(PROMPTS_COUNTED)(model.network.prompt_tokens)
+        self._starts = RowStarts(model, max_batch)
         self.strict_batch = dict.fromkeys(model.contract.sizes, max_batch)
         self.largest_batch = dict(self.strict_batch)
         self.decoding = DecodeBatches()
@@ -109,42 +104,40 @@ class ModelRunner:
         self._step_numbers = torch.arange(model.table.steps, device=self._device).unbind()
         self._free_since: float | None = None
         self._joined = JoinedRows()
-        self._negative = self._negative_embedding()
-        self.eager = Executor(model, model.network, self._negative, new_graph, any_rows=new_graph is None)
+        self.eager = Executor(model, model.network, new_graph, any_rows=new_graph is None)
         self.executor = self.eager
 
     def new_compiled(self) -> Executor:
         """Return an executor on the same weights that compiles each shape when it is first run; for any thread."""
-        return Executor(self._model, self._network.compiled(), self._negative, self._new_graph)
+        return Executor(self._model, self._network.compiled(), self._new_graph)
 
     def new_converted(self) -> Executor:
         """Return an executor whose networks OpenVINO runs, converting each shape when it is first run; for any
         thread."""
-        return Executor(self._model, self._network.converted(), self._negative, any_rows=True)
+        return Executor(self._model, self._network.converted(), any_rows=True)
 
     def switch(self, executor: Executor) -> None:
         """Run rows on `executor` from the next step on, and encode every prompt by it anew."""
-        prompts = PromptCache(executor.encode, self.prompts.max_batch)
-        prompts.fill_to = self.prompts.fill_to
-        self.executor, self.prompts = executor, prompts
+        self.executor = executor
+        self._starts.encode_by(executor.encode)
+
+    @property
+    def prompts(self) -> PromptCache:
+        return self._starts.prompts
 
     def needs_strict_batch(self, rows: Sequence[Row]) -> bool:
         """Return whether `rows` run together have to fill the largest batch, for one of them to keep its bits."""
         return not self.executor.batch_invariant and any(row.strict for row in rows)
 
     def begin(self, rows: list[Row], waiting: Sequence[str] = ()) -> None:
-        """Give the rows that start now their embedding and their noise. Prompts `waiting` may be encoded along."""
+        """Give the rows that start now what they begin with. Prompts `waiting` may be encoded along."""
         fresh = [row for row in rows if row.start is None]
         if not fresh:
             return
         now, started = steady_time(), time.perf_counter()
         hits = self.prompts.hits
-        embeddings = self.prompts.get([row.task.prompt for row in fresh], self.needs_strict_batch(fresh), waiting)
-        for row, embedding in zip(fresh, embeddings, strict=True):
-            shape = self._network.latent_shape(row.task.height, row.task.width)
-            drawn = noise.draw(row.task.seed, shape, self._draws).to(self._device)
-            prompt_tokens = self._prompt_tokens(row.task.prompt)
-            row.start, row.latents = Start(embedding, drawn[1:], prompt_tokens), drawn[0] * self._model.table.start
+        self._starts.begin(fresh, self.needs_strict_batch(fresh), waiting)
+        for row in fresh:
             queued = max(0.0, now - row.task.created)
             row.spend("queue", queued, now - queued)
         self._account("encode", fresh, 0, started, cached=self.prompts.hits - hits)
@@ -163,7 +156,6 @@ class ModelRunner:
         self._joined.part(rows, batch, outputs)
         for row in rows:
             row.bucket = len(batch)
-            row.step += 1
         replayed = executor.has_graphs and graph_miss is None
         return self._account(
             "denoise_step", rows, len(batch) - len(rows), started, replayed=replayed, graph_miss=graph_miss, gap=gap
@@ -250,18 +242,25 @@ class ModelRunner:
         """The next step of these rows, which have begun; for examples, prompts are cut or padded to `text_length`."""
         starts = [row.start for row in batch if row.start is not None]
         step_noise = [start.step_noise[row.step] for row, start in zip(batch, starts, strict=True) if self._draws > 1]
+        embeddings, *negative = self._embeddings(batch, starts, text_length)
+        scales = [start.scale for start in starts if start.scale is not None]
         return StepInputs(
             _latents(batch) if text_length else self._joined.latents_of(batch),
             torch.stack([self._step_numbers[row.step] for row in batch]),
-            self._embeddings(batch, text_length),
+            embeddings,
             torch.stack(step_noise) if step_noise else None,
+            Guidance(negative[0], torch.stack(scales)) if scales else None,
         )
 
-    def _embeddings(self, batch: list[Row], text_length: int | None) -> PromptEmbedding:
-        embeddings = [row.start.embedding for row in batch if row.start is not None]
+    def _embeddings(
+        self, batch: list[Row], starts: Sequence[Start], text_length: int | None
+    ) -> tuple[PromptEmbedding, ...]:
+        """The embeddings of these rows and, under guidance, those that it leads away from."""
+        negatives = [start.negative for start in starts if start.negative is not None]
+        kinds = [kind for kind in ([start.embedding for start in starts], negatives) if kind]
         if text_length is not None:
-            return stacked([each.resized(text_length) for each in embeddings], text_length)
-        return self._joined.embeddings_of(batch, embeddings, self._text_length(batch, embeddings))
+            return tuple(stacked([each.resized(text_length) for each in kind], text_length) for kind in kinds)
+        return self._joined.embeddings_of(batch, kinds, self._text_length(batch, list(chain(*kinds))))
 
     def _text_length(self, batch: list[Row], embeddings: Sequence[PromptEmbedding]) -> int:
         """The shortest of the network's text lengths that holds all prompts; with strict rows always the longest, so
@@ -271,12 +270,6 @@ class ModelRunner:
             return 0
         needed = lengths[-1] if any(row.strict for row in batch) else max(each.length for each in embeddings)
         return next((length for length in lengths if length >= needed), needed)
-
-    def _negative_embedding(self) -> PromptEmbedding | None:
-        if self._model.contract.guidance_scale <= 1:
-            return None
-        with torch.inference_mode():
-            return self._network.negative(self.prompts.get([self._network.negative_prompt], strict=True)[0])
 
     def executor_for(self, rows: list[Row]) -> Executor:
         """Return what runs a batch of `rows`."""

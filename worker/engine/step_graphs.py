@@ -58,7 +58,7 @@ class StepGraphs:
         """
         shapes = _shapes(example)
         try:
-            graph, inputs = self._new_graph(), self._static(example)
+            graph, inputs = self._new_graph(), example.map(self._buffer)
             self._captured[shapes] = _Captured(graph, inputs, graph.capture(lambda: self._step(inputs)))
         except RuntimeError as error:  # also out of memory
             if isinstance(error, torch.AcceleratorError) and not is_out_of_memory(error):
@@ -79,19 +79,12 @@ class StepGraphs:
         if self.miss(inputs) is not None:
             return self._step(inputs)
         captured = self._captured[_shapes(inputs)]
-        for static, fresh in zip(captured.inputs.tensors, inputs.tensors, strict=True):
-            static.copy_(fresh, non_blocking=True)
+        fresh = inputs.named_tensors
+        for name, static in captured.inputs.named_tensors.items():
+            static.copy_(fresh[name], non_blocking=True)
         captured.graph.replay()
         # Cloned: the next replay writes into the same tensors.
         return StepOutputs(captured.outputs.latents.clone(), captured.outputs.pred_x0.clone())
-
-    def _static(self, example: StepInputs) -> StepInputs:
-        return StepInputs(
-            self._buffer("latents", example.latents),
-            self._buffer("index", example.index),
-            PromptEmbedding(**{name: self._buffer(name, part) for name, part in example.embeddings.parts.items()}),
-            None if example.noise is None else self._buffer("noise", example.noise),
-        )
 
     def _buffer(self, name: str, example: torch.Tensor) -> torch.Tensor:
         """Return the first rows of the buffer for tensors like `example`, filled with its values."""
@@ -103,4 +96,4 @@ class StepGraphs:
 
 
 def _shapes(inputs: StepInputs) -> _Shapes:
-    return tuple(tensor.shape for tensor in inputs.tensors)
+    return tuple(tensor.shape for tensor in inputs.named_tensors.values())

@@ -9,9 +9,11 @@ from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from types import MappingProxyType
 from typing import Any
 
 from jobs.models import ImageTask, ModelCard
+from jobs.queue.claims import SourceFiles
 from jobs.settings import WorkerSettings
 from worker.engine.outcomes import Measured, Outcome, PreviewImage
 from worker.engine_process.messages import (
@@ -63,9 +65,12 @@ class EngineClient:
         """Begin to read what the engine reports."""
         self._reader.start()
 
-    def add(self, tasks: Mapping[str, ImageTask]) -> None:
-        """Have `tasks` made; they join at the next step together, and outcomes carry their keys, which must be new."""
-        self._send(Add(tasks))
+    def add(self, tasks: Mapping[str, ImageTask], sources: Mapping[str, SourceFiles] = MappingProxyType({})) -> None:
+        """Have `tasks` made; they join at the next step together, and outcomes carry their keys, which must be new.
+
+        `sources` holds the files of those that begin from a picture.
+        """
+        self._send(Add(tasks, dict(sources)))
 
     def withdraw(self, keys: Collection[str]) -> "Future[list[str]]":
         """Take the tasks of `keys` out at the next step boundary; gives the keys of those that were not finished."""

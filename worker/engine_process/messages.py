@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jobs.models import ImageTask, ModelCard
+from jobs.queue.claims import SourceFiles
 from worker.engine.outcomes import Measured, Outcome, PreviewImage
 
 # To the engine
@@ -11,9 +12,10 @@ from worker.engine.outcomes import Measured, Outcome, PreviewImage
 
 @dataclass(frozen=True)
 class Add:
-    """Tasks to make, by the keys that their outcomes are to carry."""
+    """Tasks to make, by the keys that their outcomes are to carry, and the files of those that have a source."""
 
     tasks: Mapping[str, ImageTask]
+    sources: Mapping[str, SourceFiles]
 
 
 @dataclass(frozen=True)

@@ -129,8 +129,8 @@ class EngineServer:
 
     def _handle(self, request: Request) -> None:
         match request:
-            case Add(tasks):
-                self._device.call(self._engine.add, tasks)
+            case Add(tasks, sources):
+                self._device.call(self._engine.add, tasks, sources)
             case Withdraw(None):
                 self._device.call(self._engine.withdraw_unstarted).add_done_callback(self._withdrawn)
             case Withdraw(keys):

@@ -15,7 +15,7 @@ from jobs.models import PromptTokens
 from jobs.sampling_contract import SamplingContract
 from worker.errors import FolderRefusedError
 from worker.families.prompt_embeddings import PromptEmbedding
-from worker.sampling.guidance import classifier_free_guidance
+from worker.sampling.guidance import Scale, classifier_free_guidance
 from worker.sampling.noise_schedule import NoiseSchedule, Prediction
 
 Denoiser = Callable[..., Any]
@@ -119,7 +119,7 @@ class Family(ABC):
         for the device or copy from the host, so that a CUDA graph can hold it.
         """
 
-    def guide(self, unconditional: torch.Tensor, conditional: torch.Tensor, scale: float) -> torch.Tensor:
+    def guide(self, unconditional: torch.Tensor, conditional: torch.Tensor, scale: Scale) -> torch.Tensor:
         """Combine the predictions without and with the prompt, float32 [B, C, h, w]; by default classifier-free."""
         return classifier_free_guidance(unconditional, conditional, scale)
 
@@ -142,6 +142,22 @@ class Family(ABC):
         """Return the size that the denoiser was trained for."""
         side = getattr(pipeline, self.denoiser).config.sample_size * self.scale_factor(pipeline)
         return side, side
+
+    def takes_pictures(self, vae: Any) -> bool:
+        """Return whether `vae` can encode, as one that was published with its decoder alone cannot."""
+        return getattr(vae, "encoder", None) is not None
+
+    def encode_picture(self, vae: Any, pictures: torch.Tensor) -> torch.Tensor:
+        """Encode float32 pictures [B, 3, H, W] of −1 to 1 as the float32 latents [B, C, h, w] that `decode` takes; of a
+        distribution, its most probable ones."""
+        config = vae.config
+        encoded = vae.encode(pictures.to(vae.dtype), return_dict=False)[0]
+        latents = (encoded if isinstance(encoded, torch.Tensor) else encoded.mode()).float()
+        latents = latents - (config.get("shift_factor") or 0.0)
+        mean, std = config.get("latents_mean"), config.get("latents_std")
+        if mean is not None and std is not None:
+            latents = (latents - _channels(mean, latents)) / _channels(std, latents)
+        return latents * config.scaling_factor
 
     def decode(self, vae: Any, latents: torch.Tensor) -> torch.Tensor:
         """Decode float32 latents [B, C, h, w] to float32 images [B, 3, H, W], about −1 to 1; keeps gradients."""

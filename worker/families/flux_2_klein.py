@@ -90,9 +90,14 @@ class Flux2Klein(Family):
         side = pipeline.default_sample_size * pipeline.vae_scale_factor
         return side, side
 
+    def encode_picture(self, vae: Any, pictures: torch.Tensor) -> torch.Tensor:
+        encoded = vae.encode(pictures.to(vae.dtype), return_dict=False)[0].mode().float()
+        mean, std = _statistics(vae)
+        return (F.pixel_unshuffle(encoded, SIDE) - mean) / std
+
     def decode(self, vae: Any, latents: torch.Tensor) -> torch.Tensor:
-        std = (vae.bn.running_var.float() + vae.config.batch_norm_eps).sqrt()
-        scaled = latents * std.view(1, -1, 1, 1) + vae.bn.running_mean.float().view(1, -1, 1, 1)
+        mean, std = _statistics(vae)
+        scaled = latents * std + mean
         return vae.decode(F.pixel_shuffle(scaled, SIDE).to(vae.dtype), return_dict=False)[0].float()
 
     def prediction(self, pipeline: Any) -> Prediction:
@@ -129,3 +134,9 @@ class Flux2Klein(Family):
     ) -> tuple[torch.Tensor, PromptEmbedding]:
         tokens = torch.empty(rows, max_sequence_length or TOKENS, config.joint_attention_dim)
         return torch.empty(rows, config.in_channels, MEGAPIXEL_LATENTS, MEGAPIXEL_LATENTS), PromptEmbedding(tokens)
+
+
+def _statistics(vae: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean and standard deviation of each channel of the patched latents: float32 [1, C, 1, 1] each."""
+    std = (vae.bn.running_var.float() + vae.config.batch_norm_eps).sqrt()
+    return vae.bn.running_mean.float().view(1, -1, 1, 1), std.view(1, -1, 1, 1)

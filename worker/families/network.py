@@ -13,6 +13,7 @@ from worker.device.fast_gelu import use_fast_gelu
 from worker.device.shared_weights import copy_sharing_weights
 from worker.families.base import Family
 from worker.families.prompt_embeddings import PromptEmbedding
+from worker.sampling.guidance import Scale
 
 
 class Network:
@@ -72,9 +73,18 @@ class Network:
         size = height * self._scale_factor, width * self._scale_factor
         return self.family.predict(self.denoiser, latents.to(self.dtype), timesteps, embeddings, size)
 
-    def guide(self, unconditional: torch.Tensor, conditional: torch.Tensor, scale: float) -> torch.Tensor:
+    def guide(self, unconditional: torch.Tensor, conditional: torch.Tensor, scale: Scale) -> torch.Tensor:
         """Combine the predictions without and with the prompt, fp32 [B, C, h, w], as the family does."""
         return self.family.guide(unconditional, conditional, scale)
+
+    @property
+    def takes_pictures(self) -> bool:
+        """Whether the autoencoder can encode."""
+        return self.family.takes_pictures(self.vae)
+
+    def encode_picture(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Encode float32 pictures [B, 3, H, W] of −1 to 1 as float32 latents [B, C, h, w]."""
+        return self.family.encode_picture(self.vae, pictures)
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Decode float32 latents [B, C, h, w] to float32 images [B, 3, H, W], about −1 to 1."""

@@ -23,7 +23,7 @@ from worker.families.base import (
 from worker.families.prompt_embeddings import PromptEmbedding
 from worker.families.shared.patches import SIDE, packed, unpacked
 from worker.families.shared.rotary import RealRotaryJointAttention
-from worker.sampling.guidance import classifier_free_guidance
+from worker.sampling.guidance import Scale, classifier_free_guidance
 from worker.sampling.noise_schedule import Prediction
 from worker.sampling.schedulers import flow_grid
 
@@ -94,7 +94,7 @@ class QwenImage(Family):
             return unpacked(_predict(network, **inputs), latents)
         return unpacked(network(**inputs, return_dict=False)[0], latents)
 
-    def guide(self, unconditional: torch.Tensor, conditional: torch.Tensor, scale: float) -> torch.Tensor:
+    def guide(self, unconditional: torch.Tensor, conditional: torch.Tensor, scale: Scale) -> torch.Tensor:
         """Classifier-free, but each patch keeps the length that its prediction with the prompt has."""
         guided = classifier_free_guidance(unconditional, conditional, scale)
         ratio = _patch_norms(conditional) / _patch_norms(guided)
@@ -112,10 +112,15 @@ class QwenImage(Family):
         side = pipeline.default_sample_size * self.scale_factor(pipeline)
         return side, side
 
+    def encode_picture(self, vae: Any, pictures: torch.Tensor) -> torch.Tensor:
+        """As a video of one frame, without the caches for further ones."""
+        moments = vae.quant_conv(vae.encoder(pictures.unsqueeze(2).to(vae.dtype))).squeeze(2).float()
+        mean, std = _statistics(vae, moments)
+        return (moments[:, : vae.config.z_dim] - mean) / std
+
     def decode(self, vae: Any, latents: torch.Tensor) -> torch.Tensor:
         """As a video of one frame. Without the caches for further frames, which are the module's own state."""
-        published = (vae.config.latents_mean, vae.config.latents_std)
-        mean, std = (latents.new_tensor(values).view(1, -1, 1, 1) for values in published)
+        mean, std = _statistics(vae, latents)
         frame = (latents * std + mean).unsqueeze(2).to(vae.dtype)
         return vae.decoder(vae.post_quant_conv(frame)).squeeze(2).float().clamp(-1, 1)
 
@@ -202,6 +207,12 @@ def _use_frame_convolutions(module: nn.Module, *names: str) -> None:
             _use_frame_convolutions(child)
         elif name != "time_conv":  # between frames: of one it is never called
             setattr(module, name, FrameConvolution(child))
+
+
+def _statistics(vae: Any, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean and standard deviation of each channel of the latents: [1, C, 1, 1] each."""
+    mean, std = (like.new_tensor(values) for values in (vae.config.latents_mean, vae.config.latents_std))
+    return mean.view(1, -1, 1, 1), std.view(1, -1, 1, 1)
 
 
 def _patch_norms(latents: torch.Tensor) -> torch.Tensor:

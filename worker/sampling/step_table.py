@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import cast
 
 import torch
 
 from jobs.sampling_contract import SamplingContract
-from worker.sampling.guidance import Guide, classifier_free_guidance
+from worker.sampling.guidance import Guide, Scale, classifier_free_guidance
 from worker.sampling.noise_schedule import Levels, Prediction, ddpm_levels, flow_levels, x0_coefficients
 from worker.sampling.samplers import SAMPLERS, Sampler, ode, tcd
 
@@ -18,10 +18,11 @@ Predict = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class StepTable:
-    """One row of coefficients for each step of a sampler; every field but `start` is a fp32 tensor [steps].
+    """One row of coefficients for each step of a sampler; fields are fp32 tensors [steps], unless said otherwise.
 
     Step i calls the network at `timesteps[i]` and gives x_next = a[i]·x + b[i]·prediction + c[i]·noise. The clean
-    image that it predicts is x0_a[i]·x + x0_b[i]·prediction. The first step begins at `start`·noise.
+    image that it predicts is x0_a[i]·x + x0_b[i]·prediction. The first step begins at `start`·noise, a float.
+    `levels` [steps + 1, 2] are (α, σ) of the state with which each step begins, and of the clean image, (1, 0).
     """
 
     timesteps: torch.Tensor
@@ -31,6 +32,7 @@ class StepTable:
     x0_a: torch.Tensor
     x0_b: torch.Tensor
     start: float = 1.0
+    levels: torch.Tensor = field(default_factory=lambda: torch.empty(0, 2))
 
     def __post_init__(self) -> None:
         # All that a row needs after the network in one tensor [steps, 5, 1, 1, 1], so that a step looks it up once.
@@ -51,8 +53,21 @@ class StepTable:
         """Number of draws of noise for an image: its starting latent and, in a stochastic sampler, one a step."""
         return 1 + self.steps if bool(self.c.any()) else 1
 
+    @property
+    def noise_levels(self) -> list[float]:
+        """The share of noise, σ / (α + σ), with which each step begins, and that of the clean image, 0."""
+        return (self.levels[:, 1] / self.levels.sum(1)).tolist()
+
+    def entry(self, strength: float) -> int:
+        """Return the step at which a picture enters that is to change by `strength`: that with the nearest share of
+        noise, `steps` for none at all. A strength of 1 is always the first."""
+        if strength == 1:
+            return 0
+        apart = [abs(level - strength) for level in self.noise_levels]
+        return apart.index(min(apart))
+
     def to(self, device: torch.device) -> "StepTable":
-        columns = [field.name for field in fields(self) if field.name != "start"]
+        columns = [column.name for column in fields(self) if column.name != "start"]
         return replace(self, **{name: getattr(self, name).to(device) for name in columns})
 
 
@@ -94,7 +109,8 @@ def _table(
     state, noise = sampler(prediction, now, following)
     x0 = x0_coefficients(prediction, now)
     timesteps, a, b, c, x0_a, x0_b = (column.float() for column in (timesteps, *state, noise, *x0))
-    return StepTable(timesteps, a, b, c, x0_a, x0_b)
+    levels = torch.cat([torch.stack(now, 1), torch.tensor([[1.0, 0.0]])]).float()
+    return StepTable(timesteps, a, b, c, x0_a, x0_b, levels=levels)
 
 
 def from_contract(
@@ -164,7 +180,7 @@ def sample(table: StepTable, predict: Predict, noise: torch.Tensor) -> torch.Ten
     return latents
 
 
-def guided(predict_both: Predict, scale: float, guide: Guide = classifier_free_guidance) -> Predict:
+def guided(predict_both: Predict, scale: Scale, guide: Guide = classifier_free_guidance) -> Predict:
     """Guide by a `predict_both` that is given [unconditional rows, conditional rows], 2·B rows in all."""
 
     def predict(latents: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:

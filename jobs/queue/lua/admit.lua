@@ -1,14 +1,16 @@
 -- Admits a whole job or nothing.
--- KEYS: task stream, job hash, idempotency record, throughput record, sets
+-- KEYS: task stream, job hash, idempotency record, throughput record, sets, then one for each picture that the job needs
 -- ARGV: group, bound (images), ttl (ms), seconds until the deadline ('' without one), event channel,
 --       body fingerprint and the key's name for all models ('' without idempotency), sha256 of the model ('' for any),
---       hash of the client ('' without keys), target of the webhook (JSON, '' without one), then for each task the number of its images and itself (JSON, without times)
+--       hash of the client ('' without keys), target of the webhook (JSON, '' without one), then the file of each picture,
+--       then for each task the number of its images and itself (JSON, without times)
 -- Returns {outcome, images queued after the call, job id, ms until the job would fit, time of the job's creation}.
 local tasks, job, record, throughput, sets = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local group, bound, ttl, channel = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[5]
 local fingerprint, key, model_sha, client = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
 local webhook = ARGV[10]
-local first_task = 11
+local first_input, first_file = 6, 11
+local first_task = first_file + #KEYS - first_input + 1
 local images = 0
 for i = first_task, #ARGV, 2 do
   images = images + ARGV[i]
@@ -69,6 +71,13 @@ if client ~= '' then
 end
 if webhook ~= '' then
   redis.call('HSET', job, 'webhook', webhook)
+end
+for i = first_input, #KEYS do
+  local life = redis.call('PTTL', KEYS[i])
+  redis.call('HSET', KEYS[i], 'file', ARGV[first_file + i - first_input])
+  redis.call('HINCRBY', KEYS[i], 'jobs', 1)
+  redis.call('PEXPIRE', KEYS[i], math.max(life, tonumber(ttl)))
+  redis.call('HSET', job, 'input:' .. i, KEYS[i])
 end
 local index = 0
 for i = first_task, #ARGV, 2 do

@@ -1,6 +1,15 @@
 -- Prelude of the scripts that can end a job: from then on its keys are kept for `ttl` milliseconds. Until then its
--- images are kept for as long as the job may still go on. Whoever is to be told of its end is put on a stream.
+-- images are kept for as long as the job may still go on. Whoever is to be told of its end is put on a stream. Pictures
+-- that calls brought are kept no longer than a job needs them; of a failed one as long as the job, which may be replayed.
 local webhooks_kept = 10000
+
+local function forget_input(job, field, input, ttl)
+  redis.call('HDEL', job, field)
+  if redis.call('EXISTS', input) == 1 and redis.call('HINCRBY', input, 'jobs', -1) < 1 then
+    local failed = redis.call('HGET', job, 'failed') ~= '0'
+    redis.call('PEXPIRE', input, failed and ttl or 0)
+  end
+end
 
 local function forget_after(job, ttl)
   redis.call('PEXPIRE', job, ttl)
@@ -10,6 +19,8 @@ local function forget_after(job, ttl)
   for i = 1, #fields, 2 do
     if fields[i] == 'idempotency' then
       redis.call('PEXPIRE', fields[i + 1], ttl)
+    elseif string.find(fields[i], '^input:') then
+      forget_input(job, fields[i], fields[i + 1], ttl)
     elseif fields[i] == 'webhook' then
       redis.call('XADD', of_model .. 'webhooks', 'MAXLEN', '~', webhooks_kept, '*', 'job', job_id, 'target', fields[i + 1])
     elseif string.find(fields[i], '^image:') and string.find(fields[i + 1], '^result ') then

@@ -43,6 +43,7 @@ async def test_each_client_draws(redis_url: str, free_port: Callable[[], int]) -
     assert drawn_by_langchain.content.startswith(b"\x89PNG")
     assert drawn == {
         "openai": [["PNG", "PNG"], ["quality", "style", "size"]],
+        "fromPictures": [["PNG"], ["PNG", "PNG"]],
         "streamed": [["image_generation.completed", "PNG"]],
         "unknown": [404, "model_not_found"],
         "images": {"openai": ["PNG", "image/png"], "compatible": ["PNG", "image/png"]},

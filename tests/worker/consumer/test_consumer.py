@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import time
 
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 from PIL import Image
 from redis.asyncio import Redis
 
+from jobs.queue.pictures.sources import Source
 from jobs.settings import WorkerSettings
 from jobs.testing.waiting import wait_until
 from tests.task_queue import TaskQueue
+from tests.worker.pictures.sources import drawn, from_picture, square_mask
 from tests.worker.running_worker import RunningWorker, job, running, settled
 from tests.worker.tasks import pictures
 from worker.engine.engine import Engine
@@ -42,6 +45,26 @@ async def test_images_are_claimed_made_and_committed(redis: Redis, tiny_model: L
         assert spent.queue + spent.encode + spent.denoise + spent.decode + spent.encode_image <= spent.total + 0.01
     assert await worker.queue.depth() == (0, 0)
     assert await worker.queue.workers() == []
+
+
+async def test_a_picture_comes_with_its_task_or_the_task_fails_with_the_reason(
+    redis: Redis, tiny_model: LoadedModel
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    (task, files), (lost, _) = (from_picture(pixels, 0.5, square_mask(), job_id=name) for name in ("job", "lost"))
+    expected = drawn(Engine(tiny_model, 4), {"it": (task, files)})["it"]
+    async with running(redis, tiny_model) as worker:
+        await worker.queue.admit([task], 100, 600, inputs=Source(files, 0.5).by_address)
+        state = await settled(worker.queue, "job")
+        await worker.queue.admit([lost], 100, 600)
+        failed = await settled(worker.queue, "lost")
+    data = await worker.queue.image(state.results[0].sha256, "png")
+    assert data is not None
+    made = Image.open(io.BytesIO(data))
+    assert np.array_equal(np.asarray(made), expected.pixels)
+    assert task.source is not None
+    assert json.loads(made.text["fourstep"])["image"] == task.source.image
+    assert failed.failures[0].detail.endswith("the picture that the call brought has expired")
 
 
 @pytest.mark.slow

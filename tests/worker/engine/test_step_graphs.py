@@ -11,7 +11,7 @@ from jobs.models import ImageTask
 from tests.worker.engine.recorded_graphs import RecordedGraphs
 from tests.worker.tasks import image_task, pictures
 from worker.engine.cuda_graphs import CudaGraphs
-from worker.engine.denoising_step import DenoisingStep, StepInputs, StepOutputs
+from worker.engine.denoising_step import DenoisingStep, Guidance, StepInputs, StepOutputs
 from worker.engine.engine import Engine
 from worker.engine.outcomes import Measured
 from worker.engine.step_graphs import StepGraphs
@@ -111,29 +111,30 @@ def test_a_miss_is_measured_with_its_reason(tiny_model: LoadedModel) -> None:
     assert {(cost.replayed, cost.graph_miss) for cost in measured if cost.stage == "denoise_step"} == {(False, "batch")}
 
 
-def _on(device: str, guidance: float) -> tuple[DenoisingStep, LoadedModel]:
-    """The step of a stochastic, guided sampler, on `device`."""
+def _on(device: str) -> tuple[DenoisingStep, LoadedModel]:
+    """The step of a stochastic sampler, on `device`."""
     pipeline = tiny_pipelines.build()
     for part in (pipeline.transformer, pipeline.vae):
         part.to(device)
-    model = served("tiny", "ab", tiny_pipelines.contract(guidance_scale=guidance), pipeline)
+    model = served("tiny", "ab", tiny_pipelines.contract(), pipeline)
     table = replace(model.table, c=torch.full((4,), 0.1)).to(torch.device(device))
-    negative = PromptEmbedding(torch.zeros(77 + 16, 64, device=device), torch.zeros(64, device=device))
-    return DenoisingStep(model.network.predict, table, guidance, negative if guidance > 1 else None), model
+    return DenoisingStep(model.network.predict, table), model
 
 
-@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@pytest.mark.parametrize("guided", [False, True])
 @torch.inference_mode()
-def test_the_whole_step_and_the_decoder_stay_on_their_device(guidance: float) -> None:
+def test_the_whole_step_and_the_decoder_stay_on_their_device(guided: bool) -> None:
     """On the meta device whatever waits for a value, copies to the host or mixes devices raises."""
-    step, model = _on("meta", guidance)
+    step, model = _on("meta")
     meta = partial(torch.empty, device="meta")
     for rows in (1, 4):
+        embeddings = PromptEmbedding(meta(rows, 77 + 16, 64), meta(rows, 64))
         inputs = StepInputs(
             meta(rows, 4, 16, 16),
             meta(rows, dtype=torch.int64),
-            PromptEmbedding(meta(rows, 77 + 16, 64), meta(rows, 64)),
+            embeddings,
             meta(rows, 4, 16, 16),
+            Guidance(embeddings, meta(rows)) if guided else None,
         )
         outputs = step(inputs)
         assert outputs.latents.device.type == outputs.pred_x0.device.type == "meta"
@@ -143,7 +144,7 @@ def test_the_whole_step_and_the_decoder_stay_on_their_device(guidance: float) ->
 
 
 def test_the_meta_device_catches_a_step_that_waits() -> None:
-    step, _ = _on("meta", 1.0)
+    step, _ = _on("meta")
     index = torch.empty(2, dtype=torch.int64, device="meta")
     with pytest.raises(RuntimeError, match="device"):
         step(StepInputs(torch.empty(2, 4, 16, 16), index, PromptEmbedding(torch.empty(2, 93, 64), torch.empty(2, 64))))
@@ -174,7 +175,7 @@ def test_cuda_graphs_give_the_pixels_of_the_eager_path(tmp_path, guidance: float
 @torch.inference_mode()
 def test_graphs_of_one_pool_may_be_replayed_in_any_order() -> None:
     device = torch.device("cuda")
-    step, _ = _on("cuda", 1.0)
+    step, _ = _on("cuda")
     graphs = StepGraphs(step, CudaGraphs(device))
 
     def inputs(rows: int, seed: int) -> StepInputs:

@@ -9,7 +9,7 @@ import torch
 from jobs.models import ImageTask
 from tests.worker.tasks import PROMPTS, image_task, pictures, random_task
 from worker.engine.engine import Engine
-from worker.engine.prompt_cache import PromptCache
+from worker.engine.row_starts.prompt_cache import PromptCache
 from worker.engine.scheduler import buckets
 from worker.families.prompt_embeddings import stacked
 from worker.generate import generate

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from worker.engine.prompt_cache import PromptCache
+from worker.engine.row_starts.prompt_cache import PromptCache
 from worker.families.prompt_embeddings import PromptEmbedding
 
 

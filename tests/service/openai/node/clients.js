@@ -3,7 +3,7 @@ import { createOpenAI } from "@ai-sdk/openai";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
 import { DallEAPIWrapper } from "@langchain/openai";
 import { generateImage } from "ai";
-import OpenAI from "openai";
+import OpenAI, { toFile } from "openai";
 
 const baseURL = process.argv[2];
 const model = "dall-e-3";
@@ -20,6 +20,12 @@ for await (const event of await client.images.generate({ model, prompt, stream: 
 
 const unknown = await client.images.generate({ model: "nobody", prompt }).catch((error) => [error.status, error.code]);
 
+const base64 = answer.data[0].b64_json;
+const file = () => toFile(Buffer.from(base64, "base64"), "picture.png", { type: "image/png" });
+const edited = await client.images.edit({ model, prompt, image: await file(), mask: await file(), size: "1024x1024" });
+const varied = await client.images.createVariation({ model, image: await file(), response_format: "b64_json", n: 2 });
+const fromPictures = [edited, varied].map((drawn) => drawn.data.map((image) => kind(image.b64_json)));
+
 const images = {};
 for (const [name, provider] of Object.entries({
   openai: createOpenAI({ baseURL, apiKey: "any" }),
@@ -32,4 +38,4 @@ for (const [name, provider] of Object.entries({
 const langchain = await new DallEAPIWrapper({ baseUrl: baseURL, apiKey: "any", model }).invoke(prompt);
 
 const openai = [answer.data.map((image) => kind(image.b64_json)), answer.warnings.map((warning) => warning.field)];
-console.log(JSON.stringify({ openai, streamed, unknown, images, langchain }));
+console.log(JSON.stringify({ openai, fromPictures, streamed, unknown, images, langchain }));

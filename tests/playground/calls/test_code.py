@@ -1,54 +1,19 @@
 """The same call as code: what the page shows is run as it stands, and makes the pictures of the page."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
-from PIL import Image
 from playwright.sync_api import Page, expect
 
-from jobs.testing.waiting import SAFETY_NET_S
+from tests.playground.calls.shown_code import LANGUAGES, pictures_in, run, shown
 from tests.playground.pictures import addresses, generate, pixels, psnr, seeds
 from tests.playground.served import OTHER_KEY
 
 PROMPT = """a cat's "smile" & $HOME \\n `id` 😀"""
-RUN = {"curl": ["bash"], "Python": [sys.executable], "JavaScript": ["node"]}
-SUFFIX = {"curl": ".sh", "Python": ".py", "JavaScript": ".mjs"}
-LANGUAGES = [
-    pytest.param("curl", marks=pytest.mark.needs("curl")),
-    "Python",
-    pytest.param("JavaScript", marks=pytest.mark.needs("node")),
-]
-
-
-def shown(page: Page, language: str) -> str:
-    page.get_by_role("tab", name=language).click()
-    return page.get_by_role("tabpanel", name=language).inner_text()
-
-
-def run(code: str, language: str, folder: Path, **environment: str) -> str:
-    """Run the code in an empty folder, and return its output."""
-    file = folder / f"call{SUFFIX[language]}"
-    file.write_text(code)
-    command = [*RUN[language], file.name]
-    answer = subprocess.run(
-        command, cwd=folder, env=os.environ | environment, capture_output=True, text=True, timeout=SAFETY_NET_S
-    )
-    assert answer.returncode == 0, answer.stderr
-    return answer.stdout
-
-
-def pictures_in(folder: Path, suffix: str) -> dict[int, np.ndarray]:
-    """Seed to pixels of each picture file."""
-    files = folder.glob(f"*.{suffix}")
-    return {int(file.stem): np.asarray(Image.open(file).convert("RGB"), dtype=int) for file in files}
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -1,0 +1,1 @@
+"""Pictures that calls bring, beside the queue."""

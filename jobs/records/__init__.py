@@ -1,0 +1,1 @@
+"""What all records share that are stored in Redis or sent over it."""

@@ -1,0 +1,99 @@
+"""The picture of a call as the source of its images."""
+
+import asyncio
+import base64
+import binascii
+import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import cast
+
+from jobs.models import ImageFormat, ImageTask, ModelCard
+from jobs.queue.claims import SourceFiles
+from jobs.queue.pictures.sources import Source
+from service.inputs.picture_files import (
+    PictureLimits,
+    Size,
+    fitted_mask,
+    fitted_picture,
+    is_transparent,
+    opened,
+    refused,
+)
+from service.model_catalogue import ModelCatalogue
+
+# An address of an image that was made here, or the end of one.
+ADDRESS = re.compile(r"(?:[^,]*/)?([0-9a-f]{64})\.(png|jpeg|webp)")
+DATA_URL = re.compile(r"data:image/\w+;base64,")
+
+STRENGTH, STRENGTH_WITH_MASK = 0.75, 1.0
+
+
+@dataclass(frozen=True)
+class PictureInput:
+    """The picture of a call, and perhaps its mask: files, or as text their base64 or the address of an image.
+
+    With `transparent_is_mask` a picture without a mask is painted anew where it is transparent.
+    """
+
+    image: bytes | str
+    mask: bytes | str | None = None
+    strength: float | None = None
+    transparent_is_mask: bool = False
+
+
+class SourcePictures:
+    """Reads the pictures of calls. They are decoded by a thread of their own, one after the other."""
+
+    def __init__(self, catalogue: ModelCatalogue, limits: PictureLimits) -> None:
+        self._catalogue, self.limits = catalogue, limits
+        self._decoder = ThreadPoolExecutor(1, thread_name_prefix="pictures")
+
+    async def source_of(self, given: PictureInput, card: ModelCard, size: Size) -> Source:
+        """The source for images of `size` by the model of `card`.
+
+        Raises InvalidFieldsError for a picture beyond a limit, or for a model that takes none.
+        """
+        if not card.noise_levels:
+            raise refused("image", f"{card.name} takes none: it was published without what encodes pictures")
+        image = await self._file(given.image, "image")
+        mask = None if given.mask is None else await self._file(given.mask, "mask")
+        files = await asyncio.get_running_loop().run_in_executor(self._decoder, self._read, given, image, mask, size)
+        default = STRENGTH if files.mask is None else STRENGTH_WITH_MASK
+        return Source(files, default if given.strength is None else given.strength)
+
+    def _read(self, given: PictureInput, image: bytes, mask: bytes | None, size: Size) -> SourceFiles:
+        picture = opened(image, "image", self.limits)
+        outline = None if mask is None else opened(mask, "mask", self.limits)
+        if outline and outline.size != picture.size:
+            sides = f"{picture.width}x{picture.height}"
+            raise refused("mask", f"must have the size of the image, {sides}", sides)
+        if outline is None and given.transparent_is_mask and is_transparent(picture, "image"):
+            outline = picture
+        painted = None if outline is None else fitted_mask(outline, "image" if outline is picture else "mask", size)
+        return SourceFiles(fitted_picture(picture, "image", size), painted)
+
+    async def _file(self, given: bytes | str, field: str) -> bytes:
+        if isinstance(given, bytes):
+            return given
+        if address := ADDRESS.fullmatch(given):
+            return await self._made_here(address[1], cast(ImageFormat, address[2]), field)
+        text = given.partition(",")[2] if DATA_URL.match(given) else given
+        try:
+            return base64.b64decode(text, validate=True)
+        except (binascii.Error, ValueError):
+            raise refused(field, "must be base64, or the address of an image made here") from None
+
+    async def _made_here(self, sha256: str, image_format: ImageFormat, field: str) -> bytes:
+        for queue in await self._catalogue.queues():
+            size, _ = await queue.image_head(sha256, image_format, 0)
+            if size > self.limits.max_bytes:
+                raise refused(field, f"at most {self.limits.max_bytes} bytes", self.limits.max_bytes)
+            if size and (file := await queue.image(sha256, image_format)):
+                return file
+        raise refused(field, "the image is unknown, or has expired")
+
+
+def begun_from(source: Source, tasks: list[ImageTask]) -> list[ImageTask]:
+    """The `tasks` of a call, begun from its picture."""
+    return [task.model_copy(update={"source": source.picture}) for task in tasks]
