@@ -8,8 +8,8 @@ import torch
 
 from jobs.clock import steady_time
 from jobs.models import FailureReason, ImageTask
-from worker.device import accelerator
 from jobs.queue.claims import SourceFiles
+from worker.device import accelerator
 from worker.engine.decoded import Advance, Decoded, Judge
 from worker.engine.diverse_set import CandidateSet
 from worker.engine.model_runner import Executor, ModelRunner

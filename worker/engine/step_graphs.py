@@ -10,7 +10,6 @@ import torch
 from worker.device.accelerator import first_line, is_out_of_memory
 from worker.engine.denoising_step import StepInputs, StepOutputs
 from worker.errors import DeviceLostError
-from worker.families.prompt_embeddings import PromptEmbedding
 
 log = logging.getLogger(__name__)
 

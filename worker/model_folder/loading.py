@@ -177,8 +177,7 @@ def _pipeline(
         if isinstance(network, torch.nn.Module):
             network.requires_grad_(False).eval()
             if lora:
-                network.to(dtype)  # here: on the device both copies would need room
-            network.to(device)
+                network.to(dtype)  # before it is placed: on the device both copies would need room
     if dtype == torch.float16 and pipeline.vae.config.get("force_upcast"):
         pipeline.vae.float()  # SDXL's own overflows in float16
     return pipeline
