@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from worker.engine.denoising_step import DenoisingStep, StepInputs
+from worker.engine.denoising_step import DenoisingStep, Guidance, StepInputs
 from worker.families.base import Size
 from worker.families.prompt_embeddings import PromptEmbedding
 from worker.memory.counting import peak_bytes, stored_bytes
@@ -64,12 +64,13 @@ def batch(model: LoadedModel, size: Size, rows: int) -> Batch:
 
     def step() -> object:
         embeddings = _embeddings(model, rows)
-        negative = _embeddings(model, 1).map(lambda part: part[0]) if model.contract.guidance_scale > 1 else None
+        guided = model.contract.guidance_scale > 1
+        guidance = Guidance(_embeddings(model, rows), torch.empty(rows, device=device)) if guided else None
         latents = torch.empty(shape, device=device)
         index = torch.zeros(rows, dtype=torch.int64, device=device)
         noise = torch.empty(shape, device=device) if draws > 1 else None
-        run = DenoisingStep(network.predict, table, model.contract.guidance_scale, negative, network.guide)
-        return run(StepInputs(latents, index, embeddings, noise))
+        run = DenoisingStep(network.predict, table, network.guide)
+        return run(StepInputs(latents, index, embeddings, noise, guidance))
 
     return Batch(size, rows, peak_bytes(step), peak_bytes(lambda: network.decode(torch.empty(shape, device=device))))
 
