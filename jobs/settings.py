@@ -246,12 +246,10 @@ class WorkerSettings(Settings):
         default=None, description="replay each step from a CUDA graph; unset: on a CUDA device; true needs one"
     )
     workers: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
-        default="auto",
-        description="workers that `fourstep up` starts; auto: one for each GPU, and at least one for each model",
+        default="auto", description="workers of `fourstep up`; auto: one for each GPU, and at least one for each model"
     )
     gpu_locks: Path | None = Field(
-        default=None,
-        description="folder in which the workers of a machine mark the GPU that each takes, so that none is shared",
+        default=None, description="folder in which workers mark the GPU that each takes, so that none is shared"
     )
     metrics_host: str = Field(default="127.0.0.1", description="address of the worker's /metrics")
     metrics_port: int = Field(default=8001, ge=0, le=65535, description="port of the worker's /metrics; 0 for none")

@@ -1,4 +1,4 @@
-"""Which model each worker serves, and on which GPU."""
+"""The model that each worker serves, and its GPU."""
 
 import os
 from collections.abc import Sequence

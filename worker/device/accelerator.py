@@ -1,4 +1,4 @@
-"""What the engine asks of the accelerator behind a torch device: to finish, to give memory back, whether it works."""
+"""Requests to the accelerator behind a torch device: to finish, to give memory back, whether it works."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,1 +1,1 @@
-"""How much of a device's memory a model takes, from shapes alone."""
+"""The memory of a device that a model takes, from shapes alone."""

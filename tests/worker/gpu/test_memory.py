@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from worker.engine.prompt_cache import PromptCache
 
 from tests.worker.gpu.stand_in_device import StandInDevice
 from tests.worker.tasks import image_task, pictures, run
@@ -15,6 +14,7 @@ from worker.engine.cuda_graphs import CudaGraphs
 from worker.engine.denoising_step import StepOutputs
 from worker.engine.engine import Engine
 from worker.engine.outcomes import Failure, Measured
+from worker.engine.row_starts.prompt_cache import PromptCache
 from worker.engine.scheduler import Candidate, StepTimes
 from worker.families.prompt_embeddings import PromptEmbedding
 from worker.model_folder.loading import LoadedModel
