@@ -1,4 +1,4 @@
-"""What the engine asks of the accelerator behind a torch device: to finish, to give memory back, whether it works."""
+"""The demands on the accelerator behind a torch device: to finish, to give memory back, to work at all."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

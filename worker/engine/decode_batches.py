@@ -1,4 +1,4 @@
-"""How many rows are decoded at once, apart from how many share a step."""
+"""The number of rows that are decoded at once, apart from how many share a step."""
 
 import logging
 
