@@ -116,8 +116,7 @@ def converted(engine: Engine, examples: list[StepInputs]) -> Executor:
 def compile_shape(compiled: Executor, eager: Executor, example: StepInputs, decodes: bool = True) -> None:
     """Run step and, if so many rows are decoded at once, decoder at the shape of `example`, which compiles them.
 
-       For any thread: it takes no graph.
-    Raises RuntimeError when the results are not those of `eager`.
+    For any thread: it takes no graph. Raises RuntimeError when the results are not those of `eager`.
     """
     found, expected = compiled.step_without_graph(example), eager.step_without_graph(example)
     _check(found.pred_x0 - example.latents, expected.pred_x0 - example.latents, "denoiser")
