@@ -41,7 +41,7 @@ class CompileThread(threading.Thread):
     def compile(self, engine: Engine, compiler: Compiler = "inductor") -> None:
         """Start compiling for an `engine` that the device thread owns; to be called before it serves."""
         self._engine, self._compiler = engine, compiler
-        engine.strict_waits = compiler == "openvino"
+        engine.strict_waits, engine.shares_memory = compiler == "openvino", True
         self.start()
 
     def run(self) -> None:
@@ -63,7 +63,7 @@ class CompileThread(threading.Thread):
                 "strict images too" if executor.batch_invariant else "strict images by the eager networks",
             )  # fmt: skip
         finally:
-            self._device.call(self._engine.let_strict_go)
+            self._device.call(self._engine.end_compiling)
 
     def _switch_over(self) -> tuple[Executor, str]:
         """Return what serves from now on, and what that gains."""
