@@ -101,7 +101,7 @@ def test_e_decoding_that_runs_out_of_memory_while_serving_leaves_the_step_as_it_
 def test_e_strict_rows_are_always_decoded_as_many_at_once(gpu: StandInDevice, one_size: LoadedModel) -> None:
     """Whatever ran out of memory since the warm-up: else their bits would change."""
     gpu.memory, gpu.row_bytes["decode"] = 16.5 * ROW, 4 * ROW
-    engine = Engine(one_size, 8, gpu.graphs)
+    engine = Engine(one_size, 8, gpu.graphs, policy=_as_many_as_fit)
     engine.warm_up()
     tasks = [image_task("sun", seed, mode="strict") for seed in range(5)]
     before = pictures(engine, tasks)
