@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.worker.tiny_loras import TINY, lora_folder
+from tests.worker.lora_folder import TINY, lora_folder
 from worker.engine.engine import Engine
 from worker.errors import FolderRefusedError
 from worker.generate import generate

@@ -34,7 +34,8 @@ class Engine:
     chooses the rows of each step; benchmarks compare others. The runner calls its `measure` with the cost of every
     batch, the engine calls `show` with previews of the jobs in `watched`. Its owner keeps `backlogged` true while more
     images wait in the queue than the engine has. With `strict_waits` strict rows wait for a switch to the executor that
-    is to run all of them.
+    is to run all of them. While `shares_memory` says that another thread runs networks on the device, what runs out of
+    memory is tried again.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Engine:
         self.judge: Judge | None = None
         self.backlogged = False
         self.strict_waits = False
+        self.shares_memory = False
         self._policy = policy
         self._rows: dict[str, Row] = {}
         self._sets: dict[str, CandidateSet] = {}
@@ -128,9 +130,9 @@ class Engine:
         for size in self.step_times:
             self.rehearsal.set_times(size, self.timetable.measured(size))
 
-    def let_strict_go(self) -> None:
-        """Let strict rows wait for no switch."""
-        self.strict_waits = False
+    def end_compiling(self) -> None:
+        """Let strict rows wait for no switch, and take all memory for those here."""
+        self.strict_waits = self.shares_memory = False
 
     def _begin(self, rows: list[Row]) -> None:
         waiting = [row.task.prompt for row in self._rows.values() if row.start is None]
@@ -232,13 +234,17 @@ class Engine:
         if not rows:
             return []
         error = self._attempt(rows, work)
-        if error and accelerator.is_out_of_memory(error):
+        if error and self._passes(error):
+            self.runner.free_memory()
+        elif error and accelerator.is_out_of_memory(error):
             out_of_memory(rows)
         if error and len(rows) > 1:
             log.warning("a batch of %d failed (%s): trying its halves", len(rows), type(error).__name__)
             half = len(rows) // 2
             halves = rows[:half], rows[half:]
             return [row for rows in halves for row in self._survivors(rows, work, out_of_memory)]
+        if error and self._passes(error):
+            return []  # the row stays as it was, for the next step
         if error:
             self._fail(rows[0], "error", f"{type(error).__name__}: {error}")
         return [row for row in rows if row.key in self._rows]
@@ -248,11 +254,15 @@ class Engine:
             work(rows)
         except Exception as error:
             self._raise_if_lost(error)
-            if len(rows) == 1:
+            if len(rows) == 1 and not self._passes(error):
                 log.exception("image %s failed", rows[0].key, extra={"job_id": rows[0].task.job_id})
             # The frames of a traceback keep the batch's tensors, and so the memory that its halves need.
             return error.with_traceback(None)
         return None
+
+    def _passes(self, error: Exception) -> bool:
+        """Whether `error` is of the moment alone."""
+        return self.shares_memory and accelerator.is_out_of_memory(error)
 
     def _raise_if_lost(self, error: Exception) -> None:
         if lost := accelerator.lost(error, self.model.network.device):

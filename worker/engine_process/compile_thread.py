@@ -41,7 +41,7 @@ class CompileThread(threading.Thread):
     def compile(self, engine: Engine, compiler: Compiler = "inductor") -> None:
         """Start compiling for an `engine` that the device thread owns; to be called before it serves."""
         self._engine, self._compiler = engine, compiler
-        engine.strict_waits = compiler == "openvino"
+        engine.strict_waits, engine.shares_memory = compiler == "openvino", True
         self.start()
 
     def run(self) -> None:
@@ -63,7 +63,7 @@ class CompileThread(threading.Thread):
                 "strict images too" if executor.batch_invariant else "strict images by the eager networks",
             )  # fmt: skip
         finally:
-            self._device.call(self._engine.let_strict_go)
+            self._device.call(self._engine.end_compiling)
 
     def _switch_over(self) -> tuple[Executor, str]:
         """Return what serves from now on, and what that gains."""
@@ -116,8 +116,7 @@ def converted(engine: Engine, examples: list[StepInputs]) -> Executor:
 def compile_shape(compiled: Executor, eager: Executor, example: StepInputs, decodes: bool = True) -> None:
     """Run step and, if so many rows are decoded at once, decoder at the shape of `example`, which compiles them.
 
-       For any thread: it takes no graph.
-    Raises RuntimeError when the results are not those of `eager`.
+    For any thread: it takes no graph. Raises RuntimeError when the results are not those of `eager`.
     """
     found, expected = compiled.step_without_graph(example), eager.step_without_graph(example)
     _check(found.pred_x0 - example.latents, expected.pred_x0 - example.latents, "denoiser")

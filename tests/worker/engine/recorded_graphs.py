@@ -34,7 +34,7 @@ class RecordedGraphs:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Lets one replay or capture run; raises when another is under way."""
+        """Run one replay or capture; raises AssertionError when another is under way."""
         self.check(self._one_at_a_time.acquire(blocking=False), "two graphs run at the same time")
         try:
             yield

@@ -21,7 +21,9 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> StandInDevice:
 
 
 @pytest.fixture
-def device() -> Iterator[DeviceThread]:
+def device(request: pytest.FixtureRequest) -> Iterator[DeviceThread]:
+    if "backend" in request.fixturenames:
+        request.getfixturevalue("backend")  # so that it is put back when the thread has ended, which runs its code
     thread = DeviceThread()
     thread.start()
     yield thread

@@ -8,7 +8,7 @@ import torch
 from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
 from safetensors.torch import save_file
 
-from tests.worker.tiny_loras import lora_folder
+from tests.worker.lora_folder import lora_folder
 from worker.families import registry
 from worker.model_folder.loading import load
 from worker.model_folder.lora import loading_dtypes

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from tests.worker.gpu.stand_in_device import StandInDevice
+from tests.worker.gpu.stand_in_device import Stage, StandInDevice
 from tests.worker.tasks import image_task, pictures, run
 from worker.engine.cuda_graphs import CudaGraphs
 from worker.engine.denoising_step import StepOutputs
 from worker.engine.engine import Engine
-from worker.engine.outcomes import Failure, Measured
+from worker.engine.outcomes import Failure, Measured, Picture
 from worker.engine.row_starts.prompt_cache import PromptCache
 from worker.engine.scheduler import Candidate, StepTimes
 from worker.families.prompt_embeddings import PromptEmbedding
@@ -101,7 +101,7 @@ def test_e_decoding_that_runs_out_of_memory_while_serving_leaves_the_step_as_it_
 def test_e_strict_rows_are_always_decoded_as_many_at_once(gpu: StandInDevice, one_size: LoadedModel) -> None:
     """Whatever ran out of memory since the warm-up: else their bits would change."""
     gpu.memory, gpu.row_bytes["decode"] = 16.5 * ROW, 4 * ROW
-    engine = Engine(one_size, 8, gpu.graphs)
+    engine = Engine(one_size, 8, gpu.graphs, policy=_as_many_as_fit)
     engine.warm_up()
     tasks = [image_task("sun", seed, mode="strict") for seed in range(5)]
     before = pictures(engine, tasks)
@@ -118,7 +118,7 @@ def test_e_the_share_of_decoding_in_a_steps_time_is_that_of_all_parts(
     gpu: StandInDevice, one_size: LoadedModel
 ) -> None:
     gpu.memory, gpu.row_bytes["decode"] = 8.5 * ROW, 4 * ROW
-    engine = Engine(one_size, 4, gpu.graphs)
+    engine = Engine(one_size, 4, gpu.graphs, policy=_as_many_as_fit)
     engine.warm_up()
     measured: list[Measured] = []
     engine.runner.measure = measured.append
@@ -132,12 +132,38 @@ def test_e_the_share_of_decoding_in_a_steps_time_is_that_of_all_parts(
 def test_a_step_that_runs_out_of_memory_is_made_by_smaller_ones(
     gpu: StandInDevice, one_size: LoadedModel, stage: str
 ) -> None:
-    engine = Engine(one_size, 8)
+    engine = Engine(one_size, 8, policy=_as_many_as_fit)
     engine.warm_up()
     gpu.memory, gpu.row_bytes[stage] = 4 * ROW, ROW  # type: ignore[index]
     tasks = [image_task(f"sun {seed}", seed) for seed in range(8)]
     assert len(pictures(engine, tasks)) == 8
     assert max(engine.step_times[64, 64]) == (4 if stage == "predict" else 8)
+
+
+@pytest.mark.parametrize("mode", ["fast", "strict"])
+@pytest.mark.parametrize("stage", ["encode", "predict", "decode"])
+def test_memory_that_the_compiler_takes_for_a_moment_fails_no_picture(
+    gpu: StandInDevice, one_size: LoadedModel, stage: Stage, mode: str
+) -> None:
+    engine = Engine(one_size, 4)
+    engine.warm_up()
+    fits, engine.shares_memory = engine.step_times[64, 64], True
+    gpu.row_bytes[stage], gpu.memory = ROW, 0
+    task = image_task("another sun", mode=mode)
+    engine.add({"0": task})
+    for _ in range(8):
+        assert engine.step() == []
+    assert {tried for tried, _ in gpu.out_of_memory} == {stage}
+    gpu.memory = 8 * ROW
+    while engine.busy:
+        outcomes = engine.step()
+    assert [outcome.key for outcome in outcomes] == ["0"]
+    assert isinstance(outcomes[0], Picture)
+    assert engine.step_times[64, 64].keys() == fits.keys()
+    assert engine.runner.decoding.most((64, 64), 4) == 4
+    engine.end_compiling()
+    gpu.memory = 0
+    assert isinstance(run(engine, [image_task("yet another sun", mode=mode)])["0"], Failure)
 
 
 def test_a_picture_that_cannot_be_decoded_alone_fails_and_the_next_is_made(

@@ -1,4 +1,4 @@
-"""LoRA folders for tiny pipelines."""
+"""A LoRA of random weights for a tiny pipeline."""
 
 import os
 from pathlib import Path
