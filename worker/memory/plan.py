@@ -63,8 +63,8 @@ def batch(model: LoadedModel, size: Size, rows: int) -> Batch:
     shape = (rows, *network.latent_shape(height, width))
 
     def step() -> object:
-        embeddings = _embeddings(model, rows)
-        negative = _embeddings(model, 1).map(lambda part: part[0]) if model.contract.guidance_scale > 1 else None
+        embeddings = empty_embeddings(model, rows)
+        negative = empty_embeddings(model, 1).map(lambda part: part[0]) if model.contract.guidance_scale > 1 else None
         latents = torch.empty(shape, device=device)
         index = torch.zeros(rows, dtype=torch.int64, device=device)
         noise = torch.empty(shape, device=device) if draws > 1 else None
@@ -98,7 +98,9 @@ def fit(counted: list[Batch], weights_bytes: int, memory: int) -> Fit | None:
     return None
 
 
-def _embeddings(model: LoadedModel, rows: int) -> PromptEmbedding:
+def empty_embeddings(model: LoadedModel, rows: int) -> PromptEmbedding:
+    """Return embeddings of `rows` prompts on the model's device, with the shapes of the longest prompts and values that
+    mean nothing."""
     network = model.network
     length = model.contract.max_sequence_length or network.family.default_sequence_length(network.pipeline)
     with torch.device(network.device):
