@@ -15,7 +15,7 @@ def allowed_reasons() -> tuple[str, ...]:
 
 
 def skips(report: Path) -> Counter[str]:
-    """How many tests were skipped for each reason."""
+    """Count the tests that were skipped for each reason."""
     elements = ElementTree.parse(report).iter("skipped")
     return Counter(_reason(element) for element in elements if element.get("type") != "pytest.xfail")
 

@@ -203,7 +203,7 @@ class DistillConfig(BaseModel):
 
     @property
     def is_balanced(self) -> bool:
-        """Whether the losses are balanced anew as the run goes on."""
+        """Return whether the losses are balanced anew as the run goes on."""
         return bool(self.warm_start_updates or self.lambda_ratio or self.first_noise_updates)
 
     @property

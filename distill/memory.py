@@ -1,4 +1,4 @@
-"""How much memory a run's roles and its student turn take, by shapes alone: no weight is read or made."""
+"""The memory that a run's roles and its student turn take, by shapes alone: no weight is read or made."""
 
 import json
 from collections.abc import Iterable

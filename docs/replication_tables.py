@@ -60,7 +60,7 @@ def of_runs(results: Results, runs: Sequence[str]) -> str:
 
 
 def collapse(results: Results) -> str:
-    """How much of the teacher's diversity plain DMD and DP-DMD keep when the setting changes."""
+    """The share of the teacher's diversity that plain DMD and DP-DMD keep when the setting changes."""
     rows = (
         ("as in the tables (256 dimensions, first step to .75, guidance 3.5)", "dmd", "dp-dmd"),
         ("64 dimensions", "dmd-64", "dp-dmd-64"),

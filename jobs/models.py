@@ -236,7 +236,7 @@ class JobState(WireModel):
 
     @property
     def settled(self) -> bool:
-        """Whether every image is made or has failed for good."""
+        """Return whether every image is made or has failed for good."""
         return len(self.results) + len(self.failures) == self.total
 
     @property

@@ -50,7 +50,7 @@ def sizes(value: Any) -> Any:
 
 
 def is_webhook_secret(secret: str) -> bool:
-    """Whether it has the form of the Standard Webhooks specification."""
+    """Return whether it has the form of the Standard Webhooks specification."""
     prefix, _, encoded = secret.partition("_")
     try:
         return prefix == "whsec" and 24 <= len(base64.b64decode(encoded, validate=True)) <= 64

@@ -98,7 +98,7 @@ class Problem(Exception):
 
     @property
     def worth_repeating(self) -> bool:
-        """Whether the same call may succeed later, and its repetition does not do the same work again.
+        """Return whether the same call may succeed later, and its repetition does not do the same work again.
 
         OpenAI's clients repeat 408, 409, 429 and 5xx unless the header ``X-Should-Retry`` says false.
         """

@@ -31,7 +31,7 @@ async def wait_until_settled(queue: JobClient, listener: asyncio.Queue[News], jo
 
 
 def _may_end(news: News) -> bool:
-    """Whether the job may have ended, or failed, with `news`; None stands for events that were missed."""
+    """Return whether the job may have ended, or failed, with `news`; None stands for events that were missed."""
     if isinstance(news, Preview):
         return False
     return news is None or news.done >= news.total or news.failed > 0

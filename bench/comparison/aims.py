@@ -19,7 +19,7 @@ class Aim:
 
 
 def aims(comparison: dict[str, Any], teacher: dict[str, Any], crash: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """For JSON; `comparison` is the summary of a run, `teacher` the bare teacher's rate, `crash` the trials."""
+    """Return the aims as JSON, of the summary of a run, the bare teacher's rate and the trials with a crash."""
     sampler = comparison["sampler"]
     ours, bare = sampler["systems"][OURS], sampler["bare"]
     rate, p99 = _beside_best_peer(sampler["systems"])

@@ -1,4 +1,4 @@
-"""How many images are bit-equal to solo ones in random company, how close the others are, and that none is swapped.
+"""Count images that are bit-equal to solo ones in random company, how close the others are, and that none is swapped.
 
 On a CPU OpenVINO runs the networks, and PyTorch with `--runtime torch`.
 """

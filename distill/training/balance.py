@@ -1,4 +1,4 @@
-"""How the losses are balanced as a run goes on: a warm start, λ by the ratio of the gradients, high noise first."""
+"""The balance of the losses as a run goes on: a warm start, λ by the ratio of the gradients, high noise first."""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -13,7 +13,7 @@ Samples = tuple[torch.Tensor, PromptEmbedding]
 
 
 def is_drawing(turn: int, rollouts: int, turns: int) -> bool:
-    """Whether critic turn `turn` of a cycle draws new samples, when `rollouts` draws are spread evenly over `turns`."""
+    """Return whether critic turn `turn` of a cycle draws new samples: `rollouts` draws are spread over `turns`."""
     return turn * rollouts // turns > (turn - 1) * rollouts // turns
 
 

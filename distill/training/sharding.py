@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def wanted() -> bool:
-    """Whether `accelerate launch` is configured to shard. Raises ValueError for FSDP1."""
+    """Return whether `accelerate launch` is configured to shard. Raises ValueError for FSDP1."""
     if not parse_flag_from_env("ACCELERATE_USE_FSDP"):
         return False
     if (version := os.environ.get("FSDP_VERSION", "1")) != "2":

@@ -22,7 +22,7 @@ class Claim:
 
     @property
     def suspect(self) -> bool:
-        """Whether a worker that held it is gone, perhaps because of it."""
+        """Return whether a worker that held it is gone, perhaps because of it."""
         return self.deliveries > 1
 
 

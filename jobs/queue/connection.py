@@ -82,7 +82,7 @@ def with_password(redis_url: str, password: str) -> str:
 
 
 def writable(about: Mapping[str, Any]) -> bool:
-    """Whether a Redis, whose INFO is `about`, could write to its disk last time: else it takes nothing."""
+    """Return whether a Redis, whose INFO is `about`, could write to its disk last time: else it takes nothing."""
     return about.get("aof_last_write_status", "ok") == "ok" and about.get("rdb_last_bgsave_status", "ok") == "ok"
 
 

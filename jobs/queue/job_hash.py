@@ -45,7 +45,7 @@ def _outcomes(fields: dict[bytes, bytes]) -> tuple[list[ImageResult], list[Image
 
 
 async def _delivered(client: Any, tasks: str, entry_id: bytes) -> bool:
-    """Whether a worker has been given the stream entry, by the group's last delivered one."""
+    """Return whether a worker has been given the stream entry, by the group's last delivered one."""
     groups = await client.xinfo_groups(tasks)
     return any(_stream_position(entry_id) <= _stream_position(group["last-delivered-id"]) for group in groups)
 

@@ -39,7 +39,7 @@ def over_the_rate(admission: Admission, limit: RateLimit) -> Problem:
 
 
 def _evaluations(tasks: Sequence[ImageTask], card: ModelCard) -> int:
-    """How often the network runs: for each image all steps, for a set's other candidates the first one."""
+    """Count the runs of the network: for each image all steps, for a set's other candidates the first one."""
     a_step = card.evaluations // card.steps
     return sum(
         len(task.indices) * card.evaluations + (task.select.candidates - task.select.images) * a_step

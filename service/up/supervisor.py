@@ -144,7 +144,7 @@ async def _keep_worker(
 async def _wait_until_ready(
     api: ApiSettings, redis: Redis, model: str, pid: int, worker_gone: asyncio.Task[int]
 ) -> bool:
-    """Whether the API served `model` and the worker with the process `pid` had announced itself, before it was gone."""
+    """Return whether the API served `model` and the worker of process `pid` announced itself before it was gone."""
     registry = ModelRegistry(redis, model)
     async with httpx.AsyncClient(trust_env=False) as client:
         while not worker_gone.done():

@@ -7,7 +7,7 @@ NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 def is_public(address: str) -> bool:
-    """Whether the IP address is a public unicast one, also where it wraps one of version 4 in one of version 6."""
+    """Return whether the IP address is a public unicast one, also where version 6 wraps version 4."""
     ip = ipaddress.ip_address(address)
     if isinstance(ip, ipaddress.IPv6Address):
         if ip.is_multicast or ip.teredo:

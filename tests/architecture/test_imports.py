@@ -1,4 +1,4 @@
-"""Which module may import which: the contracts in pyproject.toml, and the tests, which nothing else imports."""
+"""The imports that modules may have: the contracts in pyproject.toml, and the tests, which nothing else imports."""
 
 import ast
 import subprocess

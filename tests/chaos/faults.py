@@ -52,13 +52,18 @@ class Faults:
         self._random = random.Random(self.seed)
         self._model = 0
 
-    async def often(self, pause_s: float) -> None:
-        """Kill a worker every `pause_s` seconds, for ever, as long as another one serves meanwhile."""
+    async def often(self, images: int) -> None:
+        """Kill a worker whenever `images` more were made, for ever, as long as another one serves meanwhile."""
         while True:
-            await asyncio.sleep(pause_s)
+            due = self._made + images
+            await wait_until(lambda due=due: self._made >= due, timeout_s=600)  # type: ignore[misc]
             await wait_until(lambda: sum(worker.serving for worker in self.workers) > 1, timeout_s=600)
             self._random.choice([worker for worker in self.workers if worker.serving]).send(signal.SIGKILL)
             self.done["worker kill -9"] += 1
+
+    @property
+    def _made(self) -> int:
+        return sum(worker.counts["fourstep_images_total/ok"] for worker in self.workers)
 
     async def each(self, program: Sequence[str], pause_s: float, progress: Callable[[], float]) -> None:
         """The faults of `program`, spread over the run: each when its share of `progress` (0 to 1) is reached."""

@@ -1,4 +1,4 @@
-"""What the clients sent and were answered, in the order of the answers: all that a run is judged by, with its end."""
+"""Calls and answers, in the order of the answers: all that a run is judged by, with its end."""
 
 from dataclasses import dataclass, field
 
@@ -24,7 +24,7 @@ class Answer:
 
     @property
     def acknowledged(self) -> bool:
-        """Whether it promises the job: accepted, answered, or still running."""
+        """Return whether it promises the job: accepted, answered, or still running."""
         return self.job is not None and self.status in ("200", "202", "409")
 
 

@@ -10,7 +10,7 @@ HONEST = {"200", "202", "409", "429", "503", "broken", "gone"}
 
 
 def faults_of(history: History, ends: Mapping[str, End | None]) -> list[str]:
-    """What is wrong with a run, one line each; none when all promises held. `ends` has the end of each known job."""
+    """Return the faults of a run, one line each; none when all promises held. `ends` has the end of each known job."""
     faults: list[str] = []
     for answer in history.answers:
         faults += _faults_of_answer(answer, history)

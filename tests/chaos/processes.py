@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
@@ -22,6 +23,9 @@ from jobs.queue.claims import Claim
 from jobs.testing import redis_servers
 from jobs.testing.waiting import block_until
 
+if TYPE_CHECKING:
+    from worker.consumer import Consumer
+
 # Everything that takes seconds to import is imported once, and each life is forked from there.
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
@@ -29,6 +33,9 @@ FORKS.set_forkserver_preload(
 )
 
 POLL_S = 0.1
+
+# Workers die so often here that bad luck alone takes a task's attempts, were they as few as in service.
+MAX_ATTEMPTS = 6
 
 POISON = "a prompt that takes its worker down"
 
@@ -41,8 +48,11 @@ def _live(kind: str, settings: dict[str, str], log: str, ahead_s: float) -> None
     os.dup2(descriptor, 2)
     os.dup2(descriptor, 1)
     if kind == "worker":
-        _poison()
+        from worker import consumer
         from worker.main import main
+
+        _poison(consumer.Consumer)
+        consumer.MAX_ATTEMPTS = MAX_ATTEMPTS
 
         sys.exit(main())
     from jobs.settings import ApiSettings
@@ -57,18 +67,16 @@ def _set_clock(ahead_s: float) -> None:
     clock._ORIGIN += ahead_s
 
 
-def _poison() -> None:
+def _poison(consumer: "type[Consumer]") -> None:
     """Let a poisonous prompt take the worker down when it is handed to the engine."""
-    from worker.consumer import Consumer
+    add = consumer._add
 
-    add = Consumer._add
-
-    def add_or_die(consumer: Consumer, claims: Mapping[str, Claim]) -> None:
+    def add_or_die(self: "Consumer", claims: Mapping[str, Claim]) -> None:
         if any(claim.task.prompt == POISON for claim in claims.values()):
             os.kill(os.getpid(), signal.SIGKILL)
-        add(consumer, claims)
+        add(self, claims)
 
-    Consumer._add = add_or_die  # type: ignore[method-assign]
+    consumer._add = add_or_die  # type: ignore[method-assign]
 
 
 class AppendOnlyRedis:

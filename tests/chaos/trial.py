@@ -39,7 +39,7 @@ UNSCRAPED_ANSWERS = 60
 
 @dataclass
 class Verdict:
-    """What is wrong with the history, and the processes' counters, summed over their lives.
+    """The faults of the history, and the processes' counters, summed over their lives.
 
     A life that is killed takes along what it counted after its last scrape: sums may be below what there was by a few
     for each such death. `stored` counts all images in Redis, also of calls that were never acknowledged; `solo` those
@@ -83,9 +83,9 @@ class Verdict:
 
 
 async def trial(
-    folder: Path, images: int, kill_every_s: float, program: Sequence[str], pause_s: float, clients: int = 16
+    folder: Path, images: int, kill_every: int, program: Sequence[str], pause_s: float, clients: int = 16
 ) -> Verdict:
-    """Have `images` acknowledged under the faults of `program`, a worker being killed every `kill_every_s` seconds."""
+    """Have `images` acknowledged under the faults of `program`; a worker is killed for every `kill_every` made."""
     began, history = time.monotonic(), History()
     async with _service(folder) as faults:
         keeping = [asyncio.create_task(lives.keep()) for lives in (*faults.workers, *faults.apis)]
@@ -93,7 +93,7 @@ async def trial(
         await _ready(urls)
         calling = [asyncio.create_task(Client(number, urls, history, images).run()) for number in range(1, clients + 1)]
         hurting = [
-            asyncio.create_task(faults.often(kill_every_s)),
+            asyncio.create_task(faults.often(kill_every)),
             asyncio.create_task(faults.each(program, pause_s, lambda: history.images / images)),
         ]
         await asyncio.gather(*calling)

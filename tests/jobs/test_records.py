@@ -28,7 +28,7 @@ def test_a_release_s_records_are_read_whole(kind: type[WireModel], record: dict[
 
 
 def _has(written: object, record: object) -> bool:
-    """Whether all that stands in `record` stands in `written`, which may have fields of a later release."""
+    """Return whether all that stands in `record` stands in `written`, which may have fields of a later release."""
     if isinstance(record, dict) and isinstance(written, dict):
         return all(name in written and _has(written[name], value) for name, value in record.items())
     if isinstance(record, list) and isinstance(written, list):

@@ -1,4 +1,4 @@
-"""For everyone: by keyboard alone, by screen reader, on a phone and a desktop, in light and dark."""
+"""The page is for everyone: by keyboard alone, by screen reader, on a phone and a desktop, in light and dark."""
 
 import pytest
 from playwright.sync_api import Browser, Page, expect

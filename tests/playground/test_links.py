@@ -1,4 +1,4 @@
-"""What can be taken away: a file, a link to a picture, a link to a call; and what comes back with such a link."""
+"""People can take away a file, a link to a picture, a link to a call; and what comes back with such a link."""
 
 from pathlib import Path
 

@@ -18,7 +18,7 @@ from jobs.queue.connection import open_redis
 from jobs.settings import ApiSettings
 from jobs.testing.samples import MODEL, sample_card
 from jobs.testing.waiting import SAFETY_NET_S, outcome, wait_until
-from service import housekeeping, model_catalogue
+from service import app, model_catalogue
 from service.model_catalogue import AnnouncedModel, ModelCatalogue
 from tests.service.api_process import api_process
 from tests.service.calls import ASYNC, is_problem, start
@@ -159,8 +159,9 @@ async def test_many_calls_at_once_learn_together_that_redis_does_not_answer(
         asked += 1
         await send(connection, *arguments, **options)
 
-    monkeypatch.setattr(housekeeping, "PAUSE_S", 3600)
-    monkeypatch.setattr(job_events, "SILENCE_S", 3600)  # the channel of events asks nothing of its own accord
+    # Nothing but the calls asks: neither the housekeeping nor the channel of events.
+    monkeypatch.setattr(app, "expire_overdue_forever", lambda *_: asyncio.sleep(3600))
+    monkeypatch.setattr(job_events, "SILENCE_S", 3600)
     async with (
         _silent_redis(port) as silence,
         running_api(ApiSettings(redis_url=f"redis://127.0.0.1:{port}/0", port=free_port())) as api,

@@ -171,7 +171,7 @@ async def test_what_clients_name_freely_is_hashed_in_redis(
 
 @pytest.mark.slow
 def test_the_api_has_no_http_client_and_no_field_is_an_address_but_for_webhooks() -> None:
-    """That field is refused unless the operator wants it, and the client is loaded only then: see test_webhooks.py."""
+    """The field is refused unless the operator wants it, and the client is loaded only then: see test_webhooks.py."""
     code = """
 import sys, service.app
 from service.schemas.generate_request import GenerateRequest

@@ -53,7 +53,7 @@ class Decoded:
     @cached_property
     @torch.inference_mode()
     def _on_host(self) -> list[torch.Tensor]:
-        """Whether each row is finite, bool [B], its pixels, uint8 [B, H, W, 3], and its descriptor."""
+        """Return whether each row is finite, bool [B], its pixels, uint8 [B, H, W, 3], and its descriptor."""
         latents, images = self.latents, self.images
         finite = latents.isfinite().flatten(1).all(1) & images.isfinite().flatten(1).all(1)
         return [tensor.cpu() for tensor in (finite, to_uint8(images), latent_descriptors(latents, LAYOUT_GRID))]

@@ -63,7 +63,7 @@ class Engine:
 
     @property
     def busy(self) -> bool:
-        """Whether there is a row that does not wait for a switch."""
+        """Return whether there is a row that does not wait for a switch."""
         return any(not self._waits(row) for row in self._rows.values())
 
     def add(self, tasks: Mapping[str, ImageTask]) -> None:

@@ -200,7 +200,7 @@ class ModelRunner:
 
     @property
     def pads(self) -> bool:
-        """Whether batches without strict rows are padded to a bucket."""
+        """Return whether batches without strict rows are padded to a bucket."""
         return not self.executor.any_rows
 
     def free_memory(self) -> None:

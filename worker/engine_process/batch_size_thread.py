@@ -87,7 +87,7 @@ class BatchSizeThread(threading.Thread):
             self._device.call(self._engine.rehearsal.set_times, size, times | fresh).result()
 
     def _keeps_bits(self, size: Size, rows: int) -> bool:
-        """Whether strict rows, if any batch may hold them, keep their bits in one of so many rows."""
+        """Return whether strict rows, if any batch may hold them, keep their bits in one of so many rows."""
         executor = self._engine.runner.executor
         if not executor.batch_invariant:
             return True

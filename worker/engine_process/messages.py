@@ -32,7 +32,7 @@ class Watch:
 
 @dataclass(frozen=True)
 class Backlog:
-    """Whether more images wait in the queue than the engine has."""
+    """Tells whether more images wait in the queue than the engine has."""
 
     waits: bool
 

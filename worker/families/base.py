@@ -26,7 +26,7 @@ Size = tuple[int, int]
 
 
 class Family(ABC):
-    """How the pipelines of one family encode prompts, denoise, decode and are checked, trained and exported.
+    """One family of pipelines: how they encode prompts, denoise, decode and are checked, trained and exported.
 
     name: the family's name in `sampling.json` and in a training configuration.
     pipelines: diffusers' pipeline classes, as `model_index.json` names them.

@@ -1,4 +1,4 @@
-"""Whether tensors fit the network of a base model, from shapes alone."""
+"""Fits tensors to the network of a base model, from shapes alone."""
 
 import json
 import re

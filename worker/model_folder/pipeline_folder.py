@@ -1,4 +1,4 @@
-"""Which files of a pipeline folder, or of a hub repository, are its model: those of the components that are loaded."""
+"""The files of a pipeline folder, or of a hub repository, that are its model: those of loaded components."""
 
 import json
 import re

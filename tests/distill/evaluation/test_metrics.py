@@ -73,7 +73,7 @@ def prompts_apart(samples: int, generator: torch.Generator) -> torch.Tensor:
 
 
 def test_kernel_distance_of_sets_that_share_prompts_is_not_biased() -> None:
-    """Where the formula over all pairs, blind to prompts, is far below 0."""
+    """A case where the formula over all pairs, blind to prompts, is far below 0."""
     generator = torch.Generator().manual_seed(0)
     made = prompts_apart(40 * 8, generator)
     found = torch.stack([metrics.kernel_distance(*part.chunk(2, 1)).mean() for part in made.chunk(40, 1)])

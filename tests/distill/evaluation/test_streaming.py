@@ -41,7 +41,7 @@ def evaluate(folders: Path, out: Path, *options: object) -> dict:
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many pictures a network was given, each time."""
+    """The numbers of pictures that a network was given, each time."""
     counts: list[int] = []
 
     def load(folder: Path) -> feature_spaces.FeatureSpace:

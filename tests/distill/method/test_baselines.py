@@ -91,7 +91,7 @@ def test_discriminator_learns_to_tell_samples_apart(critic, kind):
 
 
 def test_r1_is_the_squared_slope_of_the_logits_at_real_samples():
-    """For logits that are linear in the state: their squared gradient."""
+    """The squared gradient, for logits that are linear in the state."""
     identity, weights = nn.Identity(), torch.randn(6, dtype=torch.float64)
 
     class Linear(nn.Module):

@@ -60,7 +60,7 @@ class Watched:
         monkeypatch.setattr(dp_dmd, "critic_loss", watched)
 
     def draws(self) -> list[int]:
-        """For every turn, the first one that had the same samples."""
+        """The first turn that had the same samples, for every turn."""
         return [next(i for i, one in enumerate(self.samples) if torch.equal(one, x)) for x in self.samples]
 
 

@@ -1,4 +1,4 @@
-"""What is measured at a save tells a good student from a bad one, and changes nothing."""
+"""The measurement at a save tells a good student from a bad one, and changes nothing."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -77,7 +77,7 @@ def test_the_teacher_is_its_own_best_student_and_is_sampled_once(trainer: Traine
 
 @pytest.mark.slow
 def test_rows_are_shared_among_processes_and_gathered_in_order() -> None:
-    """Of five rows on two processes each follows three, one of them twice."""
+    """Each of two processes follows three of five rows, one of them twice."""
 
     class Process:
         num_processes, device = 2, torch.device("cpu")

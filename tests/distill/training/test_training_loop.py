@@ -1,8 +1,9 @@
 """The training loop is stopped, killed and resumed."""
 
 import json
-import os
 import signal
+import subprocess
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -31,22 +32,40 @@ class Counter:
         return {}
 
 
+# A process of its own: a signal that nobody keeps ends it.
+SIGNALLED = """
+import os, sys
+from pathlib import Path
+from distill.training import training_loop
+from tests.distill.training.test_training_loop import Counter
+
+folder, number = Path(sys.argv[1]), int(sys.argv[2])
+counter = Counter()
+
+def step(index):
+    if index == 3:
+        os.kill(os.getpid(), number)
+    return counter.step(index)
+
+training_loop.run(folder, {"counter": counter}, step, 10, save_every=100)
+"""
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_lets_the_step_finish_and_nothing_is_lost(tmp_path: Path, number: signal.Signals) -> None:
-    counter = Counter()
-
-    def step(index: int) -> dict[str, float]:
-        if index == 3:
-            os.kill(os.getpid(), number)
-        return counter.step(index)
-
-    handler = signal.getsignal(number)
-    with pytest.raises(KeyboardInterrupt):
-        training_loop.run(tmp_path, {"counter": counter}, step, 10, save_every=100)
-    assert signal.getsignal(number) is handler
+    command = [sys.executable, "-c", SIGNALLED, str(tmp_path), str(int(number))]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert "KeyboardInterrupt: stopped after step 4" in run.stderr, (run.returncode, run.stderr)
     again = Counter()
     training_loop.run(tmp_path, {"counter": again}, again.step, 10)
     assert again.steps == 10
+
+
+def test_handlers_of_signals_come_back(tmp_path: Path) -> None:
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    training_loop.run(tmp_path, {}, lambda index: {}, 1)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
 def test_a_random_stream_goes_on_where_it_was() -> None:

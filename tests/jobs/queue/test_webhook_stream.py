@@ -73,7 +73,7 @@ async def test_those_that_wait_for_long_do_not_hide_those_that_are_due(redis: Re
 
 
 async def taken_again(stream: WebhookStream, early: list) -> bool:
-    """Whether every one of `early` has had its second attempt; counts down what is left of them."""
+    """Return whether every one of `early` has had its second attempt; counts down what is left of them."""
     second = {webhook.job_id for webhook in await stream.take(SOON, 200)}
     early[:] = [webhook for webhook in early if webhook.job_id not in second]
     return not early

@@ -1,4 +1,4 @@
-"""What clients of OpenAI's API send, to a server whose operator has made room for it."""
+"""Requests as clients of OpenAI's API send them, to a server whose operator has made room for it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -130,7 +130,7 @@ async def test_additions_reach_the_model(client: openai.AsyncOpenAI, worker: Sta
 
 
 async def jobs_of(work: Any, worker: StandInWorker, kind: type[Exception]) -> int:
-    """How many jobs a failing call of a client that repeats makes."""
+    """Count the jobs that a failing call of a client that repeats makes."""
     before = {task.job_id for task in worker.seen}
     with pytest.raises(kind):
         await work

@@ -1,19 +1,28 @@
 """The cost of a scrape does not grow with the queue, nor its answer with what clients send."""
 
+import asyncio
+
 import httpx
 import pytest
 from redis.asyncio import Redis
 
+from jobs.queue import job_events
 from jobs.testing.samples import MODEL, sample_tasks
-from service import housekeeping
+from service import app
 from tests.service.stand_in_worker import StandInWorker
 from tests.task_queue import TaskQueue
 
 
+@pytest.fixture(autouse=True)
+def _nothing_else_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the housekeeping nor the channel of events sends commands, however long a test takes."""
+    monkeypatch.setattr(app, "expire_overdue_forever", lambda *_: asyncio.sleep(3600))
+    monkeypatch.setattr(job_events, "SILENCE_S", 3600)
+
+
 async def test_a_scrape_takes_as_many_commands_for_a_long_queue_as_for_a_short_one(
-    api: httpx.AsyncClient, redis: Redis, worker: StandInWorker, monkeypatch: pytest.MonkeyPatch
+    api: httpx.AsyncClient, redis: Redis, worker: StandInWorker
 ) -> None:
-    monkeypatch.setattr(housekeeping, "PAUSE_S", 3600)
     worker.busy = True
     queue = TaskQueue(redis, MODEL)
     await queue.admit(sample_tasks(1), 1000, 60)

@@ -12,7 +12,7 @@ from worker.device.openvino_runtime import OpenVINORuntime
 
 
 class _Wave(nn.Module):
-    """What networks do with a timestep."""
+    """A network that does with a timestep as others do."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -97,7 +97,7 @@ def apart(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def agrees(first: np.ndarray, second: np.ndarray) -> bool:
-    """Whether floats differ by rounding alone, and colours by one level at most."""
+    """Return whether floats differ by rounding alone, and colours by one level at most."""
     colours = [(each * 255).round() for each in (first, second)]
     return apart(first, second) <= FLOATS * 255 and float(np.abs(colours[0] - colours[1]).max()) <= 1
 

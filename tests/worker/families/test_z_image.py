@@ -92,7 +92,7 @@ def _by_column(height: int, width: int, device: torch.device) -> tuple[torch.Ten
 
 
 def _channel_first(latents: torch.Tensor) -> torch.Tensor:
-    """What a patch of FLUX.1's order would hold."""
+    """A patch in FLUX.1's order."""
     patches = torch.nn.functional.pixel_unshuffle(latents, 2)
     return torch.nn.functional.pixel_shuffle(patches.unflatten(1, (4, 16)).transpose(1, 2).flatten(1, 2), 2)
 

@@ -1,4 +1,4 @@
-"""What people have of a published model becomes a folder that serves it; what contradicts its preset is refused."""
+"""Files of a published model become a folder that serves it; what contradicts its preset is refused."""
 
 import json
 import shutil

@@ -40,7 +40,7 @@ def _file(path: Path, content: bytes = b"not weights") -> None:
 
 
 def _clone_of_everything(folder: Path) -> None:
-    """What clones of published repositories hold beside the model."""
+    """Write the files that clones of published repositories hold beside the model."""
     for name in (
         ".git/lfs/objects/ab/model.safetensors",
         "sd_turbo.safetensors",

@@ -1,4 +1,4 @@
-"""Which batch sizes are worth running: seconds of a step by batch size, measured so that a stall spoils nothing."""
+"""The batch sizes that are worth running: seconds of a step by batch size, measured so that a stall spoils nothing."""
 
 from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
