@@ -1,4 +1,4 @@
-"""What a GPU gains and costs, in about nine minutes on one H200: `make bench-gpu`, or `python -m bench.gpu`.
+"""Gains and costs of a GPU, in about nine minutes on one H200: `make bench-gpu`, or `python -m bench.gpu`.
 
 Each figure is a line in `--out`/figures.jsonl as soon as it is known. A run goes on where the last one was cut, and
 begins nothing more after `--seconds`. `python -m bench.gpu.page FOLDER` makes the table of docs/performance.md of it.

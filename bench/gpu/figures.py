@@ -66,7 +66,7 @@ def read(file: Path) -> list[Figure]:
 
 
 def _key(figure: Figure) -> tuple[Any, ...]:
-    """What identifies a figure: its name and what it is about, which are not floating-point numbers or lists."""
+    """The identity of a figure: its name and what it is about."""
     return tuple(figure.get(name) for name in ("figure", "model", "size", "rows", "how"))
 
 

@@ -173,7 +173,7 @@ class Networks:
 
     @torch.inference_mode()
     def _bits(self) -> Figure:
-        """Whether a row has the same bits in every slot, with other neighbours, alone, and in a graph."""
+        """Compare the bits of a row in every slot, with other neighbours, and alone."""
         model = self._models.get("sd35m")
         step, inputs = step_of(model), inputs_of(model, self._large, 8)
         whole = step(inputs).latents

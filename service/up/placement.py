@@ -1,4 +1,4 @@
-"""Which model each worker serves, and on which GPU."""
+"""The placement of workers: the model that each serves, and its GPU."""
 
 import os
 from collections.abc import Sequence

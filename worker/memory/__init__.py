@@ -1,1 +1,1 @@
-"""How much of a device's memory a model takes, from shapes alone."""
+"""The memory that a model takes of a device, from shapes alone."""

@@ -1,4 +1,4 @@
-"""What a model takes of a device's memory, and which batches fit."""
+"""The memory that a model takes of a device, and the batches that fit."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
