@@ -59,7 +59,7 @@ def is_webhook_secret(secret: str) -> bool:
 
 
 def is_service_link(name: str, value: Any) -> bool:
-    """Return whether Kubernetes set the variable; FOURSTEP_PORT is its address of a Service of that name, or a setting."""
+    """Return whether Kubernetes set the variable: FOURSTEP_PORT is a setting, or its address of a Service so named."""
     address = name.upper().endswith("_PORT") and isinstance(value, str) and "://" in value
     return address or SERVICE_LINK.fullmatch(name.upper()) is not None
 
