@@ -39,8 +39,8 @@ bench: $(PEERS)/stamp  ## Side by side with FastAPI, LitServe, BentoML and Ray S
 	$(PEERS_BIN)/python -m bench.comparison.page --plots
 	$(PEERS_BIN)/python -m bench.comparison.page.readme_table
 
-bench-gpu: $(VENV)/serve.stamp  ## SD3.5-M's architecture on a CUDA device: eager, compiled, CUDA graphs; student against teacher
-	$(BIN)/python -m bench.engine.gpu
+bench-gpu: $(VENV)/test.stamp  ## A CUDA device, in nine minutes: steps, decoding, graphs, compiled code, text encoders, the service
+	$(BIN)/python -m bench.gpu
 
 bench-service: $(VENV)/test.stamp  ## The front end and the queue without an engine; one image alone beside the bare engine
 	$(BIN)/python -m bench.service.front_end

@@ -1,4 +1,4 @@
-"""The change that weights of eight bits make to the bundled student's pictures: `python -m bench.engine.quantization`.
+"""The bundled student's pictures with weights of eight bits: `python -m bench.engine.quantization`.
 
 PSNR in decibels of each format against float32, over 64 pictures of as many prompts and seeds, and the bytes of the
 denoiser's weights. Differences of few-step pictures are large where a drawing turns into another one, so the worst

@@ -1,4 +1,4 @@
-"""The model that each worker serves, and its GPU."""
+"""The placement of workers: the model that each serves, and its GPU."""
 
 import os
 from collections.abc import Sequence

@@ -59,7 +59,6 @@ def test_a_run_leaves_figures_and_every_answer(results: Path) -> None:
 
 def test_the_page_tells_them(results: Path) -> None:
     (results / "comparison_crash.json").write_text(json.dumps({"shared": True, "systems": {"fourstep": KILLED}}))
-    (results / "gpu.json").write_text(json.dumps({"ran": False}))
     told = page.page(results)
     assert "| teacher ÷ student, time of an image | ≥ 12 | 12.5 | met |" in told
     assert "| one image alone: service − bare engine, ms | ≤ 10 | 5 | met |" in told

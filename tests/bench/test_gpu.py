@@ -1,79 +1,84 @@
-"""The GPU benchmark on a tiny architecture: all parts that a CPU can run, and the message without a GPU."""
+"""The benchmark of a GPU on a CPU with tiny networks: it runs, keeps what it has, goes on, and fills its page."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import torch
 
-from bench import results_file
-from bench.engine import gpu
-from tests.worker.engine.recorded_graphs import RecordedGraphs
+from bench.gpu import page
+from bench.gpu.figures import FILE, Figures, read
+from jobs.testing.waiting import SAFETY_NET_S
+from tests.architecture.python_files import ROOT
 
-TINY = gpu.Architecture(
-    transformer={
-        "sample_size": 16,
-        "patch_size": 2,
-        "in_channels": 4,
-        "out_channels": 4,
-        "num_layers": 2,
-        "attention_head_dim": 16,
-        "num_attention_heads": 2,
-        "joint_attention_dim": 64,
-        "caption_projection_dim": 32,
-        "pooled_projection_dim": 64,
-        "pos_embed_max_size": 16,
-    },
-    vae=gpu.VAE
-    | {
-        "block_out_channels": [8, 8],
-        "down_block_types": ["DownEncoderBlock2D"] * 2,
-        "up_block_types": ["UpDecoderBlock2D"] * 2,
-        "latent_channels": 4,
-        "norm_num_groups": 4,
-    },
-    tokens=5,
-)
+NETWORKS = ("eager_steps", "decoding", "graphs", "attention", "compiled", "strict_bits", "student_and_teacher")
+NETWORKS += ("sdxl", "text", "quantized")
+
+
+def benchmark(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "bench.gpu", "--out", str(folder), *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SAFETY_NET_S, check=False)
 
 
 @pytest.mark.slow
-def test_every_size_and_bucket_is_measured_on_each_path() -> None:
-    network = gpu.RandomNetwork(TINY, torch.device("cpu"), torch.float32)
-    graphs = RecordedGraphs()
-    found = gpu.measure(network, [16, 32], 2, graphs, paths=("eager", "graph"), repeats=2)
-    assert [(row["size"], row["bucket"]) for row in found["steps"]] == [(16, 1), (16, 2), (32, 1), (32, 2)]
-    assert all(
-        row["step_ms"].keys() == {"eager", "graph"} and min(row["step_ms"].values()) > 0 for row in found["steps"]
-    )
-    assert graphs.captured
-    assert graphs.replayed
-    assert [one["size"] for one in found["images"]] == [16, 32]
-    assert all(one["student_images_per_s"] > 0 < one["teacher_images_per_s"] for one in found["images"])
+def test_all_that_runs_networks_runs_on_a_cpu_and_a_cut_run_goes_on(tmp_path: Path) -> None:
+    run = benchmark(tmp_path, "--device", "cpu", "--tiny", "--parts", *NETWORKS)
+    assert run.returncode == 0, run.stderr
+    found = read(tmp_path / FILE)
+    failed = [figure["how"] for figure in found if "error" in figure]
+    assert failed == ["efficient", "efficient", "cudnn", "cudnn"], "these kernels are CUDA's alone"
+    assert {figure["how"] for figure in found if figure["figure"] == "step"} == {"eager", "graph", "int8", "fp8"}
+    assert all(figure["ms"] > 0 and figure["peak_mib"] > 0 for figure in found if figure["figure"] == "decode")
+    assert all(figure["same_bits"] for figure in found if figure["how"] == "graph")
+    (bits,) = [figure for figure in found if figure["figure"] == "bits"]
+    assert bits["in_every_slot"]
+    assert bits["beside_others"]
+
+    lines = (tmp_path / FILE).read_text().splitlines(keepends=True)
+    (tmp_path / FILE).write_text("".join(lines[:3]) + lines[3][:20])
+    again = benchmark(tmp_path, "--device", "cpu", "--tiny", "--parts", "eager_steps")
+    assert again.returncode == 0, again.stderr
+    assert [json.loads(line)["rows"] for line in again.stdout.splitlines()] == [8, 1, 2, 4, 8]
+    assert [figure["rows"] for figure in read(tmp_path / FILE)] == [1, 2, 4, 8] * 2
 
 
-def test_the_teacher_makes_sixty_evaluations() -> None:
-    network = gpu.RandomNetwork(TINY, torch.device("cpu"), torch.float32)
-    assert gpu.served(network, 16, gpu.TEACHER_STEPS, gpu.GUIDANCE).contract.evaluations == 60
-    assert gpu.served(network, 16, 4, 1.0).contract.evaluations == 4
+def test_without_a_gpu_it_says_so_and_measures_nothing(tmp_path: Path) -> None:
+    run = benchmark(tmp_path)
+    assert "not run: torch sees no CUDA device here" in run.stdout
+    assert not (tmp_path / FILE).exists()
 
 
-def test_the_architecture_of_sd35m_is_whole() -> None:
-    config = json.loads(gpu.CONFIG.read_text())
-    with torch.device("meta"):
-        transformer = gpu.SD3Transformer2DModel(**{k: v for k, v in config.items() if not k.startswith("_")})
-        vae = gpu.AutoencoderKL(**gpu.VAE)
-    weights = sum(parameter.numel() for parameter in transformer.parameters())
-    assert weights == pytest.approx(2.2e9, rel=0.05)
-    assert vae.config.latent_channels == transformer.config.in_channels
+def test_nothing_is_begun_when_the_time_is_over(tmp_path: Path) -> None:
+    figures = Figures(tmp_path, seconds=0)
+    figures.add("step", lambda: pytest.fail("was begun"), model="sd35m", rows=1)
+    assert figures.left == ["step sd35m 1"]
+    assert read(tmp_path / FILE) == []
 
 
-def test_without_a_gpu_it_says_so_and_measures_nothing(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(results_file, "RESULTS", tmp_path)
-    monkeypatch.setattr(sys, "argv", ["bench.engine.gpu"])
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    gpu.main()
-    assert "not run" in capsys.readouterr().out
-    assert json.loads((tmp_path / "gpu.json").read_text())["ran"] is False
+def test_what_fails_is_a_line_and_is_not_tried_again(tmp_path: Path) -> None:
+    for _ in range(2):
+        Figures(tmp_path, 60).add("step", lambda: {"ms": 1 / 0}, rows=8)
+        Figures(tmp_path, 60).add("step", lambda: {"ms": 1.5}, rows=4)
+    failed, measured = read(tmp_path / FILE)
+    assert (failed["rows"], failed["error"]) == (8, "ZeroDivisionError: division by zero")
+    assert (measured["rows"], measured["ms"]) == (4, 1.5)
+
+
+def test_the_page_has_the_table_of_the_committed_figures() -> None:
+    assert f"<!-- gpu -->\n{page.rendered()}\n<!-- end of gpu -->" in (ROOT / page.PAGE).read_text()
+
+
+def test_a_table_comes_from_a_gpu_alone(tmp_path: Path) -> None:
+    assert page.rendered(tmp_path) == page.NOT_MEASURED
+    figures = Figures(tmp_path, 60)
+    figures.add("facts", lambda: {"device": "cpu"})
+    figures.add("step", lambda: {"ms": 12.5, "peak_mib": 3.0}, model="sd35m", size=1024, rows=8, how="graph")
+    (tmp_path / FILE).rename(tmp_path / page.COMMITTED)
+    assert page.rendered(tmp_path) == page.NOT_MEASURED
+    facts = {"figure": "facts", "device": "NVIDIA H200", "torch": "2.13.0", "cuda": "13.0"}
+    step = (tmp_path / page.COMMITTED).read_text().splitlines()[1]
+    (tmp_path / page.COMMITTED).write_text(f"{json.dumps(facts)}\n{step}\n")
+    told = page.rendered(tmp_path)
+    assert told.startswith("NVIDIA H200, PyTorch 2.13.0, CUDA 13.0")
+    assert "| step | sd35m | 1024 | 8 | graph | ms 12.5, peak_mib 3.0 |" in told

@@ -1,1 +1,1 @@
-"""The memory of a device that a model takes, from shapes alone."""
+"""The memory that a model takes of a device, from shapes alone."""

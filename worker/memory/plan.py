@@ -1,4 +1,4 @@
-"""The memory of a device that a model takes, and the batches that fit."""
+"""The memory that a model takes of a device, and the batches that fit."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -63,9 +63,9 @@ def batch(model: LoadedModel, size: Size, rows: int) -> Batch:
     shape = (rows, *network.latent_shape(height, width))
 
     def step() -> object:
-        embeddings = _embeddings(model, rows)
+        embeddings = empty_embeddings(model, rows)
         guided = model.contract.guidance_scale > 1
-        guidance = Guidance(_embeddings(model, rows), torch.empty(rows, device=device)) if guided else None
+        guidance = Guidance(empty_embeddings(model, rows), torch.empty(rows, device=device)) if guided else None
         latents = torch.empty(shape, device=device)
         index = torch.zeros(rows, dtype=torch.int64, device=device)
         noise = torch.empty(shape, device=device) if draws > 1 else None
@@ -99,7 +99,9 @@ def fit(counted: list[Batch], weights_bytes: int, memory: int) -> Fit | None:
     return None
 
 
-def _embeddings(model: LoadedModel, rows: int) -> PromptEmbedding:
+def empty_embeddings(model: LoadedModel, rows: int) -> PromptEmbedding:
+    """Return embeddings of `rows` prompts on the model's device, with the shapes of the longest prompts and values that
+    mean nothing."""
     network = model.network
     length = model.contract.max_sequence_length or network.family.default_sequence_length(network.pipeline)
     with torch.device(network.device):

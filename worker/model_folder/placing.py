@@ -1,6 +1,7 @@
 """Bring the networks of a loaded pipeline to their devices, some with weights of eight bits."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -31,16 +32,20 @@ def place(
             network.to(CPU, torch.bfloat16 if has_native_bfloat16(CPU) else torch.float32)
             continue
         if name in family.text_components and text_encoders == "int8":
-            _quantize([network], "int8", device)
+            quantize_weights([network], "int8", device)
         elif name == family.denoiser and quantize:
-            _quantize(family.blocks(network), quantize, device)
+            quantize_weights(family.blocks(network), quantize, device)
         network.to(device)
         tie: Any = getattr(network, "tie_weights", None)
         if device.type == "meta" and tie:
             tie()  # what shares memory elsewhere is made anew there, each by itself
 
 
-def _quantize(parts: list[nn.Module], kind: Quantize, device: torch.device) -> None:
+def quantize_weights(parts: Sequence[nn.Module], kind: Quantize, device: torch.device) -> None:
+    """Give all linear layers of `parts` weights of eight bits, and move these parts to `device`.
+
+    Raises ModuleNotFoundError without torchao.
+    """
     logging.getLogger("torchao").setLevel(logging.ERROR)  # it warns of kernels for other devices
     from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig, quantize_
 

@@ -40,7 +40,6 @@ def page(results: Path = results_file.RESULTS) -> str:
         "slo": f"{SLO:g}",
         "crash": tables.crash(crash),
         "profile": tables.profile(results_file.read("comparison_profile", results)),
-        "gpu": tables.gpu(results_file.read("gpu", results)),
     }
     comparison = results_file.read("comparison", results)
     run = _measured(results, comparison, crash) if comparison else _without_run(crash)

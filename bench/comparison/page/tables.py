@@ -144,16 +144,6 @@ def profile(samples: dict[str, Any] | None) -> str:
     return table(["", "", "of the drawing thread's samples"], rows)
 
 
-def gpu(run: dict[str, Any] | None) -> str:
-    if run is None or not run["ran"]:
-        return "Not run: no CUDA device was at hand. `make bench-gpu` says so and measures nothing."
-    rows = []
-    for step in run["steps"]:
-        times = (f"{step['step_ms'].get(path, float('nan')):.1f}" for path in run["paths"])
-        rows.append([f"{step['size']}²", str(step["bucket"]), *times])
-    return table(["size", "bucket", *(f"{path}, ms a step" for path in run["paths"])], rows)
-
-
 def bold(name: str) -> str:
     return f"**{name}**" if name.startswith(OURS) else name
 

@@ -1,0 +1,1 @@
+"""The benchmark of a GPU: `make bench-gpu`."""
