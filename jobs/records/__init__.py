@@ -1,1 +1,1 @@
-"""What all records share that are stored in Redis or sent over it."""
+"""The common ground of all records that are stored in Redis or sent over it."""

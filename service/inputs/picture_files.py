@@ -63,7 +63,7 @@ def fitted_mask(image: Image.Image, field: str, size: Size) -> bytes:
 
 
 def is_transparent(image: Image.Image, field: str) -> bool:
-    """Whether a part of the picture is transparent, so that it can be its own mask."""
+    """Return whether a part of the picture is transparent, so that it can be its own mask."""
     return _decoded(field, lambda: _opacity(image) is not None)
 
 

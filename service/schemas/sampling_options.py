@@ -50,7 +50,7 @@ def sampling_errors(options: SamplingOptions, card: ModelCard) -> Iterator[Field
 
 
 def is_guided(card: ModelCard) -> bool:
-    """Whether calls may name a guidance scale and a negative prompt of their own."""
+    """Return whether calls may name a guidance scale and a negative prompt of their own."""
     return card.negative_prompt is not None
 
 

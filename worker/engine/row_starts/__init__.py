@@ -1,1 +1,1 @@
-"""What a row begins with: its prompts as embeddings, its noise, and the picture that it comes from."""
+"""The beginning of a row: its prompts as embeddings, its noise, and the picture that it comes from."""

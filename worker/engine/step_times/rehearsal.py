@@ -40,6 +40,8 @@ class Rehearsal:
                         raise
                     self.forget(size, bucket)
                     self._runner.strict_batch[size] = self._timetable.largest(size)
+        for size in self._timetable.step_times:
+            self._runner.rehearse_picture(size)
         self._runner.measure_encoding(min(map(self._timetable.largest, self._timetable.step_times)))
         for size, times in self._timetable.step_times.items():
             # What is not padded is interpolated: then powers of two will do.
