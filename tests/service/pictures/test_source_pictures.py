@@ -133,8 +133,15 @@ async def test_a_body_beyond_two_pictures_is_too_large_and_so_is_one_where_none_
     assert answer.json()["errors"][0]["limit"] == 64 * 1024
 
 
-async def test_a_model_that_encodes_none_says_so(api: httpx.AsyncClient, worker: StandInWorker) -> None:
-    worker.card = sample_card().model_copy(update={"noise_levels": []})
+@pytest.mark.parametrize("of_all", [True, False])
+async def test_a_model_that_encodes_none_says_so_and_one_with_a_worker_that_knows_none(
+    api: httpx.AsyncClient, worker: StandInWorker, of_all: bool
+) -> None:
+    card = sample_card().model_copy(update={"noise_levels": []})
+    if of_all:
+        worker.card = card
+    else:
+        await worker.queue.announce("of an older release", card, ttl_s=600)
 
     async def refused() -> bool:
         answer = await api.post("/generate", json={"prompt": "a cat", "image": b64(picture())})
