@@ -72,7 +72,8 @@ async def test_what_is_transparent_is_painted_and_the_picture_stands_upright(
     hole.paste((0, 0, 0, 0), (0, 0, 64, 32))
     rotated = Image.Exif()
     rotated[0x0112] = 6  # to be turned to the right: the left half comes to the top
-    await generate(api, image=b64(picture(kind="JPEG", exif=rotated)), mask=b64(saved(hole, "PNG")))
+    turned = b64(picture(kind="JPEG", exif=rotated))
+    await generate(api, image=f"data:image/jpeg;base64,{turned}", mask=b64(saved(hole, "PNG")))
     source = _source(worker)
     assert source.mask is not None
     assert (_pixel(source.mask, (32, 4)), _pixel(source.mask, (32, 60))) == (255, 0)
