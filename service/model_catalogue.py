@@ -62,7 +62,7 @@ class ModelCatalogue:
             if card is None and name == self._default_model:
                 card = await registry.last_card()  # calls wait for its next worker, which they bring about
             if card:
-                served.append(AnnouncedModel(card, workers, self.queue(name)))
+                served.append(AnnouncedModel(_as_all_honour(card, workers), workers, self.queue(name)))
         self._recent = sorted(served, key=self._rank)
         self._read_at = time.monotonic()
         return self._recent
@@ -119,6 +119,15 @@ class ModelCatalogue:
     def _stands_for(self, name: str) -> str | None:
         """The model that the alias `name` stands for, None if it is no alias."""
         return next((model for alias, model in self._aliases if fnmatchcase(name, alias)), None)
+
+
+def _as_all_honour(card: ModelCard, workers: Sequence[WorkerLease]) -> ModelCard:
+    """The `card` without what some of the `workers` do not know: a task is for any of them, of an older release too."""
+    if not all(worker.card.noise_levels for worker in workers):
+        card = card.model_copy(update={"noise_levels": []})
+    if any(worker.card.negative_prompt is None for worker in workers):
+        card = card.model_copy(update={"negative_prompt": None})
+    return card
 
 
 def _age_and_name(lease: WorkerLease) -> tuple[float, str]:

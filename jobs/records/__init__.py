@@ -1,1 +1,1 @@
-"""The form of all records that are stored in Redis or sent over it."""
+"""The common ground of all records that are stored in Redis or sent over it."""

@@ -1,7 +1,6 @@
 """The picture of a call as the source of its images."""
 
 import asyncio
-import base64
 import binascii
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +23,8 @@ from service.model_catalogue import ModelCatalogue
 
 # An address of an image that was made here, or the end of one.
 ADDRESS = re.compile(r"(?:[^,]*/)?([0-9a-f]{64})\.(png|jpeg|webp)")
-DATA_URL = re.compile(r"data:image/\w+;base64,")
+LONGEST_ADDRESS = 2048
+DATA_URL = re.compile(r"^data:image/\w+;base64,")
 
 STRENGTH, STRENGTH_WITH_MASK = 0.75, 1.0
 
@@ -56,15 +56,15 @@ class SourcePictures:
         """
         if not card.noise_levels:
             raise refused("image", f"{card.name} takes none: it was published without what encodes pictures")
-        image = await self._file(given.image, "image")
-        mask = None if given.mask is None else await self._file(given.mask, "mask")
+        image = await self._found(given.image, "image")
+        mask = None if given.mask is None else await self._found(given.mask, "mask")
         files = await asyncio.get_running_loop().run_in_executor(self._decoder, self._read, given, image, mask, size)
         default = STRENGTH if files.mask is None else STRENGTH_WITH_MASK
         return Source(files, default if given.strength is None else given.strength)
 
-    def _read(self, given: PictureInput, image: bytes, mask: bytes | None, size: Size) -> SourceFiles:
-        picture = opened(image, "image", self.limits)
-        outline = None if mask is None else opened(mask, "mask", self.limits)
+    def _read(self, given: PictureInput, image: bytes | str, mask: bytes | str | None, size: Size) -> SourceFiles:
+        picture = opened(_file(image, "image"), "image", self.limits)
+        outline = None if mask is None else opened(_file(mask, "mask"), "mask", self.limits)
         if outline and outline.size != picture.size:
             sides = f"{picture.width}x{picture.height}"
             raise refused("mask", f"must have the size of the image, {sides}", sides)
@@ -73,16 +73,11 @@ class SourcePictures:
         painted = None if outline is None else fitted_mask(outline, "image" if outline is picture else "mask", size)
         return SourceFiles(fitted_picture(picture, "image", size), painted)
 
-    async def _file(self, given: bytes | str, field: str) -> bytes:
-        if isinstance(given, bytes):
-            return given
-        if address := ADDRESS.fullmatch(given):
+    async def _found(self, given: bytes | str, field: str) -> bytes | str:
+        """The file that an address stands for; anything else as it is."""
+        if isinstance(given, str) and len(given) <= LONGEST_ADDRESS and (address := ADDRESS.fullmatch(given)):
             return await self._made_here(address[1], cast(ImageFormat, address[2]), field)
-        text = given.partition(",")[2] if DATA_URL.match(given) else given
-        try:
-            return base64.b64decode(text, validate=True)
-        except (binascii.Error, ValueError):
-            raise refused(field, "must be base64, or the address of an image made here") from None
+        return given
 
     async def _made_here(self, sha256: str, image_format: ImageFormat, field: str) -> bytes:
         for queue in await self._catalogue.queues():
@@ -92,6 +87,15 @@ class SourcePictures:
             if size and (file := await queue.image(sha256, image_format)):
                 return file
         raise refused(field, "the image is unknown, or has expired")
+
+
+def _file(given: bytes | str, field: str) -> bytes:
+    if isinstance(given, bytes):
+        return given
+    try:
+        return binascii.a2b_base64(DATA_URL.sub("", given, count=1), strict_mode=True)
+    except ValueError:
+        raise refused(field, "must be base64, or the address of an image made here") from None
 
 
 def begun_from(source: Source, tasks: list[ImageTask]) -> list[ImageTask]:

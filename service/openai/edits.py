@@ -1,5 +1,6 @@
 """OpenAI's edits and variations: forms with a picture, read as requests for images that begin from it."""
 
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, TypeVar
@@ -8,7 +9,7 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ConfigDict, Field, ValidationError
 from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
 
 from service.inputs.picture_files import PictureLimits, refused
 from service.inputs.source_pictures import PictureInput
@@ -16,7 +17,7 @@ from service.openai.schemas import Hint, ImagesRequest
 from service.problems import Problem
 
 FORM = "multipart/form-data"
-MAX_FIELDS, MAX_FIELD_BYTES = 64, 64 * 1024
+MAX_FILES, MAX_FIELDS, MAX_FIELD_BYTES = 4, 64, 64 * 1024
 LISTS = ("seeds",)
 
 Strength = Annotated[float, Field(ge=0, le=1)]
@@ -55,6 +56,12 @@ class ImageEditRequest(ImageVariationRequest):
         return PictureInput(self.image, self.mask, self.strength, transparent_is_mask=True)
 
 
+class _InMemory(MultiPartParser):
+    """Writes no file to disk: a body is bounded, and takes room in memory (service.middleware.body_limit)."""
+
+    spool_max_size = sys.maxsize
+
+
 AnyForm = TypeVar("AnyForm", bound=ImageVariationRequest)
 
 
@@ -69,12 +76,11 @@ async def read_form(kind: type[AnyForm], request: Request, limits: PictureLimits
     if not content_type.startswith(FORM):
         detail = f"Send Content-Type: {FORM}, not {content_type or 'none'}."
         raise Problem(415, "unsupported-media-type", "The body must be a form", detail)
+    limited = {"max_files": MAX_FILES, "max_fields": MAX_FIELDS, "max_part_size": MAX_FIELD_BYTES}
     try:
-        form = await request.form(max_files=4, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES)
-    except HTTPException as error:
-        if error.status_code != 400:
-            raise
-        raise Problem(400, "malformed-form", "The body is not a form", str(error.detail)) from None
+        form = await _InMemory(request.headers, request.stream(), **limited).parse()
+    except MultiPartException as error:
+        raise Problem(400, "malformed-form", "The body is not a form", error.message) from None
     try:
         fields: dict[str, list[Any]] = {}
         for name, value in form.multi_items():

@@ -18,7 +18,7 @@ from worker.engine.outcomes import Measured
 from worker.engine.row import Row, Start
 from worker.engine.row_starts.prompt_cache import PromptCache
 from worker.engine.row_starts.starts import RowStarts
-from worker.engine.scheduler import bucket_for
+from worker.engine.scheduler import Size, bucket_for
 from worker.engine.step_graphs import Graph, StepGraphs
 from worker.families.network import Network
 from worker.families.prompt_embeddings import PromptEmbedding, stacked
@@ -237,6 +237,11 @@ class ModelRunner:
         """Return the inputs of a step of these rows, which have begun, at every length of prompts, longest first."""
         lengths = self._network.text_lengths
         return [self._inputs(rows, length) for length in reversed(lengths)] if lengths else [self._inputs(rows)]
+
+    def rehearse_picture(self, size: Size) -> None:
+        """Encode a picture of `size`, where the model takes any."""
+        if self._network.takes_pictures:
+            self._network.encode_picture(torch.zeros(1, 3, *size, device=self._device))
 
     def _inputs(self, batch: list[Row], text_length: int | None = None) -> StepInputs:
         """The next step of these rows, which have begun; for examples, prompts are cut or padded to `text_length`."""

@@ -79,7 +79,7 @@ class Network:
 
     @property
     def takes_pictures(self) -> bool:
-        """Return whether the autoencoder can encode."""
+        """True where the autoencoder can encode."""
         return self.family.takes_pictures(self.vae)
 
     def encode_picture(self, pictures: torch.Tensor) -> torch.Tensor:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from redis.asyncio import Redis
@@ -19,7 +20,7 @@ class Source:
     files: SourceFiles
     strength: float
 
-    @property
+    @cached_property
     def picture(self) -> SourcePicture:
         """The same by content address, as tasks have it."""
         mask = None if self.files.mask is None else sha256(self.files.mask)
@@ -28,7 +29,8 @@ class Source:
     @property
     def by_address(self) -> dict[str, bytes]:
         """The files by the hash of their bytes."""
-        return {sha256(file): file for file in (self.files.image, self.files.mask) if file is not None}
+        files = (file for file in (self.files.image, self.files.mask) if file is not None)
+        return dict(zip(self.picture.files, files, strict=True))
 
 
 def sha256(file: bytes) -> str:

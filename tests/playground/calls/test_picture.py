@@ -48,7 +48,7 @@ def _draw_a_mask(page: Page) -> None:
     page.mouse.down()
     page.mouse.move(x + 20, y, steps=4)
     page.mouse.up()
-    expect(page.get_by_role("button", name="Clear the mask")).to_be_visible()
+    expect(page.get_by_role("button", name="Clear mask")).to_be_visible()
 
 
 def test_a_chosen_picture_comes_back_the_more_like_itself_the_less_the_strength(playground: Page, server: str) -> None:
@@ -59,7 +59,7 @@ def test_a_chosen_picture_comes_back_the_more_like_itself_the_less_the_strength(
         (address,) = addresses(generate(playground, "a red heart", 1, seed=4))
         alike.append(psnr(pixels(server, address), _as_pixels(_picture())))
     assert alike == sorted(alike, reverse=True)
-    playground.get_by_role("button", name="Remove the picture").click()
+    playground.get_by_role("button", name="Remove picture").click()
     (without,) = addresses(generate(playground, "a red heart", 1, seed=4))
     assert psnr(pixels(server, without), pixels(server, address)) > 40
     expect(playground.get_by_label("The picture to begin from")).to_be_hidden()
@@ -73,7 +73,7 @@ def test_a_mask_is_drawn_and_the_rest_of_the_picture_stays(playground: Page, ser
     drawn, original = pixels(server, address), _as_pixels(_picture())
     assert psnr(drawn[:16], original[:16]) > 30
     assert psnr(drawn[30:34, 24:40], original[30:34, 24:40]) < 20
-    playground.get_by_role("button", name="Clear the mask").click()
+    playground.get_by_role("button", name="Clear mask").click()
     expect(playground.locator("#code-text")).not_to_contain_text("mask")
 
 
@@ -115,7 +115,7 @@ def test_a_run_is_drawn_again_from_its_picture_and_a_picture_begins_another(play
     _choose(playground, _picture())
     _strength(playground, 0.5)
     first = addresses(generate(playground, "a red heart", 1, seed=4))
-    playground.get_by_role("button", name="Remove the picture").click()
+    playground.get_by_role("button", name="Remove picture").click()
     playground.get_by_role("button", name=re.compile("Draw again: a red heart, .* from a picture")).first.click()
     expect(playground.get_by_label("The picture to begin from")).to_be_visible()
     expect(playground.locator("#strength-value")).to_have_text("0.50")

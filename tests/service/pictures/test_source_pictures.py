@@ -1,6 +1,9 @@
 """`image`, `mask` and `strength` of /generate: what reaches the worker, and what is refused before it is decoded."""
 
+import asyncio
 import io
+import random
+from collections.abc import Callable
 
 import httpx
 import pytest
@@ -9,12 +12,14 @@ from redis.asyncio import Redis
 
 from jobs.queue.claims import SourceFiles
 from jobs.queue.keys import ModelKeys
+from jobs.settings import ApiSettings
 from jobs.testing.samples import MODEL, sample_card
 from jobs.testing.waiting import wait_until
 from service.inputs import picture_files
 from service.schemas.request_warnings import unchanged_picture
 from tests.service.calls import generate, is_problem
 from tests.service.pictures.files import b64, bomb, mask, picture, saved
+from tests.service.running_api import running_api
 from tests.service.stand_in_worker import StandInWorker
 
 
@@ -67,7 +72,8 @@ async def test_what_is_transparent_is_painted_and_the_picture_stands_upright(
     hole.paste((0, 0, 0, 0), (0, 0, 64, 32))
     rotated = Image.Exif()
     rotated[0x0112] = 6  # to be turned to the right: the left half comes to the top
-    await generate(api, image=b64(picture(kind="JPEG", exif=rotated)), mask=b64(saved(hole, "PNG")))
+    turned = b64(picture(kind="JPEG", exif=rotated))
+    await generate(api, image=f"data:image/jpeg;base64,{turned}", mask=b64(saved(hole, "PNG")))
     source = _source(worker)
     assert source.mask is not None
     assert (_pixel(source.mask, (32, 4)), _pixel(source.mask, (32, 60))) == (255, 0)
@@ -133,8 +139,15 @@ async def test_a_body_beyond_two_pictures_is_too_large_and_so_is_one_where_none_
     assert answer.json()["errors"][0]["limit"] == 64 * 1024
 
 
-async def test_a_model_that_encodes_none_says_so(api: httpx.AsyncClient, worker: StandInWorker) -> None:
-    worker.card = sample_card().model_copy(update={"noise_levels": []})
+@pytest.mark.parametrize("of_all", [True, False])
+async def test_a_model_that_encodes_none_says_so_and_one_with_a_worker_that_knows_none(
+    api: httpx.AsyncClient, worker: StandInWorker, of_all: bool
+) -> None:
+    card = sample_card().model_copy(update={"noise_levels": []})
+    if of_all:
+        worker.card = card
+    else:
+        await worker.queue.announce("of an older release", card, ttl_s=600)
 
     async def refused() -> bool:
         answer = await api.post("/generate", json={"prompt": "a cat", "image": b64(picture())})
@@ -169,3 +182,14 @@ async def test_a_guided_model_takes_a_scale_and_a_negative_prompt_of_ones_own(
         answer = await api.post("/generate", json={"prompt": "a cat", **wrong})
         assert is_problem(answer, 422, "invalid-request")
         assert [error["field"] for error in answer.json()["errors"]] == [list(wrong)[-1]]
+
+
+async def test_bodies_that_together_exceed_the_room_of_a_caller_go_one_after_the_other(
+    redis_url: str, free_port: Callable[[], int], worker: StandInWorker
+) -> None:
+    noise = Image.frombytes("RGB", (640, 400), random.Random(0).randbytes(640 * 400 * 3))
+    body = {"prompt": "a cat", "image": b64(saved(noise, "PNG"))}
+    assert len(body["image"]) > 2**20 * 0.9
+    async with running_api(ApiSettings(redis_url=redis_url, port=free_port(), max_answer_bytes=2**20)) as api:
+        answers = await asyncio.gather(*(api.post("/generate", json=body) for _ in range(5)))
+    assert [answer.status_code for answer in answers] == [200] * 5

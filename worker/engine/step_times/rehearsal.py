@@ -41,6 +41,8 @@ class Rehearsal:
         self._runner.begin(_rows(next(iter(self._timetable.step_times)), 1))  # says how large an embedding is
         with self._runner.room_for_embeddings():
             self._find_what_fits()
+            for size in self._timetable.step_times:
+                self._runner.rehearse_picture(size)
         self._runner.free_memory()  # what runs before the captures left on the captures' stream
         self._measure_encoding(min(map(self._timetable.largest, self._timetable.step_times)))
         for size, times in self._timetable.step_times.items():
