@@ -7,7 +7,7 @@ import torch
 
 from bench.gpu.device import Device
 from worker.device.shared_weights import copy_sharing_weights
-from worker.engine.denoising_step import DenoisingStep, StepInputs
+from worker.engine.denoising_step import DenoisingStep, Guidance, StepInputs
 from worker.families import registry
 from worker.families.network import Network
 from worker.memory.plan import empty_embeddings
@@ -18,6 +18,8 @@ from worker.testing import published_pipelines, tiny_pipelines, tiny_sdxl_pipeli
 
 PUBLISHED = {"sd35m": published_pipelines.stable_diffusion_3, "sdxl": published_pipelines.stable_diffusion_xl}
 TINY = {"sd35m": tiny_pipelines.build, "sdxl": tiny_sdxl_pipelines.build}
+
+GUIDANCE_SCALE = 3.5
 
 
 class Models:
@@ -42,16 +44,17 @@ class Models:
         return self._made[1]
 
 
-def step_of(model: LoadedModel, network: Network | None = None, guided: bool = False) -> DenoisingStep:
-    """Return the engine's step, by `network` in place of the model's own; `guided` evaluates it twice for each row."""
+def step_of(model: LoadedModel, network: Network | None = None) -> DenoisingStep:
+    """Return the engine's step, by `network` in place of the model's own."""
     network = network or model.network
-    negative = empty_embeddings(model, 1).map(lambda part: part[0]) if guided else None
-    table = model.table.to(network.device)
-    return DenoisingStep(network.predict, table, 3.5 if guided else 1.0, negative, network.guide)
+    return DenoisingStep(network.predict, model.table.to(network.device), network.guide)
 
 
-def inputs_of(model: LoadedModel, side: int, rows: int) -> StepInputs:
-    """Return a batch at the first step, always of the same numbers; row i does not depend on how many there are."""
+def inputs_of(model: LoadedModel, side: int, rows: int, guided: bool = False) -> StepInputs:
+    """Return a batch at the first step, always of the same numbers; row i does not depend on how many there are.
+
+    Under guidance the network is evaluated twice for each row.
+    """
     network, drawn = model.network, torch.Generator().manual_seed(0)
     empty = empty_embeddings(model, 1)
     shape = network.latent_shape(side, side)
@@ -65,7 +68,11 @@ def inputs_of(model: LoadedModel, side: int, rows: int) -> StepInputs:
     latents = torch.stack([torch.randn(shape, generator=drawn) for _ in range(rows)]).to(network.device)
     index = torch.zeros(rows, dtype=torch.int64, device=network.device)
     noise = torch.zeros_like(latents) if model.table.noise_draws > 1 else None
-    return StepInputs(latents, index, empty.map(random), noise)
+    guidance = None
+    if guided:
+        scale = torch.full((rows,), GUIDANCE_SCALE, device=network.device)
+        guidance = Guidance(empty_embeddings(model, rows), scale)
+    return StepInputs(latents, index, empty.map(random), noise, guidance)
 
 
 def compiled_blocks(model: LoadedModel, backend: str) -> Network:
