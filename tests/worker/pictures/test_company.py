@@ -50,7 +50,10 @@ def test_strict_bits_do_not_depend_on_the_company(guided: LoadedModel, start: in
 
 def test_rows_of_one_batch_are_guided_each_in_its_own_way(guided: LoadedModel) -> None:
     asked = [("sun", "heart", 2.0), ("sun", "heart", 5.0), ("sun", None, 5.0), ("sun", "", None)]
-    tasks = [image_task(prompt, 4, negative_prompt=negative, guidance_scale=scale) for prompt, negative, scale in asked]
+    tasks = [
+        image_task(prompt, 4, mode="strict", negative_prompt=negative, guidance_scale=scale)
+        for prompt, negative, scale in asked
+    ]
     engine = Engine(guided, 4, RecordedGraphs())
     engine.warm_up()
     together = pictures(engine, tasks)
