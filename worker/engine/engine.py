@@ -256,7 +256,7 @@ class Engine:
         return None
 
     def _passes(self, error: Exception) -> bool:
-        """Whether `error` is of the moment alone."""
+        """Return whether `error` is of the moment alone."""
         return self.shares_memory and accelerator.is_out_of_memory(error)
 
     def _raise_if_lost(self, error: Exception) -> None:
