@@ -173,11 +173,11 @@ def _pipeline(
         raise FolderRefusedError(f"model: {folder} does not load: {error}") from error
     if lora:
         fuse(pipeline, lora, lora_scale)
-    for network in pipeline.components.values():
-        if isinstance(network, torch.nn.Module):
-            network.requires_grad_(False).eval()
+    for part in pipeline.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.requires_grad_(False).eval()
             if lora:
-                network.to(dtype)  # before it is placed: on the device both copies would need room
+                part.to(dtype)  # before it is placed: on the device both copies would need room
     if dtype == torch.float16 and pipeline.vae.config.get("force_upcast"):
         pipeline.vae.float()  # SDXL's own overflows in float16
     return pipeline
