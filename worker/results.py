@@ -150,7 +150,7 @@ class ResultWriter:
             timings=Timings(
                 queue=spent["queue"],
                 encode=spent["encode"],
-                denoise=spent["denoise_step"],
+                denoise=spent.get("denoise_step", 0.0),  # a picture that is to change by nothing takes no step
                 decode=spent["decode"],
                 encode_image=encode_seconds,
                 total=steady_time() - task.created,

@@ -34,7 +34,7 @@ class SleepingNetwork:
     """The interface of worker.families.network, with zeros for everything."""
 
     device, dtype = torch.device("cpu"), torch.float32
-    guide, text_lengths = staticmethod(classifier_free_guidance), ()
+    guide, text_lengths, takes_pictures = staticmethod(classifier_free_guidance), (), False
 
     def __init__(self, fixed_s: float, per_row_s: float, stamps: TextIO | None = None) -> None:
         """To `stamps` goes a line of JSON for every prediction: begin and end, in seconds of time.perf_counter, and

@@ -47,14 +47,15 @@ async def test_images_are_claimed_made_and_committed(redis: Redis, tiny_model: L
     assert await worker.queue.workers() == []
 
 
+@pytest.mark.parametrize("strength", [0.0, 0.5])
 async def test_a_picture_comes_with_its_task_or_the_task_fails_with_the_reason(
-    redis: Redis, tiny_model: LoadedModel
+    redis: Redis, tiny_model: LoadedModel, strength: float
 ) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
-    (task, files), (lost, _) = (from_picture(pixels, 0.5, square_mask(), job_id=name) for name in ("job", "lost"))
+    (task, files), (lost, _) = (from_picture(pixels, strength, square_mask(), job_id=name) for name in ("job", "lost"))
     expected = drawn(Engine(tiny_model, 4), {"it": (task, files)})["it"]
     async with running(redis, tiny_model) as worker:
-        await worker.queue.admit([task], 100, 600, inputs=Source(files, 0.5).by_address)
+        await worker.queue.admit([task], 100, 600, inputs=Source(files, strength).by_address)
         state = await settled(worker.queue, "job")
         await worker.queue.admit([lost], 100, 600)
         failed = await settled(worker.queue, "lost")
