@@ -37,6 +37,7 @@ def test_sdxl_starts_at_pure_noise_and_ends_at_the_image() -> None:
 def test_auto_precision_is_settled_for_this_machine_when_the_configuration_is_read(
     able: dict[str, bool], precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
     assert config.load(CONFIGS / "emoji.yaml").precision == precision
 

@@ -108,10 +108,18 @@ def test_a_device_or_dtype_that_is_not_served_is_refused(device: str, dtype: str
         device_and_dtype(device, dtype)
 
 
-@pytest.mark.parametrize(("able", "dtype"), [({}, torch.float32), ({"avx512_bf16": True}, torch.bfloat16)])
+@pytest.mark.parametrize(
+    ("width", "able", "dtype"),
+    [
+        ("AVX512", {}, torch.float32),
+        ("AVX512", {"avx512_bf16": True}, torch.bfloat16),
+        ("AVX2", {"avx512_bf16": True}, torch.float32),
+    ],
+)
 def test_auto_means_bfloat16_only_where_the_cpu_computes_in_it(
-    able: dict[str, bool], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    width: str, able: dict[str, bool], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: width)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
     assert device_and_dtype("cpu", "auto") == (torch.device("cpu"), dtype)
 
