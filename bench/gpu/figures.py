@@ -20,7 +20,7 @@ class Figures:
         self._file = folder / FILE
         self._ends = time.monotonic() + seconds
         self.left: list[str] = []
-        """What no time was left for."""
+        """The figures that no time was left for."""
         kept = read(self._file)
         self._done = {_key(figure) for figure in kept}
         if self._file.exists():  # without a line that was cut

@@ -8,27 +8,16 @@ import sys
 import threading
 from typing import Any
 
-from tests.worker.step_gate import Made
+from tests.worker.step_gate import hindered
 from worker import process
-from worker.engine.decoded import Advance
 from worker.engine.engine import Engine
 from worker.engine_process.device_thread import DeviceThread
 from worker.main import main
 
 IMAGES = 4
 
-advance, call = Engine.advance, DeviceThread.call
+call = DeviceThread.call
 stopping = threading.Event()
-made = 0
-
-
-def held_step(engine: Engine) -> Advance:
-    global made
-    if made >= IMAGES and engine._begun():
-        stopping.wait()
-    outcomes = advance(engine).outcomes()
-    made += len(outcomes)
-    return Made(outcomes)
 
 
 def watched_call(device: DeviceThread, function: Any, *arguments: Any) -> Any:
@@ -39,6 +28,6 @@ def watched_call(device: DeviceThread, function: Any, *arguments: Any) -> Any:
 
 
 if __name__ == "__main__":
-    Engine.advance, DeviceThread.call = held_step, watched_call  # type: ignore[method-assign, assignment]
+    Engine.advance, DeviceThread.call = hindered(IMAGES, stopping.wait), watched_call  # type: ignore[method-assign, assignment]
     process.SHUTDOWN_S = 3600
     sys.exit(main())

@@ -2,6 +2,7 @@
 
 import math
 import threading
+from collections.abc import Callable
 
 from jobs.testing.waiting import wait_until
 from worker.engine.decoded import Advance
@@ -15,6 +16,21 @@ class Made(Advance):
     def __init__(self, outcomes: list[Outcome]) -> None:
         super().__init__([], [])
         object.__setattr__(self, "failures", outcomes)
+
+
+def hindered(images: int, hinder: Callable[[], object]) -> Callable[[Engine], Advance]:
+    """Return an Engine.advance that calls `hinder` before each step with begun images once it has made `images`."""
+    advance, made = Engine.advance, 0
+
+    def step(engine: Engine) -> Advance:
+        nonlocal made
+        if made >= images and engine._begun():
+            hinder()
+        outcomes = advance(engine).outcomes()
+        made += len(outcomes)
+        return Made(outcomes)
+
+    return step
 
 
 class StepGate:

@@ -8,28 +8,15 @@ import sys
 import pytest
 
 from tests.worker.gpu.stand_in_device import StandInDevice
-from tests.worker.step_gate import Made
-from worker.engine.decoded import Advance
+from tests.worker.step_gate import hindered
 from worker.engine.engine import Engine
 from worker.main import main
 
 IMAGES = 4
 
-advance = Engine.advance
-gpu = StandInDevice()
-made = 0
-
-
-def losing_step(engine: Engine) -> Advance:
-    global made
-    if made >= IMAGES and engine._begun():
-        gpu.lose()
-    outcomes = advance(engine).outcomes()
-    made += len(outcomes)
-    return Made(outcomes)
-
 
 if __name__ == "__main__":
+    gpu = StandInDevice()
     gpu.install(pytest.MonkeyPatch())
-    Engine.advance = losing_step  # type: ignore[method-assign]
+    Engine.advance = hindered(IMAGES, gpu.lose)  # type: ignore[method-assign]
     sys.exit(main())

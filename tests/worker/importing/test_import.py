@@ -1,7 +1,6 @@
-"""Files of a published model become a folder that serves it; what contradicts its preset is refused."""
+"""Files of a published model become a folder that serves it."""
 
 import json
-import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -11,21 +10,15 @@ import numpy as np
 import pytest
 import torch
 from diffusers import EulerDiscreteScheduler
-from peft import LoraConfig, get_peft_model_state_dict
-from safetensors.torch import load_file, save_file
-from typer.testing import CliRunner, Result
+from safetensors.torch import save_file
 
-from fourstep import app
 from jobs.sampling_contract import SamplingContract
 from tests.worker.families import published
 from tests.worker.importing import all_in_one
+from tests.worker.importing.files import lora_file, network_file, run_import, student
 from tests.worker.model_folder.hub_server import serving
-from worker.errors import FolderRefusedError
 from worker.model_folder.loading import load
 from worker.testing import (
-    tiny_flux_pipelines,
-    tiny_pipelines,
-    tiny_qwen3_pipelines,
     tiny_qwen_image_pipelines,
     tiny_sd_pipelines,
 )
@@ -33,50 +26,6 @@ from worker.testing import tiny_sdxl_pipelines as tiny_sdxl
 
 SIZE = (64, 64)
 LIGHTNING = EulerDiscreteScheduler(**tiny_sd_pipelines.ALPHAS, timestep_spacing="trailing")
-
-
-@pytest.fixture(scope="module")
-def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    models = tmp_path_factory.mktemp("models")
-    pipelines = {
-        "sdxl": tiny_sdxl.build(),
-        "sd": tiny_sd_pipelines.build(),
-        "sd3": tiny_pipelines.build(),
-        "schnell": tiny_flux_pipelines.build(),
-        "dev": tiny_flux_pipelines.build(guidance_embeds=True),
-        "klein": tiny_qwen3_pipelines.klein(),
-    }
-    for name, pipeline in pipelines.items():
-        pipeline.save_pretrained(models / name, safe_serialization=True)
-    return {name: models / name for name in pipelines}
-
-
-def _import(source: object, preset: str, out: Path, *options: object) -> Result:
-    arguments = ["import", str(source), "--preset", preset, "--out", str(out), *map(str, options)]
-    return CliRunner().invoke(app, arguments)
-
-
-def _student() -> Any:
-    """A UNet of other weights than the base's."""
-    unet = tiny_sdxl.build().unet
-    with torch.no_grad():
-        for weight in unet.parameters():
-            weight *= 1.05
-    return unet
-
-
-def _lora(path: Path, scale: float = 0.5) -> Path:
-    """A LoRA file of random weights for the UNet of the tiny SDXL."""
-    pipeline = tiny_sdxl.build()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        pipeline.unet.add_adapter(LoraConfig(r=4, lora_alpha=4, target_modules=["to_q", "to_v", "to_out.0"]))
-        for name, parameter in pipeline.unet.named_parameters():
-            if "lora_B" in name:
-                torch.nn.init.normal_(parameter, std=scale)
-    layers = get_peft_model_state_dict(pipeline.unet)
-    pipeline.save_lora_weights(path.parent, weight_name=path.name, unet_lora_layers=layers)
-    return path
 
 
 def _theirs(pipeline: Any) -> np.ndarray:
@@ -91,9 +40,9 @@ def _served(folder: Path) -> np.ndarray:
 @pytest.mark.slow
 @pytest.mark.parametrize("scale", [None, 0.5])
 def test_a_lora_file_is_served_on_its_base(scale: float | None, bases: dict[str, Path], tmp_path: Path) -> None:
-    file = _lora(tmp_path / "sdxl_lightning_4step_lora.safetensors")
+    file = lora_file(tmp_path / "sdxl_lightning_4step_lora.safetensors")
     options = ["--base", bases["sdxl"], "--size", "64x64", *([] if scale is None else ["--lora-scale", scale])]
-    result = _import(file, "sdxl-lightning-4step", tmp_path / "out", *options)
+    result = run_import(file, "sdxl-lightning-4step", tmp_path / "out", *options)
     assert result.exit_code == 0, result.stderr
     assert "licence by its card: CreativeML Open RAIL++-M" in result.stdout
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
@@ -125,7 +74,7 @@ def test_lightning_is_served_on_qwen_image(tmp_path: Path) -> None:
     tiny_qwen_image_pipelines.build(lightning=False).save_pretrained(tmp_path / "base", safe_serialization=True)
     file = _lightning(tmp_path / "Qwen-Image-Lightning-4steps-V2.0.safetensors")
     options = ["--base", tmp_path / "base", "--size", "64x64"]
-    result = _import(file, "qwen-image-lightning-4step", tmp_path / "out", *options)
+    result = run_import(file, "qwen-image-lightning-4step", tmp_path / "out", *options)
     assert result.exit_code == 0, result.stderr
     contract = SamplingContract.load(tmp_path / "out")
     contract.model_copy(update={"max_sequence_length": tiny_qwen_image_pipelines.TOKENS}).save(tmp_path / "out")
@@ -140,37 +89,26 @@ def test_lightning_is_served_on_qwen_image(tmp_path: Path) -> None:
     assert published.agrees(_served(tmp_path / "out"), expected)
 
 
-def _file(name: str) -> Callable[[Path], Path]:
-    def write(folder: Path) -> Path:
-        state = _student().state_dict()
-        if name.endswith(".bin"):
-            torch.save(state, folder / name)
-        else:
-            save_file(state, folder / name)
-        return folder / name
-
-    return write
-
-
 def _folder(folder: Path) -> Path:
-    _student().save_pretrained(folder / "student")
+    student().save_pretrained(folder / "student")
     return folder / "student"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "write", [_file("sdxl_lightning_4step_unet.safetensors"), _file("dmd2_sdxl_4step_unet_fp16.bin"), _folder]
+    "write",
+    [network_file("sdxl_lightning_4step_unet.safetensors"), network_file("dmd2_sdxl_4step_unet_fp16.bin"), _folder],
 )
 def test_a_network_takes_the_place_of_the_bases(
     write: Callable[[Path], Path], bases: dict[str, Path], tmp_path: Path
 ) -> None:
     source = write(tmp_path)
     options = ["--base", bases["sdxl"], "--size", "64x64"]
-    result = _import(source, "sdxl-lightning-4step", tmp_path / "out", *options)
+    result = run_import(source, "sdxl-lightning-4step", tmp_path / "out", *options)
     assert result.exit_code == 0, result.stderr
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["sampling.json", "unet"]
     pipeline = tiny_sdxl.build()
-    pipeline.unet = _student()
+    pipeline.unet = student()
     assert published.agrees(_served(tmp_path / "out"), _theirs(pipeline))
 
 
@@ -191,7 +129,7 @@ def test_the_denoiser_is_read_out_of_a_file_with_all_networks(tmp_path: Path) ->
     student = all_in_one.pipeline(1.05)
     file = all_in_one.save(student.unet.state_dict(), tmp_path / "sdxl_lightning_4step.safetensors")
     options = ["--base", tmp_path / "base", "--size", "64x64"]
-    result = _import(file, "sdxl-lightning-4step", tmp_path / "out", *options)
+    result = run_import(file, "sdxl-lightning-4step", tmp_path / "out", *options)
     assert result.exit_code == 0, result.stderr
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["sampling.json", "unet"]
     assert published.agrees(_served(tmp_path / "out"), _theirs(student))
@@ -204,7 +142,7 @@ def test_a_file_with_all_networks_that_lacks_a_tensor_is_refused(spoil: Callable
     state = all_in_one.unet().state_dict()
     spoil(state)
     file = all_in_one.save(state, tmp_path / "sdxl_lightning_4step.safetensors")
-    result = _import(file, "sdxl-lightning-4step", tmp_path / "out", "--base", tmp_path / "base")
+    result = run_import(file, "sdxl-lightning-4step", tmp_path / "out", "--base", tmp_path / "base")
     assert (result.exit_code, "Traceback" in result.stderr) == (1, False)
     assert "sdxl_lightning_4step.safetensors does not" in result.stderr
     assert not (tmp_path / "out").exists()
@@ -214,7 +152,7 @@ def test_a_file_with_all_networks_that_lacks_a_tensor_is_refused(spoil: Callable
 def test_a_pipeline_is_named_and_not_copied(bases: dict[str, Path], tmp_path: Path) -> None:
     card = bases["sd"] / "README.md"
     card.write_text("---\nlicense: other\nlicense_name: a-licence-of-its-own\n---\n")
-    result = _import(bases["sd"], "sd-turbo-4step", tmp_path / "out", "--size", "64x64", "--size", "96x64")
+    result = run_import(bases["sd"], "sd-turbo-4step", tmp_path / "out", "--size", "64x64", "--size", "96x64")
     assert result.exit_code == 0, result.stderr
     assert "licence by its card: other" in result.stdout
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["sampling.json"]
@@ -228,7 +166,7 @@ def test_of_a_pipeline_on_the_hub_only_configurations_are_fetched(
     bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with serving("people/sd-turbo", bases["sd"], tmp_path / "cache", monkeypatch) as hub:
-        result = _import("people/sd-turbo", "sd-turbo-1step", tmp_path / "out")
+        result = run_import("people/sd-turbo", "sd-turbo-1step", tmp_path / "out")
         assert result.exit_code == 0, result.stderr
         assert [name for name in hub.fetched if name.endswith(".safetensors")] == []
     assert json.loads((tmp_path / "out" / "sampling.json").read_text())["base"] == "people/sd-turbo"
@@ -238,89 +176,18 @@ def test_a_file_on_the_hub_is_named_after_its_repository(
     bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "repository").mkdir()
-    _lora(tmp_path / "repository" / "sdxl_lightning_4step_lora.safetensors")
+    lora_file(tmp_path / "repository" / "sdxl_lightning_4step_lora.safetensors")
     options = ["--base", bases["sdxl"]]
     with serving("ByteDance/SDXL-Lightning", tmp_path / "repository", tmp_path / "cache", monkeypatch):
-        named = _import("ByteDance/SDXL-Lightning", "sdxl-lightning-4step", tmp_path / "named", *options)
+        named = run_import("ByteDance/SDXL-Lightning", "sdxl-lightning-4step", tmp_path / "named", *options)
         file = "ByteDance/SDXL-Lightning/sdxl_lightning_4step_lora.safetensors"
-        given = _import(file, "sdxl-lightning-4step", tmp_path / "given", *options)
+        given = run_import(file, "sdxl-lightning-4step", tmp_path / "given", *options)
     assert (named.exit_code, given.exit_code) == (0, 0), named.stderr + given.stderr
     assert load(str(tmp_path / "named")).sha256 == load(str(tmp_path / "given")).sha256
 
 
-@pytest.mark.parametrize("part", ["unet", "sampling.json"])
-def test_an_imported_folder_without_its_part_is_refused(part: str, bases: dict[str, Path], tmp_path: Path) -> None:
-    file = _file("student_4step.safetensors")(tmp_path)
-    assert _import(file, "sdxl-lightning-4step", tmp_path / "out", "--base", bases["sdxl"]).exit_code == 0
-    path = tmp_path / "out" / part
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
-    with pytest.raises(FolderRefusedError, match=r"^model_index.json: missing"):
-        load(str(tmp_path / "out"))
-
-
-def _without_a_tensor(folder: Path) -> Path:
-    state = load_file(_file("x_4step.safetensors")(folder))
-    del state["conv_out.weight"]
-    save_file(state, folder / "x_4step.safetensors")
-    return folder / "x_4step.safetensors"
-
-
-def _lora_of_another(folder: Path) -> Path:
-    state = {name: tensor[:, :3].contiguous() for name, tensor in load_file(_lora(folder / "a.safetensors")).items()}
-    save_file(state, folder / "wider_4step_lora.safetensors")
-    return folder / "wider_4step_lora.safetensors"
-
-
-def _no_tensors(folder: Path) -> Path:
-    (folder / "x.safetensors").write_bytes(b"no tensors")
-    return folder / "x.safetensors"
-
-
-def _filled(folder: Path) -> Path:
-    (folder / "out").mkdir()
-    (folder / "out" / "picture.png").touch()
-    return _lora(folder / "a_4step_lora.safetensors")
-
-
-LORA = lambda folder: _lora(folder / "sdxl_lightning_8step_lora.safetensors")  # noqa: E731
-
-
-@pytest.mark.parametrize(
-    ("write", "preset", "base", "said"),
-    [
-        (LORA, "sdxl-lightning-4step", "sdxl", "takes 4 steps, but the file is named sdxl_lightning_8step_lora"),
-        (LORA, "sdxl-lightning-9step", "sdxl", "--preset: sdxl-lightning-9step is none of those"),
-        (LORA, "sdxl-lightning-1step", "sdxl", "published as network or all-in-one file, but"),
-        (LORA, "sdxl-lightning-8step", "sd", "made for sdxl, but"),
-        (LORA, "hyper-sd15-8steps", "sdxl", "made for sd, but"),
-        (LORA, "sd-turbo-4step", None, "published as pipeline, but"),
-        (_lora_of_another, "sdxl-lightning-4step", "sdxl", "layers are not the base's"),
-        (_without_a_tensor, "sdxl-lightning-4step", "sdxl", "1 missing: conv_out.weight"),
-        (_file("x_4step.safetensors"), "lcm-sdxl-4steps", "sdxl", "is told its guidance scale, unlike"),
-        (_file("x_4step.safetensors"), "dpdmd-sd35m-4step", "sd3", "missing: "),
-        (_no_tensors, "sdxl-lightning-4step", "sdxl", "not a checkpoint of tensors alone"),
-        (_filled, "sdxl-lightning-4step", "sdxl", "out exists already"),
-        (lambda folder: folder, "sdxl-lightning-4step", "sdxl", "holds neither a pipeline"),
-        (lambda folder: "nowhere", "sdxl-lightning-4step", "sdxl", "neither a file or folder here, nor a hub id"),
-        (lambda folder: "dev", "flux-schnell-4step", None, "guidance_embeds False in transformer/config.json"),
-        (lambda folder: "sd", "sdxl-turbo-4step", None, "made for sdxl, but"),
-        (lambda folder: "sd", "sd-turbo-4step", "sdxl", "--base: sd-turbo-4step is a whole pipeline"),
-    ],
-)
-def test_what_contradicts_the_preset_is_refused_before_anything_is_written(
-    write: Callable[[Path], Any], preset: str, base: str | None, said: str, bases: dict[str, Path], tmp_path: Path
-) -> None:
-    source = write(tmp_path)
-    before = sorted(tmp_path.rglob("*"))
-    options = [] if base is None else ["--base", bases[base]]
-    result = _import(bases.get(source, source), preset, tmp_path / "out", *options)
-    assert (result.exit_code, "Traceback" in result.stderr) == (1, False)
-    assert said in result.stderr
-    assert sorted(tmp_path.rglob("*")) == before
-
-
 def test_klein_and_schnell_are_imported_by_their_settings(bases: dict[str, Path], tmp_path: Path) -> None:
     for name, preset in (("schnell", "flux-schnell-4step"), ("klein", "flux2-klein-4b-4step")):
-        result = _import(bases[name], preset, tmp_path / name, "--size", "64x64", "--size", "96x64")
+        result = run_import(bases[name], preset, tmp_path / name, "--size", "64x64", "--size", "96x64")
         assert result.exit_code == 0, result.stderr
         assert json.loads((tmp_path / name / "sampling.json").read_text())["family"] in preset

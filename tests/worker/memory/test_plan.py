@@ -18,16 +18,8 @@ from worker.memory.plan import RESERVE, SHAPES_ONLY, Batch, Fit, batch, fit, wei
 from worker.model_folder.contract import own_contract
 from worker.model_folder.loading import LoadedModel, load, served
 from worker.model_folder.placing import place
-from worker.testing import (
-    published_pipelines,
-    tiny_flux_pipelines,
-    tiny_pipelines,
-    tiny_qwen3_pipelines,
-    tiny_qwen_image_pipelines,
-    tiny_sana_pipelines,
-    tiny_sd_pipelines,
-    tiny_sdxl_pipelines,
-)
+from worker.testing import published_pipelines
+from worker.testing.tiny_families import BUILDS
 
 GIB, MIB = 2**30, 2**20
 
@@ -61,17 +53,6 @@ def test_shared_weights_count_once() -> None:
 
 
 # Models that are run: what is counted by shapes is what is there
-
-BUILDS: dict[str, Callable[[], Any]] = {
-    "sd": tiny_sd_pipelines.build,
-    "sdxl": tiny_sdxl_pipelines.build,
-    "sd3": tiny_pipelines.build,
-    "flux": tiny_flux_pipelines.build,
-    "flux2-klein": tiny_qwen3_pipelines.klein,
-    "z-image": tiny_qwen3_pipelines.z_image,
-    "qwen-image": tiny_qwen_image_pipelines.build,
-    "sana-sprint": tiny_sana_pipelines.build,
-}
 
 
 @pytest.mark.parametrize(("name", "guidance"), [*((name, 1.0) for name in BUILDS), ("sd3", 3.0), ("sdxl", 3.0)])

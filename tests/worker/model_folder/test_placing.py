@@ -1,6 +1,5 @@
 """Text encoders apart from the denoiser, and weights of eight bits."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,26 +16,9 @@ from worker.memory.counting import stored_bytes
 from worker.model_folder.loading import LoadedModel, load
 from worker.model_folder.placing import place
 from worker.startup import compiler_for
-from worker.testing import (
-    tiny_flux_pipelines,
-    tiny_pipelines,
-    tiny_qwen3_pipelines,
-    tiny_qwen_image_pipelines,
-    tiny_sana_pipelines,
-    tiny_sd_pipelines,
-    tiny_sdxl_pipelines,
-)
+from worker.testing import tiny_pipelines
+from worker.testing.tiny_families import BUILDS
 
-BUILDS: dict[str, Callable[[], Any]] = {
-    "sd": tiny_sd_pipelines.build,
-    "sdxl": tiny_sdxl_pipelines.build,
-    "sd3": tiny_pipelines.build,
-    "flux": tiny_flux_pipelines.build,
-    "flux2-klein": tiny_qwen3_pipelines.klein,
-    "z-image": tiny_qwen3_pipelines.z_image,
-    "qwen-image": tiny_qwen_image_pipelines.build,
-    "sana-sprint": tiny_sana_pipelines.build,
-}
 CPU = torch.device("cpu")
 
 

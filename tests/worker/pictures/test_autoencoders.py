@@ -1,6 +1,5 @@
 """Every family encodes a picture as its published autoencoder does, in the latents that it samples."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,40 +7,22 @@ import torch
 
 from worker.families import registry
 from worker.families.network import Network
-from worker.testing import (
-    tiny_flux_pipelines,
-    tiny_pipelines,
-    tiny_qwen3_pipelines,
-    tiny_qwen_image_pipelines,
-    tiny_sana_pipelines,
-    tiny_sd_pipelines,
-    tiny_sdxl_pipelines,
-)
-
-PIPELINES: dict[str, Callable[[], Any]] = {
-    "sd3": tiny_pipelines.build,
-    "sdxl": tiny_sdxl_pipelines.build,
-    "sd": tiny_sd_pipelines.build,
-    "flux": tiny_flux_pipelines.build,
-    "flux2-klein": tiny_qwen3_pipelines.klein,
-    "z-image": tiny_qwen3_pipelines.z_image,
-    "qwen-image": tiny_qwen_image_pipelines.build,
-    "sana-sprint": tiny_sana_pipelines.build,
-}
+from worker.testing import tiny_pipelines
+from worker.testing.tiny_families import BUILDS
 
 
 def test_every_family_is_here() -> None:
     ours = {name for name, family in registry.FAMILIES.items() if type(family).__module__.startswith("worker.")}
-    assert ours == set(PIPELINES)
+    assert ours == set(BUILDS)
 
 
-@pytest.mark.parametrize("name", PIPELINES)
+@pytest.mark.parametrize("name", BUILDS)
 @torch.inference_mode()
 def test_encoding_and_decoding_are_the_autoencoders_own_round_trip(name: str) -> None:
     picture = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    vae = PIPELINES[name]().vae
+    vae = BUILDS[name]().vae
     expected = _round_trip(vae, picture)
-    pipeline = PIPELINES[name]()
+    pipeline = BUILDS[name]()
     network = Network(registry.of(pipeline), pipeline)
     latents = network.encode_picture(picture)
     assert tuple(latents.shape[1:]) == network.latent_shape(64, 64)

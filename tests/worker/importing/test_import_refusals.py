@@ -1,0 +1,86 @@
+"""Files that contradict their preset are refused, and so are imported folders that have lost a part."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from tests.worker.importing.files import lora_file, network_file, run_import
+from worker.errors import FolderRefusedError
+from worker.model_folder.loading import load
+
+
+@pytest.mark.parametrize("part", ["unet", "sampling.json"])
+def test_an_imported_folder_without_its_part_is_refused(part: str, bases: dict[str, Path], tmp_path: Path) -> None:
+    file = network_file("student_4step.safetensors")(tmp_path)
+    assert run_import(file, "sdxl-lightning-4step", tmp_path / "out", "--base", bases["sdxl"]).exit_code == 0
+    path = tmp_path / "out" / part
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(FolderRefusedError, match=r"^model_index.json: missing"):
+        load(str(tmp_path / "out"))
+
+
+def _without_a_tensor(folder: Path) -> Path:
+    state = load_file(network_file("x_4step.safetensors")(folder))
+    del state["conv_out.weight"]
+    save_file(state, folder / "x_4step.safetensors")
+    return folder / "x_4step.safetensors"
+
+
+def _lora_of_another(folder: Path) -> Path:
+    state = {
+        name: tensor[:, :3].contiguous() for name, tensor in load_file(lora_file(folder / "a.safetensors")).items()
+    }
+    save_file(state, folder / "wider_4step_lora.safetensors")
+    return folder / "wider_4step_lora.safetensors"
+
+
+def _no_tensors(folder: Path) -> Path:
+    (folder / "x.safetensors").write_bytes(b"no tensors")
+    return folder / "x.safetensors"
+
+
+def _filled(folder: Path) -> Path:
+    (folder / "out").mkdir()
+    (folder / "out" / "picture.png").touch()
+    return lora_file(folder / "a_4step_lora.safetensors")
+
+
+LORA = lambda folder: lora_file(folder / "sdxl_lightning_8step_lora.safetensors")  # noqa: E731
+
+
+@pytest.mark.parametrize(
+    ("write", "preset", "base", "said"),
+    [
+        (LORA, "sdxl-lightning-4step", "sdxl", "takes 4 steps, but the file is named sdxl_lightning_8step_lora"),
+        (LORA, "sdxl-lightning-9step", "sdxl", "--preset: sdxl-lightning-9step is none of those"),
+        (LORA, "sdxl-lightning-1step", "sdxl", "published as network or all-in-one file, but"),
+        (LORA, "sdxl-lightning-8step", "sd", "made for sdxl, but"),
+        (LORA, "hyper-sd15-8steps", "sdxl", "made for sd, but"),
+        (LORA, "sd-turbo-4step", None, "published as pipeline, but"),
+        (_lora_of_another, "sdxl-lightning-4step", "sdxl", "layers are not the base's"),
+        (_without_a_tensor, "sdxl-lightning-4step", "sdxl", "1 missing: conv_out.weight"),
+        (network_file("x_4step.safetensors"), "lcm-sdxl-4steps", "sdxl", "is told its guidance scale, unlike"),
+        (network_file("x_4step.safetensors"), "dpdmd-sd35m-4step", "sd3", "missing: "),
+        (_no_tensors, "sdxl-lightning-4step", "sdxl", "not a checkpoint of tensors alone"),
+        (_filled, "sdxl-lightning-4step", "sdxl", "out exists already"),
+        (lambda folder: folder, "sdxl-lightning-4step", "sdxl", "holds neither a pipeline"),
+        (lambda folder: "nowhere", "sdxl-lightning-4step", "sdxl", "neither a file or folder here, nor a hub id"),
+        (lambda folder: "dev", "flux-schnell-4step", None, "guidance_embeds False in transformer/config.json"),
+        (lambda folder: "sd", "sdxl-turbo-4step", None, "made for sdxl, but"),
+        (lambda folder: "sd", "sd-turbo-4step", "sdxl", "--base: sd-turbo-4step is a whole pipeline"),
+    ],
+)
+def test_what_contradicts_the_preset_is_refused_before_anything_is_written(
+    write: Callable[[Path], Any], preset: str, base: str | None, said: str, bases: dict[str, Path], tmp_path: Path
+) -> None:
+    source = write(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    options = [] if base is None else ["--base", bases[base]]
+    result = run_import(bases.get(source, source), preset, tmp_path / "out", *options)
+    assert (result.exit_code, "Traceback" in result.stderr) == (1, False)
+    assert said in result.stderr
+    assert sorted(tmp_path.rglob("*")) == before
