@@ -1,11 +1,11 @@
-"""`python -m tests.chaos.table` writes the table of faults in docs/operations.md from the trial's verdict."""
+"""`python -m tests.chaos.table` writes the table of faults in docs/reliability.md from the trial's verdict."""
 
 import json
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 VERDICT = ROOT / "bench/results/chaos.json"
-PAGE = ROOT / "docs/operations.md"
+PAGE = ROOT / "docs/reliability.md"
 BEGIN, END = "<!-- faults: made by python -m tests.chaos.table -->", "<!-- end of faults -->"
 
 SEEN = {
