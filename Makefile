@@ -99,7 +99,7 @@ $(PEERS)/stamp: pyproject.toml  # in an environment of its own: BentoML pins oth
 
 docs: $(VENV)/test.stamp  ## The documentation as a site in build/site, which needs no network
 	$(BIN)/python -m docs.scripts.reference
-	$(BIN)/mkdocs build --strict --quiet --config-file docs/site/mkdocs.yml
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file docs/site/mkdocs.yml
 	@echo "open build/site/index.html; for the search: $(BIN)/python -m http.server --directory build/site"
 
 check-compose: $(VENV)/test.stamp  ## The compose stack, built and started for real; needs a Docker engine

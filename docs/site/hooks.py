@@ -17,6 +17,7 @@ PAGES = {
 }
 """Pages from outside docs/: path in the repository → path on the site."""
 ORIGINS = {name: path for path, name in PAGES.items()}
+PLACES = PAGES | {"docs/README.md": "index.md"}  # the index of GitHub is the site's menu
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:)[^)#\s]+")
 
 
@@ -28,15 +29,15 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     folder = posixpath.dirname(ORIGINS.get(page.file.src_uri, f"docs/{page.file.src_uri}"))
-    return LINK.sub(lambda link: _on_site(posixpath.normpath(f"{folder}/{link[0]}"), config, files), markdown)
+    return LINK.sub(lambda link: _on_site(posixpath.normpath(posixpath.join(folder, link[0])), config, files), markdown)
 
 
 def _on_site(path: str, config: MkDocsConfig, files: Files) -> str:
     """The place on the site of a file of the repository; a file that is no page becomes a text file there."""
+    if path in PLACES:
+        return PLACES[path]
     if path.startswith("docs/"):
         return path.removeprefix("docs/")
-    if path in PAGES:
-        return PAGES[path]
     copy = f"source/{path}.txt"
     if files.get_file_from_path(copy) is None and (ROOT / path).is_file():
         files.append(File.generated(config, copy, abs_src_path=str(ROOT / path)))

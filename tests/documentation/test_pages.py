@@ -72,10 +72,13 @@ def test_every_error_stands_on_the_page_of_http() -> None:
 @pytest.mark.slow
 def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
     pytest.importorskip("material", reason="needs the extra `docs`: pip install --editable '.[docs]'")
-    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-f", str(CONFIG), "-d", str(tmp_path)]
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "-f", str(CONFIG), "-d", str(tmp_path)]
     result = subprocess.run(build, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
     loads = r'<(?:script|img|iframe|source|video)\b[^>]*\bsrc="(?:https?:)?//|<link\b[^>]*\bhref="(?:https?:)?//'
     pages = [*tmp_path.rglob("*.html")]
     assert len(pages) >= len(PAGES)
     assert [page.name for page in pages if re.search(loads, page.read_text())] == []
+    copies = {path.relative_to(tmp_path / "source").parts[0] for path in (tmp_path / "source").rglob("*.txt")}
+    assert "worker" in copies
+    assert "docs" not in copies
