@@ -60,7 +60,7 @@ def _default(field: dict[str, Any]) -> str:
 
 
 def _values(field: dict[str, Any]) -> str:
-    """What the field takes: names, or a kind with its limits."""
+    """The values that a field takes: names, or a kind with its limits."""
     kinds = [kind for kind in field.get("anyOf", [field]) if kind.get("type") != "null"]
     return ", ".join(filter(None, map(_one_kind, kinds)))
 
