@@ -50,7 +50,9 @@ class Rehearsal:
             pads = self._runner.pads
             few = [rows for rows in times if pads or rows & (rows - 1) == 0 or rows == max(times)]
             self.set_times(size, measured(partial(self.time, size), few))
-        log.info("seconds a step takes, by size and batch: %s", self._timetable.step_times)
+        for (height, width), times in self._timetable.step_times.items():
+            milliseconds = ", ".join(f"{rows}: {1000 * seconds:.0f}" for rows, seconds in times.items())
+            log.info("milliseconds of a step of %d×%d pixels by number of rows: %s", width, height, milliseconds)
 
     def _find_what_fits(self) -> None:
         for size in self._timetable.step_times:
