@@ -9,8 +9,9 @@ import torch
 
 from bench.gpu import page
 from bench.gpu.__main__ import main
-from bench.gpu.figures import FILE, Figures, read
+from bench.gpu.figures import FILE, Figure, Figures, read
 from tests.architecture.python_files import ROOT
+from tests.worker.gpu.stand_in_device import ILLEGAL_ACCESS, OUT_OF_MEMORY
 
 NETWORKS = ("eager_steps", "decoding", "graphs", "attention", "compiled", "strict_bits", "student_and_teacher")
 NETWORKS += ("sdxl", "text", "quantized")
@@ -73,6 +74,22 @@ def test_what_fails_is_a_line_and_is_not_tried_again(tmp_path: Path) -> None:
     failed, measured = read(tmp_path / FILE)
     assert (failed["rows"], failed["error"]) == (8, "ZeroDivisionError: division by zero")
     assert (measured["rows"], measured["ms"]) == (4, 1.5)
+
+
+def test_a_device_without_memory_for_one_figure_measures_the_next(tmp_path: Path) -> None:
+    for rows, found_by in enumerate(OUT_OF_MEMORY):
+
+        def fails(found_by: str = found_by) -> Figure:
+            raise OUT_OF_MEMORY[found_by]("out of memory")
+
+        Figures(tmp_path, 60).add("step", fails, rows=rows)
+    with pytest.raises(torch.AcceleratorError):
+        Figures(tmp_path, 60).add("step", _lost, rows=8)
+    assert ["out of memory" in figure["error"] for figure in read(tmp_path / FILE)] == [True, True, False]
+
+
+def _lost() -> Figure:
+    raise torch.AcceleratorError(ILLEGAL_ACCESS)
 
 
 def test_the_page_has_the_table_of_the_committed_figures() -> None:

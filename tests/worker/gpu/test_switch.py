@@ -26,7 +26,9 @@ PAUSE_S = 0.2
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("backend", "which", "max_batch"), [("eager", "student", 3), ("inductor", "one_size", 2)], indirect=["backend"]
+    ("backend", "which", "max_batch"),
+    [("eager", "student", 3), ("inductor", "one_size", 2), ("eager", "one_size_in_bfloat16", 3)],
+    indirect=["backend"],
 )
 def test_a_every_picture_through_the_switch_is_right(
     device: DeviceThread,
