@@ -1,6 +1,7 @@
 """The memory of a device as a plan: graphs share it, decoding does not limit the step, embeddings have their part."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -59,6 +60,35 @@ def _calls_of_torch_cuda(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]
     }.items():  # fmt: skip
         monkeypatch.setattr(torch.cuda, name, stand_in)
     return captures
+
+
+def test_a_capture_whose_end_finds_no_memory_leaves_its_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where memory runs out as the graph is made, torch.cuda.graph raises on its way out and stays on its stream."""
+    _calls_of_torch_cuda(monkeypatch)
+    current: list[object] = ["serving"]
+
+    @contextmanager
+    def on(stream: object) -> Iterator[None]:
+        before, current[0] = current[0], stream
+        try:
+            yield
+        finally:
+            current[0] = before
+
+    @contextmanager
+    def recording(*graph: object, stream: object, **more: object) -> Iterator[None]:
+        current[0] = stream
+        yield
+        raise OUT_OF_MEMORY["driver"]("out of memory")
+
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(wait_stream=lambda other: None))
+    monkeypatch.setattr(torch.cuda, "stream", on)
+    monkeypatch.setattr(torch.cuda, "graph", recording)
+    with pytest.raises(torch.AcceleratorError):
+        CudaGraphs(torch.device("cuda"))().capture(lambda: StepOutputs(torch.zeros(1), torch.zeros(1)))
+    assert current == ["serving"]
 
 
 def _as_many_as_fit(candidates: Sequence[Candidate], step_times: StepTimes, backlogged: bool) -> list[str]:
