@@ -74,7 +74,7 @@ class _Alive(TorchDispatchMode):
 
 
 def _described(argument: Any) -> Any:
-    """What the shape of a result depends on: of tensors all but their values."""
+    """Return all that the shape of a result depends on: of tensors everything but their values."""
     if isinstance(argument, torch.Tensor):
         return type(argument), argument.dtype, argument.device, argument.shape, argument.stride()
     if isinstance(argument, dict):

@@ -63,7 +63,7 @@ def _calls_of_torch_cuda(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]
 
 
 def test_a_capture_whose_end_finds_no_memory_leaves_its_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where memory runs out as the graph is made, torch.cuda.graph raises on its way out and stays on its stream."""
+    """By itself torch.cuda.graph stays on its stream when it raises on its way out, as without memory for the graph."""
     _calls_of_torch_cuda(monkeypatch)
     current: list[object] = ["serving"]
 
