@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pydantic import BaseModel
 
 from jobs.models import ImageResult, ImageTask, ModelCard
+from jobs.noise_levels import entry_step
 from jobs.settings import ApiSettings
 from service.schemas.generate_request import GenerateRequest, asked_size
 
@@ -30,7 +31,7 @@ def unread_prompt(results: Sequence[ImageResult]) -> list[RequestWarning]:
 def unchanged_picture(tasks: Sequence[ImageTask], card: ModelCard) -> list[RequestWarning]:
     """A warning when the strength of `tasks` is so small that no step of the model would change their picture."""
     source, levels = tasks[0].source, card.noise_levels
-    if source is None or source.strength == 0 or source.strength >= levels[-2] / 2:
+    if source is None or source.strength == 0 or entry_step(levels, source.strength) < card.steps:
         return []
     named = ", ".join(f"{level:g}" for level in levels)
     message = f"{source.strength:g} is nearest to no noise among {card.name}'s levels, {named}: the picture comes back"
