@@ -11,7 +11,9 @@ from pathlib import Path
 
 from redis.exceptions import RedisError
 
+from jobs.image_store import RETRY_TIMEOUT
 from jobs.queue.keys import ModelKeys
+from jobs.testing.s3_server import S3Server
 from jobs.testing.waiting import wait_until
 from tests.chaos.processes import AppendOnlyRedis, Lives
 from tests.chaos.proxy import Proxy
@@ -23,6 +25,7 @@ EVERY_FAULT = (
     *("kill_one_holder", "fill_redis", "stop_worker", "fill_disk", "kill_api", "new_model", "restart_redis", "cut"),
     *("stall_workers", "pause_redis", "stop_api"),
 )
+WITH_BUCKET = ("stop_store", *EVERY_FAULT[:10], "stop_store", *EVERY_FAULT[10:], "stop_store")
 IN_SHORT = (
     "cut",
     "kill_api",
@@ -45,6 +48,7 @@ class Faults:
     apis: Sequence[Lives]
     models: Sequence[Path]
     lease_s: float
+    bucket: S3Server | None = None
     seed: int = 0
     done: Counter[str] = field(default_factory=Counter)
 
@@ -132,6 +136,14 @@ class Faults:
         await asyncio.sleep(7)
         self.redis.process.send_signal(signal.SIGCONT)
         self.done["Redis stopped for 7 s"] += 1
+
+    async def stop_store(self) -> None:
+        """Stop the server of the bucket for longer than its client tries again and than a lease lasts."""
+        assert self.bucket
+        await asyncio.to_thread(self.bucket.stop)
+        await asyncio.sleep(RETRY_TIMEOUT.total_seconds() + self.lease_s)
+        await asyncio.to_thread(self.bucket.start)
+        self.done["image store away for 12 s"] += 1
 
     async def slow(self) -> None:
         self.proxy.delay_s = 0.05
