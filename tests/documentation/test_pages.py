@@ -69,6 +69,18 @@ def test_every_error_stands_on_the_page_of_http() -> None:
     assert [name for name in sorted(names) if f"`{name}`" not in page] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
+def test_a_list_or_table_follows_an_empty_line(page: Path) -> None:
+    """GitHub needs none, the site does."""
+    text = re.sub(r"```.*?```", "```", page.read_text(), flags=re.S)
+    item, row = r"(?:[-*]|\d+\.) ", r"\|"
+    runs_on = [
+        *re.findall(rf"^(?!{item}|\s|<!--).+\n{item}.*", text, flags=re.MULTILINE),
+        *re.findall(rf"^(?!{row}|<!--).+\n{row}.*", text, flags=re.MULTILINE),
+    ]
+    assert runs_on == []
+
+
 @pytest.mark.slow
 def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
     pytest.importorskip("material", reason="needs the extra `docs`: pip install --editable '.[docs]'")
