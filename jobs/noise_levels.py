@@ -1,4 +1,4 @@
-"""Where a picture enters a few-step sampler."""
+"""The step at which a picture enters a few-step sampler."""
 
 from collections.abc import Sequence
 
