@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from docs.scripts import reference
+from service.schemas.generate_request import GenerateRequest
 from tests.documentation.pages import DOCS, PAGES, ROOT, words
 
 CONFIG = DOCS / "site" / "mkdocs.yml"
@@ -67,6 +68,16 @@ def test_every_error_stands_on_the_page_of_http() -> None:
     page = (DOCS / "http.md").read_text()
     assert len(names) > 25
     assert [name for name in sorted(names) if f"`{name}`" not in page] == []
+
+
+def test_every_endpoint_and_field_stands_on_the_page_of_http() -> None:
+    text = "".join(path.read_text() for path in sorted((ROOT / "service").glob("*/*.py")))
+    endpoints = {re.sub(r"{.*?}", "{}", path) for path in re.findall(r'@router\.(?:get|post|delete)\(\s*"(.+?)"', text)}
+    page = (DOCS / "http.md").read_text()
+    told = re.sub(r"{.*?}", "{}", page)
+    assert len(endpoints) > 12
+    assert [path for path in sorted(endpoints) if f"{path}`" not in told] == []
+    assert [field for field in GenerateRequest.model_fields if f"`{field}`" not in page] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
