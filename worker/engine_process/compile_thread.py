@@ -10,7 +10,7 @@ import torch
 
 from worker.engine.denoising_step import StepInputs
 from worker.engine.engine import Engine
-from worker.engine.model_runner import Executor
+from worker.engine.executor import Executor
 from worker.engine.scheduler import Size, buckets
 from worker.engine.step_times.batch_sizes import measured
 from worker.engine_process.device_thread import DeviceThread
