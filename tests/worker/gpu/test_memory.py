@@ -141,17 +141,6 @@ def test_the_graph_of_a_batch_that_is_left_out_takes_no_memory(gpu: StandInDevic
     assert len(pictures(engine, [image_task("sun", seed) for seed in range(8)])) == 8
 
 
-def test_what_strict_rows_are_decoded_by_fits_beside_the_graphs_of_all_sizes(
-    gpu: StandInDevice, tiny_model: LoadedModel
-) -> None:
-    gpu.memory, gpu.row_bytes = 8.5 * ROW, {"encode": 0, "predict": ROW, "decode": ROW}
-    engine = Engine(tiny_model, 4, gpu.graphs)
-    engine.warm_up()
-    for height, width in engine.step_times:
-        tasks = [image_task("sun", seed, mode="strict", height=height, width=width) for seed in range(3)]
-        assert len(pictures(engine, tasks)) == 3
-
-
 @pytest.mark.parametrize("found_by", OUT_OF_MEMORY)
 def test_prompts_that_do_not_fit_along_wait_for_their_turn_whoever_finds_that(found_by: str) -> None:
     def encode(prompts: Sequence[str]) -> list[PromptEmbedding]:
