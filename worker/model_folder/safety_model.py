@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
+from worker.device import accelerator
 from worker.errors import FolderRefusedError
 
 
@@ -35,7 +36,20 @@ class SafetyModel:
 
     @torch.inference_mode()
     def verdicts(self, pictures: Sequence[np.ndarray]) -> list[str | None]:
-        """Return for each picture, uint8 [height, width, 3], the label it is refused for, None for those that pass."""
+        """Return for each picture, uint8 [height, width, 3], the label it is refused for, None for those that pass.
+
+        Those that do not fit into memory together are judged in halves. Raises RuntimeError when one alone does not.
+        """
+        try:
+            return self._verdicts_together(pictures)
+        except RuntimeError as error:
+            if len(pictures) < 2 or not accelerator.is_out_of_memory(error):
+                raise
+        accelerator.free_memory(self._model.device)
+        half = len(pictures) // 2
+        return self.verdicts(pictures[:half]) + self.verdicts(pictures[half:])
+
+    def _verdicts_together(self, pictures: Sequence[np.ndarray]) -> list[str | None]:
         inputs = self._processor(images=[Image.fromarray(picture) for picture in pictures], return_tensors="pt")
         logits = self._model(inputs["pixel_values"].to(self._model.device)).logits.float()
         several = self._model.config.problem_type == "multi_label_classification"

@@ -50,6 +50,19 @@ def test_the_probabilities_of_its_labels_count_together(tmp_path: Path) -> None:
     assert classifier(tmp_path, labels=("dark", "odd")).verdicts([picture])[0] in ("dark", "odd")
 
 
+def test_pictures_that_do_not_fit_into_memory_together_are_judged_in_parts(tmp_path: Path) -> None:
+    safety, seen = classifier(tmp_path, threshold=0.3), list[int]()
+
+    def run_out(module: torch.nn.Module, pixels: tuple[torch.Tensor, ...]) -> None:
+        seen.append(len(pixels[0]))
+        if len(pixels[0]) > 1:
+            raise torch.OutOfMemoryError
+
+    safety._model.register_forward_pre_hook(run_out)
+    assert safety.verdicts([np.zeros((32, 48, 3), np.uint8)] * 3) == ["dark"] * 3
+    assert seen == [3, 1, 2, 1, 1]
+
+
 def only_even_seeds(engine: Engine, pictures: list[np.ndarray]) -> None:
     """Refuse those of `pictures` that come second, fourth, ..., by their pixels."""
     refused = {picture.tobytes() for picture in pictures[1::2]}
