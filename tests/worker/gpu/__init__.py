@@ -1,6 +1,6 @@
 """The worker's CUDA path on a stand-in device: faults of it, and the test that holds each.
 
-A. Compiled code is compiled again on the thread that serves: test_switch.test_a_every_picture_through_the_switch_is_right
+A. Compiled code is compiled again while serving: test_switch.test_a_every_picture_through_the_switch_is_right
 B. The compiler replays the graphs that serve: test_switch.test_b_the_comparison_takes_no_graph
 C. A lost device fails all images: test_lost_device.test_c_no_image_fails_by_a_lost_device
 D. Graphs share no memory: test_memory.test_d_all_captures_are_on_one_stream_and_from_one_pool
