@@ -31,20 +31,21 @@ def main(
         Path | None, typer.Option(help="A teacher folder to go on from: only its transformer is trained further.")
     ] = None,
     prompts: Annotated[Path, typer.Option(help="The prompt file to write, for distillation.")] = PROMPTS,
-    autoencoder_steps: int = 3200,
+    autoencoder_steps: int = 4000,
     encoder_steps: int = 2500,
     text_steps: int = 3000,
     teacher_steps: int = 4531,
 ) -> None:
     """Fetch the artwork, train every part, save the teacher as a diffusers pipeline folder."""
     torch.set_flush_denormal(True)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     pictures = artwork.kept(work)
     captions = Captions(pictures)
     prompts.write_text("\n".join(captions.prompt_lines()) + "\n")
     if start is not None:
         parts = teacher_pipeline.load(start)
     else:
-        vae = autoencoder.train(pictures, work / "autoencoder", autoencoder_steps).eval()
+        vae = autoencoder.train(pictures, work / "autoencoder", autoencoder_steps, device=device).eval()
         reader = encoder.train(pictures, reconstructed(vae, pictures), work / "encoder", encoder_steps)
         reader.save(out.parent / "emoji-encoder")
         text = text_encoders.train(captions, work / "text_encoders", text_steps)
