@@ -1,10 +1,12 @@
 """Train the autoencoder: 128×128 pixels ↔ 16×16 latents of 16 channels with zero mean and unit variance."""
 
+import os
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderTiny
 from diffusers.optimization import get_cosine_schedule_with_warmup
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -69,7 +71,7 @@ def train(
         image_grid.save_grid(to_uint8(both).cpu().numpy(), 16, folder / f"grid-{done:06}.png")
 
     parts = {"model": model, "average": average, "optimizer": optimizer, "schedule": schedule, "stream": stream}
-    training_loop.run(folder, parts, step, steps, save_every=100, sample=sample, samples=batch)
+    training_loop.run(folder, parts, step, steps, save_every=100, sample_every=500, sample=sample, samples=batch)
     return average.module
 
 
@@ -84,6 +86,15 @@ def encode_all(model: AutoencoderTiny, artwork: Artwork) -> torch.Tensor:
     """The latents of every picture, on the model's device: float32 [N, channels, 16, 16]."""
     images = torch.from_numpy(artwork.images)
     return torch.cat([model.encode(to_float(part.to(model.device))).latents for part in images.split(64)])
+
+
+def kept_latents(model: AutoencoderTiny, artwork: Artwork, path: Path) -> torch.Tensor:
+    """The latents of every picture as the file `path` keeps them; encoded when it does not exist yet."""
+    if not path.exists():
+        partial = path.with_suffix(".partial")
+        save_file({"latents": encode_all(model, artwork).cpu().contiguous()}, partial)
+        os.replace(partial, path)
+    return load_file(path)["latents"].to(model.device)
 
 
 def _pixel_loss(decoded: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

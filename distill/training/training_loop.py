@@ -22,10 +22,10 @@ from distill.training.telemetry import Telemetry
 
 
 class RandomStream:
-    """A `torch.Generator` whose state, on every rank, is part of the checkpoint."""
+    """A `torch.Generator` on `device`, whose state on every rank is part of the checkpoint."""
 
-    def __init__(self, seed: int) -> None:
-        self.generator = torch.Generator().manual_seed(seed)
+    def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
+        self.generator = torch.Generator(device).manual_seed(seed)
 
     def state_dict(self) -> dict[str, Any]:
         return {"states": checkpoints.of_all_ranks(self.generator.get_state())}
@@ -78,6 +78,7 @@ def run(
     steps: int,
     *,
     save_every: int = 200,
+    sample_every: int | None = None,
     log_every: int = 20,
     sample: Callable[[int], Mapping[str, float] | None] = lambda done: None,
     settings: Mapping[str, Any] | None = None,
@@ -86,11 +87,12 @@ def run(
     """Call `step(i)` for every i from the last checkpoint in `folder` up to `steps`.
 
     `step` returns metrics; `log.jsonl` and TensorBoard get their mean over each `log_every` steps. After every
-    `save_every` steps, and at the end, everything in `stateful` is checkpointed and `sample` draws `grid-STEP.png`;
-    the metrics that it returns are a log line of their own. A killed run resumes from its last checkpoint to the same
-    bits. SIGINT and SIGTERM let the step finish, write a checkpoint and raise KeyboardInterrupt. Every rank must call
-    it; the first one writes. Without a terminal for the progress bar, a line for each `log_every` steps is printed:
-    the speed, in the `samples` that each step learns from, and the hour at which this pace ends.
+    `save_every` steps, and at the end, everything in `stateful` is checkpointed; after every `sample_every`, by default
+    as many, and at the end, `sample` draws `grid-STEP.png`, and the metrics that it returns are a log line of their
+    own. A killed run resumes from its last checkpoint to the same bits. SIGINT and SIGTERM let the step finish, write a
+    checkpoint and raise KeyboardInterrupt. Every rank must call it; the first one writes. Without a terminal for the
+    progress bar, a line for each `log_every` steps is printed: the speed, in the `samples` that each step learns from,
+    and the hour at which this pace ends.
 
     Raises checkpoints.OtherSettingsError when `settings` differ from those of the checkpoint, and
     checkpoints.NotFiniteError after a step with a metric that is not finite, of which nothing is kept.
@@ -122,7 +124,7 @@ def run(
             stopped = any(checkpoints.of_all_ranks(stop.is_set()))
             if done % save_every == 0 or done == steps or stopped:
                 checkpoints.save(folder, parts, done, settings)
-            if done % save_every == 0 or done == steps:
+            if done % (sample_every or save_every) == 0 or done == steps:
                 if measured := sample(done):
                     telemetry.scalars(done, time.monotonic() - started, measured)
                 telemetry.grid(done)
