@@ -27,8 +27,9 @@ lint: $(VENV)/test.stamp  ## Style, formatting and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --num-workers 2
 
-chaos: $(VENV)/test.stamp  ## Images while workers, Redis, API copies and connections break; under ten minutes, with LONG=1 an hour
+chaos: $(VENV)/test.stamp  ## Images while workers, Redis, a bucket, API copies and connections break; under ten minutes, with LONG=1 an hour
 	$(BIN)/python -m tests.chaos $(if $(LONG),--images 10000) --out bench/results/chaos.json
+	$(BIN)/python -m tests.chaos --image-store s3 --images $(if $(LONG),5000,1000) --out bench/results/chaos_s3.json
 	$(BIN)/python -m tests.chaos.table
 	$(if $(PREVIOUS),$(BIN)/python -m tests.chaos.rolling $(PREVIOUS))
 

@@ -3,7 +3,7 @@
     python -m bench.image_to_image
 
 Each of 50 pictures by the student is drawn again with another prompt and seed. Writes
-`bench/results/image_to_image.json`.
+`bench/results/image_to_image.json` and the table of docs/pictures.md.
 """
 
 import io
@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from scipy.stats import spearmanr
 
+from bench import markdown
 from jobs.models import ImageTask
 from jobs.queue.claims import SourceFiles
 from jobs.queue.pictures.sources import Source
@@ -29,6 +30,7 @@ from worker.model_folder.loading import LoadedModel, load
 from worker.pixels import from_uint8, to_uint8
 
 RESULT = Path(__file__).parent / "results" / "image_to_image.json"
+PAGE = Path(__file__).parents[1] / "docs" / "pictures.md"
 PICTURES = 50
 STRENGTHS = [0.0, 0.3, 0.5, 0.7, 0.75, 0.85, 0.9, 1.0]
 
@@ -68,7 +70,38 @@ def main() -> None:
         "masked_db": _about([_psnr(a[~stays], b[~stays]) for a, b in zip(masked, originals, strict=True)]),
     }
     RESULT.write_text(json.dumps(result, indent=2) + "\n")
+    PAGE.write_text(rendered(PAGE.read_text(), result))
     print(RESULT.read_text())
+
+
+def rendered(page: str, result: dict[str, Any]) -> str:
+    """`page` with the table of `result`."""
+    by_strength = ", ".join(f"{strength}: {db:.1f}" for strength, db in result["db_by_strength"].items())
+    autoencoder, correlation = result["autoencoder_db"], result["rank_correlation"]
+    equal, pictures = result["strength_1_equals_text_to_image"], result["pictures"]
+    stays, painted = result["unmasked_db"]["least"], result["masked_db"]["mean"]
+    rows = [
+        ("pictures", pictures),
+        (
+            "the autoencoder alone, to the picture",
+            "{mean:.1f} dB ({least:.1f} to {most:.1f})".format(**autoencoder),
+        ),
+        (
+            "strength 0, to the autoencoder's own round trip",
+            "{least:.1f} dB at least (aim: 35)".format(**result["strength_0_to_autoencoder_db"]),
+        ),
+        ("strength 1 with the bits of text to image", f"{equal} of {pictures}"),
+        ("to the picture, by strength", f"{by_strength} dB"),
+        (
+            "rank correlation of strength and distance",
+            "{mean:.2f}, {least:.2f} at least (aim: .8)".format(**correlation),
+        ),
+        (
+            "with a mask at strength 1: what stays, what is painted",
+            f"{stays:.1f} dB at least (99: equal; aim: 30), {painted:.1f} dB",
+        ),
+    ]
+    return markdown.filled(page, {"measured": markdown.table(("", ""), rows)})
 
 
 def _drawn(

@@ -123,7 +123,8 @@ class ImageResult(WireModel):
     """A finished image; its bytes are stored beside it under their SHA-256 (hex).
 
     ``layout`` is the vector on which jobs.diversity measures the diversity of a job's images. ``work_s`` is its share
-    of the device's time, in seconds. That and ``prompt_tokens`` are None in the record of a worker that counts neither.
+    of the device's time, in seconds. That and ``prompt_tokens`` are None in the record of a worker that counts neither;
+    ``negative_prompt_tokens`` are also None where the call brought no negative prompt.
     """
 
     index: int
@@ -136,6 +137,7 @@ class ImageResult(WireModel):
     timings: Timings
     determinism: Determinism
     prompt_tokens: PromptTokens | None = None
+    negative_prompt_tokens: PromptTokens | None = None
     work_s: float | None = None
 
 

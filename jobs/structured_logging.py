@@ -1,4 +1,4 @@
-"""Log lines of every process: JSON, or coloured text on a terminal. Prompts and keys are never logged.
+"""Log lines of every process: JSON, or short coloured text on a terminal. Prompts and keys are never logged.
 
 Every module logs by ``logging.getLogger(__name__)``; fields beside the message are passed as ``extra``.
 """
@@ -29,17 +29,15 @@ def configure_logging(level: str) -> None:
     Libraries say nothing below info: what they tell for debugging may quote anything, prompts among it.
     """
     if sys.stderr.isatty():
-        renderers: list[Processor] = [dev.ConsoleRenderer()]
+        origin: list[Processor] = [processors.TimeStamper(fmt="%H:%M:%S", utc=False)]
+        # A plain traceback: rich's shows the values of variables, prompts among them.
+        renderers: list[Processor] = [dev.ConsoleRenderer(pad_event_to=0, exception_formatter=dev.plain_traceback)]
+        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # a person wants the address, and once
     else:
+        origin = [add_logger_name, processors.TimeStamper(fmt="iso", utc=True)]
         renderers = [processors.format_exc_info, processors.JSONRenderer()]
     formatter = ProcessorFormatter(
-        foreign_pre_chain=[
-            add_log_level,
-            add_logger_name,
-            processors.TimeStamper(fmt="iso", utc=True),
-            processors.StackInfoRenderer(),
-            _own_fields,
-        ],
+        foreign_pre_chain=[add_log_level, *origin, processors.StackInfoRenderer(), _own_fields],
         processors=[ProcessorFormatter.remove_processors_meta, *renderers],
     )
     handler = logging.StreamHandler(sys.stderr)

@@ -46,7 +46,7 @@ async def run(settings: WorkerSettings, redis_url: str, load_model: Callable[...
         ProcessCollector(registry=registry)
         ProcessCollector(namespace="fourstep_engine", pid=lambda: engine.pid, registry=registry)
         metrics = WorkerMetrics(registry)
-        engine.measure = partial(_observe, metrics)
+        engine.measure = partial(observe, metrics)
         _serve_metrics(settings.metrics_host, settings.metrics_port, registry)
         engine.start()
         ready = await _ready(engine, stop)
@@ -151,7 +151,8 @@ def _build_info(ready: Ready) -> dict[str, str]:
     }
 
 
-def _observe(metrics: WorkerMetrics, measured: Measured) -> None:
+def observe(metrics: WorkerMetrics, measured: Measured) -> None:
+    """Enter the cost of one run of a stage into `metrics`."""
     metrics.stage_duration.labels(measured.stage).observe(measured.seconds)
     if measured.stage == "denoise_step":
         metrics.batch_size.observe(measured.rows)

@@ -164,5 +164,6 @@ class ResultWriter:
                 model_sha=self.card.sha256,
             ),
             prompt_tokens=picture.prompt_tokens,
+            negative_prompt_tokens=picture.negative_tokens,
             work_s=picture.work_s,
         )

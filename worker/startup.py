@@ -30,6 +30,7 @@ def start_engine(settings: WorkerSettings, load_model: Callable[..., LoadedModel
     quiet_libraries()
     if settings.compile_cache is not None:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(settings.compile_cache)
+    log.info("reading the weights of %s", settings.model)
     model = load_model(
         settings.model,
         settings.device,
@@ -43,6 +44,7 @@ def start_engine(settings: WorkerSettings, load_model: Callable[..., LoadedModel
     graphs = _replays_graphs(settings, model.network.device)
     max_batch = STRICT if settings.max_batch == "auto" else settings.max_batch
     engine = Engine(model, max_batch, CudaGraphs(model.network.device) if graphs else None)
+    log.info("warming up %s on %s", model.name, model.network.device)
     engine.warm_up()
     if settings.safety_model is not None:
         device = model.network.device

@@ -10,6 +10,7 @@ docs/performance.md says what must travel to a machine that has PyTorch alone.
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -21,7 +22,8 @@ from bench.gpu.service import service
 from worker import startup
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run by `arguments`, by default those of the command line. Exits with 3 when no time was left for some figures."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -30,7 +32,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="tiny networks, to try that all of it runs")
     parser.add_argument("--seconds", type=float, default=540.0, help="after which no further figure is begun")
     parser.add_argument("--parts", nargs="+", metavar="NAME", help="only these, as facts, graphs or service")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.device.startswith("cuda") and not torch.cuda.is_available():
         print("bench-gpu: not run: torch sees no CUDA device here")
         return

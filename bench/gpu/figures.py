@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from worker.device.accelerator import is_out_of_memory
+
 Figure = dict[str, Any]
 
 
@@ -71,4 +73,4 @@ def _key(figure: Figure) -> tuple[Any, ...]:
 
 
 def _is_lost(error: Exception) -> bool:
-    return isinstance(error, torch.AcceleratorError) and not isinstance(error, torch.OutOfMemoryError)
+    return isinstance(error, torch.AcceleratorError) and not is_out_of_memory(error)

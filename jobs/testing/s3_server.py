@@ -1,5 +1,6 @@
 """A real S3 server in this process, which can be stopped and started again with what it holds."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -25,6 +26,7 @@ class S3Server:
         self._server = ThreadedMotoServer("127.0.0.1", port, verbose=False)
 
     def start(self) -> None:
+        logging.getLogger("werkzeug").setLevel(logging.WARNING)  # not a line for each request
         self._server = ThreadedMotoServer("127.0.0.1", self.port, verbose=False)
         self._server.start()
 

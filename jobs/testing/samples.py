@@ -59,7 +59,7 @@ def sample_results(task: ImageTask, data: bytes) -> list[ImageResult]:
 
 
 def sample_result(task: ImageTask, data: bytes) -> ImageResult:
-    waited, words = time.time() - task.created, len(task.prompt.split())
+    waited = time.time() - task.created
     return ImageResult(
         index=task.index,
         seed=task.seed,
@@ -73,5 +73,11 @@ def sample_result(task: ImageTask, data: bytes) -> ImageResult:
             mode=task.mode, bucket=1, device="cpu", dtype="float32", torch="2.13.0", model_sha="ab" * 32
         ),
         work_s=0.02,
-        prompt_tokens=PromptTokens(total=words, read=min(words, WORDS_READ)),
+        prompt_tokens=_tokens(task.prompt),
+        negative_prompt_tokens=_tokens(task.negative_prompt) if task.negative_prompt else None,
     )
+
+
+def _tokens(prompt: str) -> PromptTokens:
+    words = len(prompt.split())
+    return PromptTokens(total=words, read=min(words, WORDS_READ))

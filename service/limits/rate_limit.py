@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from jobs.models import ImageTask, ModelCard
+from jobs.noise_levels import entry_step
 from jobs.queue.admission import Admission, RateLimit
 from jobs.settings import ApiSettings
 from service.problems import FieldError, InvalidFieldsError, Problem
@@ -39,11 +40,12 @@ def over_the_rate(admission: Admission, limit: RateLimit) -> Problem:
 
 
 def _evaluations(tasks: Sequence[ImageTask], card: ModelCard) -> int:
-    """Count the runs of the network: for each image all steps, for a set's other candidates the first one."""
+    """Count the runs of the network: for each image its steps, for a set's other candidates the first of them."""
     a_step = card.evaluations // card.steps
-    return sum(
-        len(task.indices) * card.evaluations + (task.select.candidates - task.select.images) * a_step
-        if task.select
-        else card.evaluations
-        for task in tasks
-    )
+    return a_step * sum(_steps(task, card) for task in tasks)
+
+
+def _steps(task: ImageTask, card: ModelCard) -> int:
+    each = card.steps - (entry_step(card.noise_levels, task.source.strength) if task.source else 0)
+    others = task.select.candidates - task.select.images if task.select else 0
+    return len(task.indices) * each + others * min(1, each)

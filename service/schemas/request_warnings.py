@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel
 
-from jobs.models import ImageResult, ImageTask, ModelCard
+from jobs.models import ImageResult, ImageTask, ModelCard, PromptTokens
+from jobs.noise_levels import entry_step
 from jobs.settings import ApiSettings
 from service.schemas.generate_request import GenerateRequest, asked_size
 
@@ -18,19 +19,27 @@ class RequestWarning(BaseModel):
 
 
 def unread_prompt(results: Sequence[ImageResult]) -> list[RequestWarning]:
-    """A warning when the text encoders of the model read only the beginning of the prompt of `results`."""
-    for result in results:
-        tokens = result.prompt_tokens
-        if tokens and tokens.read < tokens.total:
-            message = f"the model reads {tokens.read} tokens of a prompt, and this one has {tokens.total}: the rest "
-            return [RequestWarning(field="prompt", message=message + "is not in the picture")]
-    return []
+    """Warnings when the text encoders of the model read only the beginning of the prompts of `results`."""
+    counts = {
+        "prompt": [result.prompt_tokens for result in results],
+        "negative_prompt": [result.negative_prompt_tokens for result in results],
+    }
+    return [
+        RequestWarning(field=field, message=_unread(field, tokens))
+        for field, every in counts.items()
+        for tokens in [one for one in every if one and one.read < one.total][:1]
+    ]
+
+
+def _unread(field: str, tokens: PromptTokens) -> str:
+    rest = "is not in the picture" if field == "prompt" else "keeps nothing out of the picture"
+    return f"the model reads {tokens.read} tokens of a prompt, and this one has {tokens.total}: the rest {rest}"
 
 
 def unchanged_picture(tasks: Sequence[ImageTask], card: ModelCard) -> list[RequestWarning]:
     """A warning when the strength of `tasks` is so small that no step of the model would change their picture."""
     source, levels = tasks[0].source, card.noise_levels
-    if source is None or source.strength == 0 or source.strength >= levels[-2] / 2:
+    if source is None or source.strength == 0 or entry_step(levels, source.strength) < card.steps:
         return []
     named = ", ".join(f"{level:g}" for level in levels)
     message = f"{source.strength:g} is nearest to no noise among {card.name}'s levels, {named}: the picture comes back"

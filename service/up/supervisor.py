@@ -65,6 +65,7 @@ async def up(api: ApiSettings, worker: WorkerSettings, models: Sequence[str]) ->
             ends.append(asyncio.create_task(_fail_when_gone(embedded.process, "Redis")))
             joins = f"{PREFIX}REDIS_URL=$(cat {embedded.url_file}) fourstep worker"
             print(f"further workers of this machine join by {joins}", flush=True)
+        print(f"loading {', '.join(each.name for each in placed)}; Ctrl-C stops everything", flush=True)
         environment = {**os.environ, f"{PREFIX}REDIS_URL": redis_url}
         ends.append(asyncio.create_task(_keep_api(environment | {f"{PREFIX}DEFAULT_MODEL": default})))
         redis = open_redis(redis_url)
@@ -76,6 +77,7 @@ async def up(api: ApiSettings, worker: WorkerSettings, models: Sequence[str]) ->
             own |= {} if each.gpu is None else {VISIBLE: each.gpu}
             ends.append(asyncio.create_task(_keep_worker(api, redis, each, environment | own, may_start, ready)))
             may_start, ready = ready, asyncio.Event()  # one after the other: loading takes the whole machine
+        stack.callback(asyncio.create_task(_say_how_to_call(api, last_ready=may_start)).cancel)
         await _first_of(ends)
 
 
@@ -139,6 +141,14 @@ async def _keep_worker(
         log.error("the worker died and is started again", extra=about)
         await asyncio.sleep(pause_s)
         pause_s = min(2 * pause_s, LONGEST_RESTART_PAUSE_S)
+
+
+async def _say_how_to_call(api: ApiSettings, last_ready: asyncio.Event) -> None:
+    await last_ready.wait()
+    key = ' -H "authorization: Bearer KEY"' if api.api_keys else ""
+    headers = f"{key} -H 'content-type: application/json' -H 'accept: image/png'"
+    body = """-d '{"prompt": "a smiling cat face"}'"""
+    print(f"a first picture: curl {_url(api)}/generate{headers} {body} -o cat.png", flush=True)
 
 
 async def _wait_until_ready(

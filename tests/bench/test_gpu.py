@@ -1,30 +1,42 @@
 """The benchmark of a GPU on a CPU with tiny networks: it runs, keeps what it has, goes on, and fills its page."""
 
 import json
-import subprocess
-import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from bench.gpu import page
-from bench.gpu.figures import FILE, Figures, read
-from jobs.testing.waiting import SAFETY_NET_S
+from bench.gpu.__main__ import main
+from bench.gpu.figures import FILE, Figure, Figures, read
 from tests.architecture.python_files import ROOT
+from tests.worker.gpu.stand_in_device import ILLEGAL_ACCESS, OUT_OF_MEMORY
 
 NETWORKS = ("eager_steps", "decoding", "graphs", "attention", "compiled", "strict_bits", "student_and_teacher")
 NETWORKS += ("sdxl", "text", "quantized")
 
 
-def benchmark(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "bench.gpu", "--out", str(folder), *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SAFETY_NET_S, check=False)
+@pytest.fixture
+def benchmark(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., str]]:
+    """Runs the command in this process, where PyTorch is there already, and returns what it prints."""
+    threads, limit = torch.get_num_threads(), torch._dynamo.config.recompile_limit
+
+    def run(folder: Path, *arguments: str) -> str:
+        main(["--out", str(folder), *arguments])
+        return capsys.readouterr().out
+
+    yield run
+    torch.set_num_threads(threads)
+    torch._dynamo.config.recompile_limit = limit
+    torch._dynamo.reset()
 
 
 @pytest.mark.slow
-def test_all_that_runs_networks_runs_on_a_cpu_and_a_cut_run_goes_on(tmp_path: Path) -> None:
-    run = benchmark(tmp_path, "--device", "cpu", "--tiny", "--parts", *NETWORKS)
-    assert run.returncode == 0, run.stderr
+def test_all_that_runs_networks_runs_on_a_cpu_and_a_cut_run_goes_on(
+    tmp_path: Path, benchmark: Callable[..., str]
+) -> None:
+    benchmark(tmp_path, "--device", "cpu", "--tiny", "--parts", *NETWORKS)
     found = read(tmp_path / FILE)
     failed = [figure["how"] for figure in found if "error" in figure]
     assert failed == ["efficient", "efficient", "cudnn", "cudnn"], "these kernels are CUDA's alone"
@@ -38,14 +50,13 @@ def test_all_that_runs_networks_runs_on_a_cpu_and_a_cut_run_goes_on(tmp_path: Pa
     lines = (tmp_path / FILE).read_text().splitlines(keepends=True)
     (tmp_path / FILE).write_text("".join(lines[:3]) + lines[3][:20])
     again = benchmark(tmp_path, "--device", "cpu", "--tiny", "--parts", "eager_steps")
-    assert again.returncode == 0, again.stderr
-    assert [json.loads(line)["rows"] for line in again.stdout.splitlines()] == [8, 1, 2, 4, 8]
+    assert [json.loads(line)["rows"] for line in again.splitlines()] == [8, 1, 2, 4, 8]
     assert [figure["rows"] for figure in read(tmp_path / FILE)] == [1, 2, 4, 8] * 2
 
 
-def test_without_a_gpu_it_says_so_and_measures_nothing(tmp_path: Path) -> None:
-    run = benchmark(tmp_path)
-    assert "not run: torch sees no CUDA device here" in run.stdout
+@pytest.mark.skipif(torch.cuda.is_available(), reason="would measure this GPU for nine minutes")
+def test_without_a_gpu_it_says_so_and_measures_nothing(tmp_path: Path, benchmark: Callable[..., str]) -> None:
+    assert "not run: torch sees no CUDA device here" in benchmark(tmp_path)
     assert not (tmp_path / FILE).exists()
 
 
@@ -63,6 +74,22 @@ def test_what_fails_is_a_line_and_is_not_tried_again(tmp_path: Path) -> None:
     failed, measured = read(tmp_path / FILE)
     assert (failed["rows"], failed["error"]) == (8, "ZeroDivisionError: division by zero")
     assert (measured["rows"], measured["ms"]) == (4, 1.5)
+
+
+def test_a_device_without_memory_for_one_figure_measures_the_next(tmp_path: Path) -> None:
+    for rows, found_by in enumerate(OUT_OF_MEMORY):
+
+        def fails(found_by: str = found_by) -> Figure:
+            raise OUT_OF_MEMORY[found_by]("out of memory")
+
+        Figures(tmp_path, 60).add("step", fails, rows=rows)
+    with pytest.raises(torch.AcceleratorError):
+        Figures(tmp_path, 60).add("step", _lost, rows=8)
+    assert ["out of memory" in figure["error"] for figure in read(tmp_path / FILE)] == [True, True, False]
+
+
+def _lost() -> Figure:
+    raise torch.AcceleratorError(ILLEGAL_ACCESS)
 
 
 def test_the_page_has_the_table_of_the_committed_figures() -> None:

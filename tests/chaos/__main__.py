@@ -5,6 +5,9 @@ prompt takes down whoever draws it. The clocks of two workers and an API copy ar
 exchanged under its name. Redis is killed (with an append-only file), full, stopped, slow, without a disk, and holds
 records of the previous release and unreadable ones. API copies are killed and stopped, connections are cut, and calls
 are sent three times at once. All answers are a history, which is judged after the run (`judge.py`).
+
+With ``--image-store s3`` the images are in a bucket, whose server is away three times; the other faults are those that
+meet it.
 """
 
 import argparse
@@ -14,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.chaos.faults import EVERY_FAULT
+from tests.chaos.faults import EVERY_FAULT, WITH_BUCKET
 from tests.chaos.trial import trial
 
 
@@ -22,12 +25,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--kill-every", type=int, default=40, metavar="IMAGES")
+    parser.add_argument("--image-store", choices=("redis", "s3"), default="redis", help="where the images are kept")
     parser.add_argument("--folder", type=Path, help="where logs are kept; a temporary folder without it")
     parser.add_argument("--out", type=Path, help="where the verdict is written as JSON")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="fourstep-chaos-") as temporary:
         folder = arguments.folder or Path(temporary)
-        verdict = asyncio.run(trial(folder, arguments.images, arguments.kill_every, EVERY_FAULT, pause_s=2.0))
+        store = arguments.image_store
+        program = WITH_BUCKET if store == "s3" else EVERY_FAULT
+        verdict = asyncio.run(trial(folder, arguments.images, arguments.kill_every, program, pause_s=2.0, store=store))
     report = json.dumps(verdict.as_json(), indent=2) + "\n"
     sys.stdout.write(report)
     if arguments.out:

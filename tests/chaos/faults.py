@@ -11,7 +11,9 @@ from pathlib import Path
 
 from redis.exceptions import RedisError
 
+from jobs.image_store import RETRY_TIMEOUT
 from jobs.queue.keys import ModelKeys
+from jobs.testing.s3_server import S3Server
 from jobs.testing.waiting import wait_until
 from tests.chaos.processes import AppendOnlyRedis, Lives
 from tests.chaos.proxy import Proxy
@@ -33,6 +35,11 @@ IN_SHORT = (
     "fill_redis",
     "stop_worker",
 )
+# What a bucket beside Redis may make worse: its own absence, and whoever dies or sleeps between it and Redis.
+WITH_BUCKET = (
+    *("stop_store", "kill_api", "restart_redis", "stall_workers", "stop_store", "stop_worker", "pause_redis"),
+    *("new_model", "stop_store", "cut"),
+)
 
 
 @dataclass
@@ -45,6 +52,7 @@ class Faults:
     apis: Sequence[Lives]
     models: Sequence[Path]
     lease_s: float
+    bucket: S3Server | None = None
     seed: int = 0
     done: Counter[str] = field(default_factory=Counter)
 
@@ -132,6 +140,14 @@ class Faults:
         await asyncio.sleep(7)
         self.redis.process.send_signal(signal.SIGCONT)
         self.done["Redis stopped for 7 s"] += 1
+
+    async def stop_store(self) -> None:
+        """Stop the server of the bucket for longer than its client tries again and than a lease lasts."""
+        assert self.bucket
+        await asyncio.to_thread(self.bucket.stop)
+        await asyncio.sleep(RETRY_TIMEOUT.total_seconds() + self.lease_s)
+        await asyncio.to_thread(self.bucket.start)
+        self.done["image store away for 12 s"] += 1
 
     async def slow(self) -> None:
         self.proxy.delay_s = 0.05

@@ -1,10 +1,11 @@
-"""`python -m tests.chaos.table` writes the table of faults in docs/operations.md from the trial's verdict."""
+"""`python -m tests.chaos.table` writes the table of faults in docs/operations.md from the verdicts of the trials."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-VERDICT = ROOT / "bench/results/chaos.json"
+VERDICTS = {"Redis": ROOT / "bench/results/chaos.json", "a bucket": ROOT / "bench/results/chaos_s3.json"}
 PAGE = ROOT / "docs/operations.md"
 BEGIN, END = "<!-- faults: made by python -m tests.chaos.table -->", "<!-- end of faults -->"
 
@@ -21,6 +22,7 @@ SEEN = {
     "Redis kill -9 and restart": "503 `redis-unavailable` until it is back",
     "Redis stopped for 7 s": "503 `redis-unavailable` until it goes on",
     "Redis full": "429 `store-full`",
+    "image store away for 12 s": "their images when it is back; 503 `image-store-unavailable` for those made before",
     "disk of Redis full": "503 `store-unwritable` until it has room",
     "50 ms more each way": "slower answers",
     "sockets cut": "nothing, or 503 `redis-unavailable` once",
@@ -28,21 +30,23 @@ SEEN = {
 
 
 def table() -> str:
-    """The table, of what callers see and what is lost at each fault that the trial injected."""
-    verdict = json.loads(VERDICT.read_text())
-    lost = "nothing" if verdict["holds"] else "see the verdict"
-    rows = [f"| {fault} | {count} | {SEEN[fault]} | {lost} |" for fault, count in sorted(verdict["injected"].items())]
-    about = (
-        f"Of {verdict['acknowledged_images']} acknowledged images {verdict['completed']} were made,"
+    """The table, of what callers see and what is lost at each fault that the trials injected."""
+    verdicts = {store: json.loads(path.read_text()) for store, path in VERDICTS.items() if path.exists()}
+    lost = "nothing" if all(verdict["holds"] for verdict in verdicts.values()) else "see the verdicts"
+    injected = sum((Counter(verdict["injected"]) for verdict in verdicts.values()), Counter[str]())
+    rows = [f"| {fault} | {count} | {SEEN[fault]} | {lost} |" for fault, count in sorted(injected.items())]
+    about = [
+        f"With images in {store}: of {verdict['acknowledged_images']} acknowledged {verdict['completed']} were made,"
         f" {sum(verdict['honest_errors'].values())} ended with an error that says why, and"
         f" {verdict['solo']} of those in strict mode were compared with the same images made alone."
-    )
+        for store, verdict in verdicts.items()
+    ]
     head = ["| fault | times | callers see | lost |", "|---|---|---|---|"]
-    return "\n".join([BEGIN, about, "", *head, *rows, END])
+    return "\n".join([BEGIN, *about, "", *head, *rows, END])
 
 
 def with_table(page: str) -> str:
-    """The page with the table of the verdict in place of its own."""
+    """The page with the table of the verdicts in place of its own."""
     before, _, rest = page.partition(BEGIN)
     return before + table() + rest.partition(END)[2]
 

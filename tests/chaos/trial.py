@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from typing import Literal
 
 import httpx
 from redis import Redis
@@ -18,6 +19,7 @@ from redis import Redis
 from jobs.queue.keys import ModelKeys
 from jobs.sampling_contract import SamplingContract
 from jobs.testing import redis_servers
+from jobs.testing.s3_server import BUCKET, S3Server
 from jobs.testing.waiting import SAFETY_NET_S, wait_until
 from tests.chaos.calls import Client, body_of
 from tests.chaos.faults import Faults
@@ -83,11 +85,17 @@ class Verdict:
 
 
 async def trial(
-    folder: Path, images: int, kill_every: int, program: Sequence[str], pause_s: float, clients: int = 16
+    folder: Path,
+    images: int,
+    kill_every: int,
+    program: Sequence[str],
+    pause_s: float,
+    clients: int = 16,
+    store: Literal["redis", "s3"] = "redis",
 ) -> Verdict:
     """Have `images` acknowledged under the faults of `program`; a worker is killed for every `kill_every` made."""
     began, history = time.monotonic(), History()
-    async with _service(folder) as faults:
+    async with _service(folder, store) as faults:
         keeping = [asyncio.create_task(lives.keep()) for lives in (*faults.workers, *faults.apis)]
         urls = [api.url for api in faults.apis]
         await _ready(urls)
@@ -111,16 +119,22 @@ async def trial(
         for task in keeping:
             task.cancel()
         solo = sum(len(end.solo) for end in ends.values() if end)
-        return replace(verdict, wrong=faults_of(history, ends), solo=solo)
+        wrong = faults_of(history, ends) + (_pictures_in_redis(faults.redis) if faults.bucket else [])
+        return replace(verdict, wrong=wrong, solo=solo)
 
 
 @asynccontextmanager
-async def _service(folder: Path) -> AsyncIterator[Faults]:
+async def _service(folder: Path, store: Literal["redis", "s3"]) -> AsyncIterator[Faults]:
     models = _two_models(folder)
     redis = AppendOnlyRedis(folder / "redis")
     proxy = Proxy(redis_servers.free_port(), redis.port)
     await proxy.start()
     shared = {"FOURSTEP_REDIS_URL": f"redis://127.0.0.1:{proxy.port}/0", "OMP_NUM_THREADS": "1"}
+    bucket = S3Server(redis_servers.free_port()) if store == "s3" else None
+    if bucket:
+        bucket.start()
+        bucket.create_bucket()
+        shared |= {"FOURSTEP_IMAGE_STORE": f"s3://{BUCKET}"} | bucket.environment
     workers, apis = [], []
     for name in ("worker-0", "worker-1", "worker-2"):
         port = redis_servers.free_port()
@@ -133,7 +147,7 @@ async def _service(folder: Path) -> AsyncIterator[Faults]:
         settings = shared | {"FOURSTEP_PORT": str(port), "FOURSTEP_MAX_QUEUED_IMAGES": "200"}
         apis.append(Lives(name, "api", settings, port, folder, WRONG_CLOCKS_S.get(name, 0.0)))
     try:
-        faults = Faults(redis, proxy, workers, apis, models, LEASE_S)
+        faults = Faults(redis, proxy, workers, apis, models, LEASE_S, bucket)
         faults.done["process whose clock is wrong by ten minutes"] = len(WRONG_CLOCKS_S)
         yield faults
     finally:
@@ -141,6 +155,8 @@ async def _service(folder: Path) -> AsyncIterator[Faults]:
             lives.stop()
         await proxy.stop()
         redis.stop()
+        if bucket:
+            bucket.stop()
 
 
 def _two_models(folder: Path) -> list[Path]:
@@ -263,6 +279,12 @@ def _verdict(seconds: float, history: History, ends: dict[str, End | None], faul
         api_deaths=sum(lives.deaths for lives in faults.apis),
         injected=dict(faults.done),
     )
+
+
+def _pictures_in_redis(redis: AppendOnlyRedis) -> list[str]:
+    """A fault for each picture that Redis holds."""
+    with redis.client as client:
+        return [f"Redis holds {key.decode()}" for key in client.scan_iter("*:image:*", count=1000)]
 
 
 def _stored(redis: AppendOnlyRedis) -> int:

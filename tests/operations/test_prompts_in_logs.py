@@ -3,6 +3,7 @@
 import io
 import logging
 import sys
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -17,19 +18,38 @@ from worker.image_bytes import encode_image, recipe
 PROMPT = "a prompt nobody may see"
 
 
-@pytest.mark.parametrize("image_format", ["png", "jpeg", "webp"])
-def test_encoding_logs_no_prompt(image_format: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    heard = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", heard)
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(params=[io.StringIO, Terminal])
+def heard(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+    """What is logged to a file, and to a terminal, at the lowest level."""
+    stderr = request.param()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    root, uvicorn = logging.getLogger(), logging.getLogger("uvicorn.error")
+    handlers, level, uvicorn_level = root.handlers[:], root.level, uvicorn.level
+    configure_logging("debug")
+    yield stderr
+    root.handlers[:], root.level, uvicorn.level = handlers, level, uvicorn_level
+
+
+def test_a_traceback_shows_no_values(heard: io.StringIO) -> None:
+    prompt = PROMPT
     try:
-        configure_logging("debug")
-        about = recipe(image_task(PROMPT), "ab", 4, "0.1.0")
-        data = encode_image(np.zeros((8, 8, 3), np.uint8), image_format, 90, about)  # type: ignore[arg-type]
-        logging.getLogger("worker").debug("own lines are there")
-    finally:
-        root.handlers[:], root.level = handlers, level
+        raise ValueError(len(prompt))
+    except ValueError:
+        logging.getLogger("worker").exception("failed")
+    assert "ValueError: 23" in heard.getvalue()
+    assert PROMPT not in heard.getvalue()
+
+
+@pytest.mark.parametrize("image_format", ["png", "jpeg", "webp"])
+def test_encoding_logs_no_prompt(image_format: str, heard: io.StringIO) -> None:
+    about = recipe(image_task(PROMPT), "ab", 4, "0.1.0")
+    data = encode_image(np.zeros((8, 8, 3), np.uint8), image_format, 90, about)  # type: ignore[arg-type]
+    logging.getLogger("worker").debug("own lines are there")
     assert b"prompt nobody" in data
     assert "own lines are there" in heard.getvalue()
     assert PROMPT not in heard.getvalue()

@@ -49,7 +49,9 @@ class CudaGraph:
                 function()
         torch.cuda.current_stream(self._device).wait_stream(stream)
         # Only this thread's calls are held to the rules of a capture: others may copy or allocate meanwhile.
-        with torch.cuda.graph(self._graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"):
+        recording = torch.cuda.graph(self._graph, pool=self._pool, stream=stream, capture_error_mode="thread_local")
+        # Around it: when the end of a capture raises, as without memory, torch.cuda.graph does not leave its stream.
+        with torch.cuda.stream(torch.cuda.current_stream(self._device)), recording:
             return function()
 
     def replay(self) -> None:

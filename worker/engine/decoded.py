@@ -107,5 +107,6 @@ def _picture(row: Row, pixels: np.ndarray, layout: list[float]) -> Picture:
         seconds=row.seconds,
         began=row.began,
         prompt_tokens=row.start.prompt_tokens,
+        negative_tokens=row.start.negative_tokens,
         work_s=row.work_s,
     )

@@ -35,6 +35,7 @@ class Picture:
     seconds: dict[str, float]
     began: dict[str, float]
     prompt_tokens: PromptTokens
+    negative_tokens: PromptTokens | None
     work_s: float
 
     @property

@@ -16,13 +16,15 @@ class Start:
     """The inputs that a row has from its first step on; tensors are on the device.
 
     `step_noise` fp32 [draws − 1, C, h, w]: one draw for each step of a stochastic sampler, else empty. Under guidance
-    `negative` is what it leads away from, and `scale` fp32 []. `known` is the part of a picture that stays.
+    `negative` is what it leads away from, and `scale` fp32 []. `negative_tokens` are those of the call's own negative
+    prompt. `known` is the part of a picture that stays.
     """
 
     embedding: PromptEmbedding
     step_noise: torch.Tensor
     prompt_tokens: PromptTokens
     negative: PromptEmbedding | None = None
+    negative_tokens: PromptTokens | None = None
     scale: torch.Tensor | None = None
     known: KnownPart | None = None
 

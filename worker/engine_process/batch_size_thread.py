@@ -4,8 +4,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-import torch
-
+from worker.device.accelerator import is_out_of_memory
 from worker.engine.engine import Engine
 from worker.engine.scheduler import Size, buckets
 from worker.engine.step_times.batch_sizes import GAIN, LARGEST, doubtful, expected_gain, gain, measured
@@ -78,11 +77,11 @@ class BatchSizeThread(threading.Thread):
             try:
                 fresh = measured(self._seconds_of(size), [last, larger])
                 kept = self._keeps_bits(size, larger)
-            except torch.OutOfMemoryError:
-                return f"{larger} rows do not fit into memory"
             except DeviceLostError:
                 raise
             except Exception as error:
+                if is_out_of_memory(error):
+                    return f"{larger} rows do not fit into memory"
                 log.exception("a batch of %d failed: the largest stays %d", larger, last)
                 return f"{larger} rows failed: {type(error).__name__}"
             if gain(fresh, last, larger) < GAIN:

@@ -2,6 +2,7 @@
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -33,26 +34,54 @@ def peak_bytes(call: Callable[[], object]) -> int:
 
 
 class _Alive(TorchDispatchMode):
-    """Follows the storages that operations make, until they are freed."""
+    """Follows the storages that operations make, until they are freed.
+
+    An operation on tensors without memory is computed once for the shapes of its arguments: the alike blocks of a
+    network repeat it.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.peak = self._now = 0
         self._known = WeakIdKeyDictionary()
+        self._shapes: dict[Any, Callable[[], torch.Tensor]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        call = func, _described(args), _described(kwargs)
+        if call in self._shapes:
+            result = self._shapes[call]()
+            self._add(result.untyped_storage())
+            return result
         given = {id(storage) for storage in _storages((args, kwargs))}
         result = func(*args, **(kwargs or {}))
-        for storage in _storages(result):
-            if id(storage) not in given and storage not in self._known:
-                self._known[storage] = None
-                self._now += storage.nbytes()
-                weakref.finalize(storage, self._freed, storage.nbytes())
-        self.peak = max(self.peak, self._now)
+        made = [storage for storage in _storages(result) if id(storage) not in given and storage not in self._known]
+        for storage in made:
+            self._add(storage)
+        if made and type(result) is torch.Tensor and result.is_meta and not func._schema.is_mutable:
+            self._shapes[call] = partial(
+                torch.empty_strided, result.shape, result.stride(), dtype=result.dtype, device="meta"
+            )
         return result
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        self._known[storage] = None
+        self._now += storage.nbytes()
+        self.peak = max(self.peak, self._now)
+        weakref.finalize(storage, self._freed, storage.nbytes())
 
     def _freed(self, size: int) -> None:
         self._now -= size
+
+
+def _described(argument: Any) -> Any:
+    """Return all that the shape of a result depends on: of tensors everything but their values."""
+    if isinstance(argument, torch.Tensor):
+        return type(argument), argument.dtype, argument.device, argument.shape, argument.stride()
+    if isinstance(argument, dict):
+        return tuple((name, _described(value)) for name, value in argument.items())
+    if isinstance(argument, list | tuple):
+        return tuple(map(_described, argument))
+    return type(argument), argument
 
 
 class _FusedAttention(TorchFunctionMode):

@@ -4,12 +4,13 @@ import logging
 from pathlib import Path
 
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
-from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
 
 from worker.errors import FolderRefusedError
 from worker.model_folder.pipeline_folder import INDEX, read_index
 
 log = logging.getLogger(__name__)
+logging.getLogger("huggingface_hub").handlers.clear()  # its lines reach the root's handler too
 
 
 def fetch(model: str) -> Path:
@@ -17,10 +18,19 @@ def fetch(model: str) -> Path:
 
     The pipeline's class is read before anything large is fetched. Raises FolderRefusedError.
     """
+    log.info("%s is no folder here: asking the Hugging Face hub for it", model)
     try:
         index_file = hf_hub_download(model, INDEX)
+    except RepositoryNotFoundError as error:
+        raise FolderRefusedError(
+            f"model: {model} is no folder here{_beside(model)}, and the Hugging Face hub has none of this name that "
+            "you may read; a gated one needs HF_TOKEN"
+        ) from error
     except LocalEntryNotFoundError as error:
-        raise FolderRefusedError(f"model: {model} is no folder here, and cannot be downloaded: {error}") from error
+        raise FolderRefusedError(
+            f"model: {model} is no folder here{_beside(model)}, and cannot be downloaded: the Hugging Face hub is out "
+            "of reach, and its cache on this machine does not hold it"
+        ) from error
     except EntryNotFoundError as error:
         raise FolderRefusedError(f"{INDEX}: missing in {model}, so it is not a diffusers pipeline") from error
     except (OSError, ValueError) as error:
@@ -36,3 +46,9 @@ def fetch(model: str) -> Path:
         return Path(snapshot_download(model, allow_patterns=index.needed(names)))
     except (OSError, ValueError) as error:
         raise FolderRefusedError(f"model: {model} cannot be downloaded: {error}") from error
+
+
+def _beside(model: str) -> str:
+    """Name the model folders that lie where `model` would."""
+    folders = sorted(index.parent.name for index in Path(model).parent.glob(f"*/{INDEX}"))
+    return f" ({Path(model).parent} has {', '.join(folders)})" if folders else ""

@@ -7,6 +7,7 @@ from typing import cast
 
 import torch
 
+from jobs.noise_levels import entry_step
 from jobs.sampling_contract import SamplingContract
 from worker.sampling.guidance import Guide, Scale, classifier_free_guidance
 from worker.sampling.noise_schedule import Levels, Prediction, ddpm_levels, flow_levels, x0_coefficients
@@ -59,12 +60,8 @@ class StepTable:
         return (self.levels[:, 1] / self.levels.sum(1)).tolist()
 
     def entry(self, strength: float) -> int:
-        """Return the step at which a picture enters that is to change by `strength`: that with the nearest share of
-        noise, `steps` for none at all. A strength of 1 is always the first."""
-        if strength == 1:
-            return 0
-        apart = [abs(level - strength) for level in self.noise_levels]
-        return apart.index(min(apart))
+        """Return the step at which a picture enters that is to change by `strength`, `steps` for none at all."""
+        return entry_step(self.noise_levels, strength)
 
     def to(self, device: torch.device) -> "StepTable":
         columns = [column.name for column in fields(self) if column.name != "start"]

@@ -9,10 +9,10 @@ import httpx
 import pytest
 from rich.console import Console
 
-from jobs.testing.samples import WORDS_READ
+from jobs.testing.samples import WORDS_READ, sample_card
 from jobs.testing.waiting import wait_until
 from service.client import generate_files
-from tests.service.calls import start
+from tests.service.calls import ASYNC, start
 from tests.service.stand_in_worker import StandInWorker
 
 pytestmark = pytest.mark.usefixtures("worker")
@@ -27,6 +27,30 @@ async def test_in_json_in_a_header_and_not_without_need(api: httpx.AsyncClient) 
     assert "warnings" not in (await api.post("/generate", json={"prompt": "cat " * WORDS_READ})).json()
     raw = await api.post("/generate", json={"prompt": LONG}, headers={"Accept": "image/png"})
     assert json.loads(raw.headers["fourstep-warnings"]) == WARNINGS
+
+
+async def test_a_long_negative_prompt_is_told_like_a_long_prompt(
+    api: httpx.AsyncClient, worker: StandInWorker, tmp_path: Path
+) -> None:
+    guided = {"evaluations": 8, "guidance_scale": 3.5, "negative_prompt": ""}
+    worker.card = sample_card().model_copy(update=guided)
+    request = {"prompt": "a cat", "negative_prompt": LONG}
+
+    async def taken() -> bool:
+        return (await api.post("/generate", json=request)).status_code == 200
+
+    await wait_until(taken)
+    message = MESSAGE.replace("is not in the picture", "keeps nothing out of the picture")
+    warnings = [{"field": "negative_prompt", "message": message}]
+    job = (await api.post("/generate", json=request, headers=ASYNC)).headers["location"]
+    await wait_until(lambda: len(worker.made) == 2)
+    assert (await api.get(job)).json()["warnings"] == warnings
+    assert (await api.post("/v1/images/generations", json=request)).json()["warnings"] == warnings
+    both = (await api.post("/generate", json=request | {"prompt": LONG})).json()["warnings"]
+    assert both == [*WARNINGS, *warnings]
+    printed = Console(file=io.StringIO(), width=200)
+    await asyncio.to_thread(generate_files, str(api.base_url), request | {"format": "png"}, tmp_path, printed)
+    assert f"negative_prompt: {message}" in printed.file.getvalue()  # type: ignore[attr-defined]
 
 
 async def test_in_a_job_and_its_last_event(api: httpx.AsyncClient, worker: StandInWorker) -> None:

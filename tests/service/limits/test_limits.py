@@ -10,15 +10,17 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from jobs.models import ImageTask
+from jobs.models import DiverseSet, ImageTask, SourcePicture
 from jobs.queue.connection import open_redis
 from jobs.settings import ApiSettings
 from jobs.testing import redis_servers
 from jobs.testing.samples import MODEL, sample_card, sample_tasks
 from jobs.testing.waiting import outcome, wait_until
 from service import housekeeping
+from service.limits.rate_limit import rate_of
 from service.middleware import bounded_protocol
 from tests.service.calls import ASYNC, is_problem
+from tests.service.pictures.files import b64, picture
 from tests.service.running_api import running_api
 from tests.service.stand_in_worker import StandInWorker
 from tests.task_queue import TaskQueue
@@ -45,6 +47,38 @@ async def test_a_set_costs_the_evaluations_of_its_candidates(redis_url: str, fre
         assert never.json()["errors"][0]["limit"] == 100
         metrics = (await api.get("/metrics", headers=ME)).text
         assert 'fourstep_limit_refusals_total{limit="evaluations"} 1.0' in metrics
+
+
+async def test_a_picture_costs_the_steps_that_change_it(
+    redis: Redis, redis_url: str, free_port: Callable[[], int]
+) -> None:
+    await TaskQueue(redis, MODEL).announce("w1", sample_card(), 600)
+    changed = CAT | {"image": b64(picture()), "strength": 0.5}  # the last of four steps
+    given_back = changed | {"strength": 0, "select": {"diverse": True, "candidates": 64}}
+    async with running_api(with_keys(redis_url, free_port(), evaluation_rate_limit=100, max_images=64)) as api:
+        for fits in (changed | {"num_images": 40}, CAT | {"num_images": 15}, given_back):
+            assert (await api.post("/generate", json=fits, headers=ME | ASYNC)).status_code == 202
+        over = await api.post("/generate", json=CAT | {"num_images": 25}, headers=ME | ASYNC)
+        assert is_problem(over, 429, "rate-limited")
+
+
+@pytest.mark.parametrize(
+    ("strength", "select", "cost"),
+    [
+        (1.0, None, 4),
+        (0.75, None, 2),
+        (0.5, None, 1),
+        (0.0, None, 0),
+        (0.75, DiverseSet(images=1, candidates=4), 5),  # two steps of the one that is chosen, one of each other
+        (0.5, DiverseSet(images=1, candidates=4), 4),
+    ],
+)
+def test_what_a_picture_costs(strength: float, select: DiverseSet | None, cost: int) -> None:
+    source = SourcePicture(image="0" * 64, strength=strength)
+    tasks = [task.model_copy(update={"source": source, "select": select}) for task in sample_tasks(1)]
+    limit = rate_of("me", tasks, sample_card(), with_keys("redis://", 8000, evaluation_rate_limit=10))
+    assert limit is not None
+    assert limit.per_minute == {"evaluations": (cost, 10)}
 
 
 async def test_a_rate_holds_over_all_models(redis: Redis, redis_url: str, free_port: Callable[[], int]) -> None:

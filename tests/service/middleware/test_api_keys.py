@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import httpx
+import openai
 import pytest
 from redis.asyncio import Redis
 from rich.console import Console
@@ -53,6 +54,16 @@ async def test_a_key_is_asked_for(locked: httpx.AsyncClient, method: str, path: 
 async def test_a_wrong_key_is_refused(locked: httpx.AsyncClient, sent: str) -> None:
     answer = await locked.post("/generate", json=CALL, headers={"Authorization": sent})
     assert is_problem(answer, 403, "unknown-api-key")
+
+
+async def test_under_v1_a_missing_and_a_wrong_key_are_openai_s_401(locked: httpx.AsyncClient) -> None:
+    for headers, code in (({}, "no_api_key"), ({"Authorization": "Bearer x"}, "invalid_api_key")):
+        answer = await locked.get("/v1/models", headers=headers)
+        assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+        assert (answer.json()["error"]["type"], answer.json()["error"]["code"]) == ("authentication_error", code)
+    async with openai.AsyncOpenAI(base_url=f"{locked.base_url}/v1", api_key="x", max_retries=0) as client:
+        with pytest.raises(openai.AuthenticationError):
+            await client.models.list()
 
 
 @pytest.mark.parametrize("headers", [GOOD, OTHER])

@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from PIL import Image
 
 from jobs.testing import redis_servers
 from jobs.testing.waiting import SAFETY_NET_S, block_until
@@ -83,6 +84,15 @@ def test_each_gpu_has_a_worker_and_each_model_its_share(up: Up) -> None:
         body = {"prompt": "a cat", "model": model, "num_images": 4, "timeout": 600}
         answer = httpx.post(f"{up.url}/generate", json=body, timeout=SAFETY_NET_S)
         assert len(answer.json()["images"]) == 4
+
+
+@pytest.mark.needs("curl")
+def test_the_call_that_is_shown_at_the_end_makes_a_picture(up: Up, tmp_path: Path) -> None:
+    assert up.process.stdout is not None
+    shown = up.process.stdout.readline().removeprefix("a first picture: ")
+    subprocess.run(shown, shell=True, check=True, cwd=tmp_path)
+    with Image.open(tmp_path / "cat.png") as picture:
+        assert picture.size == (64, 64)
 
 
 def test_a_worker_that_dies_comes_back_on_its_gpu(up: Up) -> None:

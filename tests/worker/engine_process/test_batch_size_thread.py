@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterator
 
 import pytest
-import torch
 
 from jobs.settings import WorkerSettings
 from tests.worker.engine.recorded_graphs import RecordedGraphs
+from tests.worker.gpu.stand_in_device import OUT_OF_MEMORY
 from tests.worker.tasks import image_task, pictures
 from worker.engine.engine import Engine
 from worker.engine.scheduler import Size, buckets
@@ -67,12 +67,15 @@ def test_what_was_foreseen_wrongly_is_not_taken(device: DeviceThread, tiny_model
     assert reason.startswith("24 rows make -")
 
 
-def test_what_does_not_fit_is_not_taken_and_the_worker_serves_on(device: DeviceThread, tiny_model: LoadedModel) -> None:
+@pytest.mark.parametrize("found_by", OUT_OF_MEMORY)
+def test_what_does_not_fit_is_not_taken_and_the_worker_serves_on(
+    device: DeviceThread, tiny_model: LoadedModel, found_by: str
+) -> None:
     engine = Engine(tiny_model, 8)
 
     def seconds_of(size: Size, rows: int) -> float:
         if rows > 12:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise OUT_OF_MEMORY[found_by]("out of memory")
         return 0.016 + 0.002 * rows
 
     assert _grown(device, engine, seconds_of) == "16 rows do not fit into memory"

@@ -1,5 +1,7 @@
 """The number of tokens that the text encoders read of a prompt is where its picture stops to change."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -34,6 +36,18 @@ def test_what_stands_after_the_tokens_read_changes_nothing(tiny_model: LoadedMod
     assert (long.prompt_tokens.read, longer.prompt_tokens.read) == (TOKENS, TOKENS)
     assert TOKENS < long.prompt_tokens.total < longer.prompt_tokens.total
     assert np.array_equal(long.pixels, longer.pixels)
+
+
+def test_a_negative_prompt_is_counted_where_it_counts(tiny_model: LoadedModel) -> None:
+    guided = replace(tiny_model, contract=tiny_model.contract.model_copy(update={"guidance_scale": 3.0}))
+    tasks = [image_task("sun", negative_prompt=negative) for negative in (LONG, LONG + " and a house", None)]
+    long, longer, own = pictures(Engine(guided, 1), tasks)
+    assert long.negative_tokens.read == longer.negative_tokens.read == TOKENS
+    assert TOKENS < long.negative_tokens.total < longer.negative_tokens.total
+    assert own.negative_tokens is None
+    assert np.array_equal(long.pixels, longer.pixels)
+    assert not np.array_equal(long.pixels, own.pixels)
+    assert pictures(Engine(tiny_model, 1), tasks[:1])[0].negative_tokens is None
 
 
 @pytest.mark.parametrize(("t5_tokens", "read"), [(TOKENS, TOKENS), (2 * TOKENS, 2 * TOKENS), (256, None)])

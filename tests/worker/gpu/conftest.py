@@ -37,6 +37,16 @@ def one_size() -> LoadedModel:
     return served("tiny", "ab", tiny_pipelines.contract(sizes=[(64, 64)]), tiny_pipelines.build())
 
 
+@pytest.fixture
+def one_size_in_bfloat16() -> LoadedModel:
+    """The same in bfloat16, which any processor runs: those without instructions for it emulate them."""
+    pipeline = tiny_pipelines.build()
+    for part in pipeline.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.to(torch.bfloat16)
+    return served("tiny", "ab", tiny_pipelines.contract(sizes=[(64, 64)]), pipeline)
+
+
 @pytest.fixture(scope="session")
 def student() -> LoadedModel:
     """The bundled student, in float32."""

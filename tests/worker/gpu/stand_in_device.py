@@ -26,12 +26,26 @@ ILLEGAL_ACCESS = (
 )
 
 
+def driver_out_of_memory(message: str) -> torch.AcceleratorError:
+    """The error of a device whose driver, and not torch's allocator, has no memory left."""
+    error = torch.AcceleratorError(f"CUDA error: {message}")
+    error.error_code = accelerator.OUT_OF_MEMORY  # type: ignore[attr-defined]
+    return error
+
+
+OUT_OF_MEMORY: dict[str, Callable[[str], RuntimeError]] = {
+    "allocator": torch.OutOfMemoryError,
+    "driver": driver_out_of_memory,
+}
+"""The errors of memory that ran out, by who finds that."""
+
+
 class StandInDevice:
     """A device for all networks of this process from `install` on.
 
     `graphs` are its CUDA graphs. A stage needs `row_bytes` of the `memory` for each of its rows, but the step of a
     replay, whose memory is that of its graph. `runs` lists the stages that ran, with their number of rows, and
-    `out_of_memory` those that did not fit.
+    `out_of_memory` those that did not fit, for which `memory_error` is raised.
     """
 
     def __init__(self) -> None:
@@ -40,6 +54,7 @@ class StandInDevice:
         self.row_bytes: dict[Stage, int] = dict.fromkeys(STAGES, 0)
         self.runs: list[tuple[Stage, int]] = []
         self.out_of_memory: list[tuple[Stage, int]] = []
+        self.memory_error = OUT_OF_MEMORY["allocator"]
         self._lost = False
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,11 +85,11 @@ class StandInDevice:
             raise torch.AcceleratorError(ILLEGAL_ACCESS)
 
     def run(self, stage: Stage, rows: int) -> None:
-        """Begin a stage. Raises torch.AcceleratorError or torch.OutOfMemoryError."""
+        """Begin a stage. Raises torch.AcceleratorError or `memory_error`."""
         self.synchronize()
         if rows * self.row_bytes[stage] > self.memory and not (stage == "predict" and self.graphs.replaying):
             self.out_of_memory.append((stage, rows))
-            raise torch.OutOfMemoryError(f"CUDA out of memory: {stage} of {rows} rows")
+            raise self.memory_error(f"out of memory: {stage} of {rows} rows")
         self.runs.append((stage, rows))
 
 

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from jobs.settings import WorkerSettings
 from jobs.testing.waiting import SAFETY_NET_S, outcome, wait_until
 from tests.task_queue import TaskQueue
-from tests.worker.gpu.stand_in_device import ILLEGAL_ACCESS, Stage, StandInDevice
+from tests.worker.gpu.stand_in_device import ILLEGAL_ACCESS, OUT_OF_MEMORY, Stage, StandInDevice
 from tests.worker.tasks import image_task, pictures, run
 from worker.engine.denoising_step import StepOutputs
 from worker.engine.engine import Engine
@@ -100,10 +100,11 @@ def test_c_a_capture_that_the_device_gave_up_ends_the_start(
         Engine(one_size, 2, gpu.graphs).warm_up()
 
 
+@pytest.mark.parametrize("found_by", OUT_OF_MEMORY)
 def test_a_capture_without_memory_is_done_without(
-    gpu: StandInDevice, one_size: LoadedModel, monkeypatch: pytest.MonkeyPatch
+    gpu: StandInDevice, one_size: LoadedModel, monkeypatch: pytest.MonkeyPatch, found_by: str
 ) -> None:
-    _capture_that_raises(monkeypatch, gpu, torch.OutOfMemoryError("CUDA out of memory"))
+    _capture_that_raises(monkeypatch, gpu, OUT_OF_MEMORY[found_by]("out of memory"))
     engine = Engine(one_size, 2, gpu.graphs)
     engine.warm_up()
     assert len(pictures(engine, [image_task()])) == 1

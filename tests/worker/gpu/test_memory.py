@@ -1,6 +1,7 @@
 """The memory of a device as a plan: graphs share it, decoding does not limit the step, embeddings have their part."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.worker.gpu.stand_in_device import Stage, StandInDevice
+from tests.worker.gpu.stand_in_device import OUT_OF_MEMORY, Stage, StandInDevice
 from tests.worker.tasks import image_task, pictures, run
 from worker.engine.cuda_graphs import CudaGraphs
 from worker.engine.denoising_step import StepOutputs
@@ -61,6 +62,35 @@ def _calls_of_torch_cuda(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]
     return captures
 
 
+def test_a_capture_whose_end_finds_no_memory_leaves_its_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By itself torch.cuda.graph stays on its stream when it raises on its way out, as without memory for the graph."""
+    _calls_of_torch_cuda(monkeypatch)
+    current: list[object] = ["serving"]
+
+    @contextmanager
+    def on(stream: object) -> Iterator[None]:
+        before, current[0] = current[0], stream
+        try:
+            yield
+        finally:
+            current[0] = before
+
+    @contextmanager
+    def recording(*graph: object, stream: object, **more: object) -> Iterator[None]:
+        current[0] = stream
+        yield
+        raise OUT_OF_MEMORY["driver"]("out of memory")
+
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(wait_stream=lambda other: None))
+    monkeypatch.setattr(torch.cuda, "stream", on)
+    monkeypatch.setattr(torch.cuda, "graph", recording)
+    with pytest.raises(torch.AcceleratorError):
+        CudaGraphs(torch.device("cuda"))().capture(lambda: StepOutputs(torch.zeros(1), torch.zeros(1)))
+    assert current == ["serving"]
+
+
 def _as_many_as_fit(candidates: Sequence[Candidate], step_times: StepTimes, backlogged: bool) -> list[str]:
     return [row.key for row in candidates][: max(step_times[64, 64])]
 
@@ -81,6 +111,30 @@ def test_e_decoding_that_needs_more_memory_than_a_step_does_not_limit_it(
     assert [rows for stage, rows in gpu.runs if stage == "decode"] == [2, 2, 2, 2]
     for ours, whole in zip(made, pictures(Engine(one_size, 8), tasks), strict=True):
         assert np.abs(ours.pixels.astype(int) - whole.pixels).max() <= 1
+
+
+@pytest.mark.parametrize("found_by", OUT_OF_MEMORY)
+def test_batches_that_do_not_fit_at_warm_up_are_left_out_whoever_finds_that(
+    gpu: StandInDevice, one_size: LoadedModel, found_by: str
+) -> None:
+    gpu.memory, gpu.row_bytes["predict"], gpu.row_bytes["decode"] = 4.5 * ROW, ROW, 2 * ROW
+    gpu.memory_error = OUT_OF_MEMORY[found_by]
+    engine = Engine(one_size, 8, gpu.graphs)
+    engine.warm_up()
+    assert max(engine.step_times[64, 64]) == 4
+    assert engine.runner.decoding.most((64, 64), 4) == 2
+    assert len(pictures(engine, [image_task("sun", seed) for seed in range(8)])) == 8
+
+
+@pytest.mark.parametrize("found_by", OUT_OF_MEMORY)
+def test_prompts_that_do_not_fit_along_wait_for_their_turn_whoever_finds_that(found_by: str) -> None:
+    def encode(prompts: Sequence[str]) -> list[PromptEmbedding]:
+        if len(prompts) > 1:
+            raise OUT_OF_MEMORY[found_by]("out of memory")
+        return [_embedding(prompt) for prompt in prompts]
+
+    (embedding,) = PromptCache(encode, 4).get(["a"], strict=False, waiting=["b"])
+    assert torch.equal(embedding.tokens, _embedding("a").tokens)
 
 
 def test_e_decoding_that_runs_out_of_memory_while_serving_leaves_the_step_as_it_was(

@@ -18,13 +18,17 @@ from worker.model_folder.loading import LoadedModel
 ENOUGH_DB = 40.0
 """PSNR of two pictures whose values differ by rounding alone."""
 
-DISTINCT = 18
-AFTER_SWITCH = 40
+DISTINCT = 12
+AFTER_SWITCH = 24
+PAUSE_S = 0.2
+"""Long enough for the engine to run out of rows: a compiler beside a thread that never waits takes minutes."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("backend", "which", "max_batch"), [("eager", "student", 8), ("inductor", "one_size", 2)], indirect=["backend"]
+    ("backend", "which", "max_batch"),
+    [("eager", "student", 3), ("inductor", "one_size", 2), ("eager", "one_size_in_bfloat16", 3)],
+    indirect=["backend"],
 )
 def test_a_every_picture_through_the_switch_is_right(
     device: DeviceThread,
@@ -43,7 +47,7 @@ def test_a_every_picture_through_the_switch_is_right(
     gpu = StandInDevice()
     gpu.install(monkeypatch)
     engine = Engine(model, max_batch, gpu.graphs)
-    made = through_the_switch(device, engine, wanted, 0, AFTER_SWITCH)
+    made = through_the_switch(device, engine, wanted, 0, AFTER_SWITCH, PAUSE_S)
     assert engine.runner.executor is not engine.runner.eager
     assert Counter(counters["stats"]) == made.compiled
     assert len(gpu.graphs.captured) == 2 * len(engine.timetable.measured((64, 64)))
@@ -81,7 +85,7 @@ def test_e_only_as_many_rows_are_compiled_for_the_decoder_as_it_decodes_at_once(
     row = 1 << 30
     gpu.memory, gpu.row_bytes["decode"] = 8.5 * row, 4 * row
     engine = Engine(one_size, 3, gpu.graphs)
-    made = through_the_switch(device, engine, tasks(DISTINCT), 0, AFTER_SWITCH)
+    made = through_the_switch(device, engine, tasks(DISTINCT), 0, AFTER_SWITCH, PAUSE_S)
     assert engine.runner.executor is not engine.runner.eager
     assert Counter(counters["stats"]) == made.compiled
     assert gpu.out_of_memory == [("decode", 3)]  # at warm-up

@@ -80,11 +80,16 @@ def alone(model: LoadedModel, wanted: Sequence[ImageTask], max_batch: int = 8) -
 
 
 def through_the_switch(
-    device: DeviceThread, engine: Engine, wanted: Sequence[ImageTask], at_least: int, after_switch: int
+    device: DeviceThread,
+    engine: Engine,
+    wanted: Sequence[ImageTask],
+    at_least: int,
+    after_switch: int,
+    pause_s: float = 0.0,
 ) -> Made:
     """Warm up, compile, and make pictures of `wanted` meanwhile, one after the other and again, until there are
     `at_least` in all and `after_switch` since the compiler ended. From then on compiled code fails where it would have
-    to be compiled anew."""
+    to be compiled anew. For `pause_s` after each delivery the compiler has the processor to itself."""
     delivered: SimpleQueue[Advance] = SimpleQueue()
     device.call(engine.warm_up).result()
     device.serve(engine, delivered.put)
@@ -99,6 +104,7 @@ def through_the_switch(
         for outcome in delivered.get(timeout=SAFETY_NET_S).outcomes():
             assert isinstance(outcome, Picture), outcome
             made.pictures.append((pending.pop(outcome.key), outcome))
+        compiling.join(pause_s)
         if not made.before_switch and not compiling.is_alive():
             made.before_switch, made.compiled = len(made.pictures), Counter(counters["stats"])
             torch.compiler.set_stance("fail_on_recompile")

@@ -162,5 +162,18 @@ def test_a_hub_model_that_is_neither_there_nor_cached_is_refused(
 ) -> None:
     with serving("people/sd-turbo", folder, tmp_path / "cache", monkeypatch):
         pass
-    with pytest.raises(FolderRefusedError, match=r"^model: people/sd-turbo is no folder here"):
+    with pytest.raises(FolderRefusedError, match=r"^model: people/sd-turbo is no folder here, and .* out of reach"):
         load("people/sd-turbo")
+
+
+def test_a_mistyped_folder_is_answered_by_those_beside_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path.parent)
+    mistyped = f"{tmp_path.name}/sd-turbi"
+    with serving("people/sd-turbo", folder, tmp_path / "cache", monkeypatch):
+        pass
+    with pytest.raises(
+        FolderRefusedError, match=rf"^model: {mistyped} is no folder here \({tmp_path.name} has sd-turbo\)"
+    ):
+        load(mistyped)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from worker.device.accelerator import is_out_of_memory
 from worker.families.prompt_embeddings import PromptEmbedding
 
 log = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ class PromptCache:
         try:
             return self._encoded(prompts + along, strict)
         except Exception as error:
-            if not along or isinstance(error, torch.AcceleratorError):
+            if not along or (isinstance(error, torch.AcceleratorError) and not is_out_of_memory(error)):
                 raise
             log.warning("no prompts encoded along: %s in a batch of %d", type(error).__name__, len(prompts + along))
         # Only here: within the handler the traceback keeps the failed batch's tensors.

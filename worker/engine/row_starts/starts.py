@@ -58,8 +58,9 @@ class RowStarts:
                 if step == table.steps:
                     row.pred_x0 = clean
         scale = None if negative is None else torch.tensor(task.guidance_scale or self._scale, device=device)
-        prompt_tokens = self._prompt_tokens(task.prompt)
-        row.begin(Start(embedding, drawn[1:], prompt_tokens, negative, scale, known), latents, step)
+        tokens = self._prompt_tokens(task.prompt)
+        negative_tokens = self._prompt_tokens(task.negative_prompt) if negative and task.negative_prompt else None
+        row.begin(Start(embedding, drawn[1:], tokens, negative, negative_tokens, scale, known), latents, step)
 
     def _negatives(self, rows: Sequence[Row], strict: bool) -> list[PromptEmbedding | None]:
         """Return what guidance leads each row away from, None without guidance."""

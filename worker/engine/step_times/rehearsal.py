@@ -36,7 +36,7 @@ class Rehearsal:
 
         Captures all graphs and measures the steps. Batches that do not fit into memory, beside the embeddings that will
         be kept, are left out, and what is decoded at once is as much as fits. Raises
-        RuntimeError when the model gives NaN or infinity, torch.OutOfMemoryError when a single row does not fit.
+        RuntimeError when the model gives NaN or infinity, or when a single row does not fit.
         """
         self._runner.begin(_rows(next(iter(self._timetable.step_times)), 1))  # says how large an embedding is
         with self._runner.room_for_embeddings():
@@ -50,15 +50,17 @@ class Rehearsal:
             pads = self._runner.pads
             few = [rows for rows in times if pads or rows & (rows - 1) == 0 or rows == max(times)]
             self.set_times(size, measured(partial(self.time, size), few))
-        log.info("seconds a step takes, by size and batch: %s", self._timetable.step_times)
+        for (height, width), times in self._timetable.step_times.items():
+            milliseconds = ", ".join(f"{rows}: {1000 * seconds:.0f}" for rows, seconds in times.items())
+            log.info("milliseconds of a step of %d×%d pixels by number of rows: %s", width, height, milliseconds)
 
     def _find_what_fits(self) -> None:
         for size in self._timetable.step_times:
             for bucket in sorted(self._timetable.measured(size), reverse=True):
                 try:
                     self._run(size, bucket)
-                except torch.OutOfMemoryError:
-                    if bucket == 1:
+                except RuntimeError as error:
+                    if bucket == 1 or not accelerator.is_out_of_memory(error):
                         raise
                     self.forget(size, bucket)
                     self._runner.strict_batch[size] = self._timetable.largest(size)
@@ -67,12 +69,13 @@ class Rehearsal:
     @torch.inference_mode()
     def time(self, size: Size, rows: int) -> float:
         """Run every stage for `rows` rows, unseen by the runner's `measure`; returns the seconds of a step, its share
-        of the decoding included. Raises torch.OutOfMemoryError, and RuntimeError when a picture is not finite."""
+        of the decoding included. Raises RuntimeError when it does not fit, and when a picture is not finite."""
         measure, self._runner.measure = self._runner.measure, lambda measured: None
         try:
             return self._run(size, rows)
-        except torch.OutOfMemoryError:
-            self._runner.free_memory()
+        except RuntimeError as error:
+            if accelerator.is_out_of_memory(error):
+                self._runner.free_memory()
             raise
         finally:
             self._runner.measure = measure
@@ -136,8 +139,8 @@ class Rehearsal:
         """Decode `rows`, fewer at once when memory does not hold them."""
         try:
             return self._runner.decode(rows)
-        except torch.OutOfMemoryError:
-            if not self._runner.decode_fewer(rows):
+        except RuntimeError as error:
+            if not accelerator.is_out_of_memory(error) or not self._runner.decode_fewer(rows):
                 raise
         self._runner.free_memory()  # only here: within the handler the traceback keeps the failed batch's tensors
         return self._decoded(rows)

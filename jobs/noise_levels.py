@@ -1,0 +1,14 @@
+"""The step at which a picture enters a few-step sampler."""
+
+from collections.abc import Sequence
+
+
+def entry_step(noise_levels: Sequence[float], strength: float) -> int:
+    """Return the step at which a picture enters that is to change by `strength`, 0 to 1; past the last for none at all.
+
+    `noise_levels` are the shares of noise with which each step begins, then 0. The nearest counts; for 1 the first.
+    """
+    if strength == 1:
+        return 0
+    apart = [abs(level - strength) for level in noise_levels]
+    return apart.index(min(apart))
