@@ -36,7 +36,7 @@ def main(
     autoencoder_steps: int = 4000,
     encoder_steps: int = 2500,
     text_steps: int = 5000,
-    teacher_steps: int = 24_000,
+    teacher_steps: int = 28_000,
     teacher_batch: int = teacher.BATCH,
 ) -> None:
     """Fetch the artwork, train every part, save the teacher as a diffusers pipeline folder, distil it by both methods.

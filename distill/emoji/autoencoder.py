@@ -8,10 +8,10 @@ from diffusers import AutoencoderTiny
 from diffusers.optimization import get_cosine_schedule_with_warmup
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from distill import image_grid
 from distill.emoji.artwork import Artwork
+from distill.emoji.average import averaged
 from distill.training import training_loop
 from worker.device.bfloat16 import has_native_bfloat16
 from worker.pixels import to_uint8
@@ -46,7 +46,7 @@ def train(
     torch.manual_seed(0)
     images = torch.from_numpy(artwork.images).to(device)
     model = build().to(device, memory_format=torch.channels_last)
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.998))
+    average = averaged(model, 0.998)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1.5e-3, weight_decay=0.01)
     schedule = get_cosine_schedule_with_warmup(optimizer, 200, steps)
     stream = training_loop.RandomStream(0)

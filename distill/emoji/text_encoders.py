@@ -5,12 +5,16 @@ output, against one free embedding per picture, must give the exact posterior P(
 """
 
 import json
+import math
+import re
+import string
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import nn
 from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer, T5Config, T5EncoderModel
@@ -25,6 +29,9 @@ TOKENS = 16
 """Length of a prompt in tokens, for the CLIP and the T5 encoders alike: `max_sequence_length`."""
 CLIP_WIDTH, T5_WIDTH, PROJECTION = 64, 128, 64
 VOCABULARY = 2000
+LETTERS = f"▁{string.ascii_letters}{string.digits}'-,.!?"
+LETTER_SCORE = -20.0
+"""Log-probability of a letter, below that of every word."""
 BATCH = 128
 CORPUS_WORDINGS = 3
 CPU = torch.device("cpu")
@@ -126,17 +133,16 @@ def train_clip_tokenizer(texts: Sequence[str]) -> CLIPTokenizer:
 
 
 def train_t5_tokenizer(texts: Sequence[str]) -> T5Tokenizer:
-    """A Unigram vocabulary in T5's layout."""
-    unigram = Tokenizer(models.Unigram())
-    unigram.normalizer = normalizers.Lowercase()
-    unigram.pre_tokenizer = pre_tokenizers.Metaspace()
-    unigram.decoder = decoders.Metaspace()
-    trainer = trainers.UnigramTrainer(
-        vocab_size=VOCABULARY, special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>", show_progress=False
-    )
-    unigram.train_from_iterator(texts, trainer)
-    pieces = [(piece, score) for piece, score in _model_of(unigram)["vocab"]]
-    return T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=TOKENS)
+    """The words of `texts`, in lower case and capitalised, as a Unigram vocabulary in T5's layout; other words fall
+    apart into letters."""
+    counts = Counter(word for text in texts for word in re.findall(r"[\w'-]+", text.lower()))
+    total = counts.total()
+    words: dict[str, float] = {}
+    for word, count in sorted(counts.items()):
+        words |= dict.fromkeys((f"▁{word}", f"▁{word.capitalize()}"), math.log(count / total))
+    letters = [(letter, LETTER_SCORE) for letter in LETTERS]
+    special = [(piece, 0.0) for piece in ("<pad>", "</s>", "<unk>")]
+    return T5Tokenizer(vocab=[*special, *words.items(), *letters], extra_ids=0, model_max_length=TOKENS)
 
 
 _POOLED_WIDTHS = {"clip": PROJECTION, "clip_2": PROJECTION, "t5": T5_WIDTH}

@@ -6,7 +6,7 @@ The wordings of `benchmark.prompts` are kept out: no "icon", no "drawing", "the"
 
 from collections.abc import Sequence
 
-DICE = 10
+DICE = 11
 """Numbers that one text is made from, each int in [0, 2³¹)."""
 OPENERS = (
     *("",) * 20,
@@ -35,6 +35,7 @@ OTHER_STYLE_WORDS = {
 }
 NONSENSE = 8
 """One text in this many has a word that means nothing, so that the encoders learn to pass over unknown words."""
+_CASES = (str.capitalize, str.capitalize, str.title, str)
 _LETTERS = "abcdefghijklmnoprstuvwy"
 
 
@@ -63,7 +64,7 @@ def worded(subject: str, style: str | None, dice: Sequence[int], nonsense: bool 
     if nonsense and dice[6] % NONSENSE == 0:
         place = (0, len(opener.split()), len(words))[dice[7] % 3]
         words.insert(place, _nonsense(dice[8], 3 + dice[9] % 4))
-    return " ".join(word for word in words if word)
+    return _CASES[min(dice[10] % 16, 3)](" ".join(word for word in words if word))
 
 
 def _pick(among: Sequence[str], number: int) -> str:
