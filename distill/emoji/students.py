@@ -18,6 +18,8 @@ RECIPE = Path("distill/configs/emoji.yaml")
 METHODS = ("dp-dmd", "dmd")
 ONLY_DIVERSE = ("lambda",)
 """Settings of the recipe that plain DMD does not know."""
+SAVE_EVERY = 25
+"""Updates. One takes half a minute on a slow core, and what a kill undoes is done again."""
 PICTURES = 9
 """Pictures of each prompt in the evaluation."""
 
@@ -42,7 +44,7 @@ def make(method: str, teacher: Path, prompts: Path, run: Path, out: Path) -> Pat
 def recipe_of(method: str, teacher: Path, prompts: Path) -> dict[str, Any]:
     """The bundled recipe with another method, teacher and prompt file."""
     recipe: dict[str, Any] = yaml.safe_load(RECIPE.read_text())
-    recipe |= {"method": method, "teacher": str(teacher), "prompts": str(prompts)}
+    recipe |= {"method": method, "teacher": str(teacher), "prompts": str(prompts), "save_every": SAVE_EVERY}
     return {name: value for name, value in recipe.items() if method == "dp-dmd" or name not in ONLY_DIVERSE}
 
 
