@@ -6,7 +6,7 @@ PEERS := .venv-peers
 PEERS_BIN := $(PEERS)/bin
 COMPOSE ?= docker compose -f compose.yaml -f docker/compose.check.yaml
 
-.PHONY: serve serve-both test check lint chaos models bench bench-gpu bench-service bench-scaling bench-diverse bench-distill bench-evaluation bench-memory bench-engine soak check-compose clean
+.PHONY: serve serve-both test check lint chaos models bench bench-gpu bench-service bench-scaling bench-diverse bench-distill bench-evaluation bench-memory bench-engine soak docs check-compose clean
 
 serve: $(VENV)/serve.stamp  ## The service with the bundled model on http://localhost:8000
 	$(BIN)/fourstep up
@@ -96,6 +96,11 @@ $(PEERS)/stamp: pyproject.toml  # in an environment of its own: BentoML pins oth
 	test -d $(PEERS) || $(PYTHON) -m venv $(PEERS)
 	$(PEERS_BIN)/pip install --quiet --editable '.[peers]'
 	touch $@
+
+docs: $(VENV)/test.stamp  ## The documentation as a site in build/site, which needs no network
+	$(BIN)/python -m docs.scripts.reference
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file docs/site/mkdocs.yml
+	@echo "open build/site/index.html; for the search: $(BIN)/python -m http.server --directory build/site"
 
 check-compose: $(VENV)/test.stamp  ## The compose stack, built and started for real; needs a Docker engine
 	$(COMPOSE) build

@@ -83,22 +83,22 @@ def rendered(page: str, result: dict[str, Any]) -> str:
     rows = [
         ("pictures", pictures),
         (
-            "the autoencoder alone, to the picture",
+            "the picture after a round trip through the autoencoder",
             "{mean:.1f} dB ({least:.1f} to {most:.1f})".format(**autoencoder),
         ),
         (
-            "strength 0, to the autoencoder's own round trip",
+            "strength 0, compared with that round trip",
             "{least:.1f} dB at least (aim: 35)".format(**result["strength_0_to_autoencoder_db"]),
         ),
-        ("strength 1 with the bits of text to image", f"{equal} of {pictures}"),
-        ("to the picture, by strength", f"{by_strength} dB"),
+        ("strength 1: pictures with the bits of text to image", f"{equal} of {pictures}"),
+        ("compared with the picture, by strength", f"{by_strength} dB"),
         (
             "rank correlation of strength and distance",
             "{mean:.2f}, {least:.2f} at least (aim: .8)".format(**correlation),
         ),
         (
-            "with a mask at strength 1: what stays, what is painted",
-            f"{stays:.1f} dB at least (99: equal; aim: 30), {painted:.1f} dB",
+            "with a mask at strength 1: the part that stays; the painted part",
+            f"{stays:.1f} dB at least (99 stands for equal; aim: 30); {painted:.1f} dB",
         ),
     ]
     return markdown.filled(page, {"measured": markdown.table(("", ""), rows)})

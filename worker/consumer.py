@@ -186,7 +186,7 @@ class Consumer:
 
     @property
     def _capacity(self) -> int:
-        """A few more than a step holds, so that the next batch is at hand when one ends."""
+        """A few more than a step holds, so that the next batch is there when one ends."""
         max_batch = self.engine.card.settings.max_batch or 1
         return max_batch + max(1, max_batch // 2)
 
@@ -228,7 +228,7 @@ class Consumer:
         self.engine.add({key: claim.task for key, claim in claims.items()}, sources)
 
     def _take_waiting(self, keys: Iterable[str]) -> list[Claim]:
-        """Let go of those tasks of `keys` that are held but not in the engine, and return them."""
+        """Release those tasks of `keys` that are held but not in the engine, and return them."""
         taken = []
         for key in keys:
             if self._suspects.pop(key, None) or self._aside.pop(key, None):

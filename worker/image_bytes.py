@@ -27,7 +27,7 @@ XMP_IN_PNG = "XML:com.adobe.xmp"
 PNG_COMPRESSION, PNG_STRATEGY = 1, 3
 """zlib's fastest level, and Z_RLE, which on filtered pixels is faster than a search for longer matches, and as small.
 
-docs/performance.md has figures, also of other encoders.
+docs/performance-results.md has figures, also of other encoders.
 """
 
 WEBP_METHOD = 1

@@ -28,7 +28,7 @@ FORMATS: dict[str, dict[str, Any]] = {
     "int8 text encoders": {"text_encoders": "int8"},
 }
 PICTURES, BATCH = 64, 8
-PAGE = Path("docs/performance.md")
+PAGE = Path("docs/performance-results.md")
 
 
 def psnr(pictures: np.ndarray, reference: np.ndarray) -> float:

@@ -1,7 +1,7 @@
 """The networks' speed as a share of the machine's matrix-product rate, by stage, rows, threads and number format.
 
 Operations are counted by torch's FlopCounterMode. The matrix product is timed in the same run, between the stages, so
-that a machine whose speed drifts changes both. Writes the table of docs/performance.md; `--page` only that.
+that a machine whose speed drifts changes both. Writes the table of docs/performance-results.md; `--page` only that.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from worker.families.prompt_embeddings import PromptEmbedding, stacked
 from worker.model_folder.loading import load
 from worker.startup import quiet_libraries
 
-PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
+PAGE = Path(__file__).parents[2] / "docs" / "performance-results.md"
 
 PRODUCTS = ((2048, 2048, 2048), (640, 192, 768))
 """Matrix products whose faster one is the machine's rate: a large one, and one of the bundled student's own."""

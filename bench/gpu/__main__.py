@@ -1,11 +1,11 @@
 """Gains and costs of a GPU, in about nine minutes on one H200: `make bench-gpu`, or `python -m bench.gpu`.
 
 Each figure is a line in `--out`/figures.jsonl as soon as it is known. A run goes on where the last one was cut, and
-begins nothing more after `--seconds`. `python -m bench.gpu.page FOLDER` makes the table of docs/performance.md of it.
+begins nothing more after `--seconds`. `python -m bench.gpu.page FOLDER` makes the table of docs/gpu-results.md of it.
 
 `--device cpu --tiny` runs all of it on a CPU with tiny networks: what it finds says nothing, but that it runs.
 
-docs/performance.md says what must travel to a machine that has PyTorch alone.
+docs/gpu-results.md says what must travel to a machine that has PyTorch alone.
 """
 
 import argparse

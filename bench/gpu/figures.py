@@ -31,7 +31,7 @@ class Figures:
     def add(self, name: str, measure: Callable[[], Figure], **about: Any) -> None:
         """Measure the figure `name` of what `about` says, and write it; nothing if it is there already.
 
-        What cannot be measured is a line with the error. Raises torch.AcceleratorError when the device works no more;
+        What cannot be measured is a line with the error. Raises torch.AcceleratorError when the device has failed;
         the next run goes on behind that figure.
         """
         if _key({"figure": name, **about}) in self._done:

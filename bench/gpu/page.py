@@ -1,4 +1,4 @@
-"""The table of docs/performance.md, from the figures of a run on a GPU: `python -m bench.gpu.page [FOLDER]`.
+"""The table of docs/gpu-results.md, from the figures of a run on a GPU: `python -m bench.gpu.page [FOLDER]`.
 
 With a folder, the figures in it become the committed ones.
 """
@@ -11,7 +11,7 @@ from bench import results_file
 from bench.gpu.figures import FILE, Figure, read
 from bench.markdown import filled, table
 
-PAGE = Path("docs/performance.md")
+PAGE = Path("docs/gpu-results.md")
 COMMITTED = "gpu.jsonl"
 NOT_MEASURED = "Not measured on a GPU yet."
 ABOUT = ("figure", "model", "size", "rows", "how")

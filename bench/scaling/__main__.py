@@ -129,7 +129,7 @@ def costs() -> dict[str, Any]:
 
 
 def validation(cost: Costs, workers: int, seconds: float) -> list[dict[str, Any]]:
-    """Real processes beside the simulation, given the very times at which the calls of each run came."""
+    """Real processes beside the simulation, given the times at which the calls of each run came."""
     rows = []
     with stand_in_workers(workers) as stack:
         for share, seed in product(LOADS[:2], range(REPEATS)):

@@ -1,6 +1,6 @@
 """Measure separately a step, the end of an image and its way to the client: the costs that the simulation goes by.
 
-Nothing here comes from the runs that the simulation is held against.
+Nothing here comes from the runs that the simulation is compared with.
 """
 
 import asyncio

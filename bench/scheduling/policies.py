@@ -1,4 +1,4 @@
-"""The sweep of docs/batching.md: rules for the next step, other servers' policies and a bound, by simulation.
+"""The sweep of docs/batching-results.md: rules for the next step, other servers' policies and a bound, by simulation.
 
 `python -m bench.scheduling.policies` writes bench/results/policies.json; then make the page's tables with
 `python -m bench.scheduling.tables`. Every cell is one run from one seed, so the same sweep gives the same file.

@@ -30,7 +30,7 @@ def most_urgent(candidates: Sequence[Candidate], step_times: StepTimes, backlogg
 
 
 def most_images(candidates: Sequence[Candidate], step_times: StepTimes, backlogged: bool) -> list[str]:
-    """As many of the most urgent rows as make the most images a second of those at hand ("s0e")."""
+    """As many of the most urgent rows as make the most images a second of those that wait ("s0e")."""
     lane = _lane(candidates, step_times)
     times = step_times[lane[0].size]
     rows = max(range(1, len(lane) + 1), key=lambda rows: (rows / _time(times, rows), rows))

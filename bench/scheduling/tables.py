@@ -1,4 +1,7 @@
-"""The tables of docs/batching.md, from policies.json and engine_arrivals.json: `python -m bench.scheduling.tables`."""
+"""The tables of docs/batching-results.md: `python -m bench.scheduling.tables`.
+
+They are made from policies.json and engine_arrivals.json.
+"""
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -9,7 +12,7 @@ from bench import results_file
 from bench.markdown import filled, table
 from bench.scheduling.policies import COARSE, OURS, PEERS, RULES, read
 
-PAGE = Path(__file__).parents[2] / "docs" / "batching.md"
+PAGE = Path(__file__).parents[2] / "docs" / "batching-results.md"
 
 MEAN_AND_P99 = ("mean_ms", "p99_ms")
 

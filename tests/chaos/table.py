@@ -1,4 +1,4 @@
-"""`python -m tests.chaos.table` writes the table of faults in docs/operations.md from the verdicts of the trials."""
+"""`python -m tests.chaos.table` writes the table of faults in docs/reliability.md from the verdicts of the trials."""
 
 import json
 from collections import Counter
@@ -6,7 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 VERDICTS = {"Redis": ROOT / "bench/results/chaos.json", "a bucket": ROOT / "bench/results/chaos_s3.json"}
-PAGE = ROOT / "docs/operations.md"
+PAGE = ROOT / "docs/reliability.md"
 BEGIN, END = "<!-- faults: made by python -m tests.chaos.table -->", "<!-- end of faults -->"
 
 SEEN = {

@@ -4,14 +4,15 @@ import importlib.util
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
 
 from fourstep import app
+from tests.documentation.pages import PAGES, ROOT
 
-ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "models" / "README.md", *sorted(ROOT.glob("docs/*.md"))]
+NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.M))
 
 
@@ -20,7 +21,8 @@ def commands(page: Path) -> list[list[str]]:
     text = page.read_text()
     blocks = re.findall(r"```console\n(.*?)```", text, flags=re.S)
     lines = [line.removeprefix("$ ") for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    quoted = re.findall(r"`((?:make|fourstep|python) [^`…]+)`", text.replace("\n", " "))
+    prose = re.sub(r"```.*?```", "", text, flags=re.S).replace("\n", " ")
+    quoted = re.findall(r"`((?:make|fourstep|python) [^`…]+)`", prose)
     return [words for line in [*lines, *quoted] if (words := _words(line))]
 
 
@@ -58,28 +60,58 @@ def check_python(words: list[str]) -> None:
         assert (ROOT / words[0]).is_file(), f"no file {words[0]}"
 
 
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub and the site give to the page's headings, and those that it sets itself."""
+    text = page.read_text()
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", text, flags=re.S), flags=re.MULTILINE)
+    plain = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
+    return {heading.strip().replace(" ", "-") for heading in plain} | set(re.findall(r'<a id="([^"]+)"', text))
+
+
 CHECKS = {"make": check_make, "fourstep": check_fourstep, "python": check_python}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_every_command_can_be_typed(page: Path) -> None:
     for program, *words in commands(page):
         if check := CHECKS.get(Path(program).name):
             check(words)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_every_link_within_the_repository_leads_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
-        assert "://" in target or (page.parent / target).exists(), target
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", page.read_text()):
+        if "://" not in target:
+            file = page.parent / target if target else page
+            assert file.exists(), target
+            assert not anchor or anchor in anchors(file), f"{target}#{anchor}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_every_file_that_is_named_is_there(page: Path) -> None:
     folders = "|".join(path.name for path in ROOT.iterdir() if path.is_dir() and path.name[0] != ".")
     named = re.findall(rf"`((?:{folders})/[\w./-]+\.(?:py|lua|js|json|yaml|md))`", page.read_text())
     # What commands write while they run is not in the repository.
     assert [path for path in named if not (ROOT / path).is_file() and not path.startswith("build/")] == []
+
+
+def test_every_command_is_explained_in_sentences_with_an_example() -> None:
+    wrong = []
+
+    def visit(name: str, command: Any) -> None:
+        parts = getattr(command, "commands", {})
+        for part, below in parts.items():
+            visit(f"{name} {part}", below)
+        texts = {"": command.help, **{parameter.name: getattr(parameter, "help", "") for parameter in command.params}}
+        sentences = {
+            part: text.partition("\n")[0] for part, text in texts.items() if part != "help" and text is not None
+        }
+        wrong.extend(f"{name} {part}: {text}" for part, text in sentences.items() if not re.match(r"[A-Z].*\.$", text))
+        if not parts and "Example: `" not in command.help:
+            wrong.append(f"{name} has no example")
+
+    visit("fourstep", get_command(app))
+    assert wrong == []
 
 
 def test_the_checks_find_what_is_wrong() -> None:

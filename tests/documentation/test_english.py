@@ -12,10 +12,14 @@ ROOT = Path(__file__).parents[2]
 
 HISTORY = re.compile(
     r"\b(the former|formerly|previously|hitherto|nowadays|(is|are) now|the machine before|earlier runs?"
-    r"|since the last (run|session|time))\b",
+    r"|since the last (run|session|time)|since then|earlier figures)\b",
     re.IGNORECASE,
 )
-RIDDLES = re.compile(r"\b(shall|what more|of its own accord|foreseen|heed)\b", re.IGNORECASE)
+RIDDLES = re.compile(
+    r"\b(shall|what more|of its own accord|foreseen|heed|in (any )?company|the very|held against|at hand|let go of"
+    r"|told apart|as it comes|thrown away|next to no|even so|the like|works? no more|for who|nothing that shows)\b",
+    re.IGNORECASE,
+)
 FIRST_WORDS = re.compile(r"(What|Of|That|How|Which|Whether|Where|For|When|If)\b")
 
 

@@ -10,7 +10,7 @@ from tests.operations import expressions
 
 CASES = yaml.safe_load(expressions.RULES.with_name("rules.test.yml").read_text())["tests"]
 ALERTS = [rule["alert"] for rule in expressions.rules() if "alert" in rule]
-RUNBOOK = (expressions.ROOT / "docs/operations.md").read_text()
+RUNBOOK = (expressions.ROOT / "docs/alerts.md").read_text()
 
 
 @pytest.mark.parametrize("alert", ALERTS)
@@ -33,7 +33,7 @@ def test_every_alert_leads_to_its_page_of_the_runbook() -> None:
     for rule in expressions.rules():
         if "alert" in rule:
             page, _, anchor = rule["annotations"]["runbook"].partition("#")
-            assert (page, anchor) == ("docs/operations.md", rule["alert"].lower())
+            assert (page, anchor) == ("docs/alerts.md", rule["alert"].lower())
             assert anchor in headings
             assert rule["labels"]["severity"] in {"page", "ticket"}
 

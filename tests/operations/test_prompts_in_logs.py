@@ -25,7 +25,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture(params=[io.StringIO, Terminal])
 def heard(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
-    """What is logged to a file, and to a terminal, at the lowest level."""
+    """The log lines that go to a file, and to a terminal, at the lowest level."""
     stderr = request.param()
     monkeypatch.setattr(sys, "stderr", stderr)
     root, uvicorn = logging.getLogger(), logging.getLogger("uvicorn.error")

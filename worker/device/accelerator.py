@@ -59,7 +59,7 @@ def lost(error: BaseException, device: torch.device) -> DeviceLostError | None:
             return None
         except torch.AcceleratorError as later:
             error = later
-    return DeviceLostError(f"{device} works no more: {first_line(error)}")
+    return DeviceLostError(f"{device} has failed: {first_line(error)}")
 
 
 def first_line(error: BaseException) -> str:

@@ -103,7 +103,7 @@ class Engine:
     def advance(self) -> Advance:
         """Run one step of one batch, and leave the outcomes to be made from what it returns.
 
-        Raises DeviceLostError when the device works no more: then no image is failed, and another worker makes them.
+        Raises DeviceLostError when the device has failed: then no image is failed, and another worker makes them.
         """
         self._expire(steady_time())
         able = [row for row in self._rows.values() if self._can_step(row)]

@@ -72,7 +72,7 @@ Outcome = Picture | FinishedSet | Failure
 class Measured:
     """The cost of one batch in a stage (encode, denoise_step, decode).
 
-    `rows` images with `padding` rows beside them took `seconds`; `cached` of them had their embedding at hand.
+    `rows` images with `padding` rows beside them took `seconds`; `cached` of them had a cached embedding.
     With CUDA graphs on, a denoising step was `replayed`, or `graph_miss` says why not. `gap` is the host's time between
     the step before and this one, in seconds; None when the engine had nothing to do in between.
     """

@@ -1,6 +1,6 @@
 """Choose the rows of the next step: a pure function of the rows that wait and of the seconds that steps take.
 
-docs/batching.md gives the reasons and the results of a simulation.
+docs/batching.md gives the reasons, docs/batching-results.md the results of a simulation.
 """
 
 from bisect import bisect_left

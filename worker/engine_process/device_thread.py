@@ -23,7 +23,7 @@ class DeviceThread(threading.Thread):
 
     Other threads add and withdraw tasks through `call`. What they set on the engine directly, `backlogged` and
     `watched`, it only reads. `stopped` is done when the thread has ended, with the exception if one ended it: of a
-    step, or of any call when the engine's device works no more.
+    step, or of any call when the engine's device has failed.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class DeviceThread(threading.Thread):
         return future
 
     def doubt(self, error: BaseException) -> None:
-        """End the thread if the engine's device works no more after `error`, which another thread had."""
+        """End the thread if the engine's device has failed for good after `error`, which another thread had."""
         self.call(self._raise_if_lost, error)
 
     def serve(self, engine: Engine, deliver: Callable[[Advance], None]) -> None:

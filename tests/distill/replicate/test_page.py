@@ -9,7 +9,7 @@ from distill.config import DistillConfig
 from distill.replicate import emoji_settings, gates
 from distill.replicate import experiments as table
 from distill.replicate.results import rounded
-from docs import replication_tables as tables
+from docs.scripts import replication_tables as tables
 
 DOCS = Path(__file__).parents[3] / "docs"
 DATA = DOCS / "data" / "replication"

@@ -1,4 +1,4 @@
-"""The engine serves by PyTorch until OpenVINO is ready; from then on a picture has the same bits in any company."""
+"""The engine serves by PyTorch until OpenVINO is ready; from then on a picture has the same bits in any batch."""
 
 import copy
 import random

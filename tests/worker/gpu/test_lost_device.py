@@ -1,4 +1,4 @@
-"""A device that works no more ends its worker: none of the images is failed, and another worker makes them."""
+"""A device that has failed ends its worker: none of the images is failed, and another worker makes them."""
 
 import asyncio
 import os
@@ -31,7 +31,7 @@ from worker.testing.local_engine import serve_here
 IMAGES = 12
 """Of a job that a losing worker begins: three times as many as it makes."""
 
-WORKS_NO_MORE = "cpu works no more: CUDA error: an illegal memory access was encountered"
+HAS_FAILED = "cpu has failed: CUDA error: an illegal memory access was encountered"
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_c_no_image_fails_by_a_lost_device(
     gpu: StandInDevice, engine: Engine, monkeypatch: pytest.MonkeyPatch, stage: Stage, error: Exception | None
 ) -> None:
     _lose_at(gpu, stage, monkeypatch, error)
-    with pytest.raises(DeviceLostError, match=f"^{WORKS_NO_MORE}$"):
+    with pytest.raises(DeviceLostError, match=f"^{HAS_FAILED}$"):
         run(engine, [image_task("another sun", seed) for seed in range(50)])
 
 
@@ -119,7 +119,7 @@ def test_c_a_measurement_that_loses_the_device_ends_its_thread(device: DeviceThr
     device.serve(engine, lambda advance: None)
     with pytest.raises(DeviceLostError):
         device.call(_lost).result()
-    with pytest.raises(DeviceLostError, match=WORKS_NO_MORE):
+    with pytest.raises(DeviceLostError, match=HAS_FAILED):
         device.stopped.result(SAFETY_NET_S)
 
 
@@ -129,7 +129,7 @@ def test_c_a_compiler_whose_code_loses_the_device_ends_the_device_thread(
     monkeypatch.setattr(Network, "compiled", lambda network: _lost())
     device.serve(engine, lambda advance: None)
     CompileThread(device).compile(engine)
-    with pytest.raises(DeviceLostError, match=WORKS_NO_MORE):
+    with pytest.raises(DeviceLostError, match=HAS_FAILED):
         device.stopped.result(SAFETY_NET_S)
 
 
@@ -179,7 +179,7 @@ async def test_c_the_images_of_a_worker_that_lost_its_device_are_made_by_another
                 await process.wait()
     assert losing.returncode == 1
     (line,) = [line for line in error.decode().splitlines() if "CUDA error" in line]
-    assert f"the worker ends, and its leases with it: {WORKS_NO_MORE}" in line
+    assert f"the worker ends, and its leases with it: {HAS_FAILED}" in line
     assert "Traceback" not in error.decode()
     state = await queue.job("job")
     assert state is not None

@@ -1,4 +1,4 @@
-"""Draw docs/images/diverse.png, four plain seeds beside a diverse set: `.venv/bin/python -m docs.make_diverse_grid`."""
+"""Draw docs/images/diverse.png, four plain seeds beside a diverse set: `python -m docs.scripts.make_diverse_grid`."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw
 from bench.diversity.diverse_sets import CANDIDATES, IMAGES, Side, bench_task, make, student
 from jobs.models import DiverseSet
 
-OUT = Path(__file__).parent / "images" / "diverse.png"
+OUT = Path(__file__).parents[1] / "images" / "diverse.png"
 PROMPTS = ("animal", "fruit", "a vehicle", "a monster", "food", "weather")
 SEED = 40
 CELL, CAPTION, GAP = 80, 18, 12

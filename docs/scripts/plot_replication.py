@@ -2,7 +2,7 @@
 results, copy them there first.
 
 fourstep distill replicate --bed mixture
-python -m docs.plot_replication build/replicate/mixture
+python -m docs.scripts.plot_replication build/replicate/mixture
 """
 
 import json
@@ -22,10 +22,10 @@ from distill.replicate.mixture import MODES, Mixture
 from distill.replicate.mixture_run import Run
 from distill.replicate.results import gathered
 from distill.replicate.seeded_attention import SeededAttention
-from docs import replication_tables as tables
+from docs.scripts import replication_tables as tables
 from worker.sampling.noise_schedule import FLOW
 
-DOCS = Path(__file__).parent
+DOCS = Path(__file__).parents[1]
 DATA = DOCS / "data" / "replication"
 IMAGES = DOCS / "images"
 PAGE = DOCS / "replication.md"

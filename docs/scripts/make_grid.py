@@ -1,4 +1,4 @@
-"""Draw the README's picture grid from a running server: `.venv/bin/python docs/make_grid.py`."""
+"""Draw the README's picture grid from a running server: `.venv/bin/python docs/scripts/make_grid.py`."""
 
 import base64
 import io
@@ -9,7 +9,7 @@ import httpx
 from PIL import Image, ImageDraw
 
 SERVER = "http://127.0.0.1:8000"
-OUT = Path(__file__).parent / "images" / "grid.webp"
+OUT = Path(__file__).parents[1] / "images" / "grid.webp"
 PROMPTS = (
     "a smiling cat face", "a red apple", "a fox", "a penguin",
     "a sunflower", "a rocket", "a face with sunglasses", "a heart with arrow",

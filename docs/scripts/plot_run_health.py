@@ -2,7 +2,7 @@
 
 fourstep distill train --config docs/data/healthy/settings.yaml --run build/health/healthy
 fourstep distill train --config docs/data/collapsed/settings.yaml --run build/health/collapsed
-python docs/plot_run_health.py build/health
+python docs/scripts/plot_run_health.py build/health
 """
 
 import json
@@ -13,7 +13,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from PIL import Image
 
-DOCS = Path(__file__).parent
+DOCS = Path(__file__).parents[1]
 COLOURS = {"healthy": "#2a7f62", "collapsed": "#c0392b"}
 PANELS = {
     "latent_diversity": "spread of the grid's latents over seeds",

@@ -1,16 +1,16 @@
 """Draw docs/images/methods.webp, teacher, DP-DMD and DMD on the same prompts and seeds, from a running server:
 
 fourstep up models/emoji-teacher models/emoji-student build/replicate/emoji/students/dmd-0
-.venv/bin/python -m docs.make_methods_grid
+.venv/bin/python -m docs.scripts.make_methods_grid
 """
 
 from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from docs.make_grid import CAPTION, CELL, GAP, generate
+from docs.scripts.make_grid import CAPTION, CELL, GAP, generate
 
-OUT = Path(__file__).parent / "images" / "methods.webp"
+OUT = Path(__file__).parents[1] / "images" / "methods.webp"
 PROMPTS = (
     "an animal", "a fruit", "a happy face", "a flower", "a heart", "a face",
     "a cat face", "a red apple", "a rocket", "a pumpkin",

@@ -1,4 +1,4 @@
-"""docs/images/playground.webp: `python docs/make_screenshot.py` beside `make serve-both`. Needs a Chromium."""
+"""docs/images/playground.webp: `python docs/scripts/make_screenshot.py` beside `make serve-both`. Needs a Chromium."""
 
 import io
 import shutil
@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
-TARGET = Path(__file__).resolve().parent / "images" / "playground.webp"
+TARGET = Path(__file__).resolve().parents[1] / "images" / "playground.webp"
 RUNS = [("fruit", 3, "emoji-student"), ("a green frog face", 5, "emoji-student"), ("a happy face", 7, "side by side")]
 
 
