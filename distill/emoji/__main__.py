@@ -93,7 +93,7 @@ def contract(folder: Path) -> SamplingContract:
 
 
 def _finished(run: Path, steps: int, out: Path) -> bool:
-    """Whether the teacher was trained for `steps` in `run`, and `out` holds it."""
+    """Return whether the teacher was trained for `steps` in `run` and is in `out`."""
     return steps in checkpoints.steps_of(run) and (out / FILE_NAME).is_file()
 
 

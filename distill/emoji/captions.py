@@ -9,9 +9,9 @@ from functools import cached_property
 
 import torch
 
-from distill.emoji import vague
 from distill.emoji.artwork import Artwork
-from distill.emoji.wordings import DICE, plain, worded
+from distill.emoji.words import vague
+from distill.emoji.words.wordings import DICE, plain, worded
 from distill.emoji.world import EMOJI, EMPTY, STYLES
 
 NAME_SHARE, VAGUE_SHARE, EMPTY_SHARE = 0.50, 0.40, 0.10

@@ -6,10 +6,10 @@ from typing import Any
 
 import yaml
 
-from distill import evaluation_run, runs
+from distill import runs
 from distill.emoji import benchmark
+from distill.evaluation import report
 from distill.evaluation.pictures import Sampling, write_text
-from distill.evaluation.report import EvaluationConfig
 from distill.training import checkpoints
 from jobs.sampling_contract import FILE_NAME, SamplingContract
 from worker.model_folder.weights_hash import weights_sha256
@@ -51,11 +51,10 @@ def recipe_of(method: str, teacher: Path, prompts: Path) -> dict[str, Any]:
 def evaluate(students: dict[str, Path], teacher: Path, encoder: Path, work: Path, out: Path) -> None:
     """Write the reports of all `students`, by method, to the JSON file `out`. Pictures and what is measured of them are
     kept in `work`, so that an interrupted evaluation goes on."""
-    config = EvaluationConfig(PICTURES, {benchmark.NAME: encoder}, {}, Sampling(30, 1.0))
-    request = evaluation_run.Request(paper=False, prompts=None, geneval=None, detector=None, colors=None)
+    config = report.EvaluationConfig(PICTURES, {benchmark.NAME: encoder}, {}, Sampling(30, 1.0))
+    judge = benchmark.benchmark(encoder)
     reports = {
-        method: evaluation_run.run(student, teacher, request, config, work / method)
-        for method, student in students.items()
+        method: report.evaluate(student, teacher, judge, config, work / method) for method, student in students.items()
     }
     write_text(out, json.dumps(reports, indent=2) + "\n")
 

@@ -1,21 +1,22 @@
-"""What is asked for in training: vague phrases, colours, many wordings, and none of the evaluation's."""
+"""The captions of training: vague phrases, colours, many wordings, and none of the evaluation's."""
 
 import numpy as np
 import torch
 
-from distill.emoji import benchmark, vague, wordings
+from distill.emoji import benchmark
 from distill.emoji.artwork import Artwork
 from distill.emoji.captions import STYLE_WORDS, Captions
+from distill.emoji.words import vague, wordings
 from distill.emoji.world import EMOJI, STYLES
 
 CAPTIONS = Captions(
     Artwork(np.zeros((len(EMOJI), 8, 8, 3), np.uint8), np.arange(len(EMOJI)), np.arange(len(EMOJI)) % 5)
 )
-PICTURES = torch.arange(len(EMOJI)).repeat(20)
+PICTURES = torch.arange(len(EMOJI)).repeat(8)
 
 
 def said(seed: int) -> tuple[torch.Tensor, list[str]]:
-    """Captions drawn for every picture twenty times, and a wording of each."""
+    """Captions drawn for every picture eight times, and a wording of each."""
     generator = torch.Generator().manual_seed(seed)
     drawn = CAPTIONS.draw(PICTURES, generator)
     return drawn, CAPTIONS.say(drawn, generator)

@@ -24,9 +24,9 @@ def captions() -> Captions:
     return captions_of(len(STYLES))
 
 
-def captions_of(styles: int) -> Captions:
-    """Every emoji in the first `styles` styles, as noise."""
-    emoji, style = np.meshgrid(np.arange(len(EMOJI)), np.arange(styles), indexing="ij")
+def captions_of(styles: int, things: int = len(EMOJI)) -> Captions:
+    """The first `things` emoji in the first `styles` styles, as noise."""
+    emoji, style = np.meshgrid(np.arange(things), np.arange(styles), indexing="ij")
     images = np.random.default_rng(0).integers(0, 256, (emoji.size, SIZE, SIZE, 3), dtype=np.uint8)
     return Captions(Artwork(images, emoji.ravel(), style.ravel()))
 
@@ -42,7 +42,7 @@ def test_every_stage_trains_and_the_whole_loads_in_plain_diffusers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(text_encoders, "BATCH", 16)
-    captions = captions_of(1)
+    captions = captions_of(1, things=48)
     vae = autoencoder.train(captions.artwork, tmp_path / "autoencoder", steps=2, batch=4)
     text = text_encoders.train(captions, tmp_path / "text_encoders", steps=2)
     latents = autoencoder.kept_latents(vae, captions.artwork, tmp_path / "latents.safetensors")
