@@ -39,8 +39,8 @@ LEARNING_RATE = 5e-4
 NOISE_SHIFT = 3.0
 """Draw more noise levels where the picture's subject is decided, t = s·u / (1 + (s−1)·u) for uniform u.
 
-The posterior's entropy over the pictures of an animal is 5.2 bits at σ = .95, 1.4 at .9, .3 at .85 and .1 at .8, in latents
-of an autoencoder after 600 steps."""
+The posterior's entropy over the pictures of an animal is 5.2 bits at σ = .95, 1.4 at .9, .3 at .85 and .1 at .8, in the
+latents of an autoencoder after 600 steps."""
 MAX_WEIGHT = 10.0
 """Largest weight of a sample in the loss of an ε-predicting teacher."""
 
