@@ -25,9 +25,9 @@ class BodyLimit:
     """ASGI middleware: 413 problem for bodies of more than MAX_BODY_BYTES, and what two pictures of `picture_bytes`
     take where they may come.
 
-    The same for a JSON document whose structure alone has more than MAX_BODY_BYTES: a byte of it takes a hundred bytes of
-    memory when it is parsed, and time in which no other call is answered. A body that is larger than MAX_BODY_BYTES takes
-    `room` of its caller until the call ends.
+    The same for a JSON document whose structure alone has more than MAX_BODY_BYTES: parsed, a byte of it takes some
+    hundred bytes of memory, and time in which no other call is answered. A body that is larger than MAX_BODY_BYTES
+    takes `room` of its caller until the call ends.
     """
 
     def __init__(self, app: ASGIApp, picture_bytes: int, room: Room) -> None:
