@@ -6,7 +6,7 @@ PEERS := .venv-peers
 PEERS_BIN := $(PEERS)/bin
 COMPOSE ?= docker compose -f compose.yaml -f docker/compose.check.yaml
 
-.PHONY: serve serve-both test check lint chaos models bench bench-gpu bench-service bench-scaling bench-diverse bench-distill bench-evaluation bench-memory bench-engine soak docs check-compose clean
+.PHONY: help serve serve-both test check lint chaos models bench bench-gpu bench-service bench-scaling bench-diverse bench-distill bench-evaluation bench-memory bench-engine soak docs check-compose clean
 
 serve: $(VENV)/serve.stamp  ## The service with the bundled model on http://localhost:8000
 	$(BIN)/fourstep up
@@ -108,5 +108,8 @@ check-compose: $(VENV)/test.stamp  ## The compose stack, built and started for r
 	$(COMPOSE) up --detach --wait redis service worker prometheus
 	COMPOSE="$(COMPOSE)" $(BIN)/python -m tests.operations.check_stack; status=$$?; $(COMPOSE) down --volumes; exit $$status
 
-clean:
+help:  ## Every target with what it does
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1: /p' Makefile
+
+clean:  ## Remove the environments and what was built
 	rm -rf $(VENV) $(PEERS) build

@@ -25,7 +25,7 @@ def _print_version(asked: bool) -> None:
 @app.callback()
 def _fourstep(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print it")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Few-step image generation as a service."""

@@ -24,7 +24,10 @@ def cache(
     max_sequence_length: Annotated[int, typer.Option(help="Length of the T5 block, in tokens.")] = 256,
     negative_prompt: Annotated[str, typer.Option(help="Negative prompt of classifier-free guidance.")] = "",
 ) -> None:
-    """Encode every prompt once, for all runs whose configuration names the folder as `embeddings`."""
+    """Encode every prompt once, for all runs whose configuration names the folder as `embeddings`.
+
+    Example: `fourstep distill cache --teacher models/emoji-teacher --prompts prompts.txt --out build/embeddings`
+    """
     with _one_line():
         from distill import config, embedding_cache
 
@@ -39,7 +42,10 @@ def train(
     run: RunFolder,
     out: Annotated[Path | None, typer.Option(help="Folder to export the student to after training.")] = None,
 ) -> None:
-    """Train a student. Resume an interrupted run with `fourstep distill resume`."""
+    """Train a student. Resume an interrupted run with `fourstep distill resume`.
+
+    Example: `fourstep distill train --config distill/configs/emoji.yaml --run build/my-student --out my-student`
+    """
     with _one_line():
         from distill import runs
 
@@ -51,7 +57,10 @@ def resume(
     run: RunFolder,
     out: Annotated[Path | None, typer.Option(help="Folder to export the student to after training.")] = None,
 ) -> None:
-    """Resume a run from its last checkpoint, with the configuration it was started with."""
+    """Resume a run from its last checkpoint, with the configuration it was started with.
+
+    Example: `fourstep distill resume --run build/my-student --out my-student`
+    """
     with _one_line():
         from distill import runs
 
@@ -62,11 +71,20 @@ def resume(
 def export(
     run: RunFolder,
     out: Annotated[Path, typer.Option(help="The servable folder to write.")],
-    dtype: Annotated[str, typer.Option(help="bfloat16, float16 or float32.")] = "bfloat16",
-    lora: Annotated[bool, typer.Option("--lora", help="Only the adapter, as a LoRA file for the teacher.")] = False,
-    checkpoint: Annotated[str, typer.Option(help="last, best (nearest to the teacher) or a step's number.")] = "last",
+    dtype: Annotated[
+        str, typer.Option(help="Number format of the weights: bfloat16, float16 or float32.")
+    ] = "bfloat16",
+    lora: Annotated[
+        bool, typer.Option("--lora", help="Write only the adapter, as a LoRA file for the teacher.")
+    ] = False,
+    checkpoint: Annotated[
+        str, typer.Option(help="The checkpoint to export: last, best (nearest to the teacher) or a step's number.")
+    ] = "last",
 ) -> None:
-    """Write the student of a run's last or best checkpoint as a diffusers folder with `sampling.json`."""
+    """Write the student of a run's last or best checkpoint as a diffusers folder with `sampling.json`.
+
+    Example: `fourstep distill export --run build/my-student --out my-student --checkpoint best`
+    """
     with _one_line():
         from distill import runs
 
@@ -77,12 +95,17 @@ def export(
 def memory(
     config: Annotated[Path, typer.Option(help="The run's YAML file.")],
     architecture: Annotated[
-        Path | None, typer.Option(help="A pipeline folder, of which only the JSON files are read, for the teacher.")
+        Path | None, typer.Option(help="A pipeline folder instead of the teacher's. Only its JSON files are read.")
     ] = None,
-    processes: Annotated[int, typer.Option(min=1, help="Processes, one to a GPU.")] = 1,
-    sharded: Annotated[bool, typer.Option("--sharded", help="Split over them (FSDP2), not copied.")] = False,
+    processes: Annotated[int, typer.Option(min=1, help="Number of processes, one to a GPU.")] = 1,
+    sharded: Annotated[
+        bool, typer.Option("--sharded", help="Split the models over the processes (FSDP2) instead of copying them.")
+    ] = False,
 ) -> None:
-    """Estimate the memory that a run needs on each process, and its space on disk, from shapes alone."""
+    """Estimate the memory that a run needs on each process, and its space on disk, from shapes alone.
+
+    Example: `fourstep distill memory --config distill/configs/sd35m.yaml --processes 8 --sharded`
+    """
     with _one_line():
         from distill import config as configuration
         from distill import memory as estimate
@@ -106,19 +129,24 @@ def memory(
 def replicate(
     bed: Annotated[
         Literal["mixture", "emoji-small", "emoji"],
-        typer.Option(help="mixture: minutes; emoji-small (exact teacher): hours; emoji (the bundled pair): one hour."),
+        typer.Option(
+            help="The setting: mixture takes minutes, emoji-small (exact teacher) hours, emoji (bundled pair) an hour."
+        ),
     ] = "mixture",
     out: Annotated[
         Path | None, typer.Option(help="Folder for the results.", show_default="build/replicate/BED")
     ] = None,
-    work: Annotated[Path, typer.Option(help="For emoji-small: the artwork's folder; fetched if missing.")] = Path(
-        "build/emoji"
-    ),
+    work: Annotated[
+        Path, typer.Option(help="For emoji-small: the folder of the artwork, which is fetched if missing.")
+    ] = Path("build/emoji"),
     quick: Annotated[
         bool, typer.Option("--quick", help="Run every step in seconds; the figures mean nothing.")
     ] = False,
 ) -> None:
-    """Repeat the paper's comparison at a small scale. Results that the folder already holds are kept."""
+    """Repeat the paper's comparison at a small scale. Results that the folder already holds are kept.
+
+    Example: `fourstep distill replicate`
+    """
     with _one_line():
         from distill.replicate.settings import run_setting
 
@@ -133,28 +161,39 @@ def replicate(
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="the folder to evaluate, sampled as it is served")],
-    teacher: Annotated[Path, typer.Option(help="the folder it is compared with")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="folder for report, grids and kept pictures")],
-    prompts: Annotated[Path | None, typer.Option(help="one prompt a line; by default those of the emoji world")] = None,
+    model: Annotated[Path, typer.Argument(help="The folder to evaluate, sampled as it is served.")],
+    teacher: Annotated[Path, typer.Option(help="The folder it is compared with.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for report, grids and kept pictures.")],
+    prompts: Annotated[
+        Path | None, typer.Option(help="Text file, one prompt a line. Default: the prompts of the emoji world.")
+    ] = None,
     protocol: Annotated[
-        Literal["own", "paper"], typer.Option(help="paper: what its tables report, and a row like theirs")
+        Literal["own", "paper"],
+        typer.Option(help="With paper, measure what the paper's tables report, and print a row like theirs."),
     ] = "own",
     keep_pictures: Annotated[
-        bool, typer.Option(help="keep them, so that a further network needs no new ones; or only what was measured")
+        bool, typer.Option(help="Keep the pictures for further networks, or only what was measured.")
     ] = True,
-    seeds: Annotated[int, typer.Option(min=4, help="pictures of each prompt")] = 9,
-    features: Annotated[list[str], typer.Option(help="dino=FOLDER, clip=FOLDER or emoji=FOLDER; may be repeated")] = [],  # noqa: B006
-    scores: Annotated[
-        list[str], typer.Option(help="clipscore=FOLDER, pickscore=FOLDER or imagereward=FOLDER; may be repeated")
+    seeds: Annotated[int, typer.Option(min=4, help="Pictures of each prompt.")] = 9,
+    features: Annotated[
+        list[str], typer.Option(help="Feature space: dino=FOLDER, clip=FOLDER or emoji=FOLDER. May be repeated.")
     ] = [],  # noqa: B006
-    geneval: Annotated[Path | None, typer.Option(help="GenEval's evaluation_metadata.jsonl, for its prompts")] = None,
-    detector: Annotated[Path | None, typer.Option(help="GenEval's Mask2Former folder")] = None,
-    colors: Annotated[Path | None, typer.Option(help="GenEval's CLIP folder")] = None,
-    steps: Annotated[int, typer.Option(min=1, help="of a folder without sampling.json")] = 30,
-    guidance_scale: Annotated[float, typer.Option(min=1, help="of a folder without sampling.json")] = 3.5,
+    scores: Annotated[
+        list[str],
+        typer.Option(
+            help="Score: clipscore, pickscore or imagereward=FOLDER, or NAME=module:factory. May be repeated."
+        ),
+    ] = [],  # noqa: B006
+    geneval: Annotated[Path | None, typer.Option(help="GenEval's evaluation_metadata.jsonl, with its prompts.")] = None,
+    detector: Annotated[Path | None, typer.Option(help="Folder of GenEval's Mask2Former.")] = None,
+    colors: Annotated[Path | None, typer.Option(help="Folder of GenEval's CLIP.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of a folder without sampling.json.")] = 30,
+    guidance_scale: Annotated[float, typer.Option(min=1, help="Guidance of a folder without sampling.json.")] = 3.5,
 ) -> None:
-    """Compare a student with its teacher: diversity, coverage, quality, prompt match and pairing."""
+    """Compare a student with its teacher: diversity, coverage, quality, prompt match and pairing.
+
+    Example: `fourstep evaluate my-student --teacher models/emoji-teacher -o build/evaluation`
+    """
     with errors_as_lines(ValueError, OSError, extra="distill"):
         from rich import print_json
 

@@ -38,11 +38,10 @@ class Settings(BaseSettings):
         description="where finished images are kept: redis, a folder, or s3://, gs://, az:// with bucket and prefix",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="least severe level that is logged"
+        default="info", description="lowest level that is logged"
     )
     traces_url: str | None = Field(
-        default=None,
-        description="address of an OpenTelemetry collector (OTLP over HTTP); unset for no traces",
+        default=None, description="address of an OpenTelemetry collector (OTLP over HTTP); unset for no traces"
     )
 
     def __init__(self, **values: Any) -> None:
@@ -99,12 +98,12 @@ class ApiSettings(Settings):
         default=None,
         ge=1,
         le=65535,
-        description="port that answers the API's /metrics alone, without a key: for scrapers, to be kept inside",
+        description="port that serves only the API's /metrics, without a key, for scrapers; keep it inside the network",
     )
     public_url: str | None = Field(
         default=None,
         pattern=r"^https?://[^\s?#]+$",
-        description="address by which clients reach the API, for addresses in answers; unset: that of each call",
+        description="address by which clients reach the API, used in answers; unset: the host of each call",
     )
     forwarded_allow_ips: str = Field(
         default="127.0.0.1",
@@ -113,15 +112,15 @@ class ApiSettings(Settings):
     default_model: str | None = Field(
         default=None, description="model for calls that name none; unset: the first by name that has a worker"
     )
-    max_queued_images: int = Field(default=512, ge=1, description="images that may wait for a worker, over all calls")
+    max_queued_images: int = Field(default=512, ge=1, description="most images that wait for a worker, over all calls")
     timeout_s: float = Field(
         default=60.0,
         gt=0,
         le=600,
         description="timeout of calls without `timeout`, in seconds; asynchronous jobs have a week",
     )
-    max_images: int = Field(default=64, ge=1, le=64, description="images in one call")
-    max_prompt_chars: int = Field(default=2000, ge=1, le=2000, description="characters in a prompt")
+    max_images: int = Field(default=64, ge=1, le=64, description="most images in one call")
+    max_prompt_chars: int = Field(default=2000, ge=1, le=2000, description="most characters in a prompt")
     model_aliases: Annotated[tuple[tuple[str, str], ...], NoDecode] = Field(
         default=(), description="comma-separated NAME=MODEL: other names of a model; a NAME may have wildcards (gpt-*)"
     )
@@ -130,7 +129,7 @@ class ApiSettings(Settings):
     )
 
     image_redirect: bool = Field(
-        default=False, description="send who fetches an image to a signed address of the bucket that it is kept in"
+        default=False, description="answer /images by a redirection to a signed address in the bucket"
     )
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         default=(), description="comma-separated keys; each call then needs one as Authorization: Bearer"
@@ -141,17 +140,15 @@ class ApiSettings(Settings):
         description="images a minute for each API key over all models, also in one burst; unset for no limit",
     )
     evaluation_rate_limit: int | None = Field(
-        default=None,
-        ge=1,
-        description="network evaluations a minute for each API key, over all models; unset for no limit",
+        default=None, ge=1, description="network evaluations a minute for each API key over all models; unset: no limit"
     )
-    max_input_bytes: int = Field(default=8 * 2**20, ge=1024, description="bytes of a picture that a call brings")
-    max_input_pixels: int = Field(default=2**24, ge=1, description="pixels of a picture that a call brings")
+    max_input_bytes: int = Field(default=8 * 2**20, ge=1024, description="most bytes of a picture that a call brings")
+    max_input_pixels: int = Field(default=2**24, ge=1, description="most pixels of a picture that a call brings")
     max_answer_bytes: int = Field(
         default=64 * 2**20,
         ge=2**20,
-        description="bytes that the answers to one API key (without keys: to everybody) may take, and as many for the "
-        "pictures that its calls bring; further ones wait",
+        description="memory in bytes for the answers to one API key (without keys: to all callers), and as much for "
+        "the pictures that its calls bring; further calls wait",
     )
     max_event_streams: int = Field(
         default=256, ge=1, description="event streams that one API key (without keys: one address) may hold open"
@@ -163,10 +160,10 @@ class ApiSettings(Settings):
         default=(), description="comma-separated origins whose pages may call, or *"
     )
     webhook_secret: SecretStr | None = Field(
-        default=None, description="whsec_ and 24 to 64 bytes as base64, to sign webhooks by; unset: none are sent"
+        default=None, description="signs webhooks: whsec_ and 24 to 64 bytes as base64; unset: none are sent"
     )
     webhooks: Annotated[tuple[tuple[SecretStr, str], ...], NoDecode] = Field(
-        default=(), description="comma-separated KEY=URL: where the ends of a key's asynchronous jobs are sent to"
+        default=(), description="comma-separated KEY=URL: where the webhooks of a key's asynchronous jobs are sent"
     )
     webhook_private: bool = Field(
         default=False, description="also send webhooks without TLS, and to addresses that are not public"
@@ -223,7 +220,9 @@ class WorkerSettings(Settings):
 
     model: str = Field(default=str(BUNDLED_MODEL), description="model folder or Hugging Face hub id")
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, ...")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(default="auto", description="weights' type")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto", description="number format of weights; auto: bfloat16 where the device has it, else float32"
+    )
     text_encoders: Literal["device", "cpu", "int8"] = Field(
         default="device", description="where the text encoders run: device, cpu, or on the device with int8 weights"
     )
@@ -231,16 +230,16 @@ class WorkerSettings(Settings):
         default=None, description="format of the weights of the denoiser's blocks; unset: that of FOURSTEP_DTYPE"
     )
     max_batch: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
-        default="auto", description="images one step may hold; auto: as many as gain in images a second, up to 64"
+        default="auto", description="most images in one step; auto: the batch with the most images a second, up to 64"
     )
     cpu_runtime: Literal["openvino", "torch"] = Field(
-        default="openvino", description="what runs the networks on a CPU, from some seconds after the start on"
+        default="openvino", description="runtime of the networks on a CPU, some seconds after the start"
     )
     compile: Literal["auto"] | bool = Field(
         default="auto", description="torch.compile the networks while serving; auto: on a CUDA device"
     )
     compile_cache: Path | None = Field(
-        default=None, description="folder for compiled code, so that a restart is quick; unset: PyTorch's own, in /tmp"
+        default=None, description="folder for compiled code, which makes a restart quick; unset: PyTorch's own, in /tmp"
     )
     cuda_graphs: bool | None = Field(
         default=None, description="replay each step from a CUDA graph; unset: on a CUDA device; true needs one"
@@ -256,8 +255,8 @@ class WorkerSettings(Settings):
     lease_s: float = Field(
         default=15.0, gt=0, description="seconds after which other workers reclaim a silent worker's tasks"
     )
-    steps: int = Field(default=4, ge=1, description="denoising steps, only for models without sampling.json")
-    guidance_scale: float = Field(default=1.0, ge=1, description="guidance, only for models without sampling.json")
+    steps: int = Field(default=4, ge=1, description="denoising steps of models without sampling.json")
+    guidance_scale: float = Field(default=1.0, ge=1, description="guidance scale of models without sampling.json")
     sizes: Annotated[tuple[tuple[int, int], ...], NoDecode] = Field(
         default=(),
         description="comma-separated WIDTHxHEIGHT to serve, the first for calls without; unset: the model's own",
@@ -269,7 +268,7 @@ class WorkerSettings(Settings):
         default=(), description="comma-separated labels of the safety model for which a picture is refused"
     )
     safety_threshold: float = Field(
-        default=0.5, gt=0, le=1, description="probability of these labels together from which on a picture is refused"
+        default=0.5, gt=0, le=1, description="least probability of these labels together for which a picture is refused"
     )
     embed_recipe: bool = Field(default=True, description="write model, prompt and seed into the image's metadata")
     mark_generated: bool = Field(

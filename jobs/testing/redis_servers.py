@@ -80,16 +80,17 @@ def sentinel(folder: Path) -> Iterator[tuple[str, Callable[[], None]]]:
 @contextmanager
 def cluster(folder: Path) -> Iterator[str]:
     """Yield the address of a cluster of three primaries."""
-    ports = [free_port() for _ in range(3)]
+    # The nodes' own port is 10,000 above the other, unless it is named: an outgoing connection may have that.
+    ports, nodes_ports = ([free_port() for _ in range(3)] for _ in range(2))
     with ExitStack() as stack:
-        for port in ports:
-            config = "cluster-enabled yes\ncluster-node-timeout 60000"
+        for port, nodes_port in zip(ports, nodes_ports, strict=True):
+            config = f"cluster-enabled yes\ncluster-node-timeout 60000\ncluster-port {nodes_port}"
             stack.enter_context(server(folder / str(port), config, port=port))
         clients = [stack.enter_context(Redis(port=port)) for port in ports]
         for index, client in enumerate(clients):
             first, last = SLOTS * index // 3, SLOTS * (index + 1) // 3 - 1
             client.execute_command("CLUSTER ADDSLOTSRANGE", first, last)
-            client.execute_command("CLUSTER MEET", "127.0.0.1", ports[0])
+            client.execute_command("CLUSTER MEET", "127.0.0.1", ports[0], nodes_ports[0])
 
         def agreed() -> bool:
             return all(

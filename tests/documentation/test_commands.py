@@ -4,6 +4,7 @@ import importlib.util
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -92,6 +93,25 @@ def test_every_file_that_is_named_is_there(page: Path) -> None:
     named = re.findall(rf"`((?:{folders})/[\w./-]+\.(?:py|lua|js|json|yaml|md))`", page.read_text())
     # What commands write while they run is not in the repository.
     assert [path for path in named if not (ROOT / path).is_file() and not path.startswith("build/")] == []
+
+
+def test_every_command_is_explained_in_sentences_with_an_example() -> None:
+    wrong = []
+
+    def visit(name: str, command: Any) -> None:
+        parts = getattr(command, "commands", {})
+        for part, below in parts.items():
+            visit(f"{name} {part}", below)
+        texts = {"": command.help, **{parameter.name: getattr(parameter, "help", "") for parameter in command.params}}
+        sentences = {
+            part: text.partition("\n")[0] for part, text in texts.items() if part != "help" and text is not None
+        }
+        wrong.extend(f"{name} {part}: {text}" for part, text in sentences.items() if not re.match(r"[A-Z].*\.$", text))
+        if not parts and "Example: `" not in command.help:
+            wrong.append(f"{name} has no example")
+
+    visit("fourstep", get_command(app))
+    assert wrong == []
 
 
 def test_the_checks_find_what_is_wrong() -> None:

@@ -2,8 +2,10 @@
 
 import asyncio
 import base64
+import importlib
 import json
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import aiohttp
@@ -76,14 +78,18 @@ async def test_langchain_gets_addresses(api: httpx.AsyncClient) -> None:
     assert all([(await api.get(url)).content.startswith(PNG) for url in urls])
 
 
+@pytest.fixture(scope="module")
+def litellm() -> ModuleType:
+    """The library, imported before a worker or a server runs: that takes seconds, for which they would be silent."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else it looks for prices on the internet
+        return importlib.import_module("litellm")
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("worker")
-async def test_litellm_passes_everything_on(api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else it looks for prices on the internet
-
+async def test_litellm_passes_everything_on(litellm: ModuleType, api: httpx.AsyncClient) -> None:
     def draw() -> Any:
-        import litellm  # in this thread too: it takes seconds, for which the worker's connection would be silent
-
         base = f"{api.base_url}/v1"
         options: Any = {"n": 2, "size": "1024x1024", "quality": "hd", "seed": 7}
         return litellm.image_generation("a cat", f"openai/{MODEL}", api_base=base, api_key="any", **options)

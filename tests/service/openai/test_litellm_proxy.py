@@ -27,7 +27,8 @@ PNG = b"\x89PNG"
 
 @pytest.fixture
 def settings(redis_url: str, free_port: Callable[[], int]) -> ApiSettings:
-    return ApiSettings.model_validate({"redis_url": redis_url, "port": free_port(), "api_keys": SERVER_KEY})
+    own = {"port": free_port(), "api_keys": SERVER_KEY, "timeout_s": 600}
+    return ApiSettings.model_validate({"redis_url": redis_url, **own})
 
 
 @pytest.fixture
