@@ -8,9 +8,10 @@ from functools import partial
 
 import torch
 
+from worker.device.accelerator import is_out_of_memory
 from worker.engine.denoising_step import StepInputs
 from worker.engine.engine import Engine
-from worker.engine.model_runner import Executor
+from worker.engine.executor import Executor
 from worker.engine.scheduler import Size, buckets
 from worker.engine.step_times.batch_sizes import measured
 from worker.engine_process.device_thread import DeviceThread
@@ -24,6 +25,10 @@ TOLERANCE = 0.05
 
 RECOMPILE_LIMIT = 4096
 """torch's default of 8 guards against an endless number of shapes; here their number is known."""
+
+
+TRIES = 5
+"""Times that a shape is compiled and compared at most, while serving beside it takes the memory."""
 
 
 class CompileThread(threading.Thread):
@@ -77,14 +82,25 @@ class CompileThread(threading.Thread):
         return executor, "; ".join(_gain(size, seconds, self._measured(size)) for size, seconds in before.items())
 
     def _compiled(self, examples: list[StepInputs]) -> Executor:
-        runner = self._engine.runner
-        compiled = runner.new_compiled()
+        compiled = self._engine.runner.new_compiled()
         for example in examples:
-            compile_shape(compiled, runner.eager, example, runner.decodes_at_once(example.latents))
+            self._compile_shape(compiled, example)
         compiled.seal()  # before the captures: nothing is compiled on the thread that serves
         for example in examples:
             self._device.call(compiled.capture, example).result()
         return compiled
+
+    def _compile_shape(self, compiled: Executor, example: StepInputs) -> None:
+        """Compile the shape of `example`; when memory runs out, give back what is free between two steps and repeat."""
+        runner = self._engine.runner
+        for left in reversed(range(TRIES)):
+            try:
+                return compile_shape(compiled, runner.eager, example, runner.decodes_at_once(example.latents))
+            except RuntimeError as error:
+                if not left or not is_out_of_memory(error):
+                    raise
+            log.info("out of memory beside serving: compiling %s rows again", len(example.latents))
+            self._device.call(runner.free_memory).result()
 
     def _measured(self, size: Size) -> dict[int, float]:
         return self._device.call(self._engine.timetable.measured, size).result()
