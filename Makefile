@@ -6,7 +6,7 @@ PEERS := .venv-peers
 PEERS_BIN := $(PEERS)/bin
 COMPOSE ?= docker compose -f compose.yaml -f docker/compose.check.yaml
 
-.PHONY: serve serve-both test check lint chaos models bench bench-gpu bench-service bench-scaling bench-diverse bench-distill bench-evaluation bench-memory bench-engine soak docs check-compose clean
+.PHONY: help serve serve-both test check lint chaos models bench bench-gpu bench-service bench-scaling bench-diverse bench-distill bench-evaluation bench-memory bench-engine soak docs check-compose clean
 
 serve: $(VENV)/serve.stamp  ## The service with the bundled model on http://localhost:8000
 	$(BIN)/fourstep up
@@ -60,9 +60,8 @@ bench-engine: $(VENV)/test.stamp  ## The engine against diffusers, strict mode, 
 soak: $(VENV)/test.stamp  ## 10,000 images, some cancelled or expired: is each accounted for, does memory stay flat
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.service.soak
 
-models: $(VENV)/test.stamp  ## Make the bundled models again from the artwork (hours; needs npm)
+models: $(VENV)/test.stamp  ## Make the bundled models again from the artwork, or go on with it (hours; needs npm)
 	$(BIN)/python -m distill.emoji --work build/emoji
-	$(BIN)/fourstep distill train --config distill/configs/emoji.yaml --run build/emoji/student --out models/emoji-student
 
 bench-scaling: $(VENV)/test.stamp  ## What an image costs Redis; simulated and real workers; the tables of docs/scaling.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.scaling
@@ -108,5 +107,8 @@ check-compose: $(VENV)/test.stamp  ## The compose stack, built and started for r
 	$(COMPOSE) up --detach --wait redis service worker prometheus
 	COMPOSE="$(COMPOSE)" $(BIN)/python -m tests.operations.check_stack; status=$$?; $(COMPOSE) down --volumes; exit $$status
 
-clean:
+help:  ## Every target with what it does
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1: /p' Makefile
+
+clean:  ## Remove the environments and what was built
 	rm -rf $(VENV) $(PEERS) build

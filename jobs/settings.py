@@ -41,8 +41,7 @@ class Settings(BaseSettings):
         default="info", description="lowest level that is logged"
     )
     traces_url: str | None = Field(
-        default=None,
-        description="address of an OpenTelemetry collector (OTLP over HTTP); unset for no traces",
+        default=None, description="address of an OpenTelemetry collector (OTLP over HTTP); unset for no traces"
     )
 
     def __init__(self, **values: Any) -> None:
@@ -141,9 +140,7 @@ class ApiSettings(Settings):
         description="images a minute for each API key over all models, also in one burst; unset for no limit",
     )
     evaluation_rate_limit: int | None = Field(
-        default=None,
-        ge=1,
-        description="network evaluations a minute for each API key, over all models; unset for no limit",
+        default=None, ge=1, description="network evaluations a minute for each API key over all models; unset: no limit"
     )
     max_input_bytes: int = Field(default=8 * 2**20, ge=1024, description="most bytes of a picture that a call brings")
     max_input_pixels: int = Field(default=2**24, ge=1, description="most pixels of a picture that a call brings")
@@ -163,12 +160,10 @@ class ApiSettings(Settings):
         default=(), description="comma-separated origins whose pages may call, or *"
     )
     webhook_secret: SecretStr | None = Field(
-        default=None,
-        description="secret that signs webhooks: whsec_ and 24 to 64 bytes as base64; unset: none are sent",
+        default=None, description="signs webhooks: whsec_ and 24 to 64 bytes as base64; unset: none are sent"
     )
     webhooks: Annotated[tuple[tuple[SecretStr, str], ...], NoDecode] = Field(
-        default=(),
-        description="comma-separated KEY=URL: the address that is told of the end of a key's asynchronous jobs",
+        default=(), description="comma-separated KEY=URL: where the webhooks of a key's asynchronous jobs are sent"
     )
     webhook_private: bool = Field(
         default=False, description="also send webhooks without TLS, and to addresses that are not public"
@@ -226,8 +221,7 @@ class WorkerSettings(Settings):
     model: str = Field(default=str(BUNDLED_MODEL), description="model folder or Hugging Face hub id")
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, ...")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        default="auto",
-        description="number format of the weights; auto: bfloat16 where the device computes in it, else float32",
+        default="auto", description="number format of weights; auto: bfloat16 where the device has it, else float32"
     )
     text_encoders: Literal["device", "cpu", "int8"] = Field(
         default="device", description="where the text encoders run: device, cpu, or on the device with int8 weights"

@@ -13,7 +13,7 @@ def test_the_page_holds_the_table_of_the_result() -> None:
 def test_another_result_is_another_table() -> None:
     result = json.loads(RESULT.read_text())
     result["unmasked_db"]["least"] = 12.34
-    assert "12.3 dB at least (99: equal" in rendered(PAGE.read_text(), result)
+    assert "12.3 dB at least (99 stands for equal" in rendered(PAGE.read_text(), result)
 
 
 def test_what_is_measured_reaches_its_aims() -> None:
