@@ -1,7 +1,6 @@
 """The number of rows that are decoded at once, apart from how many share a step."""
 
 import logging
-from collections.abc import Mapping
 
 from worker.engine.scheduler import Size, buckets
 
@@ -35,7 +34,7 @@ class DecodeBatches:
         return dict(self._most)
 
     @at_once.setter
-    def at_once(self, most: Mapping[Size, int]) -> None:
+    def at_once(self, most: dict[Size, int]) -> None:
         self._most = dict(most)
 
     def keep_for_strict(self) -> None:
