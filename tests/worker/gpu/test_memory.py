@@ -34,8 +34,7 @@ def test_d_all_captures_are_on_one_stream_and_from_one_pool(monkeypatch: pytest.
     assert len(captures) == 3
     assert len({id(capture["stream"]) for capture in captures}) == 1
     assert len({id(capture["pool"]) for capture in captures}) == 1
-    del graph
-    graphs.clear()
+    del graph, graphs
     new_graph().capture(lambda: StepOutputs(torch.zeros(1), torch.zeros(1)))
     assert captures[3]["pool"] is not captures[0]["pool"]  # which is not taken again when its graphs are gone
 
@@ -132,7 +131,6 @@ def test_batches_that_do_not_fit_at_warm_up_are_left_out_whoever_finds_that(
 
 
 def test_the_graph_of_a_batch_that_is_left_out_takes_no_memory(gpu: StandInDevice, one_size: LoadedModel) -> None:
-    """Else no smaller batch would fit beside it, and the worker would not start."""
     gpu.memory, gpu.row_bytes = 7.5 * ROW, {"encode": 0, "predict": ROW, "decode": 3 * ROW}
     engine = Engine(one_size, 8, gpu.graphs, policy=_as_many_as_fit)
     engine.warm_up()
