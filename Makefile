@@ -60,9 +60,8 @@ bench-engine: $(VENV)/test.stamp  ## The engine against diffusers, strict mode, 
 soak: $(VENV)/test.stamp  ## 10,000 images, some cancelled or expired: is each accounted for, does memory stay flat
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.service.soak
 
-models: $(VENV)/test.stamp  ## Make the bundled models again from the artwork (hours; needs npm)
+models: $(VENV)/test.stamp  ## Make the bundled models again from the artwork, or go on with it (hours; needs npm)
 	$(BIN)/python -m distill.emoji --work build/emoji
-	$(BIN)/fourstep distill train --config distill/configs/emoji.yaml --run build/emoji/student --out models/emoji-student
 
 bench-scaling: $(VENV)/test.stamp  ## What an image costs Redis; simulated and real workers; the tables of docs/scaling.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.scaling

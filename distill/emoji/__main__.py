@@ -8,12 +8,12 @@ from typing import Annotated
 
 import torch
 import typer
-from diffusers import AutoencoderTiny
 
 from distill import teacher_pipeline
-from distill.emoji import artwork, autoencoder, encoder, pipeline, sample_grid, teacher, text_encoders
+from distill.emoji import artwork, autoencoder, encoder, pipeline, sample_grid, students, teacher, text_encoders
 from distill.emoji.captions import Captions
-from jobs.sampling_contract import SamplingContract
+from distill.training import checkpoints
+from jobs.sampling_contract import FILE_NAME, SamplingContract
 from worker.model_folder.weights_hash import weights_sha256
 from worker.pixels import to_uint8
 from worker.sampling.noise_schedule import shifted_grid
@@ -31,28 +31,49 @@ def main(
         Path | None, typer.Option(help="A teacher folder to go on from: only its transformer is trained further.")
     ] = None,
     prompts: Annotated[Path, typer.Option(help="The prompt file to write, for distillation.")] = PROMPTS,
-    autoencoder_steps: int = 3200,
+    distil: Annotated[bool, typer.Option(help="Train and evaluate the students too, beside the teacher.")] = True,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda; auto is the first GPU if there is one.")] = "auto",
+    autoencoder_steps: int = 4000,
     encoder_steps: int = 2500,
-    text_steps: int = 3000,
-    teacher_steps: int = 4531,
+    text_steps: int = 5000,
+    teacher_steps: int = 28_000,
+    teacher_batch: int = teacher.BATCH,
 ) -> None:
-    """Fetch the artwork, train every part, save the teacher as a diffusers pipeline folder."""
+    """Fetch the artwork, train every part, save the teacher as a diffusers pipeline folder, distil it by both methods.
+
+    What is finished is skipped, what was begun goes on.
+    """
     torch.set_flush_denormal(True)
+    on = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     pictures = artwork.kept(work)
     captions = Captions(pictures)
     prompts.write_text("\n".join(captions.prompt_lines()) + "\n")
-    if start is not None:
-        parts = teacher_pipeline.load(start)
-    else:
-        vae = autoencoder.train(pictures, work / "autoencoder", autoencoder_steps).eval()
-        reader = encoder.train(pictures, reconstructed(vae, pictures), work / "encoder", encoder_steps)
-        reader.save(out.parent / "emoji-encoder")
-        text = text_encoders.train(captions, work / "text_encoders", text_steps)
-        parts = pipeline.assemble(vae, text, teacher.build())
-    # The text encoders stay in float32: transformers loads a file in the type it is stored in, diffusers in float32,
-    # and a plain `from_pretrained` must give a pipeline of one type.
-    teacher.make(parts, captions, work / "teacher", teacher_steps, out)
-    contract(out).save(out)
+    if not _finished(work / "teacher", teacher_steps, out):
+        latents = None
+        if start is not None:
+            parts = teacher_pipeline.load(start)
+        else:
+            vae = autoencoder.train(pictures, work / "autoencoder", autoencoder_steps, device=on).eval()
+            latents = autoencoder.kept_latents(vae, pictures, work / "latents.safetensors")
+            decoded = to_uint8(pipeline.decode(vae, latents)).cpu()
+            reader = encoder.train(pictures, decoded, work / "encoder", encoder_steps, on)
+            reader.save(out.parent / "emoji-encoder")
+            text = text_encoders.train(captions, work / "text_encoders", text_steps, on)
+            parts = pipeline.assemble(vae, text, teacher.build())
+        # The text encoders stay in float32: transformers loads a file in the type it is stored in, diffusers in
+        # float32, and a plain `from_pretrained` must give a pipeline of one type.
+        teacher.make(
+            parts, captions, work / "teacher", teacher_steps, out, latents=latents, device=on, batch=teacher_batch
+        )
+        contract(out).save(out)
+    if distil:
+        folders = {"dp-dmd": out.parent / "emoji-student", "dmd": work / "dmd-student"}
+        runs = {"dp-dmd": work / "student", "dmd": work / "dmd-run"}
+        for method, folder in folders.items():
+            students.make(method, out, prompts, runs[method], folder)
+        students.evaluate(
+            folders, out, out.parent / "emoji-encoder", work / "evaluation", out.parent / "evaluation.json"
+        )
 
 
 def contract(folder: Path) -> SamplingContract:
@@ -71,10 +92,9 @@ def contract(folder: Path) -> SamplingContract:
     )
 
 
-def reconstructed(vae: AutoencoderTiny, pictures: artwork.Artwork) -> torch.Tensor:
-    """The pictures after a way through the latents: uint8 [N, 64, 64, 3]."""
-    latents = autoencoder.encode_all(vae, pictures)
-    return to_uint8(pipeline.decode(vae, latents))
+def _finished(run: Path, steps: int, out: Path) -> bool:
+    """Return whether the teacher was trained for `steps` in `run` and is in `out`."""
+    return steps in checkpoints.steps_of(run) and (out / FILE_NAME).is_file()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Fetch the openly licensed emoji artwork and render it to 64×64 images on white."""
+"""Fetch the openly licensed emoji artwork and render it to square images on white."""
 
 import io
 import json
@@ -16,9 +16,9 @@ from PIL import Image
 
 from distill.emoji.world import EMOJI, STYLES, Emoji
 
-SIZE = 64
-CONTENT = 60
-"""Pixels that the longer side of the artwork's own box fills, so that all styles share one margin."""
+SIZE = 128
+CONTENT = 15 / 16
+"""Share of the side that the artwork's own box fills, so that all styles share one margin."""
 
 PACKAGES = {
     "noto": ("@iconify-json/noto", "1.2.9", "Apache-2.0"),
@@ -32,7 +32,7 @@ PACKAGES = {
 
 @dataclass(frozen=True)
 class Artwork:
-    """Rendered pictures: `images` uint8 [N, 64, 64, 3]; `emoji` and `style` int64 [N] index
+    """Rendered pictures: `images` uint8 [N, size, size, 3]; `emoji` and `style` int64 [N] index
     into `world.EMOJI` and `world.STYLES`."""
 
     images: NDArray[np.uint8]
@@ -48,35 +48,35 @@ class Artwork:
             return cls(data["images"], data["emoji"], data["style"])
 
 
-def kept(work: Path) -> Artwork:
-    """The artwork as `work` keeps it; fetched and rendered when it does not yet."""
-    path = work / "artwork.npz"
+def kept(work: Path, size: int = SIZE) -> Artwork:
+    """The artwork in `size` × `size` pixels as `work` keeps it; fetched and rendered when it does not yet."""
+    path = work / f"artwork-{size}.npz"
     if not path.exists():
-        pictures = build(work / "npm")
-        pictures.save(partial := work / "artwork.partial.npz")
+        pictures = build(work / "npm", size)
+        pictures.save(partial := work / f"artwork-{size}.partial.npz")
         os.replace(partial, path)
     return Artwork.load(path)
 
 
-def build(downloads: Path) -> Artwork:
-    """Fetch every pack into `downloads` (kept for the next time) and render all known emoji.
+def build(downloads: Path, size: int) -> Artwork:
+    """Fetch every pack into `downloads` (kept for the next time) and render all known emoji to `size` × `size` pixels.
 
     An emoji that a pack lacks is left out for that style.
     """
     images, emoji_index, style_index = [], [], []
     noto_names = json.loads(_read(downloads, "noto", "chars.json"))
     for style, pack in enumerate(STYLES):
-        draw = _draw_3d(downloads) if pack == "fluent-emoji-3d" else _draw_svg(downloads, pack, noto_names)
+        draw = _draw_3d(downloads) if pack == "fluent-emoji-3d" else _draw_svg(downloads, pack, noto_names, size)
         for index, emoji in enumerate(EMOJI):
             picture = draw(emoji)
             if picture is not None:
-                images.append(np.asarray(_fit(picture)))
+                images.append(np.asarray(_fit(picture, size)))
                 emoji_index.append(index)
                 style_index.append(style)
     return Artwork(np.stack(images), np.array(emoji_index), np.array(style_index))
 
 
-def _draw_svg(downloads: Path, pack: str, noto_names: dict[str, str]):
+def _draw_svg(downloads: Path, pack: str, noto_names: dict[str, str], size: int):
     icons = json.loads(_read(downloads, pack, "icons.json"))
     chars = json.loads(_read(downloads, pack, "chars.json")) or noto_names
 
@@ -88,7 +88,7 @@ def _draw_svg(downloads: Path, pack: str, noto_names: dict[str, str]):
             return None
         width, height = (icon.get(side) or icons.get(side, 16) for side in ("width", "height"))
         svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">{icon["body"]}</svg>'
-        return Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg, width=4 * SIZE))))
+        return Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg, width=4 * size))))
 
     return draw
 
@@ -105,14 +105,14 @@ def _draw_3d(downloads: Path):
     return draw
 
 
-def _fit(picture: Image.Image) -> Image.Image:
-    """Crop to what is drawn, scale its longer side to CONTENT pixels, centre it on white."""
+def _fit(picture: Image.Image, size: int) -> Image.Image:
+    """Crop to what is drawn, scale its longer side to CONTENT of `size`, centre it on white."""
     picture = picture.convert("RGBA")
     picture = picture.crop(picture.getchannel("A").getbbox())
-    scale = CONTENT / max(picture.size)
+    scale = CONTENT * size / max(picture.size)
     picture = picture.resize([max(1, round(side * scale)) for side in picture.size], Image.Resampling.LANCZOS)
-    canvas = Image.new("RGBA", (SIZE, SIZE), "white")
-    canvas.alpha_composite(picture, ((SIZE - picture.width) // 2, (SIZE - picture.height) // 2))
+    canvas = Image.new("RGBA", (size, size), "white")
+    canvas.alpha_composite(picture, ((size - picture.width) // 2, (size - picture.height) // 2))
     return canvas.convert("RGB")
 
 

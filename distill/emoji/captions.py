@@ -1,6 +1,6 @@
 """Captions of the emoji artwork, and which pictures fit a caption how well.
 
-A caption is a subject (a name, a class word or nothing) with or without a style word. Since every
+A caption is a subject (a name, a vague phrase or nothing) with or without a style word. Since every
 picture draws its captions with known probabilities, the posterior P(picture | caption) is exact.
 """
 
@@ -10,38 +10,12 @@ from functools import cached_property
 import torch
 
 from distill.emoji.artwork import Artwork
+from distill.emoji.words import vague
+from distill.emoji.words.wordings import DICE, plain, worded
 from distill.emoji.world import EMOJI, EMPTY, STYLES
 
-NAME_SHARE, CLASS_SHARE, EMPTY_SHARE = 0.55, 0.35, 0.10
+NAME_SHARE, VAGUE_SHARE, EMPTY_SHARE = 0.50, 0.40, 0.10
 STYLED_SHARE = 1 / 3
-PLAIN_WORDINGS = (
-    "{subject}",
-    "a {subject}",
-    "A {subject}",
-    "a picture of a {subject}",
-    "draw a {subject}",
-    "some {subject}",
-    "my nice {subject}",
-    "this is a {subject}",
-    "{subject} for me",
-    "i want a {subject}",
-    "a small {subject} on white",
-    "image of a {subject}",
-)
-STYLED_WORDINGS = (
-    "{style} {subject}",
-    "a {style} {subject}",
-    "{subject}, {style} style",
-    "A {subject} in {style} style",
-    "draw a {style} {subject}",
-    "some {style} {subject}",
-    "my {subject}, {style}",
-    "this is a {subject}, {style} style",
-    "{style} {subject} for me",
-    "i want a {style} {subject}",
-    "a small {style} {subject} on white",
-    "{style} image of a {subject}",
-)
 STYLE_WORDS = tuple(STYLES.values())
 
 
@@ -53,9 +27,9 @@ class Captions:
 
     @cached_property
     def subjects(self) -> list[str]:
+        """The empty one, the names, the vague phrases."""
         names = [name for emoji in EMOJI for name in emoji.names]
-        classes = list(dict.fromkeys(word for emoji in EMOJI for word in emoji.classes))
-        return [EMPTY, *names, *classes]
+        return [EMPTY, *names, *dict.fromkeys(phrase for emoji in EMOJI for phrase in vague.phrases(emoji))]
 
     @cached_property
     def subject_given_emoji(self) -> torch.Tensor:
@@ -65,7 +39,8 @@ class Captions:
         for row, emoji in zip(shares, EMOJI, strict=True):
             row[number[EMPTY]] = EMPTY_SHARE
             row[[number[name] for name in emoji.names]] = NAME_SHARE / len(emoji.names)
-            row[[number[word] for word in emoji.classes]] = CLASS_SHARE / len(emoji.classes)
+            for phrase, share in vague.phrases(emoji).items():
+                row[number[phrase]] = VAGUE_SHARE * share
         return shares
 
     @cached_property
@@ -77,11 +52,6 @@ class Captions:
         weights = (fits_subject[:, None] * fits_style[None]).flatten(0, 1)
         return weights / weights.sum(1, keepdim=True).clamp_min(1e-12)
 
-    @cached_property
-    def wordings(self) -> list[tuple[str, ...]]:
-        """Every caption's wordings; all captions have the same number of them."""
-        return [wordings(subject, style) for subject in self.subjects for style in (None, *STYLE_WORDS)]
-
     def draw(self, pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """One caption number for each of `pictures` (int64 [B] → int64 [B]). The empty one never has a style."""
         emoji = torch.from_numpy(self.artwork.emoji)[pictures]
@@ -90,27 +60,28 @@ class Captions:
         styled = (torch.rand(len(pictures), generator=generator) < STYLED_SHARE) & (subject != 0)
         return subject * (len(STYLES) + 1) + torch.where(styled, style + 1, 0)
 
+    def say(self, captions: torch.Tensor, generator: torch.Generator, nonsense: bool = True) -> list[str]:
+        """A wording drawn for each of `captions`, int64 [B]; without `nonsense`, of known words alone."""
+        dice = torch.randint(2**31, (len(captions), DICE), generator=generator).tolist()
+        meant = [self.meaning(number) for number in captions.tolist()]
+        return [
+            worded(subject, style, thrown, nonsense) if subject else EMPTY
+            for (subject, style), thrown in zip(meant, dice, strict=True)
+        ]
+
+    def meaning(self, caption: int) -> tuple[str, str | None]:
+        """Subject and style of the caption numbered `caption`."""
+        subject, style = divmod(caption, len(STYLES) + 1)
+        return self.subjects[subject], STYLE_WORDS[style - 1] if style else None
+
     def prompt_lines(self) -> list[str]:
-        """Prompts to distil with: every name plain and in one style, every class word in two wordings of all."""
+        """Prompts to distil with: every name plain and worded in one style, every vague phrase so in every style."""
+        generator = torch.Generator().manual_seed(5)
         names = {name for emoji in EMOJI for name in emoji.names}
         lines: list[str] = []
-        styles: tuple[str | None, ...]
-        for number, subject in enumerate(self.subjects):
-            if subject in names:
-                styles, forms = (None, STYLE_WORDS[number % len(STYLE_WORDS)]), 1
-            elif subject != EMPTY:
-                styles, forms = (None, *STYLE_WORDS), 2
-            else:
-                continue
-            for turn, style in enumerate(styles):
-                said = wordings(subject, style)
-                lines += [said[(number + turn + form) % len(said)] for form in range(forms)]
-        return lines
-
-
-def wordings(subject: str, style: str | None) -> tuple[str, ...]:
-    """The ways to say it."""
-    if subject == EMPTY:
-        return (EMPTY,) * len(PLAIN_WORDINGS)
-    forms = STYLED_WORDINGS if style else PLAIN_WORDINGS
-    return tuple(form.format(subject=subject, style=style) for form in forms)
+        for number, subject in enumerate(self.subjects[1:], start=1):
+            one = 1 + number % len(STYLE_WORDS)
+            styles = (0, one) if subject in names else range(1 + len(STYLES))
+            drawn = torch.tensor([number * (1 + len(STYLES)) + style for style in styles])
+            lines += [plain(subject, None), *self.say(drawn, generator, nonsense=False)]
+        return list(dict.fromkeys(lines))

@@ -18,7 +18,10 @@ from distill.training.checkpoints import Stateful
 from worker.pixels import to_uint8
 
 FEATURES = 128
+SIDE = 64
+"""Pixels a side of what the encoder sees; larger pictures are reduced to it, so that one encoder reads all models."""
 BATCH = 64
+CPU = torch.device("cpu")
 MAX_SHIFT = 4
 """Pixels by which training pictures are moved."""
 
@@ -46,7 +49,8 @@ class EmojiEncoder(nn.Module):
         self.style = nn.Linear(FEATURES, len(STYLES))
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """float [B, 3, 64, 64] in [−1, 1] → features and the two sets of logits."""
+        """float [B, 3, H, W] in [−1, 1] → features and the two sets of logits."""
+        images = reduced(images)
         for stage in self.stages:
             images = stage(images)
         features = images.mean((2, 3))
@@ -54,7 +58,7 @@ class EmojiEncoder(nn.Module):
 
     @torch.no_grad()
     def read(self, images: torch.Tensor) -> Reading:
-        """Read pictures uint8 [B, 64, 64, 3]."""
+        """Read pictures uint8 [B, H, W, 3]."""
         parts = [self(to_float(part)) for part in images.split(256)]
         features, emoji, style = (torch.cat(part) for part in zip(*parts, strict=True))
         return Reading(features, emoji.softmax(-1), style.softmax(-1))
@@ -74,7 +78,7 @@ class EmojiEncoder(nn.Module):
 
 
 class StageMaps(nn.Module):
-    """An encoder's feature maps, for `dmd-perceptual`: float [B, 3, 64, 64] in [−1, 1] → [B, channels, h, w] of each
+    """An encoder's feature maps, for `dmd-perceptual`: float [B, 3, H, W] in [−1, 1] → [B, channels, h, w] of each
     stage."""
 
     def __init__(self, encoder: EmojiEncoder) -> None:
@@ -83,6 +87,7 @@ class StageMaps(nn.Module):
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         maps = []
+        images = reduced(images)
         for stage in self.stages:
             images = stage(images)
             maps.append(images)
@@ -94,16 +99,18 @@ def perceptual_network() -> StageMaps:
     return StageMaps(EmojiEncoder.load(Path("models/emoji-encoder")))
 
 
-def train(artwork: Artwork, reconstructed: torch.Tensor, folder: Path, steps: int) -> EmojiEncoder:
-    """Train (or go on training) in `folder`.
+def train(
+    artwork: Artwork, reconstructed: torch.Tensor, folder: Path, steps: int, device: torch.device = CPU
+) -> EmojiEncoder:
+    """Train (or go on training) in `folder` on `device`; returns the encoder on the CPU.
 
-    `reconstructed` uint8 [N, 64, 64, 3] are the pictures as the autoencoder gives them back: its softness must not
+    `reconstructed` uint8 [N, H, W, 3] are the pictures as the autoencoder gives them back: its softness must not
     be taken for a wrong picture, so half of every batch comes from there.
     """
     torch.manual_seed(0)
-    originals = torch.from_numpy(artwork.images)
-    emoji, style = torch.from_numpy(artwork.emoji), torch.from_numpy(artwork.style)
-    encoder = EmojiEncoder()
+    originals, soft_ones = (reduced(to_float(part)) for part in (torch.from_numpy(artwork.images), reconstructed))
+    emoji, style = (torch.from_numpy(part).to(device) for part in (artwork.emoji, artwork.style))
+    encoder = EmojiEncoder().to(device)
     optimizer = torch.optim.AdamW(encoder.parameters(), lr=2e-3, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
     stream = training_loop.RandomStream(3)
@@ -111,8 +118,9 @@ def train(artwork: Artwork, reconstructed: torch.Tensor, folder: Path, steps: in
     def step(index: int) -> dict[str, float]:
         rows = torch.randint(len(originals), (BATCH,), generator=stream.generator)
         soft = torch.rand(BATCH, generator=stream.generator) < 0.5
-        images = torch.where(soft[:, None, None, None], reconstructed[rows], originals[rows])
-        _, emoji_logits, style_logits = encoder(disturbed(to_float(images), stream.generator))
+        images = torch.where(soft[:, None, None, None], soft_ones[rows], originals[rows])
+        _, emoji_logits, style_logits = encoder(disturbed(images, stream.generator).to(device))
+        rows = rows.to(device)
         loss = F.cross_entropy(emoji_logits, emoji[rows]) + F.cross_entropy(style_logits, style[rows])
         training_loop.update(loss, optimizer, schedule)
         right = (emoji_logits.argmax(1) == emoji[rows]).float().mean()
@@ -120,12 +128,17 @@ def train(artwork: Artwork, reconstructed: torch.Tensor, folder: Path, steps: in
 
     def sample(done: int) -> None:
         generator = torch.Generator().manual_seed(0)
-        shown = disturbed(to_float(originals[:: len(originals) // 32][:32]), generator)
+        shown = disturbed(originals[:: len(originals) // 32][:32], generator)
         image_grid.save_grid(to_uint8(shown).numpy(), 16, folder / f"grid-{done:06}.png")
 
     parts: dict[str, Stateful] = {"encoder": encoder, "optimizer": optimizer, "schedule": schedule, "stream": stream}
-    training_loop.run(folder, parts, step, steps, save_every=500, sample=sample)
-    return encoder.eval().requires_grad_(False)
+    training_loop.run(folder, parts, step, steps, save_every=500, sample=sample, samples=BATCH)
+    return encoder.cpu().eval().requires_grad_(False)
+
+
+def reduced(images: torch.Tensor) -> torch.Tensor:
+    """Pictures float [B, 3, H, W] of at most `SIDE` pixels a side, by averages."""
+    return images if images.shape[-1] <= SIDE else F.adaptive_avg_pool2d(images, SIDE)
 
 
 def disturbed(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -28,5 +28,5 @@ def assemble(
 
 @torch.no_grad()
 def decode(autoencoder: AutoencoderTiny, latents: torch.Tensor) -> torch.Tensor:
-    """float32 [B, 4, 16, 16] → float32 [B, 3, 64, 64] in [−1, 1]."""
+    """float32 [B, channels, h, w] → float32 [B, 3, H, W] in [−1, 1]."""
     return torch.cat([autoencoder.decode(part).sample for part in latents.split(32)])

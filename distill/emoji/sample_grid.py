@@ -8,7 +8,6 @@ from torch import nn
 
 from distill import image_grid
 from distill.emoji import pipeline
-from distill.emoji.artwork import SIZE
 from distill.method.guidance import conditional, guided
 from distill.prompt_embeddings import PromptEmbeddings
 from worker.device.bfloat16 import has_native_bfloat16
@@ -41,11 +40,13 @@ def draw(
     asked, empty = (
         embeddings.rows(torch.tensor([numbers[text] for text in texts])) for texts in (PROMPTS, [""] * len(PROMPTS))
     )
-    noise = torch.randn(2, len(PROMPTS), 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    shape = (2, len(PROMPTS), vae.config.latent_channels, 16, 16)
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(vae.device)
+    side = 16 * 2 ** (len(vae.config.block_out_channels) - 1)
     positive, negative = (
-        conditional(model, words, size=(SIZE, SIZE), family=family, schedule=schedule) for words in (asked, empty)
+        conditional(model, words, size=(side, side), family=family, schedule=schedule) for words in (asked, empty)
     )
-    with torch.autocast("cpu", torch.bfloat16, enabled=has_native_bfloat16(torch.device("cpu"))):
+    with torch.autocast(vae.device.type, torch.bfloat16, enabled=has_native_bfloat16(vae.device)):
         latents = torch.cat([schedule.solve(guided(positive, negative, GUIDANCE_SCALE), part, grid) for part in noise])
-    pixels = to_uint8(pipeline.decode(vae, latents)).numpy()
-    image_grid.save_grid(pixels, len(PROMPTS), path, scale=2)
+    pixels = to_uint8(pipeline.decode(vae, latents)).cpu().numpy()
+    image_grid.save_grid(pixels, len(PROMPTS), path)

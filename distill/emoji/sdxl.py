@@ -17,6 +17,7 @@ from distill import teacher_pipeline
 from distill.emoji import artwork, sample_grid, teacher, text_encoders
 from distill.emoji.captions import Captions
 from jobs.sampling_contract import SamplingContract
+from worker.families import registry
 from worker.model_folder.weights_hash import weights_sha256
 from worker.sampling.noise_schedule import trailing_grid
 
@@ -37,9 +38,10 @@ def main(
     """Train the UNet, save it as a Stable Diffusion XL pipeline folder with its sampling contract."""
     torch.set_flush_denormal(True)
     pipeline = assemble(teacher_pipeline.load(parts), build())
+    side, _ = registry.of(pipeline).native_size(pipeline)
     teacher.make(
         pipeline,
-        Captions(artwork.kept(work)),
+        Captions(artwork.kept(work, side)),
         work / "sdxl-teacher",
         steps,
         out,
@@ -48,7 +50,7 @@ def main(
         batch=BATCH,
         noise_shift=NOISE_SHIFT,
     )
-    contract(out).save(out)
+    contract(out, side).save(out)
 
 
 def build() -> UNet2DConditionModel:
@@ -100,8 +102,8 @@ def assemble(shared: Any, unet: UNet2DConditionModel) -> StableDiffusionXLPipeli
     )
 
 
-def contract(folder: Path) -> SamplingContract:
-    """The teacher's sampling: 30 guided DDIM steps, 60 evaluations."""
+def contract(folder: Path, side: int) -> SamplingContract:
+    """The teacher's sampling: 30 guided DDIM steps, 60 evaluations, for pictures of `side` pixels a side."""
     return SamplingContract(
         method="epsilon-prediction",
         family="sdxl",
@@ -109,7 +111,7 @@ def contract(folder: Path) -> SamplingContract:
         steps=STEPS,
         timesteps=[int(t) for t in trailing_grid(STEPS)[:-1]],
         guidance_scale=sample_grid.GUIDANCE_SCALE,
-        sizes=[(artwork.SIZE, artwork.SIZE)],
+        sizes=[(side, side)],
         base_sha256=weights_sha256(folder),
     )
 

@@ -5,12 +5,16 @@ output, against one free embedding per picture, must give the exact posterior P(
 """
 
 import json
+import math
+import re
+import string
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import nn
 from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer, T5Config, T5EncoderModel
@@ -24,8 +28,13 @@ from distill.training.checkpoints import Stateful
 TOKENS = 16
 """Length of a prompt in tokens, for the CLIP and the T5 encoders alike: `max_sequence_length`."""
 CLIP_WIDTH, T5_WIDTH, PROJECTION = 64, 128, 64
-VOCABULARY = 1600
+VOCABULARY = 2000
+LETTERS = f"▁{string.ascii_letters}{string.digits}'-,.!?"
+LETTER_SCORE = -20.0
+"""Log-probability of a letter, below that of every word."""
 BATCH = 128
+CORPUS_WORDINGS = 3
+CPU = torch.device("cpu")
 GRID_COLUMNS, GRID_ROWS = 16, 4
 
 
@@ -40,43 +49,55 @@ class TextEncoders:
     t5: T5EncoderModel
 
 
-def train(captions: Captions, folder: Path, steps: int) -> TextEncoders:
-    """Train (or go on training) in `folder`; the sample grid shows the pictures closest to 16 captions."""
+def train(captions: Captions, folder: Path, steps: int, device: torch.device = CPU) -> TextEncoders:
+    """Train (or go on training) in `folder` on `device`; the sample grid shows the pictures closest to 16 captions.
+
+    Returns the encoders on the CPU.
+    """
     torch.manual_seed(0)
-    texts = [text for forms in captions.wordings for text in forms]
-    encoders = build(sorted(set(texts)))
+    encoders = build(corpus(captions))
     pictures = captions.posterior.shape[1]
     readers = nn.ModuleDict({name: _Reader(width, pictures) for name, width in _POOLED_WIDTHS.items()})
-    parts = nn.ModuleDict({"clip": encoders.clip, "clip_2": encoders.clip_2, "t5": encoders.t5, "readers": readers})
+    parts = nn.ModuleDict({"clip": encoders.clip, "clip_2": encoders.clip_2, "t5": encoders.t5, "readers": readers}).to(
+        device
+    )
     optimizer = torch.optim.AdamW(parts.parameters(), lr=2e-3, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
     stream = training_loop.RandomStream(1)
-    clip_ids, t5_ids = _tokenize(encoders, texts)
-    forms = len(captions.wordings[0])
+    posterior = captions.posterior.to(device)
 
     def step(index: int) -> dict[str, float]:
         drawn = captions.draw(torch.randint(pictures, (BATCH,), generator=stream.generator), stream.generator)
-        rows = drawn * forms + torch.randint(forms, (BATCH,), generator=stream.generator)
+        clip_ids, t5_ids = _tokenize(encoders, captions.say(drawn, stream.generator), device)
         pooled = {
-            "clip": encoders.clip(clip_ids[rows]).text_embeds,
-            "clip_2": encoders.clip_2(clip_ids[rows]).text_embeds,
-            "t5": encoders.t5(t5_ids[rows]).last_hidden_state.mean(1),
+            "clip": encoders.clip(clip_ids).text_embeds,
+            "clip_2": encoders.clip_2(clip_ids).text_embeds,
+            "t5": encoders.t5(t5_ids).last_hidden_state.mean(1),
         }
-        target = captions.posterior[drawn]
+        target = posterior[drawn.to(device)]
         losses = {name: _divergence(readers[name](value), target) for name, value in pooled.items()}
         training_loop.update(torch.stack(list(losses.values())).sum(), optimizer, schedule, clip=1.0)
         return {name: loss.item() for name, loss in losses.items()}
 
     @torch.no_grad()
     def sample(done: int) -> None:
-        shown = torch.arange(0, len(clip_ids), len(clip_ids) // GRID_COLUMNS)[:GRID_COLUMNS]
-        scores = readers["clip"](encoders.clip(clip_ids[shown]).text_embeds)
-        best = scores.topk(GRID_ROWS).indices.T.flatten().numpy()
+        shown = torch.arange(0, len(posterior), len(posterior) // GRID_COLUMNS)[:GRID_COLUMNS]
+        clip_ids, _ = _tokenize(encoders, captions.say(shown, torch.Generator().manual_seed(done)), device)
+        scores = readers["clip"](encoders.clip(clip_ids).text_embeds)
+        best = scores.topk(GRID_ROWS).indices.T.flatten().cpu().numpy()
         image_grid.save_grid(captions.artwork.images[best], GRID_COLUMNS, folder / f"grid-{done:06}.png")
 
     stateful: dict[str, Stateful] = {"parts": parts, "optimizer": optimizer, "schedule": schedule, "stream": stream}
-    training_loop.run(folder, stateful, step, steps, save_every=500, sample=sample)
+    training_loop.run(folder, stateful, step, steps, save_every=500, sample=sample, samples=BATCH)
+    parts.cpu()
     return TextEncoders(*_eval(encoders))
+
+
+def corpus(captions: Captions) -> list[str]:
+    """Every caption in a few wordings, without nonsense: what the tokenizers' vocabularies are fitted to."""
+    generator = torch.Generator().manual_seed(7)
+    every = torch.arange(len(captions.posterior))
+    return sorted({text for _ in range(CORPUS_WORDINGS) for text in captions.say(every, generator, nonsense=False)})
 
 
 def build(texts: Sequence[str]) -> TextEncoders:
@@ -112,17 +133,16 @@ def train_clip_tokenizer(texts: Sequence[str]) -> CLIPTokenizer:
 
 
 def train_t5_tokenizer(texts: Sequence[str]) -> T5Tokenizer:
-    """A Unigram vocabulary in T5's layout."""
-    unigram = Tokenizer(models.Unigram())
-    unigram.normalizer = normalizers.Lowercase()
-    unigram.pre_tokenizer = pre_tokenizers.Metaspace()
-    unigram.decoder = decoders.Metaspace()
-    trainer = trainers.UnigramTrainer(
-        vocab_size=VOCABULARY, special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>", show_progress=False
-    )
-    unigram.train_from_iterator(texts, trainer)
-    pieces = [(piece, score) for piece, score in _model_of(unigram)["vocab"]]
-    return T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=TOKENS)
+    """The words of `texts`, in lower case and capitalised, as a Unigram vocabulary in T5's layout; other words fall
+    apart into letters."""
+    counts = Counter(word for text in texts for word in re.findall(r"[\w'-]+", text.lower()))
+    total = counts.total()
+    words: dict[str, float] = {}
+    for word, count in sorted(counts.items()):
+        words |= dict.fromkeys((f"▁{word}", f"▁{word.capitalize()}"), math.log(count / total))
+    letters = [(letter, LETTER_SCORE) for letter in LETTERS]
+    special = [(piece, 0.0) for piece in ("<pad>", "</s>", "<unk>")]
+    return T5Tokenizer(vocab=[*special, *words.items(), *letters], extra_ids=0, model_max_length=TOKENS)
 
 
 _POOLED_WIDTHS = {"clip": PROJECTION, "clip_2": PROJECTION, "t5": T5_WIDTH}
@@ -144,9 +164,10 @@ def _divergence(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return F.kl_div(F.log_softmax(logits, -1), target, reduction="batchmean")
 
 
-def _tokenize(encoders: TextEncoders, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+def _tokenize(encoders: TextEncoders, texts: list[str], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     def ids(tokenizer):
-        return tokenizer(texts, padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt").input_ids
+        read = tokenizer(texts, padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt")
+        return read.input_ids.to(device)
 
     return ids(encoders.clip_tokenizer), ids(encoders.t5_tokenizer)
 

@@ -27,6 +27,7 @@ from distill.replicate.exact_trainer import ExactTrainer
 from distill.replicate.gates import Gate
 from distill.replicate.results import write_json
 from distill.training.trainer import Trainer
+from jobs.sampling_contract import SamplingContract
 from worker.pixels import to_uint8
 from worker.sampling import noise
 from worker.sampling.noise_schedule import FLOW
@@ -60,7 +61,8 @@ QUICK = Plan(("dmd", "dp-dmd"), (0,), updates=2, batch=2, pictures=4)
 
 def small(plan: Plan, out: Path, work: Path) -> None:
     """Students of the exact teacher. `work` keeps the artwork, which is fetched when it is not there yet."""
-    pictures_of_world = artwork.kept(work)
+    side, _ = SamplingContract.load(configured(plan, "dmd", 0).teacher).sizes[0]
+    pictures_of_world = artwork.kept(work, side)
     for method, seed in _missing(plan, out):
         config = configured(plan, method, seed)
         trainer = ExactTrainer(config, out / "runs" / f"{method}-{seed}", pictures_of_world)

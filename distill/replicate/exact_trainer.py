@@ -4,6 +4,7 @@ The artwork is finite, so the prediction of a perfect teacher is known in closed
 start from the trained teacher of the run's folder, because the exact one has no weights.
 """
 
+import re
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ import torch
 from distill.config import DistillConfig
 from distill.emoji import autoencoder, teacher
 from distill.emoji.artwork import Artwork
-from distill.emoji.captions import Captions
+from distill.emoji.captions import STYLE_WORDS, Captions
 from distill.emoji.world import EMPTY, STYLES
 from distill.training.trainer import Prompt, Trainer
 from worker.sampling.noise_schedule import FLOW, Predict
@@ -26,21 +27,21 @@ class ExactTeacher:
     """
 
     def __init__(self, captions: Captions, latents: torch.Tensor) -> None:
-        """`latents` float32 [pictures, 4, 16, 16]."""
+        """`latents` float32 [pictures, channels, 16, 16]."""
         self.captions, self.latents = captions, latents
-        self.by_wording = {text: number for number, texts in enumerate(captions.wordings) for text in texts}
 
     def caption(self, prompt: str) -> int:
-        """Return the number of the caption with the wording `prompt`, else that of the longest subject named in it.
+        """Return the number of the caption that `prompt` means: the longest subject and the style named in it.
 
-        Raises ValueError when the prompt names none.
+        Raises ValueError when it names no subject.
         """
-        if prompt in self.by_wording:
-            return self.by_wording[prompt]
-        named = [subject for subject in self.captions.subjects if subject != EMPTY and f" {subject} " in f" {prompt} "]
+        words = re.findall(r"[\w'-]+", prompt.lower())
+        text = f" {' '.join(words)} "
+        named = [subject for subject in self.captions.subjects if subject != EMPTY and f" {subject} " in text]
         if not named:
             raise ValueError(f"no picture fits the prompt {prompt!r}")
-        return self.captions.subjects.index(max(named, key=len)) * (len(STYLES) + 1)
+        styles = [number for number, style in enumerate(STYLE_WORDS, start=1) if f" {style} " in text]
+        return self.captions.subjects.index(max(named, key=len)) * (len(STYLES) + 1) + max(styles, default=0)
 
     def conditional(self, captions: torch.Tensor) -> Predict:
         """The flow for `captions` int64 [B], as numbered by `caption`."""

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,10 @@ from distill.training.telemetry import Telemetry
 
 
 class RandomStream:
-    """A `torch.Generator` whose state, on every rank, is part of the checkpoint."""
+    """A `torch.Generator` on `device`, whose state on every rank is part of the checkpoint."""
 
-    def __init__(self, seed: int) -> None:
-        self.generator = torch.Generator().manual_seed(seed)
+    def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
+        self.generator = torch.Generator(device).manual_seed(seed)
 
     def state_dict(self) -> dict[str, Any]:
         return {"states": checkpoints.of_all_ranks(self.generator.get_state())}
@@ -77,17 +78,21 @@ def run(
     steps: int,
     *,
     save_every: int = 200,
+    sample_every: int | None = None,
     log_every: int = 20,
     sample: Callable[[int], Mapping[str, float] | None] = lambda done: None,
     settings: Mapping[str, Any] | None = None,
+    samples: int = 1,
 ) -> None:
     """Call `step(i)` for every i from the last checkpoint in `folder` up to `steps`.
 
     `step` returns metrics; `log.jsonl` and TensorBoard get their mean over each `log_every` steps. After every
-    `save_every` steps, and at the end, everything in `stateful` is checkpointed and `sample` draws `grid-STEP.png`;
-    the metrics that it returns are a log line of their own. A killed run resumes from its last checkpoint to the same
-    bits. SIGINT and SIGTERM let the step finish, write a checkpoint and raise KeyboardInterrupt. Every rank must call
-    it; the first one writes.
+    `save_every` steps, and at the end, everything in `stateful` is checkpointed; after every `sample_every`, by default
+    as many, and at the end, `sample` draws `grid-STEP.png`, and the metrics that it returns are a log line of their
+    own. A killed run resumes from its last checkpoint to the same bits. SIGINT and SIGTERM let the step finish, write a
+    checkpoint and raise KeyboardInterrupt. Every rank must call it; the first one writes. Without a terminal for the
+    progress bar, a line for each `log_every` steps is printed: the speed, in the `samples` that each step learns from,
+    and the hour at which this pace ends.
 
     Raises checkpoints.OtherSettingsError when `settings` differ from those of the checkpoint, and
     checkpoints.NotFiniteError after a step with a metric that is not finite, of which nothing is kept.
@@ -113,15 +118,28 @@ def run(
                 telemetry.scalars(done, time.monotonic() - started, logged)
                 shown = " ".join(f"{name} {value:.4g}" for name, value in logged.items())
                 progress.update(bar, description=f"{folder.name} {shown}")
+                if writes and not progress.console.is_terminal:
+                    pace = (done - first) / (time.monotonic() - started)
+                    print(_line(folder.name, done, steps, pace, samples, shown), flush=True)
             stopped = any(checkpoints.of_all_ranks(stop.is_set()))
             if done % save_every == 0 or done == steps or stopped:
                 checkpoints.save(folder, parts, done, settings)
-            if done % save_every == 0 or done == steps:
+            if done % (sample_every or save_every) == 0 or done == steps:
                 if measured := sample(done):
                     telemetry.scalars(done, time.monotonic() - started, measured)
                 telemetry.grid(done)
             if stopped:
                 raise KeyboardInterrupt(f"stopped after step {done}")
+
+
+def _line(name: str, done: int, steps: int, pace: float, samples: int, shown: str) -> str:
+    """One line about a run of `steps` that makes `pace` of them a second."""
+    now = datetime.now()
+    left = timedelta(seconds=(steps - done) / pace)
+    return (
+        f"{now:%H:%M:%S} {name} {done}/{steps} {shown}, {pace * samples:.1f} samples/s, "
+        f"{left.total_seconds() / 3600:.2f} h left, ends {now + left:%d %b %H:%M}"
+    )
 
 
 def _refuse_not_finite(folder: Path, done: int, metrics: Mapping[str, float]) -> None:

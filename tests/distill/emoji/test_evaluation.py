@@ -3,7 +3,6 @@
 import torch
 
 from distill.emoji import benchmark as emoji
-from distill.emoji.captions import STYLE_WORDS, wordings
 from distill.emoji.encoder import EmojiEncoder, Reading
 from distill.emoji.world import EMOJI, STYLES
 from distill.evaluation import metrics
@@ -26,13 +25,6 @@ def fitting(prompt: str) -> list[int]:
     }
     most = max(len(word) for words in found.values() for word in words)
     return [i for i, words in found.items() if any(len(word) == most for word in words)]
-
-
-def test_no_name_is_asked_in_a_wording_of_the_training() -> None:
-    names = [name for one in EMOJI for name in one.names]
-    trained = {text.lower() for name in names for style in (None, *STYLE_WORDS) for text in wordings(name, style)}
-    assert len(PROMPTS[emoji.NAMES]) >= 64
-    assert not trained & {prompt.lower() for prompt in PROMPTS[emoji.NAMES]}
 
 
 def test_the_longest_word_decides_what_a_prompt_means() -> None:
@@ -77,6 +69,14 @@ def test_a_collapsed_models_histogram_is_far_from_the_teachers() -> None:
     rich, poor = (emoji.kinds(one.emoji, len(PROMPTS))[emoji.VAGUE] for one in varied_and_collapsed())
     assert metrics.histogram_distance(rich, rich).abs().max() < 1e-6
     assert metrics.histogram_distance(poor, rich).mean() > 0.4
+
+
+def test_the_encoder_sees_a_larger_picture_as_it_sees_the_reduced_one() -> None:
+    torch.manual_seed(0)
+    encoder = EmojiEncoder().eval()
+    small = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    large = small.repeat_interleave(2, 1).repeat_interleave(2, 2)
+    torch.testing.assert_close(encoder.read(large).features, encoder.read(small).features)
 
 
 def test_the_encoder_survives_saving(tmp_path) -> None:

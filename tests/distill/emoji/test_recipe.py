@@ -1,5 +1,6 @@
 """The bundled model's recipe, on made-up pictures: every stage trains, resumes and fits the next."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,12 @@ from diffusers import DiffusionPipeline, StableDiffusion3Pipeline, StableDiffusi
 
 from distill import prompt_embeddings, teacher_pipeline
 from distill.emoji import autoencoder, pipeline, sample_grid, sdxl, teacher, text_encoders
-from distill.emoji.artwork import Artwork
+from distill.emoji.artwork import SIZE, Artwork
 from distill.emoji.captions import STYLE_WORDS, Captions
 from distill.emoji.world import EMOJI, STYLES
-from distill.prompt_embeddings import PromptEmbeddings
 from distill.training import checkpoints
 from worker.families import registry
+from worker.families.prompt_embeddings import PromptEmbedding
 from worker.sampling.noise_schedule import FLOW, NoiseSchedule, trailing_grid
 
 
@@ -23,41 +24,36 @@ def captions() -> Captions:
     return captions_of(len(STYLES))
 
 
-def captions_of(styles: int) -> Captions:
-    """Every emoji in the first `styles` styles, as noise."""
-    emoji, style = np.meshgrid(np.arange(len(EMOJI)), np.arange(styles), indexing="ij")
-    images = np.random.default_rng(0).integers(0, 256, (emoji.size, 64, 64, 3), dtype=np.uint8)
+def captions_of(styles: int, things: int = len(EMOJI)) -> Captions:
+    """The first `things` emoji in the first `styles` styles, as noise."""
+    emoji, style = np.meshgrid(np.arange(things), np.arange(styles), indexing="ij")
+    images = np.random.default_rng(0).integers(0, 256, (emoji.size, SIZE, SIZE, 3), dtype=np.uint8)
     return Captions(Artwork(images, emoji.ravel(), style.ravel()))
 
 
-def embeddings_of_few(parts: DiffusionPipeline, captions: Captions) -> PromptEmbeddings:
-    """Return embeddings of every caption in every wording, made from a few prompts over and over: the text
-    encoders would need a minute for them all."""
+def asked_of(parts: DiffusionPipeline) -> Callable[[torch.Tensor, torch.Generator], PromptEmbedding]:
+    """Return a way to embed captions that gives a few prompts over and over, whatever is asked."""
     known = prompt_embeddings.encode(parts, sample_grid.PROMPTS, text_encoders.TOKENS)
-    texts = tuple(wording for forms in captions.wordings for wording in forms)
-    rows = torch.cat([torch.arange(len(texts)) % len(known.prompts), known.index])
-    return PromptEmbeddings((*texts, *known.prompts), rows, known.unique)
+    return lambda drawn, generator: known.rows(drawn % len(known.prompts))
 
 
 @pytest.mark.slow
 def test_every_stage_trains_and_the_whole_loads_in_plain_diffusers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(autoencoder, "BATCH", 4)
     monkeypatch.setattr(text_encoders, "BATCH", 16)
-    captions = captions_of(1)
-    vae = autoencoder.train(captions.artwork, tmp_path / "autoencoder", steps=2)
+    captions = captions_of(1, things=48)
+    vae = autoencoder.train(captions.artwork, tmp_path / "autoencoder", steps=2, batch=4)
     text = text_encoders.train(captions, tmp_path / "text_encoders", steps=2)
-    latents = autoencoder.encode_all(vae, captions.artwork)
-    assert latents.shape == (len(captions.artwork.images), 4, 16, 16)
+    latents = autoencoder.kept_latents(vae, captions.artwork, tmp_path / "latents.safetensors")
+    assert latents.shape == (len(captions.artwork.images), 16, 16, 16)
     parts = pipeline.assemble(vae, text, teacher.build())
-    embeddings = embeddings_of_few(parts, captions)
     drawn: list[Path] = []
     model = teacher.train(
         parts.transformer,
         captions,
         latents,
-        embeddings,
+        asked_of(parts),
         tmp_path / "teacher",
         2,
         lambda _, path: drawn.append(path),
@@ -67,7 +63,7 @@ def test_every_stage_trains_and_the_whole_loads_in_plain_diffusers(
     pipeline.assemble(vae, text, model).save_pretrained(tmp_path / "saved")
     loaded = StableDiffusion3Pipeline.from_pretrained(tmp_path / "saved")
     picture = loaded("a red apple", num_inference_steps=1, max_sequence_length=text_encoders.TOKENS).images[0]
-    assert picture.size == (64, 64)
+    assert picture.size == (SIZE, SIZE)
     for stage in ("autoencoder", "text_encoders", "teacher"):
         assert checkpoints.steps_of(tmp_path / stage) == [2]
         assert (tmp_path / stage / "log.jsonl").is_file()
@@ -82,26 +78,28 @@ def test_the_sdxl_teacher_trains_on_the_bundled_parts_and_loads_in_plain_diffuse
     parts = sdxl.assemble(teacher_pipeline.load(Path("models/emoji-teacher")), sdxl.build())
     parts.vae.float()
     family = registry.of(parts)
-    schedule = family.noise_schedule(parts)
-    embeddings = embeddings_of_few(parts, captions)
+    schedule, size = family.noise_schedule(parts), family.native_size(parts)
+    embeddings = prompt_embeddings.encode(parts, sample_grid.PROMPTS, text_encoders.TOKENS)
     assert embeddings.unique.tokens.shape[1:] == (text_encoders.TOKENS, 2 * text_encoders.CLIP_WIDTH)
-    latents = torch.randn(len(captions.artwork.images), 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    latents = torch.randn(
+        len(captions.artwork.images), parts.unet.config.in_channels, 16, 16, generator=torch.Generator().manual_seed(0)
+    )
 
     def sample(model: torch.nn.Module, path: Path) -> None:
         grid = trailing_grid(2)
         sample_grid.draw(model, parts.vae, embeddings, path, family=family, schedule=schedule, grid=grid)
 
     model = teacher.train(
-        parts.unet, captions, latents, embeddings, tmp_path / "teacher", 2, sample,
-        compile_blocks=False, family=family, schedule=schedule, batch=2, noise_shift=1.0,
+        parts.unet, captions, latents, asked_of(parts), tmp_path / "teacher", 2, sample,
+        compile_blocks=False, family=family, schedule=schedule, size=size, batch=2, noise_shift=1.0,
     )  # fmt: skip
     assert bool(model.conv_out.weight.any())
     assert (tmp_path / "teacher" / "grid-000002.png").is_file()
     parts.register_modules(unet=model)
     parts.save_pretrained(tmp_path / "saved")
-    sdxl.contract(tmp_path / "saved").save(tmp_path / "saved")
+    sdxl.contract(tmp_path / "saved", size[0]).save(tmp_path / "saved")
     loaded = StableDiffusionXLPipeline.from_pretrained(tmp_path / "saved")
-    assert loaded("a red apple", num_inference_steps=1).images[0].size == (64, 64)
+    assert loaded("a red apple", num_inference_steps=1).images[0].size == size
 
 
 def test_posterior_spreads_over_exactly_the_pictures_that_fit(captions: Captions) -> None:

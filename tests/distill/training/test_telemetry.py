@@ -30,6 +30,18 @@ def lines(run: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
 
 
+def test_without_a_terminal_the_pace_is_printed_and_samples_are_drawn_in_their_own_rhythm(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawn: list[int] = []
+    options = {"log_every": 2, "save_every": 1, "sample_every": 4, "samples": 3}
+    training_loop.run(tmp_path, {}, lambda index: {"loss": 1.5}, 6, sample=drawn.append, **options)
+    assert drawn == [4, 6]
+    printed = [line for line in capsys.readouterr().out.splitlines() if "samples/s" in line]
+    assert [line.split()[2] for line in printed] == ["2/6", "4/6", "6/6"]
+    assert all(" loss 1.5, " in line and " ends " in line for line in printed)
+
+
 def test_log_and_tensorboard_tell_the_same_means_and_show_the_grid(tmp_path: Path) -> None:
     def sample(done: int) -> dict[str, float]:
         Image.fromarray(np.full((4, 6, 3), done, dtype=np.uint8)).save(tmp_path / f"grid-{done:06}.png")

@@ -1,0 +1,1 @@
+"""The words that captions are put together from."""
