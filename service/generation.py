@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 
 from fastapi import Request
 
-from jobs.models import GivenUpReason, ImageTask, JobState, WebhookTarget
+from jobs.models import GivenUpReason, ImageTask, JobState, ModelCard, WebhookTarget
 from jobs.queue.admission import Admission, IdempotencyKey, RateLimit
 from jobs.queue.pictures.sources import Source
 from service.context import ApiContext, job_location
 from service.idempotency import still_running, used_for_another_body
+from service.inputs.source_pictures import PictureInput
 from service.limits.rate_limit import over_the_rate, rate_of
 from service.model_catalogue import AnnouncedModel
 from service.problems import ClientGoneError, DeadlineExpiredError, Problem, overloaded, store_full
@@ -26,7 +27,8 @@ REFUSED_BY = {"full": "queue", "store-full": "store"}
 class Call:
     """A call for images: one job of `tasks` for `model`; `idempotency_key` is None where the client sent none.
 
-    `source` is the picture that the tasks begin from, if any.
+    `source` is the picture that the tasks begin from, if any. `images_field` says in the request how many images are
+    made. `began` is a time of `time.monotonic`.
     """
 
     context: ApiContext
@@ -36,6 +38,7 @@ class Call:
     idempotency_key: IdempotencyKey | None
     webhook: WebhookTarget | None = None
     source: Source | None = None
+    images_field: str = "num_images"
     began: float = field(default_factory=time.monotonic)
 
     @property
@@ -50,11 +53,27 @@ class Call:
         return self.began + patience_s
 
 
+async def source_while_connected(
+    context: ApiContext, request: Request, given: PictureInput, card: ModelCard, tasks: Sequence[ImageTask]
+) -> Source:
+    """The picture of a call that begins now, as `SourcePictures.source_of` reads it.
+
+    Raises DeadlineExpiredError when that takes longer than the call may, ClientGoneError when the client hangs up.
+    """
+    caller = request.state.caller or (request.client.host if request.client else "")
+    reading = context.pictures.source_of(given, card, (tasks[0].width, tasks[0].height), caller)
+    try:
+        async with asyncio.timeout(tasks[0].patience_s):
+            return await cancel_on_disconnect(request, reading)
+    except TimeoutError:
+        raise DeadlineExpiredError from None
+
+
 async def admit(call: Call) -> Admission:
     """Queue the call's job, or find the finished job that its idempotency key names; any other outcome is a Problem."""
     settings, state = call.context.settings, call.request.state
     state.job_id = call.job_id
-    rate = rate_of(state.caller, call.tasks, call.model.card, settings)
+    rate = rate_of(state.caller, call.tasks, call.model.card, settings, call.images_field)
     admission = await call.model.queue.admit(
         call.tasks,
         settings.max_queued_images,

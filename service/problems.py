@@ -26,6 +26,8 @@ REPEATING_THE_WORK = ("deadline-expired", "generation-error")
 UNWRITABLE = ("MISCONF", "READONLY", "You can't write against a read only replica", "NOREPLICAS")
 # Room for the longest prompt with every character escaped, and 64 seeds. Pictures come on top of it.
 MAX_BODY_BYTES = 64 * 1024
+# Bounds of what an answer repeats of a request: errors, and characters of a field's name.
+MOST_ERRORS, LONGEST_NAME = 20, 100
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +58,17 @@ class ProblemDetails(BaseModel):
     detail: str
     errors: list[FieldError] | None = None
     error: OpenAIError | None = None
+
+
+class BodyTooLargeError(HTTPException):
+    """The body has more than `most` bytes, or with `beside_pictures` of what is no picture.
+
+    The framework passes on this kind of exception alone while it reads a body.
+    """
+
+    def __init__(self, most: int, beside_pictures: bool = False) -> None:
+        super().__init__(413)
+        self.problem = body_too_large(most, " beside its pictures" if beside_pictures else "")
 
 
 class ClientGoneError(Exception):
@@ -240,7 +253,7 @@ def _invalid_request(request: Request, found: Sequence[Any]) -> Problem:
     if found[0]["type"] == "model_attributes_type" and "json" not in content_type:
         detail = f"Send Content-Type: application/json, not {content_type or 'none'}."
         return Problem(415, "unsupported-media-type", "The body must be JSON", detail)
-    return InvalidFieldsError([_field_error(one) for one in found])
+    return InvalidFieldsError([_field_error(one) for one in found[:MOST_ERRORS]])
 
 
 def _malformed_json(reason: str) -> Problem:
@@ -253,12 +266,14 @@ def _field_error(found: dict[str, Any]) -> FieldError:
     limits = ("le", "lt", "ge", "gt", "max_length", "min_length", "expected", "pattern")
     limit = next((context[name] for name in limits if name in context), None)
     message = "Unknown field" if found["type"] == "extra_forbidden" else found["msg"]
-    return FieldError(field=".".join(path) or "body", message=message, limit=limit)
+    name = ".".join(path) or "body"
+    shown = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…"
+    return FieldError(field=shown, message=message, limit=limit)
 
 
 def _refused_by_framework(request: Request, error: HTTPException) -> Problem:
-    if error.status_code == 413:
-        return body_too_large(int(error.detail))
+    if isinstance(error, BodyTooLargeError):
+        return error.problem
     if error.status_code == 400:
         return _malformed_json("the body is not JSON in UTF-8")
     phrase = HTTPStatus(error.status_code).phrase
@@ -273,6 +288,6 @@ def _allowed_methods(request: Request) -> list[str]:
     return [scope["method"] for scope in scopes if any(route.matches(scope)[0] is Match.FULL for route in routes)]
 
 
-def body_too_large(most: int) -> Problem:
-    error = FieldError(field="body", message=f"at most {most} bytes", limit=most)
+def body_too_large(most: int, of_what: str = "") -> Problem:
+    error = FieldError(field="body", message=f"at most {most} bytes{of_what}", limit=most)
     return Problem(413, "body-too-large", "The body is too large", f"body: {error.message}", [error])

@@ -79,7 +79,10 @@ class JobClient:
                     return refusal
                 else:
                     conditions = (model_sha, client, idempotency_key, webhook, inputs)
-                    admission = await self._queue_all(tasks, max_queued_images, life_ms, channel, *conditions)
+                    try:
+                        admission = await self._queue_all(tasks, max_queued_images, life_ms, channel, *conditions)
+                    except OutOfMemoryError:
+                        admission = Admission("store-full", 0, job_id)
                     if rate and not admission.ok:
                         await self._rates.refund(rate, job_id)
                 if admission.outcome != "moved":

@@ -6,6 +6,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import cast
+from weakref import WeakValueDictionary
 
 from jobs.models import ImageFormat, ImageTask, ModelCard
 from jobs.queue.claims import SourceFiles
@@ -18,6 +19,7 @@ from service.inputs.picture_files import (
     is_transparent,
     opened,
     refused,
+    upright_size,
 )
 from service.model_catalogue import ModelCatalogue
 
@@ -43,13 +45,17 @@ class PictureInput:
 
 
 class SourcePictures:
-    """Reads the pictures of calls. They are decoded by a thread of their own, one after the other."""
+    """Reads the pictures of calls. They are decoded by a thread of their own, one after the other.
+
+    The next picture of a caller waits until the one before is decoded, so that callers take turns.
+    """
 
     def __init__(self, catalogue: ModelCatalogue, limits: PictureLimits) -> None:
         self._catalogue, self.limits = catalogue, limits
         self._decoder = ThreadPoolExecutor(1, thread_name_prefix="pictures")
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def source_of(self, given: PictureInput, card: ModelCard, size: Size) -> Source:
+    async def source_of(self, given: PictureInput, card: ModelCard, size: Size, caller: str) -> Source:
         """The source for images of `size` by the model of `card`.
 
         Raises InvalidFieldsError for a picture beyond a limit, or for a model that takes none.
@@ -58,15 +64,18 @@ class SourcePictures:
             raise refused("image", f"{card.name} takes none: it was published without what encodes pictures")
         image = await self._found(given.image, "image")
         mask = None if given.mask is None else await self._found(given.mask, "mask")
-        files = await asyncio.get_running_loop().run_in_executor(self._decoder, self._read, given, image, mask, size)
+        turn = self._turns.setdefault(caller, asyncio.Lock())
+        async with turn:
+            loop = asyncio.get_running_loop()
+            files = await loop.run_in_executor(self._decoder, self._read, given, image, mask, size)
         default = STRENGTH if files.mask is None else STRENGTH_WITH_MASK
         return Source(files, default if given.strength is None else given.strength)
 
     def _read(self, given: PictureInput, image: bytes | str, mask: bytes | str | None, size: Size) -> SourceFiles:
         picture = opened(_file(image, "image"), "image", self.limits)
         outline = None if mask is None else opened(_file(mask, "mask"), "mask", self.limits)
-        if outline and outline.size != picture.size:
-            sides = f"{picture.width}x{picture.height}"
+        if outline and upright_size(outline, "mask") != (upright := upright_size(picture, "image")):
+            sides = "{}x{}".format(*upright)
             raise refused("mask", f"must have the size of the image, {sides}", sides)
         if outline is None and given.transparent_is_mask and is_transparent(picture, "image"):
             outline = picture

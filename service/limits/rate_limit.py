@@ -10,17 +10,20 @@ from jobs.settings import ApiSettings
 from service.problems import FieldError, InvalidFieldsError, Problem
 
 
-def rate_of(client: str, tasks: Sequence[ImageTask], card: ModelCard, settings: ApiSettings) -> RateLimit | None:
+def rate_of(
+    client: str, tasks: Sequence[ImageTask], card: ModelCard, settings: ApiSettings, images_field: str
+) -> RateLimit | None:
     """The cost of a call of `client`, and what a minute allows; None without limits.
 
-    Raises InvalidFieldsError for a call that costs more than a minute allows.
+    Raises InvalidFieldsError for a call that costs more than a minute allows. `images_field` is where it says how many
+    images are made.
     """
     costs = {"images": sum(len(task.indices) for task in tasks), "evaluations": _evaluations(tasks, card)}
     limits = {"images": settings.rate_limit, "evaluations": settings.evaluation_rate_limit}
     per_minute = {unit: (costs[unit], most) for unit, most in limits.items() if most is not None}
     for unit, (cost, most) in per_minute.items():
         if cost > most:
-            field = "select.candidates" if tasks[0].select else "num_images"
+            field = "select.candidates" if tasks[0].select and unit == "evaluations" else images_field
             message = f"costs {cost} {unit}, and this key has {most} a minute"
             raise InvalidFieldsError([FieldError(field=field, message=message, limit=most)])
     return RateLimit(client, per_minute) if per_minute else None

@@ -6,21 +6,28 @@ The framework's own `max_body_size` answers with plain text, not problem details
 from contextlib import AsyncExitStack
 
 from starlette.datastructures import Headers
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.limits.room import Room
-from service.problems import MAX_BODY_BYTES, body_too_large
+from service.problems import MAX_BODY_BYTES, BodyTooLargeError, body_too_large
 
 # The endpoints that take a picture and a mask; as base64, with the rest of the form or document.
 WITH_PICTURES = ("/generate", "/v1/images/edits", "/v1/images/variations")
+AS_JSON = "/generate"
+
+# Every value of a JSON document has one of these characters, and every escape; base64 has none of them.
+STRUCTURE = (b'"', b",", b"[", b"{", b"\\")
+ESCAPED_SLASH = b"\\/"
+"""As some libraries write the slashes of base64."""
 
 
 class BodyLimit:
     """ASGI middleware: 413 problem for bodies of more than MAX_BODY_BYTES, and what two pictures of `picture_bytes`
     take where they may come.
 
-    A body that is larger than MAX_BODY_BYTES takes `room` of its caller until the call ends.
+    The same for a JSON document whose structure alone has more than MAX_BODY_BYTES: parsed, a byte of it takes some
+    hundred bytes of memory, and time in which no other call is answered. A body that is larger than MAX_BODY_BYTES
+    takes `room` of its caller until the call ends.
     """
 
     def __init__(self, app: ASGIApp, picture_bytes: int, room: Room) -> None:
@@ -38,14 +45,19 @@ class BodyLimit:
         if declared is not None and declared > most:
             await body_too_large(most).response(scope["path"])(scope, receive, send)
             return
-        received = 0
+        received = structure = 0
 
         async def receive_counting() -> Message:
-            nonlocal received
+            nonlocal received, structure
             message = await receive()
-            before, received = received, received + len(message.get("body", b""))
+            body = message.get("body", b"")
+            before, received = received, received + len(body)
             if received > most:
-                raise HTTPException(413, detail=str(most))
+                raise BodyTooLargeError(most)
+            if scope["path"] == AS_JSON:
+                structure += sum(map(body.count, STRUCTURE)) - body.count(ESCAPED_SLASH)
+            if structure > MAX_BODY_BYTES:
+                raise BodyTooLargeError(MAX_BODY_BYTES, beside_pictures=True)
             if before <= MAX_BODY_BYTES < received:
                 await held.enter_async_context(self._room.taken(scope["state"]["caller"], declared or most))
             return message

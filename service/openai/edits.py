@@ -1,5 +1,7 @@
 """OpenAI's edits and variations: forms with a picture, read as requests for images that begin from it."""
 
+import json
+import re
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,17 +10,25 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ConfigDict, Field, ValidationError
-from starlette.datastructures import UploadFile
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from service.inputs.picture_files import PictureLimits, refused
 from service.inputs.source_pictures import PictureInput
 from service.openai.schemas import Hint, ImagesRequest
-from service.problems import Problem
+from service.problems import FieldError, Problem
 
 FORM = "multipart/form-data"
 MAX_FILES, MAX_FIELDS, MAX_FIELD_BYTES = 4, 64, 64 * 1024
+# What the parser says of each limit, and what the caller is told.
+LIMITS = (
+    ("Too many files", f"at most {MAX_FILES} files", MAX_FILES),
+    ("Too many fields", f"at most {MAX_FIELDS} fields", MAX_FIELDS),
+    ("Part exceeded", f"at most {MAX_FIELD_BYTES} bytes in a field that is no file", MAX_FIELD_BYTES),
+)
 LISTS = ("seeds",)
+PART_OF_SELECT = re.compile(r"select\[(\w+)\]")
 
 Strength = Annotated[float, Field(ge=0, le=1)]
 
@@ -72,22 +82,22 @@ async def read_form(kind: type[AnyForm], request: Request, limits: PictureLimits
     Raises a Problem for a body that is no such form, InvalidFieldsError for a file beyond the limit and
     RequestValidationError for fields that do not fit.
     """
-    content_type = request.headers.get("content-type", "")
-    if not content_type.startswith(FORM):
-        detail = f"Send Content-Type: {FORM}, not {content_type or 'none'}."
-        raise Problem(415, "unsupported-media-type", "The body must be a form", detail)
     limited = {"max_files": MAX_FILES, "max_fields": MAX_FIELDS, "max_part_size": MAX_FIELD_BYTES}
     try:
-        form = await _InMemory(request.headers, request.stream(), **limited).parse()
+        form = await _InMemory(_boundary_alone(request), request.stream(), **limited).parse()
     except MultiPartException as error:
-        raise Problem(400, "malformed-form", "The body is not a form", error.message) from None
+        errors = [
+            FieldError(field="body", message=text, limit=most) for kind, text, most in LIMITS if kind in error.message
+        ]
+        raise Problem(400, "malformed-form", "The body is not a form", error.message, errors or None) from None
     try:
         fields: dict[str, list[Any]] = {}
         for name, value in form.multi_items():
             name = name.removesuffix("[]")
             read = await _file(value, name, limits) if isinstance(value, UploadFile) else value
-            fields.setdefault(name, []).append(read)
-        yield _validated(kind, {name: _value(name, values) for name, values in fields.items()})
+            if len(read) or _is_required(kind, name):
+                fields.setdefault(name, []).append(read)
+        yield _validated(kind, _with_select({name: _value(name, values) for name, values in fields.items()}))
     finally:
         await form.close()
 
@@ -97,6 +107,23 @@ def form_description(kind: type[ImageVariationRequest]) -> dict[str, Any]:
     schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
     schema.pop("$defs", None)  # all of them are described with the other endpoints
     return {"requestBody": {"required": True, "content": {FORM: {"schema": schema}}}}
+
+
+def _boundary_alone(request: Request) -> Headers:
+    """The header of the form without what else it may name: the parser would decode the fields by any codec of Python.
+
+    Raises a Problem for a body that is no form.
+    """
+    content_type = request.headers.get("content-type", "")
+    kind, options = parse_options_header(content_type)
+    if kind.decode("latin-1").strip().lower() != FORM:
+        detail = f"Send Content-Type: {FORM}, not {content_type or 'none'}."
+        raise Problem(415, "unsupported-media-type", "The body must be a form", detail)
+    boundary = options.get(b"boundary", b"").decode("latin-1")
+    if not re.fullmatch(r"[ !#-\[\]-~]+", boundary):
+        detail = "Content-Type must name the form's boundary, in printable ASCII without quotes."
+        raise Problem(400, "malformed-form", "The body is not a form", detail)
+    return Headers({"Content-Type": f'{FORM}; boundary="{boundary}"'})
 
 
 def _validated(kind: type[AnyForm], fields: dict[str, Any]) -> AnyForm:
@@ -117,3 +144,25 @@ def _value(name: str, values: list[Any]) -> Any:
     if name == "image" and len(values) > 1:
         raise refused(name, "one picture", 1)
     return values if name in LISTS else values[-1]
+
+
+def _is_required(kind: type[ImageVariationRequest], name: str) -> bool:
+    """Return whether an empty value counts as one: elsewhere it is that of a field that was left empty."""
+    return name not in kind.model_fields or kind.model_fields[name].is_required()
+
+
+def _with_select(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields with `select` as an object: forms have it as JSON, or each of its parts as ``select[part]``."""
+    parts = {part[1]: name for name in fields if (part := PART_OF_SELECT.fullmatch(name))}
+    if parts:
+        select = {part: _json(fields.pop(name)) for part, name in parts.items()}
+        return {"select": select, **fields}
+    return fields | {"select": _json(fields["select"])} if "select" in fields else fields
+
+
+def _json(text: Any) -> Any:
+    """The value that the text of a form stands for; any other text as it is."""
+    try:
+        return json.loads(text.lower() if isinstance(text, str) else text)  # Python's clients write True
+    except (ValueError, RecursionError):
+        return text

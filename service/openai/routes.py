@@ -1,13 +1,14 @@
 """``/v1``: the endpoints that OpenAI's clients call. Errors have OpenAI's ``error`` beside the problem's members."""
 
 from collections.abc import AsyncIterator
+from time import monotonic
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from fastapi.sse import EventSourceResponse
 
 from service.context import ApiContext, Context
-from service.generation import Call, generate_while_connected
+from service.generation import Call, generate_while_connected, source_while_connected
 from service.idempotency import IdempotencyHeader, read_idempotency_key
 from service.image_delivery import InlineImages
 from service.inputs.source_pictures import PictureInput, begun_from
@@ -102,12 +103,13 @@ async def _images(
     asked, warnings = with_nearest_size(body.as_generate(), model.card, context.settings)
     warnings, source = [*body.unused_hints(), *renamed(warnings)], None
     with openai_field_names():
-        tasks = image_tasks(asked, model.card, context.settings)
+        tasks, began = image_tasks(asked, model.card, context.settings), monotonic()
     if picture:
-        source = await context.pictures.source_of(picture, model.card, (tasks[0].width, tasks[0].height))
+        source = await source_while_connected(context, request, picture, model.card, tasks)
         tasks = begun_from(source, tasks)
         warnings += unchanged_picture(tasks, model.card)
-    call = Call(context, request, model, tasks, read_idempotency_key(idempotency, caller, body), source=source)
+    key, images_field = read_idempotency_key(idempotency, caller, body), "n" if asked.seeds is None else "seeds"
+    call = Call(context, request, model, tasks, key, source=source, images_field=images_field, began=began)
     form = ImageForm(request, body.response_format, "image_edit" if picture else "image_generation")
     if body.stream:
         return await _streamed(call, form, body.partial_images or 0, warnings)

@@ -1,18 +1,17 @@
 """``POST /generate``: validate, admit, wait, answer."""
 
 import json
-from collections.abc import Sequence
+from time import monotonic
 from typing import Annotated, get_args
 
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse, Response
 
-from jobs.models import ImageFormat, ImageTask, JobState, ModelCard
+from jobs.models import ImageFormat, JobState
 from jobs.queue.job_client import JobClient
-from jobs.queue.pictures.sources import Source
 from service.accept import NotAcceptableError, accepted_image
-from service.context import ApiContext, Context, base_url, job_location
-from service.generation import Call, admit, finished_job, generate_while_connected
+from service.context import Context, base_url, job_location
+from service.generation import Call, admit, finished_job, generate_while_connected, source_while_connected
 from service.idempotency import IdempotencyHeader, read_idempotency_key
 from service.image_delivery import InlineImages, image_file
 from service.inputs.source_pictures import PictureInput, begun_from
@@ -65,13 +64,14 @@ async def generate(
     asynchronous = _respond_async(prefer)
     key = read_idempotency_key(idempotency, caller, body)
     body, warnings = with_nearest_size(body, model.card, context.settings)
-    tasks = image_tasks(body, model.card, context.settings, asynchronous=asynchronous)
-    source = await _source(body, model.card, tasks, context)
-    if source:
+    tasks, source, began = image_tasks(body, model.card, context.settings, asynchronous=asynchronous), None, monotonic()
+    if body.image is not None:
+        given = PictureInput(body.image, body.mask, body.strength)
+        source = await source_while_connected(context, request, given, model.card, tasks)
         tasks = begun_from(source, tasks)
         warnings = [*warnings, *unchanged_picture(tasks, model.card)]
     webhook = webhook_target(body.webhook, caller, request, context.settings, asynchronous=asynchronous)
-    call = Call(context, request, model, tasks, key, webhook, source)
+    call = Call(context, request, model, tasks, key, webhook, source, body.images_field, began)
     if asynchronous:
         state = await _admit_only(call)
         if not state.settled:
@@ -99,15 +99,6 @@ async def generate(
         warnings=warnings or None,
     )
     return inline.response(answer, context.room, request) if inline else answer
-
-
-async def _source(
-    body: GenerateRequest, card: ModelCard, tasks: Sequence[ImageTask], context: ApiContext
-) -> Source | None:
-    if body.image is None:
-        return None
-    given = PictureInput(body.image, body.mask, body.strength)
-    return await context.pictures.source_of(given, card, (tasks[0].width, tasks[0].height))
 
 
 def _accepted_image(accept: str, body: GenerateRequest) -> ImageFormat | None:

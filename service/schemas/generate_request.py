@@ -62,7 +62,6 @@ class GenerateRequest(SamplingOptions):
         extra="forbid",
         strict=True,
         hide_input_in_errors=True,  # a prompt is never logged
-        allow_inf_nan=False,
         json_schema_extra={
             "examples": [{"prompt": "a smiling cat face", "seed": 7, "num_images": 4}],
             "not": SEEDS_AND_THE_OTHERS,
@@ -114,6 +113,11 @@ class GenerateRequest(SamplingOptions):
         max_length=2048,
         description="https address that is sent the job's end; with `Prefer: respond-async` only",
     )
+
+    @property
+    def images_field(self) -> str:
+        """The field that says how many images are made."""
+        return "num_images" if self.seeds is None else "seeds"
 
     @model_validator(mode="after")
     def _seeds_stand_alone(self) -> Self:

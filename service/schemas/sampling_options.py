@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from jobs.models import ModelCard
 from service.problems import FieldError
@@ -15,6 +15,8 @@ SAME = "the same as {}"
 
 class SamplingOptions(BaseModel):
     """Fields that clients of other servers send, on the bodies of ``/generate`` and ``/v1/images/generations``."""
+
+    model_config = ConfigDict(allow_inf_nan=False)  # inherited by the bodies: their values stand in JSON answers
 
     steps: int | None = Field(default=None, description="denoising steps; only the model's own number")
     num_inference_steps: int | None = Field(default=None, description=SAME.format("steps"))

@@ -4,6 +4,11 @@ import ipaddress
 from urllib.parse import urlsplit
 
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
+GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
+"""All of version 6 that is given out; the rest is reserved, wraps version 4 in one way or another, or is local."""
+
+NOT_GIVEN_OUT = (ipaddress.ip_network("3fff::/20"), ipaddress.ip_network("192.88.99.0/24"))
+"""Documentation (RFC 9637) and relays of 6to4 (RFC 7526), which Python takes for global."""
 
 
 def is_public(address: str) -> bool:
@@ -16,6 +21,10 @@ def is_public(address: str) -> bool:
             return is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
         if wrapped := ip.ipv4_mapped or ip.sixtofour:
             return is_public(str(wrapped))
+        if ip not in GLOBAL_UNICAST:
+            return False
+    if any(ip in network for network in NOT_GIVEN_OUT):
+        return False
     return ip.is_global and not ip.is_multicast
 
 
@@ -31,13 +40,22 @@ def fault_of(url: str, private: bool) -> str | None:
         host, _ = parts.hostname, parts.port
     except ValueError:
         return "must be an address"
-    if not host or parts.scheme not in (("http", "https") if private else ("https",)):
+    if not host or not _is_host(host) or parts.scheme not in (("http", "https") if private else ("https",)):
         return "must begin with https:// and name a host"
     if parts.username is not None:
         return "must hold no user name or password"
     if not private and _is_ip(host) and not is_public(host):
         return "must be a public address"
     return None
+
+
+def _is_host(host: str) -> bool:
+    """Return whether DNS can be asked for the host: a label has 1 to 63 characters."""
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        return False
+    return True
 
 
 def _is_ip(host: str) -> bool:

@@ -41,7 +41,8 @@ class PublicNetwork(AsyncNetworkBackend):
 async def _public_addresses(host: str, port: int) -> list[str]:
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise httpcore.ConnectError(f"the host cannot be found: {error.strerror}") from error
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no name of DNS"
+        raise httpcore.ConnectError(f"the host cannot be found: {reason}") from error
     addresses = dict.fromkeys(str(place[0]) for *_, place in found)
     return [address for address in addresses if is_public(address)]

@@ -111,6 +111,41 @@ async def test_an_oversized_body_is_refused(api: httpx.AsyncClient, content: byt
     assert answer.json()["errors"][0]["limit"] == 64 * 1024
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"prompt": [' + b"[]," * 70_000 + b"[]]}",
+        b"{" + b",".join(b'"%x":1' % i for i in range(30_000)) + b"}",
+        b'{"prompt": "' + b"\\u0061" * 70_000 + b'"}',
+    ],
+    ids=["lists", "fields", "escapes"],
+)
+async def test_a_document_of_more_values_than_a_body_without_pictures_can_have(
+    api: httpx.AsyncClient, body: bytes
+) -> None:
+    answer = await api.post("/generate", content=body, headers={"Content-Type": "application/json"})
+    assert is_problem(answer, 413, "body-too-large")
+    error = {"field": "body", "message": "at most 65536 bytes beside its pictures", "limit": 65536}
+    assert answer.json()["errors"] == [error]
+
+
+@pytest.mark.usefixtures("worker")
+async def test_an_answer_repeats_little_of_a_request(api: httpx.AsyncClient) -> None:
+    for wrong, errors in (({"k" * 200_000: 1}, 1), ({f"field{i}": 1 for i in range(100)}, 20)):
+        answer = await api.post("/generate", json={"prompt": "a cat", **wrong})
+        assert is_problem(answer, 422, "invalid-request")
+        assert len(answer.json()["errors"]) == errors
+        assert len(answer.content) < 10_000
+
+
+@pytest.mark.usefixtures("worker")
+async def test_slashes_of_base64_may_be_escaped(api: httpx.AsyncClient) -> None:
+    body = b'{"prompt": "a cat", "image": "' + b"\\/" * 80_000 + b'"}'
+    answer = await api.post("/generate", content=body, headers={"Content-Type": "application/json"})
+    assert is_problem(answer, 422, "invalid-request")
+    assert answer.json()["errors"][0]["field"] == "image"
+
+
 @pytest.mark.usefixtures("worker")
 async def test_the_longest_prompt_fits_the_body_limit(api: httpx.AsyncClient) -> None:
     answer = await api.post("/generate", json={"prompt": "\U0001f600" * 2000, "seeds": [2**63 - 1] * 64})

@@ -12,7 +12,7 @@ class Rates:
 
     def __init__(self, redis: Redis) -> None:
         self._charge = register_script(redis, "charge")
-        self._refund = register_script(redis, "refund")
+        self._refund = register_script(redis, "refund", allow_oom=True)
 
     async def charge(self, rate: RateLimit, job_id: str) -> Admission | None:
         """Charge for a job once; for one that is over the rate, the refusal."""

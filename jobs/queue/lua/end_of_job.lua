@@ -1,13 +1,19 @@
 -- Prelude of the scripts that can end a job: from then on its keys are kept for `ttl` milliseconds. Until then its
 -- images are kept for as long as the job may still go on. Whoever is to be told of its end is put on a stream. Pictures
--- that calls brought are kept no longer than a job needs them; of a failed one as long as the job, which may be replayed.
+-- that calls brought are kept no longer than a job needs them; of one with a dead letter as long as the job, since it may be
+-- replayed.
 local webhooks_kept = 10000
 
 local function forget_input(job, field, input, ttl)
   redis.call('HDEL', job, field)
-  if redis.call('EXISTS', input) == 1 and redis.call('HINCRBY', input, 'jobs', -1) < 1 then
-    local failed = redis.call('HGET', job, 'failed') ~= '0'
-    redis.call('PEXPIRE', input, failed and ttl or 0)
+  if redis.call('EXISTS', input) == 0 then
+    return
+  end
+  if redis.call('HEXISTS', job, 'dead_letter') == 1 then
+    redis.call('HSET', input, 'dead_letter', 1)
+  end
+  if redis.call('HINCRBY', input, 'jobs', -1) < 1 then
+    redis.call('PEXPIRE', input, redis.call('HEXISTS', input, 'dead_letter') == 1 and ttl or 0)
   end
 end
 

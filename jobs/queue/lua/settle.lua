@@ -56,6 +56,8 @@ local completed = 0
 if settled > 0 then
   if kind == 'result' then
     redis.call('HSET', job, 'model_sha', model_sha)
+  elseif KEYS[first_store] then
+    redis.call('HSET', job, 'dead_letter', 1)
   end
   local counts = redis.call('HMGET', job, 'done', 'total')
   if counts[1] == counts[2] then

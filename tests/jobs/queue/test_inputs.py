@@ -1,5 +1,6 @@
 """Pictures that calls bring lie beside the queue by their hash, for as long as a job needs them."""
 
+import pytest
 from redis.asyncio import Redis
 
 from jobs.models import ImageTask
@@ -7,6 +8,7 @@ from jobs.queue.claims import SourceFiles
 from jobs.queue.keys import ModelKeys
 from jobs.queue.pictures.sources import Source
 from jobs.testing.samples import MODEL, sample_result, sample_tasks
+from jobs.testing.waiting import wait_until
 from tests.jobs.queue.claiming import TTL_S
 from tests.task_queue import TaskQueue
 
@@ -41,11 +43,35 @@ async def test_they_are_kept_until_the_last_job_that_needs_them_has_ended(queue:
         assert bool(await _lives(redis)) is kept
 
 
-async def test_those_of_a_failed_job_are_kept_as_long_as_the_job(queue: TaskQueue, redis: Redis) -> None:
-    (task,) = await _admit(queue)
-    assert max(await _lives(redis)) > 500_000
-    await queue.cancel(task.job_id, "no longer wanted", ttl_s=9)
+async def test_those_of_a_dead_letter_are_kept_as_long_as_its_job(queue: TaskQueue, redis: Redis) -> None:
+    await _admit(queue, 2)
+    await _admit(queue)
+    buried, *others = await queue.claim("w1", 3, block_s=0)
+    await queue.bury(buried, "no worker outlived it", TTL_S)
+    for claim in others:
+        assert max(await _lives(redis)) > 500_000
+        await queue.commit(claim, sample_result(claim.task, b"made"), b"made", ttl_s=9)
     assert 0 < max(await _lives(redis)) <= 9000
+
+
+@pytest.mark.parametrize("end", ["cancelled", "expired", "failed"])
+async def test_those_of_a_job_that_made_nothing_go_with_its_end(queue: TaskQueue, redis: Redis, end: str) -> None:
+    made = [task.model_copy(update={"source": SOURCE.picture}) for task in sample_tasks(1)]
+    tasks = [task.model_copy(update={"deadline": task.created + 0.001}) for task in made] if end == "expired" else made
+    assert (await queue.admit(tasks, 10, TTL_S, inputs=SOURCE.by_address)).ok
+    assert await _lives(redis)
+    if end == "cancelled":
+        await queue.cancel(tasks[0].job_id, "the client's connection was closed")
+    elif end == "failed":
+        (claim,) = await queue.claim("w1", 1, block_s=0)
+        await queue.fail(claim, "refused", "the safety model takes it for dark")
+    else:
+
+        async def expired() -> bool:
+            return await queue.expire_overdue(TTL_S) == 1
+
+        await wait_until(expired)
+    assert await _lives(redis) == set()
 
 
 async def test_a_refused_job_leaves_none(queue: TaskQueue, redis: Redis) -> None:

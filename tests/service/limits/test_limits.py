@@ -76,9 +76,30 @@ async def test_a_picture_costs_the_steps_that_change_it(
 def test_what_a_picture_costs(strength: float, select: DiverseSet | None, cost: int) -> None:
     source = SourcePicture(image="0" * 64, strength=strength)
     tasks = [task.model_copy(update={"source": source, "select": select}) for task in sample_tasks(1)]
-    limit = rate_of("me", tasks, sample_card(), with_keys("redis://", 8000, evaluation_rate_limit=10))
+    limit = rate_of("me", tasks, sample_card(), with_keys("redis://", 8000, evaluation_rate_limit=10), "n")
     assert limit is not None
     assert limit.per_minute == {"evaluations": (cost, 10)}
+
+
+@pytest.mark.parametrize(
+    ("path", "asked", "field"),
+    [
+        ("/generate", {"num_images": 3}, "num_images"),
+        ("/generate", {"seeds": [1, 2, 3]}, "seeds"),
+        ("/v1/images/generations", {"n": 3}, "n"),
+        ("/v1/images/generations", {"seeds": [1, 2, 3]}, "seeds"),
+        ("/v1/images/generations", {"n": 3, "select": {"diverse": True}}, "n"),
+        ("/v1/images/generations", {"select": {"diverse": True, "candidates": 6}}, "select.candidates"),
+    ],
+)
+async def test_a_call_beyond_a_minutes_rate_is_told_its_own_field(
+    redis: Redis, redis_url: str, free_port: Callable[[], int], path: str, asked: dict, field: str
+) -> None:
+    await TaskQueue(redis, MODEL).announce("w1", sample_card(), 600)
+    limits = {"rate_limit": 2, "evaluation_rate_limit": 8}
+    async with running_api(with_keys(redis_url, free_port(), **limits)) as api:
+        answer = await api.post(path, json=CAT | asked, headers=ME)
+    assert [error["field"] for error in answer.json()["errors"]] == [field]
 
 
 async def test_a_rate_holds_over_all_models(redis: Redis, redis_url: str, free_port: Callable[[], int]) -> None:

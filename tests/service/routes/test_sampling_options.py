@@ -47,6 +47,17 @@ async def test_other_values_are_told_the_models_own(
     assert "emoji-test takes" in error["message"]
 
 
+@pytest.mark.parametrize("field", ["guidance_scale", "cfg_scale"])
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
+@pytest.mark.parametrize("path", ["/generate", "/v1/images/generations"])
+async def test_no_number_is_infinite(api: httpx.AsyncClient, field: str, number: str, path: str) -> None:
+    body, headers = f'{{"prompt": "a cat", "{field}": {number}}}', {"Content-Type": "application/json"}
+    answer = await api.post(path, content=body, headers=headers)
+    assert is_problem(answer, 422, "invalid-request")
+    (error,) = answer.json()["errors"]
+    assert (error["field"], error["message"]) == (field, "Input should be a finite number")
+
+
 def _errors(evaluations: int, scale: float | None, **asked: Any) -> list[str]:
     card = sample_card().model_copy(update={"evaluations": evaluations, "guidance_scale": scale})
     return [error.message for error in sampling_errors(GenerateRequest(prompt="a cat", **asked), card)]

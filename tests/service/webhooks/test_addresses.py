@@ -4,6 +4,7 @@ import json
 import socket
 from collections.abc import Callable
 
+import httpcore
 import pytest
 from redis.asyncio import Redis
 
@@ -24,6 +25,8 @@ pytestmark = pytest.mark.usefixtures("worker")
 PRIVATE = [
     *("127.0.0.1", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0"),
     *("224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1", "fe80::1%1", "fc00::1", "ff02::1"),
+    *("fec0::1", "::127.0.0.1", "::ffff:0:127.0.0.1", "64:ff9b:1::7f00:1", "::8.8.8.8", "5f00::1", "3fff::1"),
+    *("2001:db8::1", "192.88.99.1", "198.18.0.1", "240.0.0.1", "100::1", "fd00:ec2::254"),
     *("::ffff:127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "2001:0:1::"),
 ]
 
@@ -44,6 +47,7 @@ def test_what_is_public(address: str) -> None:
 @pytest.mark.parametrize(
     "url",
     [
+        *("https://a..com/", "https://.com/", f"https://{'a' * 64}.com/", f"https://{'a' * 64}/"),
         *("http://hooks.example/", "ftp://hooks.example/", "https:///hook", "hooks.example", "https://a:99999/"),
         *(
             "https://me:secret@hooks.example/",
@@ -58,6 +62,12 @@ async def test_addresses_that_no_call_may_name(settings: ApiSettings, url: str) 
         answer = await api.post("/generate", json={"prompt": "a cat", "webhook": url}, headers=ASYNC)
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["field"] == "webhook"
+
+
+@pytest.mark.parametrize("host", ["a..com", "a" * 64 + ".com"])
+async def test_what_is_no_name_is_not_found(host: str) -> None:
+    with pytest.raises(httpcore.ConnectError, match="cannot be found"):
+        await public_network.PublicNetwork().connect_tcp(host, 443)
 
 
 async def test_a_name_of_a_private_address_is_not_connected_to(

@@ -2,12 +2,13 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError
 
-from jobs.queue.admission import IdempotencyKey, RateLimit
+from jobs.queue.admission import Admission, IdempotencyKey, RateLimit
 from jobs.queue.claims import Claim
 from jobs.testing.samples import MODEL, sample_card, sample_result, sample_tasks
 from jobs.testing.waiting import wait_until
@@ -75,6 +76,22 @@ async def test_an_admission_without_memory_is_refused_and_leaves_nothing(
         assert await contents(redis) == held
     admission = await queue.admit(tasks, 100, TTL_S, **conditions)
     assert admission.ok
+
+
+async def test_a_call_is_not_charged_when_memory_ends_before_it_is_queued(
+    queue: TaskQueue, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue_all, rate = queue._queue_all, RateLimit("someone", {"images": (3, 3)})
+
+    async def without_memory(*arguments: Any) -> Admission:
+        await redis.config_set("maxmemory", 1)
+        return await queue_all(*arguments)
+
+    async with memory_limit(redis, 0):
+        with monkeypatch.context() as patch:
+            patch.setattr(queue, "_queue_all", without_memory)
+            assert (await queue.admit(sample_tasks(3), 100, TTL_S, rate=rate)).outcome == "store-full"
+    assert (await queue.admit(sample_tasks(3), 100, TTL_S, rate=rate)).ok
 
 
 async def test_a_finished_call_is_replayed_without_memory(queue: TaskQueue, redis: Redis) -> None:
