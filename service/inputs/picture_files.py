@@ -119,7 +119,7 @@ def _upright(image: Image.Image, size: Size) -> Image.Image:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """How the picture is brought upright. Nothing else of its EXIF is read, and what cannot be read says nothing."""
+    """The turn that brings the picture upright. Nothing else of its EXIF is read; what cannot be read says nothing."""
     if image.format == "PNG":
         image.load()  # its EXIF may come after its pixels
     try:

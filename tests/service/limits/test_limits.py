@@ -88,7 +88,7 @@ def test_what_a_picture_costs(strength: float, select: DiverseSet | None, cost: 
         ("/generate", {"seeds": [1, 2, 3]}, "seeds"),
         ("/v1/images/generations", {"n": 3}, "n"),
         ("/v1/images/generations", {"seeds": [1, 2, 3]}, "seeds"),
-        ("/v1/images/generations", {"n": 3, "select": {"diverse": True}}, "n"),
+        ("/v1/images/generations", {"n": 3, "select": {"diverse": True}}, "select.candidates"),
         ("/v1/images/generations", {"select": {"diverse": True, "candidates": 6}}, "select.candidates"),
     ],
 )
@@ -96,7 +96,7 @@ async def test_a_call_beyond_a_minutes_rate_is_told_its_own_field(
     redis: Redis, redis_url: str, free_port: Callable[[], int], path: str, asked: dict, field: str
 ) -> None:
     await TaskQueue(redis, MODEL).announce("w1", sample_card(), 600)
-    limits = {"rate_limit": 2, "evaluation_rate_limit": 8}
+    limits = {"max_images": 3, "rate_limit": 3, "evaluation_rate_limit": 8}
     async with running_api(with_keys(redis_url, free_port(), **limits)) as api:
         answer = await api.post(path, json=CAT | asked, headers=ME)
     assert [error["field"] for error in answer.json()["errors"]] == [field]

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -10,7 +11,7 @@ from redis.asyncio import Redis
 
 from jobs.queue.claims import SourceFiles
 from jobs.queue.keys import ModelKeys
-from jobs.settings import ApiSettings
+from jobs.queue.pictures.sources import Source
 from jobs.testing.samples import MODEL, sample_card
 from jobs.testing.waiting import SAFETY_NET_S, outcome, wait_until
 from service.inputs.picture_files import PictureLimits
@@ -68,12 +69,19 @@ async def test_a_call_waits_for_the_decoder_no_longer_than_its_timeout(
 
 
 async def test_the_picture_of_a_client_that_hangs_up_is_decoded_for_nobody(
-    settings: ApiSettings, api: httpx.AsyncClient, worker: StandInWorker, redis: Redis, decoder: Decoder
+    api: httpx.AsyncClient, worker: StandInWorker, redis: Redis, decoder: Decoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    asked, source_of = [], SourcePictures.source_of
+
+    async def noting(own: SourcePictures, given: PictureInput, *arguments: Any) -> Source:
+        asked.append(given)
+        return await source_of(own, given, *arguments)
+
+    monkeypatch.setattr(SourcePictures, "source_of", noting)
     first, second = (
         asyncio.create_task(api.post("/generate", json={"prompt": "a cat", "image": name})) for name in ("AAAA", "AAAB")
     )
-    await wait_until(lambda: decoder.read)
+    await wait_until(lambda: decoder.read and len(asked) == 2)
     first.cancel()
     second.cancel()
 

@@ -1,5 +1,6 @@
 """Each preset is sampled as its card documents; other tests hold those schedulers beside diffusers' pictures."""
 
+import functools
 from typing import Any
 
 import pytest
@@ -16,17 +17,9 @@ from typer.testing import CliRunner
 from fourstep import app
 from worker.importing.presets import PRESETS, Preset
 from worker.model_folder.contract import own_contract
-from worker.testing import (
-    tiny_flux_pipelines,
-    tiny_pipelines,
-    tiny_qwen3_pipelines,
-    tiny_qwen_image_pipelines,
-    tiny_sana_pipelines,
-    tiny_sd_pipelines,
-    tiny_sdxl_pipelines,
-)
+from worker.testing.tiny_families import BUILDS
+from worker.testing.tiny_sd_pipelines import ALPHAS
 
-ALPHAS = tiny_sd_pipelines.ALPHAS
 TRAILING = ALPHAS | {"timestep_spacing": "trailing"}
 DOCUMENTED: dict[str, Any] = {
     "sdxl-turbo": EulerAncestralDiscreteScheduler(**TRAILING),
@@ -46,23 +39,18 @@ DOCUMENTED: dict[str, Any] = {
 GIVEN = {"hyper-sdxl-1step-unet": [800], "dmd2-sdxl-4step": [999, 749, 499, 249], "dmd2-sdxl-1step": [399]}
 """Timesteps that a card gives one by one; they are re-noised."""
 
-PIPELINES: dict[str, Any] = {
-    "sd": tiny_sd_pipelines.build(),
-    "sdxl": tiny_sdxl_pipelines.build(),
-    "sd3": tiny_pipelines.build(),
-    "flux": tiny_flux_pipelines.build(),
-    "flux2-klein": tiny_qwen3_pipelines.klein(),
-    "z-image": tiny_qwen3_pipelines.z_image(),
-    "qwen-image": tiny_qwen_image_pipelines.build(),
-    "sana-sprint": tiny_sana_pipelines.build(),
-}
 SAMPLING = ("prediction", "steps", "sampler", "timesteps", "step_ends", "start", "end")
+
+
+@functools.cache
+def tiny_pipeline(family: str) -> Any:
+    return BUILDS[family]()
 
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=lambda preset: preset.name)
 def test_a_preset_is_sampled_as_its_card_documents(preset: Preset) -> None:
     size = preset.size or (1024, 1024)
-    contract, pipeline = preset.contract([size]), PIPELINES[preset.family]
+    contract, pipeline = preset.contract([size]), tiny_pipeline(preset.family)
     if preset.name in GIVEN:
         assert (contract.timesteps, contract.sampler, contract.start) == (GIVEN[preset.name], "re-noise", "unit")
         return
