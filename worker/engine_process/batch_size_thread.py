@@ -99,11 +99,10 @@ class BatchSizeThread(threading.Thread):
         return fresh if kept else f"in a batch of {larger} rows the bits of a row are others"
 
     def _undo(self, at_once: dict[Size, int]) -> None:
-        """Take back a larger batch, and with it the memory of its graph; the others are captured one between two
-        steps."""
+        """Take back a larger batch, and with it the memory of its graph. The others' are captured anew, one batch
+        between two steps."""
         rehearsal = self._engine.rehearsal
-        self._device.call(rehearsal.undo, at_once).result()
-        for size, rows in self._device.call(rehearsal.batches).result():
+        for size, rows in self._device.call(rehearsal.undo, at_once).result():
             self._device.call(rehearsal.capture, size, rows).result()
 
     def _keeps_bits(self, size: Size, rows: int) -> bool:

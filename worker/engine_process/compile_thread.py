@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
@@ -26,9 +26,8 @@ TOLERANCE = 0.05
 RECOMPILE_LIMIT = 4096
 """torch's default of 8 guards against an endless number of shapes; here their number is known."""
 
-
 TRIES = 5
-"""Times that a shape is compiled and compared at most, while serving beside it takes the memory."""
+"""Times that a shape is compiled, or captured, at most, while serving beside it takes the memory."""
 
 
 class CompileThread(threading.Thread):
@@ -82,25 +81,29 @@ class CompileThread(threading.Thread):
         return executor, "; ".join(_gain(size, seconds, self._measured(size)) for size, seconds in before.items())
 
     def _compiled(self, examples: list[StepInputs]) -> Executor:
-        compiled = self._engine.runner.new_compiled()
+        runner = self._engine.runner
+        compiled = runner.new_compiled()
         for example in examples:
-            self._compile_shape(compiled, example)
+            decodes = runner.decodes_at_once(example.latents)
+            self._while_memory_is_short(partial(compile_shape, compiled, runner.eager, example, decodes))
         compiled.seal()  # before the captures: nothing is compiled on the thread that serves
         for example in examples:
-            self._device.call(compiled.capture, example).result()
+            self._while_memory_is_short(partial(self._on_device, partial(capture_compiled, compiled, example)))
         return compiled
 
-    def _compile_shape(self, compiled: Executor, example: StepInputs) -> None:
-        """Compile the shape of `example`; when memory runs out, give back what is free between two steps and repeat."""
-        runner = self._engine.runner
+    def _while_memory_is_short(self, work: Callable[[], None]) -> None:
+        """Do `work`; each time that memory runs out beside serving, give back what is free, and do it again."""
         for left in reversed(range(TRIES)):
             try:
-                return compile_shape(compiled, runner.eager, example, runner.decodes_at_once(example.latents))
+                return work()
             except RuntimeError as error:
                 if not left or not is_out_of_memory(error):
                     raise
-            log.info("out of memory beside serving: compiling %s rows again", len(example.latents))
-            self._device.call(runner.free_memory).result()
+            log.info("out of memory beside serving: trying again")
+            self._on_device(self._engine.runner.free_memory)
+
+    def _on_device(self, work: Callable[[], None]) -> None:
+        self._device.call(work).result()
 
     def _measured(self, size: Size) -> dict[int, float]:
         return self._device.call(self._engine.timetable.measured, size).result()
@@ -138,6 +141,15 @@ def compile_shape(compiled: Executor, eager: Executor, example: StepInputs, deco
     _check(found.pred_x0 - example.latents, expected.pred_x0 - example.latents, "denoiser")
     if decodes:
         _check(compiled.decode(expected.pred_x0), eager.decode(expected.pred_x0), "decoder")
+
+
+@torch.inference_mode()
+def capture_compiled(compiled: Executor, example: StepInputs) -> None:
+    """Capture the graph of a shape that is compiled already. Raises RuntimeError where its code does not hold on this
+    thread: what is not recorded from compiled code would be served as if it were."""
+    with torch.compiler.set_stance("fail_on_recompile"):
+        compiled.step_without_graph(example)
+        compiled.capture(example)
 
 
 @torch.inference_mode()

@@ -1,5 +1,6 @@
 """An image classifier of the operator's choice, whose verdict some pictures must not have."""
 
+import logging
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -9,6 +10,8 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from worker.device import accelerator
 from worker.errors import FolderRefusedError
+
+log = logging.getLogger(__name__)
 
 
 class SafetyModel:
@@ -38,14 +41,19 @@ class SafetyModel:
     def verdicts(self, pictures: Sequence[np.ndarray]) -> list[str | None]:
         """Return for each picture, uint8 [height, width, 3], the label it is refused for, None for those that pass.
 
-        Those that do not fit into memory together are judged in halves. Raises RuntimeError when one alone does not.
+        Those that do not fit into the device's memory together are judged in halves; when one alone does not, the model
+        moves to the CPU.
         """
         try:
             return self._verdicts_together(pictures)
         except RuntimeError as error:
-            if len(pictures) < 2 or not accelerator.is_out_of_memory(error):
+            if not accelerator.is_out_of_memory(error):
                 raise
         accelerator.free_memory(self._model.device)
+        if len(pictures) == 1:
+            log.warning("out of memory: pictures are judged on the CPU from now on")
+            self._model.to("cpu")
+            return self._verdicts_together(pictures)
         half = len(pictures) // 2
         return self.verdicts(pictures[:half]) + self.verdicts(pictures[half:])
 

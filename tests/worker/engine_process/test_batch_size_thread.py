@@ -112,7 +112,7 @@ def test_a_refused_batch_leaves_memory_and_strict_images_as_they_were(
     gpu.memory, gpu.row_bytes["predict"], gpu.row_bytes["decode"] = 20.5 * row, row, decode
     engine = Engine(tiny_model, 8, gpu.graphs)
     device.call(engine.warm_up).result()
-    assert engine.runner.decoding.at_once == {}
+    assert engine.runner.decoding.most(SIZE, 8) == 8
     tasks = [image_task(seed=seed, mode="strict") for seed in range(3)]
     before = device.call(pictures, engine, tasks).result()
     run = engine.rehearsal.time
@@ -126,7 +126,7 @@ def test_a_refused_batch_leaves_memory_and_strict_images_as_they_were(
     assert reason.startswith("12 rows do not fit" if refused == "out of memory" else "12 rows make -")
     assert max(rows for rows, *_ in gpu.graphs.captured) == 12
     assert gpu.pool == 8 * row
-    assert engine.runner.decoding.at_once == {}
+    assert engine.runner.decoding.most(SIZE, 8) == 8
     after = device.call(pictures, engine, tasks).result()
     assert all((one.pixels == other.pixels).all() for one, other in zip(before, after, strict=True))
     captured = [rows for rows, *_ in gpu.graphs.captured]

@@ -35,8 +35,8 @@ class Rehearsal:
         """Run every stage at every size and bucket, largest first, so that no request pays for first calls.
 
         Captures all graphs and measures the steps. Batches that do not fit into memory, beside the embeddings that will
-        be kept, are left out, and what is decoded at once is as much as fits. Raises
-        RuntimeError when the model gives NaN or infinity, or when a single row does not fit.
+        be kept, are left out, and what is decoded at once is as much as fits. Raises RuntimeError when the model gives
+        NaN or infinity, or when a single row does not fit.
         """
         self._runner.begin(_rows(next(iter(self._timetable.step_times)), 1))  # says how large an embedding is
         with self._runner.room_for_embeddings():
@@ -86,15 +86,18 @@ class Rehearsal:
         return sorted(found, key=lambda batch: batch[0][0] * batch[0][1] * batch[1], reverse=True)
 
     def capture(self, size: Size, rows: int) -> None:
-        """Capture the graphs of a batch, where there are graphs and these are missing."""
+        """Capture the graphs of a batch that are missing."""
         for example in self.examples_of(size, rows):
             self._runner.executor.capture(example)
 
     def attempt(self, size: Size, rows: int) -> None:
-        """Run a batch that is larger than those so far, and decode strict rows of every size beside its graph.
+        """Where there are graphs, run a batch that is larger than those so far, and decode strict rows of every size
+        beside its graph.
 
         Raises RuntimeError when one of them does not fit; then the attempt is undone, and no graph is left.
         """
+        if not self._runner.eager.has_graphs:
+            return
         at_once = self._runner.decoding.at_once
         try:
             self.time(size, rows)
@@ -105,11 +108,12 @@ class Rehearsal:
             self.undo(at_once)
             raise
 
-    def undo(self, at_once: dict[Size, int]) -> None:
-        """Decode `at_once` as before an attempt, and give its memory back: all graphs are to be captured anew."""
+    def undo(self, at_once: dict[Size, int]) -> list[tuple[Size, int]]:
+        """Decode `at_once` as before an attempt, and give its memory back; returns the batches to be captured anew."""
         self._runner.eager.drop_graphs()
         self._runner.decoding.at_once = at_once
         self._runner.free_memory()
+        return self.batches() if self._runner.eager.has_graphs else []
 
     @torch.inference_mode()
     def time(self, size: Size, rows: int) -> float:
