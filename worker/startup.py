@@ -12,6 +12,7 @@ from transformers.utils import logging as transformers_logging
 from jobs.models import EffectiveSettings, ModelCard
 from jobs.settings import WorkerSettings
 from jobs.version import fourstep_version
+from worker.device import accelerator
 from worker.engine.cuda_graphs import CudaGraphs
 from worker.engine.engine import Engine
 from worker.engine.step_times.batch_sizes import STRICT
@@ -41,6 +42,7 @@ def start_engine(settings: WorkerSettings, load_model: Callable[..., LoadedModel
         settings.text_encoders,
         settings.quantize,
     )
+    accelerator.make_current(model.network.device)
     safety = None
     if settings.safety_model is not None:  # before the warm-up, which takes what memory is left
         device = model.network.device

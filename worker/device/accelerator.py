@@ -25,6 +25,13 @@ def has_accelerator(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
+def make_current(device: torch.device) -> None:
+    """Let this thread's calls that name no device, as of a capture, mean `device`: else they mean the first, and take
+    memory there."""
+    if has_accelerator(device) and device.index is not None:
+        torch.accelerator.set_device_index(device.index)
+
+
 def wait_for(device: torch.device) -> None:
     """Wait until the work that this thread gave `device` is done. Raises torch.AcceleratorError if it failed."""
     if has_accelerator(device):

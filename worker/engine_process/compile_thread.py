@@ -8,7 +8,7 @@ from functools import partial
 
 import torch
 
-from worker.device.accelerator import is_out_of_memory
+from worker.device import accelerator
 from worker.engine.denoising_step import StepInputs
 from worker.engine.engine import Engine
 from worker.engine.executor import Executor
@@ -50,6 +50,7 @@ class CompileThread(threading.Thread):
 
     def run(self) -> None:
         torch.set_flush_denormal(True)
+        accelerator.make_current(self._engine.model.network.device)
         # Each shape is compiled for itself, for each of the alike blocks that differs a little from the others.
         torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = RECOMPILE_LIMIT
         started = time.monotonic()
@@ -97,7 +98,7 @@ class CompileThread(threading.Thread):
             try:
                 return work()
             except RuntimeError as error:
-                if not left or not is_out_of_memory(error):
+                if not left or not accelerator.is_out_of_memory(error):
                     raise
             log.info("out of memory beside serving: trying again")
             self._on_device(self._engine.runner.free_memory)

@@ -65,9 +65,9 @@ def load(
     `guidance_scale` count only for a model without sampling.json, which is served on its own scheduler's grid.
     `sizes` (height, width) are served instead of the model's own; the first is the default.
     `device` "auto" means the first CUDA device if there is one, `dtype` "auto" bfloat16 where the device computes in
-    it: on CUDA, and on a CPU with AVX512-BF16 or AMX; else float32. `text_encoders` and `quantize` save the device's
+    it: on a GPU since Ampere, and on a CPU with AVX512-BF16 or AMX; else float32. `text_encoders` and `quantize` save the device's
     memory; see worker.model_folder.placing.
-    Raises FolderRefusedError.
+    Raises FolderRefusedError, and StartFailedError for a device that lacks a number format.
     """
     chosen_device, chosen_dtype = device_and_dtype(device, dtype)
     folder = _folder(model)
