@@ -36,7 +36,9 @@ def place(
         if not isinstance(network, nn.Module):
             continue
         if name in family.text_components and text_encoders == "cpu" and device.type != "cpu":
-            network.to(CPU, torch.bfloat16 if has_native_bfloat16(CPU) else torch.float32)
+            network.to(torch.bfloat16 if has_native_bfloat16(CPU) else torch.float32)
+            # Memory that is never written takes none.
+            network.to_empty(device=CPU) if network.device.type == "meta" else network.to(CPU)
             continue
         if name in family.text_components and text_encoders == "int8":
             quantize_weights([network], "int8", device)

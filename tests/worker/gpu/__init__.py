@@ -8,6 +8,12 @@ E. Decoding limits the step: test_memory.test_e_decoding_that_needs_more_memory_
 F. A LoRA needs all in float32: test_lora_memory.test_f_float32_is_for_the_networks_that_a_lora_touches
 G. Embeddings are in no budget: test_memory.test_g_what_fits_is_found_beside_the_embeddings_to_come
 
-H and I are of the stack, and in tests/operations/test_compose.py and tests/service/up/test_several_gpus.py:
-a container that cannot compile, and several GPUs. J, the cost of small kernels, needs a GPU to be measured: bench.gpu.
+Of the stack, and in the folders of what they test:
+
+H. A container cannot compile: tests.operations.test_compose.test_what_is_compiled_lies_in_the_volume
+I. Workers share a GPU: tests.service.up.test_several_gpus.test_each_gpu_has_a_worker_and_each_model_its_share
+J. What is refused is fetched: tests.worker.model_folder.test_folders_as_found.\
+test_another_pipeline_is_refused_before_its_weights_are_fetched
+
+The rest of J, the cost of small kernels, needs a GPU to be measured: bench.gpu.
 """

@@ -91,8 +91,8 @@ class Rehearsal:
             self._runner.executor.capture(example)
 
     def attempt(self, size: Size, rows: int) -> None:
-        """Where there are graphs, run a batch that is larger than those so far, and decode strict rows of every size
-        beside its graph.
+        """Run a batch that is larger than those so far, and decode strict rows of every size beside its graph; nothing
+        where there are no graphs.
 
         Raises RuntimeError when one of them does not fit; then the attempt is undone, and no graph is left.
         """
