@@ -102,7 +102,7 @@ def test_a_service_that_is_not_switched_to_compiled_code_is_no_figure(
     never = SimpleNamespace(url="http://127.0.0.1", switched=lambda: None)
     monkeypatch.setattr(service, "_up", lambda device: nullcontext(never))
     monkeypatch.setattr(service, "SWITCH_S", 0.0)
-    service.service(Device(torch.device("cpu")), Figures(tmp_path, 60), tiny=True)
+    service.service(Device("cpu"), Figures(tmp_path, 60), tiny=True)
     (figure,) = read(tmp_path / FILE)
     assert "no switch to compiled code" in figure["error"]
 
