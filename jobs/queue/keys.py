@@ -27,7 +27,7 @@ class ModelKeys:
         self.throughput = f"{self._prefix}:throughput"
         self.dead_letters = f"{self._prefix}:dead-letters"
         self.webhook_callers = f"{self._prefix}:webhook-callers"
-        """The callers whose webhooks are not all sent; this name and those of each caller's are in end_of_job.lua too."""
+        """Callers whose webhooks are not all sent; end_of_job.lua has this name too, and those of each caller's."""
         self.unsent_webhook_callers = f"{self._prefix}:unsent-webhook-callers"
         self.cancellations = f"{self._prefix}:cancellations"
         self.preview_subscriptions = f"{self._prefix}:preview-wishes"
