@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
@@ -61,10 +60,8 @@ class WebhookStream:
         A caller has no more than `each` at once, those included that are `under_way`.
         """
         pauses = [milliseconds(pause_s) for pause_s in pauses_s]
-        taken = await self._take(
-            keys=[self._keys.webhook_callers],
-            args=[count, each, len(pauses), *pauses, *chain.from_iterable(under_way.items())],
-        )
+        busy = [part for caller_and_number in under_way.items() for part in caller_and_number]
+        taken = await self._take(keys=[self._keys.webhook_callers], args=[count, each, len(pauses), *pauses, *busy])
         return [_webhook(caller, entry_id, _pairs(fields), attempts) for caller, entry_id, fields, attempts in taken]
 
     async def sent(self, webhook: Webhook) -> None:
@@ -87,7 +84,7 @@ class WebhookStream:
         found = []
         for caller in sorted(await self._redis.smembers(self._keys.unsent_webhook_callers)):
             letters = await self._redis.xrange(self._keys.unsent_webhooks(caller.decode()))
-            found += [(_webhook(caller, *letter, attempts=0), letter[1][b"reason"].decode()) for letter in letters]
+            found += [(_webhook(caller, name, fields, 0), fields[b"reason"].decode()) for name, fields in letters]
         return found
 
     async def send_again(self, webhook: Webhook) -> None:
