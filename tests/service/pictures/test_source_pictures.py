@@ -164,6 +164,25 @@ async def test_a_strength_that_changes_nothing_is_told(api: httpx.AsyncClient, w
     assert unchanged_picture(worker.made[:1], sample_card())
 
 
+async def test_the_strength_is_compared_with_the_noise_levels_of_the_size(
+    api: httpx.AsyncClient, worker: StandInWorker
+) -> None:
+    native = sample_card().noise_levels
+    wide = [1.0, 0.5, 0.4, 0.3, 0.0]
+    worker.card = sample_card().model_copy(update={"size_noise_levels": [native, wide]})
+
+    async def announced() -> bool:
+        return (await api.get("/models")).json()["models"][0]["size_noise_levels"] == [native, wide]
+
+    await wait_until(announced)
+    await wait_until(lambda: _warned(api))
+    assert "warnings" not in await generate(api, image=b64(picture()), strength=0.2, width=96)
+
+
+async def _warned(api: httpx.AsyncClient) -> bool:
+    return "warnings" in await generate(api, image=b64(picture()), strength=0.2)
+
+
 async def test_a_guided_model_takes_a_scale_and_a_negative_prompt_of_ones_own(
     api: httpx.AsyncClient, worker: StandInWorker
 ) -> None:

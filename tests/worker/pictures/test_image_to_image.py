@@ -7,14 +7,18 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from jobs.settings import BUNDLED_MODEL
+from jobs.settings import BUNDLED_MODEL, WorkerSettings
 from tests.worker.pictures.sources import drawn, from_picture, square_mask
 from tests.worker.tasks import image_task, pictures, set_task
 from worker.engine.engine import Engine
 from worker.engine.outcomes import PreviewImage
 from worker.engine.row import Row
-from worker.model_folder.loading import LoadedModel, load
+from worker.engine.row_starts.starts import RowStarts
+from worker.model_folder.loading import LoadedModel, load, served
 from worker.pixels import from_uint8, to_uint8
+from worker.sampling.noise import draw
+from worker.startup import model_card
+from worker.testing import tiny_pipelines
 
 STRENGTHS = [0.0, 0.4, 0.75, 0.9, 1.0]
 
@@ -71,6 +75,24 @@ def test_a_strength_between_two_noise_levels_is_the_nearer_one(student: LoadedMo
     assert student.table.noise_levels == pytest.approx([1.0, 0.9, 0.75, 0.5, 0.0])
     entries = {0.0: 4, 0.24: 4, 0.26: 3, 0.62: 3, 0.63: 2, 0.83: 1, 0.94: 1, 0.96: 0, 1.0: 0}
     assert {strength: student.table.entry(strength) for strength in entries} == entries
+
+
+def test_a_size_with_a_grid_of_its_own_has_noise_levels_of_its_own(originals: list[np.ndarray]) -> None:
+    sizes, grids = [(64, 64), (32, 64)], [[1.0, 0.75, 0.5, 0.25, 0.0], [1.0, 0.9, 0.85, 0.8, 0.0]]
+    contract = tiny_pipelines.contract(sizes=sizes, size_sigmas=grids)
+    engine = Engine(served("tiny", "ab", contract, tiny_pipelines.build()), 2)
+    levels = model_card(engine, WorkerSettings()).size_noise_levels or []
+    assert [pytest.approx(grid) for grid in grids] == levels
+    task, files = from_picture(originals[0][:32], 0.6, seed=4, height=32)
+    engine.add({"it": task}, {"it": files})
+    with torch.inference_mode():
+        clean = engine.model.network.encode_picture(from_uint8(torch.from_numpy(originals[0][None, :32])))[0]
+        RowStarts(engine.model, 2).begin([engine._rows["it"]], False, [])
+    row = engine._rows["it"]
+    assert row.step == 3
+    noise = draw(4, engine.model.network.latent_shape(32, 64), 1)[0]
+    assert row.latents is not None
+    assert torch.allclose(row.latents, 0.2 * clean + 0.8 * noise, atol=1e-5)
 
 
 @pytest.mark.parametrize("strength", [0.75, 1.0])
