@@ -20,6 +20,7 @@ from service.inputs.picture_files import (
     is_transparent,
     opened,
     refused,
+    turned_like,
     upright_size,
 )
 from service.model_catalogue import ModelCatalogue
@@ -75,9 +76,11 @@ class SourcePictures:
     def _read(self, given: PictureInput, image: bytes | str, mask: bytes | str | None, size: Size) -> SourceFiles:
         picture = opened(_file(image, "image"), "image", self.limits)
         outline = None if mask is None else opened(_file(mask, "mask"), "mask", self.limits)
-        if outline and upright_size(outline, "mask") != (upright := upright_size(picture, "image")):
-            sides = "{}x{}".format(*upright)
-            raise refused("mask", f"must have the size of the image, {sides}", sides)
+        if outline:
+            upright = upright_size(picture, "image")
+            if upright_size(outline, "mask") != upright != upright_size(turned_like(outline, picture), "mask"):
+                sides = "{}x{}".format(*upright)
+                raise refused("mask", f"must have the size of the image, {sides}", sides)
         if outline is None and given.transparent_is_mask and is_transparent(picture, "image"):
             outline = picture
         painted = None if outline is None else fitted_mask(outline, "image" if outline is picture else "mask", size)

@@ -1,13 +1,18 @@
 """Pictures as input, on the bundled student: what a strength means, and what a mask keeps."""
 
+import io
 import math
 
 import numpy as np
 import pytest
 import torch
+from PIL import ExifTags, Image
 from scipy.stats import spearmanr
 
+from jobs.queue.claims import SourceFiles
+from jobs.queue.pictures.sources import Source
 from jobs.settings import BUNDLED_MODEL, WorkerSettings
+from service.inputs.picture_files import PictureLimits, fitted_mask, fitted_picture, opened
 from tests.worker.pictures.sources import drawn, from_picture, square_mask
 from tests.worker.tasks import image_task, pictures, set_task
 from worker.engine.engine import Engine
@@ -145,6 +150,28 @@ def test_previews_begin_behind_the_step_at_which_the_picture_enters(
     engine.show, engine.watched = shown.extend, {"job"}
     drawn(engine, {"it": from_picture(originals[0], 0.75), "done": from_picture(originals[0], 0.0)})
     assert [sketch.step for sketch in shown] == [3]
+
+
+def test_previews_of_a_photo_that_its_exif_turns_are_upright_with_the_part_that_stays(
+    student: LoadedModel, originals: list[np.ndarray]
+) -> None:
+    lying = io.BytesIO()
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(originals[0]).transpose(Image.Transpose.ROTATE_90).save(lying, "PNG", exif=exif)
+    mask = square_mask()
+    outline = io.BytesIO()
+    Image.fromarray(mask).save(outline, "PNG")
+    limits = PictureLimits(2**20, 2**20)
+    photo, painted = (opened(file.getvalue(), "image", limits) for file in (lying, outline))
+    files = SourceFiles(fitted_picture(photo, "image", (64, 64)), fitted_mask(painted, "mask", (64, 64)))
+    task = image_task("a rainbow", 3, source=Source(files, 1.0).picture)
+    engine, shown = Engine(student, 4), list[PreviewImage]()
+    engine.show, engine.watched = shown.extend, {"job"}
+    drawn(engine, {"it": (task, files)})
+    assert [sketch.step for sketch in shown] == [1, 2, 3]
+    for sketch in shown:
+        assert _psnr(sketch.pixels[mask == 0], originals[0][mask == 0]) > 20
 
 
 def test_a_file_that_is_no_picture_fails_alone(student: LoadedModel, originals: list[np.ndarray]) -> None:
