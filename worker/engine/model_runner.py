@@ -1,7 +1,7 @@
 """Run batches of rows on the device: prompts, one denoising step, pixels."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from itertools import chain
 from typing import Any
@@ -131,7 +131,7 @@ class ModelRunner:
         """Return whether `rows` run together have to fill the largest batch, for one of them to keep its bits."""
         return not self.executor.batch_invariant and any(row.strict for row in rows)
 
-    def begin(self, rows: list[Row], waiting: Sequence[str] = ()) -> None:
+    def begin(self, rows: list[Row], waiting: Iterable[str] = ()) -> None:
         """Give the rows that start now what they begin with. Prompts `waiting` may be encoded along."""
         fresh = [row for row in rows if row.start is None]
         if not fresh:

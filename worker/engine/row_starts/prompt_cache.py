@@ -2,7 +2,8 @@
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 
 import torch
 
@@ -37,7 +38,7 @@ class PromptCache:
         self._kept_bytes = 0  # counted along: adding them up takes as long as many operations of a step
         self.hits = 0
 
-    def get(self, prompts: Sequence[str], strict: bool, waiting: Sequence[str] = ()) -> list[PromptEmbedding]:
+    def get(self, prompts: Sequence[str], strict: bool, waiting: Iterable[str] = ()) -> list[PromptEmbedding]:
         """Return one embedding for each of at most `max_batch` prompts, in their order.
 
         A strict one comes from a batch padded to `max_batch`: like the denoiser, the text encoders repeat their bits
@@ -50,7 +51,8 @@ class PromptCache:
         self.hits += len(prompts) - len(missing)
         if missing:
             room = max(0, self.fill_to - len(missing))
-            along = [p for p in dict.fromkeys(waiting) if p not in missing and not self._serves(p, strict)][:room]
+            others = (p for p in dict.fromkeys(waiting) if p not in missing and not self._serves(p, strict))
+            along = list(islice(others, room))
             encoded = self._encoded_with(missing, along, strict)
             self._keep(encoded, strict)
             known.update({prompt: self._kept[prompt][0] for prompt in missing})
