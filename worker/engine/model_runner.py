@@ -26,8 +26,7 @@ from worker.model_folder.loading import LoadedModel
 
 
 class ModelRunner:
-    """Runs batches whose rows all have one size, and reports the cost of each to `measure`. It calls `launching` before
-    each step.
+    """Runs batches whose rows all have one size, and reports the cost of each to `measure`.
 
     `eager` runs the networks as they were loaded, `executor` is that or, from a switch on, a twin of it. Where it is
     batch-invariant, `executor` runs every row; else strict rows take `eager` at one batch size, `strict_batch`. Fast
@@ -45,7 +44,6 @@ class ModelRunner:
         self._draws = model.table.noise_draws
         self._new_graph = new_graph
         self.measure: Callable[[Measured], None] = lambda measured: None
-        self.launching: Callable[[], None] = lambda: None
         self._starts = RowStarts(model, max_batch)
         self.strict_batch = dict.fromkeys(model.contract.sizes, max_batch)
         self.largest_batch = dict(self.strict_batch)
@@ -99,7 +97,6 @@ class ModelRunner:
         inputs, executor = self._inputs(batch), self.executor_for(rows)
         graph_miss = executor.graph_miss(inputs)
         launched = time.perf_counter()
-        self.launching()
         outputs = executor.step(inputs)
         # A step ends when the device is done, else the host runs ahead and rows cannot join in time.
         accelerator.wait_for(self._device)
