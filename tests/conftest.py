@@ -1,5 +1,6 @@
 """A real Redis for every test that asks for one."""
 
+import gc
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,12 @@ pytest_plugins = ["tests.span_collector", "tests.running", "tests.distribution"]
 def pytest_sessionstart() -> None:
     """Stand in the checkout, wherever pytest was started: commands take paths from where they are run."""
     os.chdir(Path(__file__).parents[1])
+    gc.disable()  # until all is imported, as in the engine's process
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -1,5 +1,6 @@
 """The worker's side of the connection to the engine. Without torch."""
 
+import gc
 import logging
 import multiprocessing
 import signal
@@ -180,9 +181,12 @@ def _run(
     parents_end: Connection, connection: Connection, settings: WorkerSettings, load_model: Callable[..., Any] | None
 ) -> None:
     parents_end.close()  # or the end of the worker would go unnoticed
+    gc.disable()  # else a third of the time until the model is loaded goes into passes over what is being imported
     try:
         from worker.engine_process import server
     except ModuleNotFoundError as error:
         connection.send([Ended(f"{error}; {INSTALL}")])
         return
+    gc.freeze()
+    gc.enable()
     server.run(connection, settings, load_model)

@@ -1,5 +1,6 @@
 """The engine's side of the connection: requests go to the device thread, its reports go back."""
 
+import gc
 import logging
 import os
 import queue
@@ -68,6 +69,9 @@ def run(connection: Connection, settings: WorkerSettings, load_model: Callable[.
 
     def start() -> tuple[Engine, ModelCard]:
         engine = start_engine(settings, load_model or load)
+        # What is there now stays: a pass over it would hold up a step.
+        gc.collect()
+        gc.freeze()
         compiler = compiler_for(settings, engine.model.network.device)
         compiling = CompileThread(device) if compiler else None
 
