@@ -105,11 +105,14 @@ class JobClient:
         Nothing is queued or charged. It costs little, so that a call can be refused before it is worked on.
         """
         life_ms, conditions = longest_life_ms(tasks[0], ttl_s), ("", "", idempotency_key, None)
-        if idempotency_key and (earlier := await self._call_keys.find(idempotency_key, self.model, life_ms)):
-            return None if earlier.outcome == "moved" else earlier
-        if rate and (refusal := await self._rates.charge(rate, "")):
-            return refusal
-        admission = await self._queue_all(tasks, max_queued_images, life_ms, "", *conditions, only_told=True)
+        try:
+            if idempotency_key and (earlier := await self._call_keys.find(idempotency_key, self.model, life_ms)):
+                return None if earlier.outcome == "moved" else earlier
+            if rate and (refusal := await self._rates.charge(rate, "")):
+                return refusal
+            admission = await self._queue_all(tasks, max_queued_images, life_ms, "", *conditions, only_told=True)
+        except OutOfMemoryError:
+            return Admission("store-full", 0, tasks[0].job_id)
         return None if admission.ok else admission
 
     async def _queue_all(
