@@ -81,14 +81,8 @@ async def _with_picture(call: Call, given: PictureInput) -> Call:
 
 async def _foreseen(call: Call) -> Admission | None:
     """The admission of an earlier call with the same key, if there is one; raises a Problem where `admit` would."""
-    settings, rate = call.context.settings, _rate(call)
-    admission = await call.model.queue.foreseen(
-        call.tasks,
-        settings.max_queued_images,
-        settings.result_ttl_s,
-        idempotency_key=call.idempotency_key,
-        rate=rate,
-    )
+    most, rate = call.context.settings.max_queued_images, _rate(call)
+    admission = await call.model.queue.foreseen(call.tasks, most, idempotency_key=call.idempotency_key, rate=rate)
     return admission and _granted(call, admission, rate)
 
 
