@@ -71,24 +71,18 @@ async def with_picture(call: Call, given: PictureInput) -> Call:
 async def _with_picture(call: Call, given: PictureInput) -> Call:
     request, pictures = call.request, call.context.pictures
     check_taken(call.model.card)
+    call = replace(call, tasks=begun_from(SourcePicture(image="", strength=given.least_strength), call.tasks))
     async with pictures.turn(request.state.caller or (request.client.host if request.client else "")):
-        if earlier := await _foreseen(call, given.least_strength):
+        if earlier := await _foreseen(call):
             return replace(call, earlier=earlier)
         source = await pictures.source_of(given, (call.tasks[0].width, call.tasks[0].height))
     return replace(call, source=source, tasks=begun_from(source.picture, call.tasks))
 
 
-async def _foreseen(call: Call, strength: float) -> Admission | None:
+async def _foreseen(call: Call) -> Admission | None:
     """The admission of an earlier call with the same key, if there is one; raises a Problem where `admit` would."""
-    call = replace(call, tasks=begun_from(SourcePicture(image="", strength=strength), call.tasks))
-    settings, rate = call.context.settings, _rate(call)
-    admission = await call.model.queue.foreseen(
-        call.tasks,
-        settings.max_queued_images,
-        settings.result_ttl_s,
-        idempotency_key=call.idempotency_key,
-        rate=rate,
-    )
+    most, rate = call.context.settings.max_queued_images, _rate(call)
+    admission = await call.model.queue.foreseen(call.tasks, most, idempotency_key=call.idempotency_key, rate=rate)
     return admission and _granted(call, admission, rate)
 
 

@@ -124,7 +124,7 @@ class ModelCatalogue:
 def _as_all_honour(card: ModelCard, workers: Sequence[WorkerLease]) -> ModelCard:
     """The `card` without what some of the `workers` do not know: a task is for any of them, of an older release too."""
     if not all(worker.card.noise_levels for worker in workers):
-        card = card.model_copy(update={"noise_levels": []})
+        card = card.model_copy(update={"noise_levels": [], "size_noise_levels": None})
     if any(worker.card.negative_prompt is None for worker in workers):
         card = card.model_copy(update={"negative_prompt": None})
     return card

@@ -95,21 +95,19 @@ class JobClient:
         self,
         tasks: Sequence[ImageTask],
         max_queued_images: int,
-        ttl_s: float,
         *,
         idempotency_key: IdempotencyKey | None = None,
         rate: RateLimit | None = None,
     ) -> Admission | None:
         """The outcome of `admit`, if it is that of an earlier call or a refusal as things are; None if it may succeed.
 
-        Nothing is queued or charged. It costs little, so that a call can be refused before it is worked on.
+        Nothing is queued, charged or kept. It costs little, so that a call can be refused before it is worked on.
         """
-        life_ms, conditions = longest_life_ms(tasks[0], ttl_s), ("", "", idempotency_key, None)
-        if idempotency_key and (earlier := await self._call_keys.find(idempotency_key, self.model, life_ms)):
-            return None if earlier.outcome == "moved" else earlier
+        if idempotency_key and (earlier := await self._call_keys.look_up(idempotency_key, self.model)):
+            return earlier
         if rate and (refusal := await self._rates.charge(rate, "")):
             return refusal
-        admission = await self._queue_all(tasks, max_queued_images, life_ms, "", *conditions, only_told=True)
+        admission = await self._queue_all(tasks, max_queued_images, 0, "", "", "", None, None, only_told=True)
         return None if admission.ok else admission
 
     async def _queue_all(

@@ -57,7 +57,8 @@ class WebhookStream:
         """Take up to `count` webhooks that are due: new ones, and those whose latest attempt, number *i* from 0, began
         `pauses_s[i]` seconds ago; after more attempts than pauses, the last pause counts.
 
-        A caller has no more than `each` at once, those included that are `under_way`.
+        A caller has no more than `each` at once, those included that are `under_way`, nor more than it leaves of
+        `count` to others.
         """
         pauses = [milliseconds(pause_s) for pause_s in pauses_s]
         busy = [part for caller_and_number in under_way.items() for part in caller_and_number]

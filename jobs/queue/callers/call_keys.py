@@ -16,6 +16,7 @@ class CallKeys:
     """Finds the job that a key names, whichever model it was for."""
 
     def __init__(self, redis: Redis) -> None:
+        self._redis: Any = redis
         self._claim = register_script(redis, "claim_key")
         self._look_up = register_script(redis, "job_of_key", "look_up_key")
         self._move = register_script(redis, "move_key")
@@ -40,3 +41,13 @@ class CallKeys:
             if outcome != b"free":
                 return Admission(outcome.decode(), 0, job_id.decode(), model=owner)
             await self._move(keys=[name], args=[owner, model, life_ms])
+
+    async def look_up(self, key: IdempotencyKey, model: str) -> Admission | None:
+        """The admission by which an earlier call answers this one, as things are; a free key stays free."""
+        named = await self._redis.get(call_key(key.client, key.key))
+        owner = named.decode().split()[0] if named else model
+        record = ModelKeys(owner).idempotency(key.client, key.key)
+        outcome, job_id = await self._look_up(keys=[record], args=[key.fingerprint, "", 0])
+        if outcome in (b"free", b"unused", b"moved"):
+            return None
+        return Admission(outcome.decode(), 0, job_id.decode(), model=owner)

@@ -1,4 +1,5 @@
--- Takes webhooks that are due, of callers in random order. Each is due again after the pause that follows its attempt.
+-- Takes webhooks that are due, of callers in random order; of none so many that it has more under way than it leaves to
+-- the others. Each is due again after the pause that follows its attempt.
 -- KEYS: set of the callers that have any
 -- ARGV: number of webhooks, number under way of each caller, number of pauses, the pauses (ms),
 --       then callers that have some under way, each with their number
@@ -21,7 +22,8 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local taken = {}
 for _, caller in ipairs(redis.call('SRANDMEMBER', callers, callers_asked)) do
   local webhooks, due = of_model .. 'webhooks:' .. caller, of_model .. 'webhooks-due:' .. caller
-  local room = math.max(0, math.min(count - #taken, each - (under_way[caller] or 0)))
+  local free, own = count - #taken, under_way[caller] or 0
+  local room = math.max(0, math.min(each - own, math.ceil((free - own) / 2)))
   for _, name in ipairs(redis.call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, room)) do
     local attempts, entry = string.match(name, '^(%d+) (.+)$')
     attempts = attempts + 1

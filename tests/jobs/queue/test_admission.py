@@ -69,6 +69,19 @@ async def test_a_refused_call_does_not_use_its_key_up(queue: TaskQueue) -> None:
     assert (await admit(queue, 3, bound=3, idempotency_key=ONCE)).ok
 
 
+async def test_what_is_only_foreseen_keeps_nothing_and_finds_an_earlier_call_for_any_model(
+    queue: TaskQueue, redis: Redis
+) -> None:
+    other, rate = TaskQueue(redis, "another"), RateLimit("someone", {"images": (1, 1)})
+    assert await queue.foreseen(sample_tasks(1), 100, idempotency_key=ONCE, rate=rate) is None
+    assert await redis.keys("*") == []
+    first = await other.admit(sample_tasks(1), 100, TTL_S, idempotency_key=ONCE)
+    for asked in (queue, other):
+        found = await asked.foreseen(sample_tasks(1), 100, idempotency_key=ONCE)
+        assert found
+        assert (found.outcome, found.job_id, found.model) == ("running", first.job_id, "another")
+
+
 async def test_keys_are_forgotten_with_their_jobs(queue: TaskQueue) -> None:
     await queue.admit(sample_tasks(1), 10, TTL_S, idempotency_key=ONCE)
     (claim,) = await queue.claim("w1", 1, block_s=0)

@@ -64,7 +64,7 @@ async def test_those_that_wait_for_long_do_not_hide_those_that_are_due(redis: Re
     """Many webhooks are at their second pause; behind them lies one at its first."""
     stream = WebhookStream(redis, MODEL)
     await cancelled_jobs(redis, 120)
-    early = await stream.take(SOON, 200, 200)
+    early = await stream.take(SOON, 400, 200)
     await wait_until(lambda: taken_again(stream, early))
     await cancelled_jobs(redis, 1)
     (late,) = await stream.take(SOON, 9, 9)
@@ -80,7 +80,7 @@ async def test_those_that_wait_for_long_do_not_hide_those_that_are_due(redis: Re
 
 async def taken_again(stream: WebhookStream, early: list) -> bool:
     """Return whether every one of `early` has had its second attempt; counts down what is left of them."""
-    second = {webhook.job_id for webhook in await stream.take(SOON, 200, 200)}
+    second = {webhook.job_id for webhook in await stream.take(SOON, 400, 200)}
     early[:] = [webhook for webhook in early if webhook.job_id not in second]
     return not early
 
@@ -107,6 +107,16 @@ async def test_callers_have_shares_and_none_displaces_the_webhooks_of_another(re
 
     await wait_until(of_the_quiet_one)
     assert set(taken) == {quiet}
+
+
+async def test_a_caller_takes_no_more_than_it_leaves_to_the_others(redis: Redis) -> None:
+    stream = WebhookStream(redis, MODEL)
+    await cancelled_jobs(redis, 5, "busy")
+    assert len(await stream.take(LONG, 4, 4)) == 2
+    assert await stream.take(LONG, 2, 4, {"busy": 2}) == []
+    await cancelled_jobs(redis, 2, "quiet")
+    assert [webhook.caller for webhook in await stream.take(LONG, 2, 4, {"busy": 2})] == ["quiet"]
+    assert [webhook.caller for webhook in await stream.take(LONG, 1, 4, {"busy": 2})] == ["quiet"]
 
 
 async def test_no_caller_is_asked_for_when_all_of_its_webhooks_are_sent(redis: Redis) -> None:

@@ -21,6 +21,7 @@ from tests.service.calls import generate, is_problem
 from tests.service.pictures.files import b64, bomb, mask, picture, saved
 from tests.service.running_api import running_api
 from tests.service.stand_in_worker import StandInWorker
+from tests.task_queue import TaskQueue
 
 
 def _pixel(file: bytes, place: tuple[int, int]) -> object:
@@ -226,6 +227,18 @@ async def test_the_strength_is_compared_with_the_noise_levels_of_the_size(
     await wait_until(announced)
     await wait_until(lambda: _warned(api))
     assert "warnings" not in await generate(api, image=b64(picture()), strength=0.2, width=96)
+
+
+async def test_a_model_with_a_worker_that_takes_no_picture_has_no_levels_at_any_size(
+    settings: ApiSettings, redis: Redis
+) -> None:
+    queue, levels = TaskQueue(redis, MODEL), sample_card().noise_levels
+    await queue.announce("older", sample_card().model_copy(update={"noise_levels": []}), ttl_s=600)
+    younger = sample_card().model_copy(update={"size_noise_levels": [levels, levels]})
+    await queue.announce("younger", younger, ttl_s=600)
+    async with running_api(settings) as api:
+        (model,) = (await api.get("/models")).json()["models"]
+    assert (model["noise_levels"], model["size_noise_levels"]) == ([], None)
 
 
 async def _warned(api: httpx.AsyncClient) -> bool:

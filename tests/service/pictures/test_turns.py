@@ -103,12 +103,13 @@ async def test_a_call_beyond_a_limit_is_refused_before_its_picture_is_decoded(
     settings: ApiSettings, worker: StandInWorker, decoder: Decoder
 ) -> None:
     decoder.may.set()
-    once, body = {"Idempotency-Key": "once"}, {"prompt": "a cat", "image": "AAAA"}
+    once, body = {"Idempotency-Key": "once"}, {"prompt": "a cat", "image": "AAAA", "strength": 0.1}
     form: dict[str, Any] = {"data": {"prompt": "a cat", "stream": "true"}, "files": {"image": ("a.png", picture())}}
     async with running_api(settings.model_copy(update={"rate_limit": 1})) as api:
         first = await api.post("/generate", json=body, headers=once)
         again = await api.post("/generate", json=body, headers=once)
         assert (again.status_code, again.json()["id"]) == (200, first.json()["id"])
+        assert again.json()["warnings"] == first.json()["warnings"]
         other = await api.post("/generate", json=body | {"prompt": "a dog"}, headers=once)
         assert is_problem(other, 422, "idempotency-key-reused")
         for answer in (await api.post("/generate", json=body), await api.post("/v1/images/edits", **form)):

@@ -72,6 +72,9 @@ async def test_an_admission_without_memory_is_refused_and_leaves_nothing(
         await queue.admit(sample_tasks(before), 100, TTL_S)
     tasks, held = sample_tasks(3), await contents(redis)
     async with memory_limit(redis, 1):
+        foreseen = await queue.foreseen(tasks, 100, **conditions)
+        assert foreseen
+        assert foreseen.outcome == "store-full"
         assert (await queue.admit(tasks, 100, TTL_S, **conditions)).outcome == "store-full"
         assert await contents(redis) == held
     admission = await queue.admit(tasks, 100, TTL_S, **conditions)
