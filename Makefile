@@ -57,8 +57,10 @@ bench-engine: $(VENV)/test.stamp  ## The engine against diffusers, strict mode, 
 	$(BIN)/python -m bench.scheduling.policies
 	$(BIN)/python -m bench.scheduling.tables
 
-soak: $(VENV)/test.stamp  ## 10,000 images, some cancelled or expired: is each accounted for, does memory stay flat
+soak: $(VENV)/test.stamp  ## 10,000 images, some cancelled or expired: is each accounted for, does memory stay flat; LONG=1: real ones, event streams
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.service.soak
+	$(if $(LONG),OMP_NUM_THREADS=1 $(BIN)/python -m bench.service.soak --images 20000 --model models/emoji-student)
+	$(if $(LONG),$(BIN)/python -m bench.service.stream_soak)
 
 models: $(VENV)/test.stamp  ## Make the bundled models again from the artwork, or go on with it (hours; needs npm)
 	$(BIN)/python -m distill.emoji --work build/emoji

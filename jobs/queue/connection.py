@@ -1,7 +1,9 @@
 """Connects to Redis: one server, a group watched by Sentinel, or a Cluster; each also over TLS."""
 
+import asyncio
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, cast
 from urllib.parse import quote, urlsplit, urlunsplit
 
@@ -9,8 +11,10 @@ from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, Sentinel
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import SSLConnection, parse_url
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
 
 from jobs.queue.pipelining import PipeliningRedis
 
@@ -20,6 +24,8 @@ SOCKET_TIMEOUT_S = 5.0
 MAX_CONNECTIONS = 64
 # For Sentinel and Cluster, where redis-py's pools do not wait but refuse further connections.
 MAX_CONNECTIONS_TO_A_NODE = 1024
+# A primary that does not know of its replacement takes writes for some ten seconds, all of which are lost.
+PRIMARY_CHECK_S = 0.5
 
 SINGLE, SENTINEL, CLUSTER = ("redis", "rediss", "unix"), "sentinel", "cluster"
 SCHEMES = (*SINGLE, "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
@@ -58,6 +64,21 @@ def open_redis(redis_url: str) -> Redis:
         redis_url, max_connections=MAX_CONNECTIONS, timeout=SOCKET_TIMEOUT_S, **common
     )
     return PipeliningRedis.from_pool(pool)
+
+
+async def follow_primary(redis: Redis) -> None:
+    """Ask Sentinel for the primary all the time, and leave one that has been replaced; ends at once without Sentinel.
+
+    A client alone asks when a connection breaks, and a primary that was cut off or stopped for a while breaks none.
+    """
+    pool, known = getattr(redis, "connection_pool", None), None
+    while isinstance(pool, SentinelConnectionPool):
+        with suppress(RedisError, OSError):
+            primary = await pool.get_master_address()  # closes idle connections to another one
+            if known not in (None, primary):
+                await pool.update_active_connections_for_reconnect()
+            known = primary
+        await asyncio.sleep(PRIMARY_CHECK_S)
 
 
 def check_address(redis_url: str) -> None:

@@ -22,14 +22,14 @@ RECORDS = Path(__file__).parents[1] / "jobs" / "records"
 
 EVERY_FAULT = (
     *("cut", "stop_api", "old_records", "restart_redis", "stall_workers", "slow", "kill_api", "pause_redis", "cut"),
-    *("kill_one_holder", "fill_redis", "stop_worker", "fill_disk", "kill_api", "new_model", "restart_redis", "cut"),
+    *("kill_one_holder", "fill_redis", "stop_worker", "fill_disk", "kill_api", "new_model", "tear_file", "cut"),
     *("stall_workers", "pause_redis", "stop_api"),
 )
 IN_SHORT = (
     "cut",
     "kill_api",
     "old_records",
-    "restart_redis",
+    "tear_file",
     "new_model",
     "stall_workers",
     "fill_redis",
@@ -126,6 +126,10 @@ class Faults:
     async def restart_redis(self) -> None:
         await asyncio.to_thread(self.redis.restart)
         self.done["Redis kill -9 and restart"] += 1
+
+    async def tear_file(self) -> None:
+        await asyncio.to_thread(self.redis.restart_torn)
+        self.done["Redis kill -9 with a torn append-only file"] += 1
 
     async def fill_redis(self) -> None:
         """Leave Redis no memory for anything new, for longer than a lease."""
