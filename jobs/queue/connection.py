@@ -103,8 +103,12 @@ def with_password(redis_url: str, password: str) -> str:
 
 
 def writable(about: Mapping[str, Any]) -> bool:
-    """Return whether a Redis, whose INFO is `about`, could write to its disk last time: else it takes nothing."""
-    return about.get("aof_last_write_status", "ok") == "ok" and about.get("rdb_last_bgsave_status", "ok") == "ok"
+    """Return whether a Redis takes writes, whose INFO of persistence and replication is `about`.
+
+    It takes none when it could not write to its disk last time, or has to have replicas and has none.
+    """
+    disk = about.get("aof_last_write_status", "ok") == "ok" and about.get("rdb_last_bgsave_status", "ok") == "ok"
+    return disk and about.get("min_slaves_good_slaves", 1) > 0
 
 
 def _behind_sentinel(redis_url: str, scheme: str, common: dict[str, Any]) -> Redis:
