@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any, cast
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, Sentinel
+from redis.asyncio import BlockingConnectionPool, Redis, Sentinel
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import SSLConnection, parse_url
 from redis.asyncio.retry import Retry
@@ -16,7 +16,8 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from jobs.queue.pipelining import PipeliningRedis
+from jobs.queue.clients.cluster import WholeCluster
+from jobs.queue.clients.pipelining import PipeliningRedis
 
 # Longer than any blocking read below, short enough to notice a hung server.
 SOCKET_TIMEOUT_S = 5.0
@@ -125,7 +126,7 @@ def _cluster(redis_url: str, scheme: str, common: dict[str, Any]) -> Redis:
     options = _options(redis_url, scheme) | common
     nodes = [ClusterNode(host, port) for host, port in _hosts(redis_url, CLUSTER)]
     # It has the same commands, though redis-py gives the two no common type.
-    return cast(Redis, RedisCluster(startup_nodes=nodes, max_connections=MAX_CONNECTIONS_TO_A_NODE, **options))
+    return cast(Redis, WholeCluster(startup_nodes=nodes, max_connections=MAX_CONNECTIONS_TO_A_NODE, **options))
 
 
 def _hosts(redis_url: str, kind: str) -> list[tuple[str, int]]:

@@ -27,7 +27,7 @@ from tests.chaos.calls import Client
 from tests.chaos.ends import ends_of
 from tests.chaos.history import History
 from tests.chaos.judge import faults_of, honest_errors
-from tests.chaos.processes import Lives
+from tests.chaos.parts.processes import Lives
 from worker.testing import tiny_pipelines
 
 MODEL = "tiny-student"

@@ -15,8 +15,8 @@ from jobs.image_store import RETRY_TIMEOUT
 from jobs.queue.keys import ModelKeys
 from jobs.testing.s3_server import S3Server
 from jobs.testing.waiting import wait_until
-from tests.chaos.processes import AppendOnlyRedis, Lives
-from tests.chaos.proxy import Proxy
+from tests.chaos.parts.processes import AppendOnlyRedis, Lives
+from tests.chaos.parts.proxy import Proxy
 
 RECORDS = Path(__file__).parents[1] / "jobs" / "records"
 

@@ -28,6 +28,7 @@ from tests.chaos.judge import faults_of
 HERE = Path(__file__).parents[2]
 CLIENTS = 3
 STAY_S = 3.0
+ORDERS = (("worker", "api"), ("api", "worker"))
 
 
 @dataclass
@@ -134,7 +135,7 @@ async def rolling(previous: Path, folder: Path) -> dict:
                 for number in range(1, 1 + CLIENTS)
             ]
             for turn, (kinds, checkout) in enumerate(
-                [(("worker", "api"), HERE), (("worker", "api"), previous), (("api", "worker"), HERE)], start=1
+                [(order, checkout) for order in ORDERS for checkout in (HERE, previous)], start=1
             ):
                 for kind in kinds:
                     await deployment.exchange(kind, checkout, f"{kind} {turn - 1}", f"{kind} {turn}")
@@ -155,10 +156,14 @@ async def rolling(previous: Path, folder: Path) -> dict:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.rolling", description=__doc__.splitlines()[0])
     parser.add_argument("previous", type=Path, help="a checkout of another release")
+    parser.add_argument("--out", type=Path, help="where the verdict is written as JSON")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="fourstep-rolling-") as folder:
         verdict = asyncio.run(rolling(arguments.previous.resolve(), Path(folder)))
-    print(json.dumps(verdict, indent=2))
+    report = json.dumps(verdict, indent=2) + "\n"
+    sys.stdout.write(report)
+    if arguments.out:
+        arguments.out.write_text(report)
     return 1 if verdict["wrong"] else 0
 
 

@@ -22,8 +22,8 @@ from tests.chaos.ends import SETTLE_S, ends_of, with_models
 from tests.chaos.faults import Faults
 from tests.chaos.history import End, History
 from tests.chaos.judge import faults_of, honest_errors
-from tests.chaos.processes import AppendOnlyRedis, Lives
-from tests.chaos.proxy import Proxy
+from tests.chaos.parts.processes import AppendOnlyRedis, Lives
+from tests.chaos.parts.proxy import Proxy
 from worker.testing import tiny_pipelines
 
 LEASE_S = 2.0

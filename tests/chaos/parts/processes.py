@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # Everything that takes seconds to import is imported once, and each life is forked from there.
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
-    ["worker.process", "worker.engine_process.server", "diffusers", "tests.chaos.preload", "service.server"]
+    ["worker.process", "worker.engine_process.server", "diffusers", "tests.chaos.parts.preload", "service.server"]
 )
 
 POLL_S = 0.1

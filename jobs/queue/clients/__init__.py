@@ -1,0 +1,1 @@
+"""What redis-py's clients lack: shared pipelines, and a Cluster whose errors are those of any Redis."""

@@ -1,0 +1,1 @@
+"""What is under trial, and a proxy in between."""
