@@ -19,6 +19,8 @@ from bench.service.front_end import Stack, front_end
 
 MIB = 2**20
 SAMPLE_EVERY_S = 1.0
+# Longer than a client waits for its turn when a thousand begin at once.
+TTL_S = 60.0
 
 
 class StreamSoak:
@@ -96,7 +98,8 @@ def main(calls: int = 100_000, streams: int = 1000, rate: float = 300.0) -> None
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     settings = {"MAX_EVENT_STREAMS": 2 * streams, "MAX_CONNECTIONS": 3 * streams, "MAX_QUEUED_IMAGES": 2 * streams}
     api = {f"FOURSTEP_{name}": str(value) for name, value in settings.items()}
-    with front_end(["bench.service.null_worker", "--rate", str(rate)], api) as stack:
+    worker = ["bench.service.null_worker", "--rate", str(rate), "--ttl-s", str(TTL_S)]
+    with front_end(worker, api) as stack:
         soak = StreamSoak(stack, calls)
         asyncio.run(soak.run(streams))
     figures, faults = report(soak, calls, streams)

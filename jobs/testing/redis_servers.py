@@ -92,7 +92,7 @@ def sentinel(folder: Path, replicas: int = 1, config: str = "") -> Iterator[Fail
 
         def promoted() -> bool:
             with Redis(port=watcher) as client:
-                (_, port) = client.sentinel_get_master_addr_by_name("images")
+                port = client.sentinel_master("images")["port"]
             if port != primary:
                 watch(600_000)  # else a busy machine's silence replaces the new primary too
             return port != primary
