@@ -40,6 +40,7 @@ class Deployment:
     redis_url: str
     apis: list[str] = field(default_factory=list)
     running: dict[str, subprocess.Popen] = field(default_factory=dict)
+    exchanges: int = 0
 
     async def start(self, name: str, checkout: Path, kind: str) -> None:
         """Start an API or a worker, and wait until it is ready."""
@@ -73,6 +74,7 @@ class Deployment:
         if kind == "api":
             self.apis.pop(0)
         await self.stop(earlier)
+        self.exchanges += 1
         await asyncio.sleep(STAY_S)
 
 
@@ -147,6 +149,7 @@ async def rolling(previous: Path, folder: Path) -> dict:
     ends = {answer.job: End(images=answer.images) for answer in history.answers if answer.job and answer.images}
     return {
         "answers": dict(Counter(f"{answer.status} {answer.reason}".strip() for answer in history.answers)),
+        "exchanges": deployment.exchanges,
         "calls": len({answer.call for answer in history.answers}),
         "images": history.images,
         "wrong": faults_of(history, ends),
