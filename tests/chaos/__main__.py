@@ -4,7 +4,8 @@ A worker is killed with SIGKILL for every 40 images, one of them three times, tw
 prompt takes down whoever draws it. The clocks of two workers and an API copy are ten minutes off. The model is
 exchanged under its name. Redis is killed (with an append-only file, once in the midst of writing to it), full,
 stopped, slow, without a disk, and holds records of the previous release and unreadable ones. API copies are killed and
-stopped, connections are cut, and calls are sent three times at once. All answers are a history, which is judged after the run (`judge.py`).
+stopped, connections are cut, and calls are sent three times at once. All answers are a history, which is judged after
+the run (`judge.py`).
 
 With ``--image-store s3`` the images are in a bucket, whose server is away three times; the other faults are those that
 meet it.

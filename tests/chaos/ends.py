@@ -1,4 +1,4 @@
-"""How jobs ended, read when all is over."""
+"""The ends of jobs, read when all is over."""
 
 import asyncio
 import json

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
@@ -10,6 +11,7 @@ VERDICTS = {"Redis": ROOT / "bench/results/chaos.json", "a bucket": ROOT / "benc
 FAILOVERS = ROOT / "bench/results/chaos_failover.json"
 ROLLING = ROOT / "bench/results/rolling.json"
 PAGE = ROOT / "docs/reliability.md"
+WIDTH = 128
 BEGIN, END = "<!-- faults: made by python -m tests.chaos.table -->", "<!-- end of faults -->"
 
 SEEN = {
@@ -53,7 +55,7 @@ def table() -> str:
         for store, verdict in verdicts.items()
     ]
     head = ["| fault | times | callers see | lost |", "|---|---|---|---|"]
-    return "\n".join([BEGIN, *about, "", *head, *rows, END])
+    return "\n".join([BEGIN, fill(" ".join(about), WIDTH), "", *head, *rows, END])
 
 
 def _row_of_failover(verdict: dict) -> str:

@@ -1,1 +1,1 @@
-"""What redis-py's clients lack: shared pipelines, and a Cluster whose errors are those of any Redis."""
+"""Clients of Redis: pipelines that callers share, and a Cluster whose errors are those of any Redis."""

@@ -1,1 +1,1 @@
-"""What is under trial, and a proxy in between."""
+"""The parts under trial, and a proxy between them."""
