@@ -32,6 +32,7 @@ chaos: $(VENV)/test.stamp  ## Images while workers, Redis, a bucket, API copies 
 	$(BIN)/python -m tests.chaos --image-store s3 --images $(if $(LONG),5000,400) --out bench/results/chaos_s3.json
 	$(BIN)/python -m tests.chaos.failover $(if $(LONG),--images 1000) --out bench/results/chaos_failover.json
 	$(if $(PREVIOUS),$(BIN)/python -m tests.chaos.rolling $(PREVIOUS) --out bench/results/rolling.json)
+	$(BIN)/python -m bench.service.power_cut
 	$(BIN)/python -m tests.chaos.table
 
 bench: $(PEERS)/stamp  ## Side by side with FastAPI, LitServe, BentoML and Ray Serve; half an hour, with QUICK=1 six minutes

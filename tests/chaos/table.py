@@ -9,6 +9,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 VERDICTS = {"Redis": ROOT / "bench/results/chaos.json", "a bucket": ROOT / "bench/results/chaos_s3.json"}
 FAILOVERS = ROOT / "bench/results/chaos_failover.json"
+POWER_CUTS = ROOT / "bench/results/power_cut.json"
 ROLLING = ROOT / "bench/results/rolling.json"
 PAGE = ROOT / "docs/reliability.md"
 WIDTH = 128
@@ -48,6 +49,9 @@ def table() -> str:
     rows += [_row_of_failover(verdict) for verdict in _read(FAILOVERS, [])]
     if upgrades := _read(ROLLING, {}):
         rows.append(_row_of_upgrades(upgrades))
+    rows += [
+        _row_of_power_cut(policy, about) for policy, about in _read(POWER_CUTS, {"policies": {}})["policies"].items()
+    ]
     about = [
         f"With images in {store}: of {verdict['acknowledged_images']} acknowledged {verdict['completed']} were made,"
         f" {sum(verdict['honest_errors'].values())} ended with an error that says why, and"
@@ -68,6 +72,11 @@ def _row_of_upgrades(verdict: dict) -> str:
     lost = "see the verdict" if verdict["wrong"] else f"nothing, of {verdict['images']} images"
     seen = "nothing" if set(verdict["answers"]) == {"200"} else ", ".join(sorted(verdict["answers"]))
     return f"| worker or API exchanged for another release | {verdict['exchanges']} | {seen} | {lost} |"
+
+
+def _row_of_power_cut(policy: str, about: dict) -> str:
+    lost = f"what Redis took in the last {about['longest_s']} s" if about["most_images"] else "nothing"
+    return f"| power cut, by `appendfsync {policy}` | measured | 503 `redis-unavailable` until it is back | {lost} |"
 
 
 def _read(path: Path, default: Any) -> Any:
