@@ -72,12 +72,15 @@ async def follow_primary(redis: Redis) -> None:
 
     A client alone asks when a connection breaks, and a primary that was cut off or stopped for a while breaks none.
     """
-    pool, known = getattr(redis, "connection_pool", None), None
+    pool = getattr(redis, "connection_pool", None)
+    known = getattr(pool, "master_address", None)
     while isinstance(pool, SentinelConnectionPool):
         with suppress(RedisError, OSError):
-            primary = await pool.get_master_address()  # closes idle connections to another one
+            primary = await pool.get_master_address()
             if known not in (None, primary):
+                # Also those that went idle since a new connection found the new primary.
                 await pool.update_active_connections_for_reconnect()
+                await pool.disconnect(inuse_connections=False)
             known = primary
         await asyncio.sleep(PRIMARY_CHECK_S)
 
