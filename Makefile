@@ -14,7 +14,7 @@ serve: $(VENV)/serve.stamp  ## The service with the bundled model on http://loca
 serve-both: $(VENV)/serve.stamp  ## The same with the teacher beside the student, to compare them in the playground
 	$(BIN)/fourstep up models/emoji-student models/emoji-teacher
 
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 4 --dist loadfile --max-worker-restart 0
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 6 --dist loadfile --max-worker-restart 0
 
 test: lint  ## The whole suite
 	$(PYTEST)

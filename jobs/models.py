@@ -186,6 +186,7 @@ class ModelCard(WireModel):
     ``guidance_scale`` is 1 without guidance, None on the card of a worker that does not announce it. Calls may name
     another scale, and another ``negative_prompt``, where that is not None.
     ``noise_levels`` are those at which a picture may enter, falling from 1 to 0; empty for a model that takes none.
+    They are the native size's; ``size_noise_levels`` has those of each of ``sizes``, where they depend on the size.
     ``examples`` are prompts that the model draws well.
     """
 
@@ -198,6 +199,7 @@ class ModelCard(WireModel):
     guidance_scale: float | None = None
     negative_prompt: str | None = None
     noise_levels: list[float] = Field(default=[])
+    size_noise_levels: list[list[float]] | None = None
     sizes: list[tuple[int, int]] = Field(min_length=1)
     max_sequence_length: int | None
     version: str

@@ -4,16 +4,16 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fastapi import Request
 
-from jobs.models import GivenUpReason, ImageTask, JobState, ModelCard, WebhookTarget
+from jobs.models import GivenUpReason, ImageTask, JobState, SourcePicture, WebhookTarget
 from jobs.queue.admission import Admission, IdempotencyKey, RateLimit
 from jobs.queue.pictures.sources import Source
 from service.context import ApiContext, job_location
 from service.idempotency import still_running, used_for_another_body
-from service.inputs.source_pictures import PictureInput
+from service.inputs.source_pictures import PictureInput, begun_from, check_taken
 from service.limits.rate_limit import over_the_rate, rate_of
 from service.model_catalogue import AnnouncedModel
 from service.problems import ClientGoneError, DeadlineExpiredError, Problem, overloaded, store_full
@@ -27,8 +27,9 @@ REFUSED_BY = {"full": "queue", "store-full": "store"}
 class Call:
     """A call for images: one job of `tasks` for `model`; `idempotency_key` is None where the client sent none.
 
-    `source` is the picture that the tasks begin from, if any. `images_field` says in the request how many images are
-    made. `began` is a time of `time.monotonic`.
+    `source` is the picture that the tasks begin from, if any; `earlier` is the admission of an earlier call that
+    answers this one, where it is known already. `images_field` says in the request how many images are made. `began` is
+    a time of `time.monotonic`.
     """
 
     context: ApiContext
@@ -39,6 +40,7 @@ class Call:
     webhook: WebhookTarget | None = None
     source: Source | None = None
     images_field: str = "num_images"
+    earlier: Admission | None = None
     began: float = field(default_factory=time.monotonic)
 
     @property
@@ -53,27 +55,50 @@ class Call:
         return self.began + patience_s
 
 
-async def source_while_connected(
-    context: ApiContext, request: Request, given: PictureInput, card: ModelCard, tasks: Sequence[ImageTask]
-) -> Source:
-    """The picture of a call that begins now, as `SourcePictures.source_of` reads it.
+async def with_picture(call: Call, given: PictureInput) -> Call:
+    """The call with its picture, as `SourcePictures.source_of` reads it; or with the earlier job that its key names.
 
-    Raises DeadlineExpiredError when that takes longer than the call may, ClientGoneError when the client hangs up.
+    A call that the limits refuse is refused before its picture is decoded. Raises DeadlineExpiredError when all this
+    takes longer than the call may, ClientGoneError when the client hangs up.
     """
-    caller = request.state.caller or (request.client.host if request.client else "")
-    reading = context.pictures.source_of(given, card, (tasks[0].width, tasks[0].height), caller)
     try:
-        async with asyncio.timeout(tasks[0].patience_s):
-            return await cancel_on_disconnect(request, reading)
+        async with asyncio.timeout(call.deadline - time.monotonic()):
+            return await cancel_on_disconnect(call.request, _with_picture(call, given))
     except TimeoutError:
         raise DeadlineExpiredError from None
 
 
+async def _with_picture(call: Call, given: PictureInput) -> Call:
+    request, pictures = call.request, call.context.pictures
+    check_taken(call.model.card)
+    async with pictures.turn(request.state.caller or (request.client.host if request.client else "")):
+        if earlier := await _foreseen(call, given.least_strength):
+            return replace(call, earlier=earlier)
+        source = await pictures.source_of(given, (call.tasks[0].width, call.tasks[0].height))
+    return replace(call, source=source, tasks=begun_from(source.picture, call.tasks))
+
+
+async def _foreseen(call: Call, strength: float) -> Admission | None:
+    """The admission of an earlier call with the same key, if there is one; raises a Problem where `admit` would."""
+    call = replace(call, tasks=begun_from(SourcePicture(image="", strength=strength), call.tasks))
+    settings, rate = call.context.settings, _rate(call)
+    admission = await call.model.queue.foreseen(
+        call.tasks,
+        settings.max_queued_images,
+        settings.result_ttl_s,
+        idempotency_key=call.idempotency_key,
+        rate=rate,
+    )
+    return admission and _granted(call, admission, rate)
+
+
 async def admit(call: Call) -> Admission:
     """Queue the call's job, or find the finished job that its idempotency key names; any other outcome is a Problem."""
+    if call.earlier:
+        return call.earlier
     settings, state = call.context.settings, call.request.state
     state.job_id = call.job_id
-    rate = rate_of(state.caller, call.tasks, call.model.card, settings, call.images_field)
+    rate = _rate(call)
     admission = await call.model.queue.admit(
         call.tasks,
         settings.max_queued_images,
@@ -86,6 +111,16 @@ async def admit(call: Call) -> Admission:
         webhook=call.webhook,
         inputs=call.source.by_address if call.source else {},
     )
+    return _granted(call, admission, rate)
+
+
+def _rate(call: Call) -> RateLimit | None:
+    card, settings = call.model.card, call.context.settings
+    return rate_of(call.request.state.caller, call.tasks, card, settings, call.images_field)
+
+
+def _granted(call: Call, admission: Admission, rate: RateLimit | None) -> Admission:
+    """The admission of the call, or of the finished job that answers it; any other one is a Problem."""
     if refusal := _refusal(call, admission, rate):
         call.context.metrics.refusals.labels(admission.over or REFUSED_BY[admission.outcome]).inc()
         raise refusal

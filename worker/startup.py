@@ -70,6 +70,7 @@ def model_card(engine: Engine, settings: WorkerSettings, chosen: str | None = No
         guidance_scale=model.contract.guidance_scale,
         negative_prompt=model.contract.negative_prompt if model.contract.guidance_scale > 1 else None,
         noise_levels=model.table.noise_levels if model.network.takes_pictures else [],
+        size_noise_levels=_size_noise_levels(model),
         sizes=model.contract.sizes,
         max_sequence_length=model.contract.max_sequence_length,
         version=fourstep_version(),
@@ -91,6 +92,12 @@ def model_card(engine: Engine, settings: WorkerSettings, chosen: str | None = No
             embed_recipe=settings.embed_recipe,
         ),
     )
+
+
+def _size_noise_levels(model: LoadedModel) -> list[list[float]] | None:
+    if not model.size_tables or not model.network.takes_pictures:
+        return None
+    return [model.size_tables.get(size, model.table).noise_levels for size in model.contract.sizes]
 
 
 def compiler_for(settings: WorkerSettings, device: torch.device) -> Compiler | None:

@@ -40,7 +40,7 @@ class SleepingNetwork:
         """To `stamps` goes a line of JSON for every prediction: begin and end, in seconds of time.perf_counter, and
         rows."""
         self._fixed_s, self._per_row_s, self._stamps = fixed_s, per_row_s, stamps
-        self._latest = ""
+        self._latest: tuple[float, float, int] | None = None
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         return 1, 1, 1
@@ -53,11 +53,13 @@ class SleepingNetwork:
 
     def predict(self, latents: torch.Tensor, timesteps: torch.Tensor, embeddings: PromptEmbedding) -> torch.Tensor:
         began = time.perf_counter()
-        if self._stamps is not None:  # of the prediction before, so that the writing is in no gap
-            self._stamps.write(self._latest)
-        time.sleep(max(0.0, began + self._fixed_s + self._per_row_s * len(latents) - time.perf_counter()))
-        self._latest = json.dumps([began, time.perf_counter(), len(latents)]) + "\n"
-        return torch.zeros_like(latents)
+        rows = len(latents)
+        if self._stamps is not None and self._latest:  # of the prediction before, so that the writing is in no gap
+            self._stamps.write(json.dumps(self._latest) + "\n")
+        zeros = torch.zeros_like(latents)
+        time.sleep(max(0.0, began + self._fixed_s + self._per_row_s * rows - time.perf_counter()))
+        self._latest = began, time.perf_counter(), rows
+        return zeros
 
     def seal(self) -> None:
         """Nothing is compiled."""

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -73,23 +74,31 @@ def _gaps(stamps: Sequence[Stamp], began: float, ended: float, rows: int) -> Ite
 
 
 def traced() -> dict[str, Any]:
-    """Latencies of the recorded trace through HTTP, and in the simulation of the same step times without any cost
-    beside them."""
+    """Latencies of the recorded trace through HTTP, and in a simulation without any cost beside the steps, which take
+    as long as they took asleep."""
     calls = trace.load()[:CALLS]
-    device = Device(lambda rows: FIXED_S + PER_ROW_S * rows, steps=STEPS, pads=False)
-    rate = LOAD * device.capacity
-    simulated = Simulation(device, step_level(device)).run([Call(call.at / rate, call.images) for call in calls])
-    with _worker(device.max_batch) as (port, _):
+    nominal = Device(_sleep_s, steps=STEPS, pads=False)
+    rate = LOAD * nominal.capacity
+    with _worker(nominal.max_batch) as (port, stamps):
         asyncio.run(_client(port).closed_loop(trace.singles(WARM_UP_CALLS, -1), WARM_UP_CALLS))
         alone = [answer.seconds for answer in asyncio.run(_client(port).closed_loop(trace.singles(20, -2), 1))[0]]
         answers = asyncio.run(_client(port).replay(calls, rate, alone_s=60.0))
     assert all(answer.ok for answer in answers)
+    overslept_s = median(end - begin - _sleep_s(rows) for begin, end, rows in stamps)
+    device = replace(nominal, step=lambda rows: _sleep_s(rows) + overslept_s)
+    simulated = Simulation(device, step_level(device)).run([Call(call.at / rate, call.images) for call in calls])
     return {
         "load_images_per_s": round(rate, 2),
+        "overslept_ms": round(1000 * overslept_s, 3),
         "alone_ms": round(1000 * median(alone), 2),
         "real_ms": _quantiles([answer.seconds for answer in answers]),
         "simulated_ms": _quantiles(simulated.latencies),
     }
+
+
+def _sleep_s(rows: int) -> float:
+    """Seconds that a step of `rows` sleeps, if the system wakes it in time."""
+    return FIXED_S + PER_ROW_S * rows
 
 
 @contextmanager

@@ -91,6 +91,27 @@ class JobClient:
         except OutOfMemoryError:
             return Admission("store-full", 0, job_id)
 
+    async def foreseen(
+        self,
+        tasks: Sequence[ImageTask],
+        max_queued_images: int,
+        ttl_s: float,
+        *,
+        idempotency_key: IdempotencyKey | None = None,
+        rate: RateLimit | None = None,
+    ) -> Admission | None:
+        """The outcome of `admit`, if it is that of an earlier call or a refusal as things are; None if it may succeed.
+
+        Nothing is queued or charged. It costs little, so that a call can be refused before it is worked on.
+        """
+        life_ms, conditions = longest_life_ms(tasks[0], ttl_s), ("", "", idempotency_key, None)
+        if idempotency_key and (earlier := await self._call_keys.find(idempotency_key, self.model, life_ms)):
+            return None if earlier.outcome == "moved" else earlier
+        if rate and (refusal := await self._rates.charge(rate, "")):
+            return refusal
+        admission = await self._queue_all(tasks, max_queued_images, life_ms, "", *conditions, only_told=True)
+        return None if admission.ok else admission
+
     async def _queue_all(
         self,
         tasks: Sequence[ImageTask],
@@ -102,6 +123,7 @@ class JobClient:
         key: IdempotencyKey | None,
         webhook: WebhookTarget | None,
         inputs: Mapping[str, bytes] = MappingProxyType({}),
+        only_told: bool = False,
     ) -> Admission:
         outcome, queued, named_job, wait_ms, created = await self._admit(
             keys=[
@@ -123,6 +145,7 @@ class JobClient:
                 model_sha,
                 client,
                 webhook.to_record() if webhook else "",
+                "1" if only_told else "",
                 *inputs.values(),
                 *(part for task in tasks for part in (len(task.indices), task.to_record(exclude=TIMES))),
             ],

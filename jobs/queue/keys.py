@@ -26,9 +26,9 @@ class ModelKeys:
         """Also named in settle.lua."""
         self.throughput = f"{self._prefix}:throughput"
         self.dead_letters = f"{self._prefix}:dead-letters"
-        self.webhooks = f"{self._prefix}:webhooks"
-        """Also named in end_of_job.lua."""
-        self.unsent_webhooks = f"{self._prefix}:unsent-webhooks"
+        self.webhook_callers = f"{self._prefix}:webhook-callers"
+        """Callers whose webhooks are not all sent; end_of_job.lua has this name too, and those of each caller's."""
+        self.unsent_webhook_callers = f"{self._prefix}:unsent-webhook-callers"
         self.cancellations = f"{self._prefix}:cancellations"
         self.preview_subscriptions = f"{self._prefix}:preview-wishes"
 
@@ -44,6 +44,16 @@ class ModelKeys:
     def input(self, sha256: str) -> str:
         """A picture that calls brought, as a hash: its file, and the number of jobs that need it."""
         return f"{self._prefix}:input:{sha256}"
+
+    def webhooks(self, caller: str) -> str:
+        return f"{self._prefix}:webhooks:{caller}"
+
+    def webhooks_due(self, caller: str) -> str:
+        """The caller's webhooks by the times (ms) at which they are due, each after the number of its attempts."""
+        return f"{self._prefix}:webhooks-due:{caller}"
+
+    def unsent_webhooks(self, caller: str) -> str:
+        return f"{self._prefix}:unsent-webhooks:{caller}"
 
     def worker(self, worker_id: str) -> str:
         return f"{self.leases}{worker_id}"

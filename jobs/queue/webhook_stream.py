@@ -1,32 +1,30 @@
-"""Ends of jobs that somebody is to be told of: a stream for each model, read by whichever API process comes first."""
+"""Ends of jobs that somebody is to be told of: a stream for each caller, read by whichever API process comes first."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
 
 from jobs.models import UnreadableRecordError, WebhookTarget
 from jobs.queue.keys import ModelKeys
-from jobs.queue.scripts import milliseconds
-
-GROUP = "senders"
-CONSUMER = "api"
-"""One name for all: who takes an entry again does not depend on who had it."""
+from jobs.queue.scripts import milliseconds, register_script
 
 UNSENT_KEPT = 1000
-PAGE = 100
+"""Dead letters of each caller; also in end_of_job.lua."""
 
 
 @dataclass(frozen=True)
 class Webhook:
     """The end of a job that `target` is told of; `attempts` counts those begun, this one included.
 
-    `target` is None when its record cannot be read. `ended` is the time of that end, by the clock of Redis.
+    `target` is None when its record cannot be read. `ended` is the time of that end, by the clock of Redis. `caller` is
+    the hash of the API key that asked for the job, '' without keys.
     """
 
+    caller: str
     entry_id: str
     job_id: str
     target: WebhookTarget | None
@@ -43,78 +41,77 @@ class Webhook:
 class WebhookStream:
     """The webhooks of one model. All methods raise redis.exceptions.RedisError when Redis is away.
 
-    An entry stays pending until it is sent or given up, so that what a process had taken when it died is taken again
-    after the pause that follows any attempt.
+    A webhook stays until it is sent or given up, so that what a process had taken when it died is taken again after the
+    pause that follows any attempt. No caller's webhooks displace those of another.
     """
 
     def __init__(self, redis: Redis, model: str) -> None:
         self.model = model
         self._redis: Any = redis
         self._keys = ModelKeys(model)
+        self._take = register_script(redis, "take_webhooks", allow_oom=True)
 
-    async def take(self, pauses_s: Sequence[float], count: int) -> list[Webhook]:
+    async def take(
+        self, pauses_s: Sequence[float], count: int, each: int, under_way: Mapping[str, int] = MappingProxyType({})
+    ) -> list[Webhook]:
         """Take up to `count` webhooks that are due: new ones, and those whose latest attempt, number *i* from 0, began
         `pauses_s[i]` seconds ago; after more attempts than pauses, the last pause counts.
-        """
-        try:
-            streams = await self._redis.xreadgroup(GROUP, CONSUMER, {self._keys.webhooks: ">"}, count)
-        except ResponseError as error:
-            if not str(error).startswith("NOGROUP"):
-                raise
-            await self._create_group()
-            return []
-        taken = [_webhook(entry_id, fields, 1) for _, entries in streams or [] for entry_id, fields in entries]
-        return taken + await self._take_again(pauses_s, count - len(taken))
 
-    async def _take_again(self, pauses_s: Sequence[float], count: int) -> list[Webhook]:
-        taken: list[Webhook] = []
-        least, first = milliseconds(min(pauses_s)), "-"
-        while len(taken) < count:
-            page = await self._redis.xpending_range(self._keys.webhooks, GROUP, first, "+", PAGE, idle=least)
-            for pending in page:
-                attempts = pending["times_delivered"]
-                pause_ms = milliseconds(pauses_s[min(attempts, len(pauses_s)) - 1])
-                if pending["time_since_delivered"] < pause_ms or len(taken) == count:
-                    continue
-                # Of several processes that try, Redis gives it to the first: then it is not idle for the others.
-                entry_id = pending["message_id"]
-                claimed = await self._redis.xclaim(self._keys.webhooks, GROUP, CONSUMER, pause_ms, [entry_id])
-                taken += [_webhook(entry_id, fields, attempts + 1) for entry_id, fields in claimed if fields]
-            if len(page) < PAGE:
-                break
-            first = f"({page[-1]['message_id'].decode()}"
-        return taken
+        A caller has no more than `each` at once, those included that are `under_way`.
+        """
+        pauses = [milliseconds(pause_s) for pause_s in pauses_s]
+        busy = [part for caller_and_number in under_way.items() for part in caller_and_number]
+        taken = await self._take(keys=[self._keys.webhook_callers], args=[count, each, len(pauses), *pauses, *busy])
+        return [_webhook(caller, entry_id, _pairs(fields), attempts) for caller, entry_id, fields, attempts in taken]
 
     async def sent(self, webhook: Webhook) -> None:
         """Forget a webhook that has reached its target."""
-        await self._redis.xack(self._keys.webhooks, GROUP, webhook.entry_id)
-        await self._redis.xdel(self._keys.webhooks, webhook.entry_id)
+        async with self._redis.pipeline() as transaction:
+            self._forget(transaction, webhook)
+            await transaction.execute()
 
     async def give_up(self, webhook: Webhook, reason: str) -> None:
-        """Move a webhook to the dead letters, of which about the latest thousand are kept."""
-        letter = webhook.fields | {"reason": reason}
-        await self._redis.xadd(self._keys.unsent_webhooks, letter, maxlen=UNSENT_KEPT, approximate=True)
-        await self.sent(webhook)
+        """Move a webhook to the dead letters, of which about the caller's latest thousand are kept."""
+        letters, letter = self._keys.unsent_webhooks(webhook.caller), webhook.fields | {"reason": reason}
+        async with self._redis.pipeline() as transaction:
+            transaction.sadd(self._keys.unsent_webhook_callers, webhook.caller)
+            transaction.xadd(letters, letter, maxlen=UNSENT_KEPT, approximate=True)
+            self._forget(transaction, webhook)
+            await transaction.execute()
 
     async def given_up(self) -> list[tuple[Webhook, str]]:
-        """The dead letters, oldest first, each with its reason."""
-        entries = await self._redis.xrange(self._keys.unsent_webhooks)
-        return [(_webhook(entry_id, fields, 0), fields[b"reason"].decode()) for entry_id, fields in entries]
+        """The dead letters, each with its reason: of one caller after the other, oldest first."""
+        found = []
+        for caller in sorted(await self._redis.smembers(self._keys.unsent_webhook_callers)):
+            letters = await self._redis.xrange(self._keys.unsent_webhooks(caller.decode()))
+            found += [(_webhook(caller, name, fields, 0), fields[b"reason"].decode()) for name, fields in letters]
+        return found
 
     async def send_again(self, webhook: Webhook) -> None:
         """Move a dead letter back to those that are due."""
-        await self._redis.xadd(self._keys.webhooks, webhook.fields)
-        await self._redis.xdel(self._keys.unsent_webhooks, webhook.entry_id)
+        caller = webhook.caller
+        entry_id = (await self._redis.xadd(self._keys.webhooks(caller), webhook.fields)).decode()
+        async with self._redis.pipeline() as transaction:
+            transaction.zadd(self._keys.webhooks_due(caller), {f"0 {entry_id}": _put_ms(entry_id)})
+            transaction.sadd(self._keys.webhook_callers, caller)
+            transaction.xdel(self._keys.unsent_webhooks(caller), webhook.entry_id)
+            await transaction.execute()
 
-    async def _create_group(self) -> None:
-        try:
-            await self._redis.xgroup_create(self._keys.webhooks, GROUP, id="0", mkstream=True)
-        except ResponseError as error:
-            if not str(error).startswith("BUSYGROUP"):
-                raise
+    def _forget(self, transaction: Any, webhook: Webhook) -> None:
+        transaction.xdel(self._keys.webhooks(webhook.caller), webhook.entry_id)
+        transaction.zrem(self._keys.webhooks_due(webhook.caller), f"{webhook.attempts} {webhook.entry_id}")
 
 
-def _webhook(entry_id: bytes, fields: dict[bytes, bytes], attempts: int) -> Webhook:
+def _pairs(fields: list[bytes]) -> dict[bytes, bytes]:
+    return dict(zip(fields[::2], fields[1::2], strict=True))
+
+
+def _put_ms(entry_id: str) -> int:
+    """The time at which Redis put an entry into its stream, a Unix time in ms."""
+    return int(entry_id.partition("-")[0])
+
+
+def _webhook(caller: bytes, entry_id: bytes, fields: dict[bytes, bytes], attempts: int) -> Webhook:
     try:
         target = WebhookTarget.from_record(fields[b"target"])
     except UnreadableRecordError:
@@ -122,5 +119,5 @@ def _webhook(entry_id: bytes, fields: dict[bytes, bytes], attempts: int) -> Webh
     if b"ended" in fields:
         ended = datetime.fromisoformat(fields[b"ended"].decode())
     else:
-        ended = datetime.fromtimestamp(int(entry_id.partition(b"-")[0]) / 1000, UTC)
-    return Webhook(entry_id.decode(), fields[b"job"].decode(), target, ended, attempts)
+        ended = datetime.fromtimestamp(_put_ms(entry_id.decode()) / 1000, UTC)
+    return Webhook(caller.decode(), entry_id.decode(), fields[b"job"].decode(), target, ended, attempts)

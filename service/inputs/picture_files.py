@@ -72,6 +72,16 @@ def upright_size(image: Image.Image, field: str) -> Size:
     return (image.height, image.width) if turn in EXCHANGING_SIDES else image.size
 
 
+def turned_like(mask: Image.Image, picture: Image.Image) -> Image.Image:
+    """The mask with the orientation of its picture: as one made from the pixels of its file, which does not say so.
+
+    That is a mask without an orientation that has the size of the file, and not that of the upright picture.
+    """
+    if _turn(mask) is None and mask.size == picture.size != upright_size(picture, "image"):
+        mask.getexif()[ExifTags.Base.Orientation] = picture.getexif()[ExifTags.Base.Orientation]
+    return mask
+
+
 def fitted_picture(image: Image.Image, field: str, size: Size) -> bytes:
     """Decode a picture, scale it until it covers `size`, and cut off evenly what is beyond: a PNG in RGB.
 

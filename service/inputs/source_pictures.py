@@ -3,12 +3,13 @@
 import asyncio
 import binascii
 import re
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import cast
 from weakref import WeakValueDictionary
 
-from jobs.models import ImageFormat, ImageTask, ModelCard
+from jobs.models import ImageFormat, ImageTask, ModelCard, SourcePicture
 from jobs.queue.claims import SourceFiles
 from jobs.queue.pictures.sources import Source
 from service.inputs.picture_files import (
@@ -19,6 +20,7 @@ from service.inputs.picture_files import (
     is_transparent,
     opened,
     refused,
+    turned_like,
     upright_size,
 )
 from service.model_catalogue import ModelCatalogue
@@ -43,40 +45,42 @@ class PictureInput:
     strength: float | None = None
     transparent_is_mask: bool = False
 
+    @property
+    def least_strength(self) -> float:
+        """The strength, as far as it is known before the picture is read: one that is its own mask changes more."""
+        default = STRENGTH if self.mask is None else STRENGTH_WITH_MASK
+        return default if self.strength is None else self.strength
+
 
 class SourcePictures:
-    """Reads the pictures of calls. They are decoded by a thread of their own, one after the other.
-
-    The next picture of a caller waits until the one before is decoded, so that callers take turns.
-    """
+    """Reads the pictures of calls. They are decoded by a thread of their own, one after the other."""
 
     def __init__(self, catalogue: ModelCatalogue, limits: PictureLimits) -> None:
         self._catalogue, self.limits = catalogue, limits
         self._decoder = ThreadPoolExecutor(1, thread_name_prefix="pictures")
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def source_of(self, given: PictureInput, card: ModelCard, size: Size, caller: str) -> Source:
-        """The source for images of `size` by the model of `card`.
+    def turn(self, caller: str) -> asyncio.Lock:
+        """Held while a picture of `caller` is read: the next one waits, so that callers take turns."""
+        return self._turns.setdefault(caller, asyncio.Lock())
 
-        Raises InvalidFieldsError for a picture beyond a limit, or for a model that takes none.
-        """
-        if not card.noise_levels:
-            raise refused("image", f"{card.name} takes none: it was published without what encodes pictures")
+    async def source_of(self, given: PictureInput, size: Size) -> Source:
+        """The source for images of `size`. Raises InvalidFieldsError for a picture beyond a limit."""
         image = await self._found(given.image, "image")
         mask = None if given.mask is None else await self._found(given.mask, "mask")
-        turn = self._turns.setdefault(caller, asyncio.Lock())
-        async with turn:
-            loop = asyncio.get_running_loop()
-            files = await loop.run_in_executor(self._decoder, self._read, given, image, mask, size)
+        loop = asyncio.get_running_loop()
+        files = await loop.run_in_executor(self._decoder, self._read, given, image, mask, size)
         default = STRENGTH if files.mask is None else STRENGTH_WITH_MASK
         return Source(files, default if given.strength is None else given.strength)
 
     def _read(self, given: PictureInput, image: bytes | str, mask: bytes | str | None, size: Size) -> SourceFiles:
         picture = opened(_file(image, "image"), "image", self.limits)
         outline = None if mask is None else opened(_file(mask, "mask"), "mask", self.limits)
-        if outline and upright_size(outline, "mask") != (upright := upright_size(picture, "image")):
-            sides = "{}x{}".format(*upright)
-            raise refused("mask", f"must have the size of the image, {sides}", sides)
+        if outline:
+            upright = upright_size(picture, "image")
+            if upright_size(outline, "mask") != upright != upright_size(turned_like(outline, picture), "mask"):
+                sides = "{}x{}".format(*upright)
+                raise refused("mask", f"must have the size of the image, {sides}", sides)
         if outline is None and given.transparent_is_mask and is_transparent(picture, "image"):
             outline = picture
         painted = None if outline is None else fitted_mask(outline, "image" if outline is picture else "mask", size)
@@ -107,6 +111,12 @@ def _file(given: bytes | str, field: str) -> bytes:
         raise refused(field, "must be base64, or the address of an image made here") from None
 
 
-def begun_from(source: Source, tasks: list[ImageTask]) -> list[ImageTask]:
+def check_taken(card: ModelCard) -> None:
+    """Raise InvalidFieldsError for a model that takes no picture."""
+    if not card.noise_levels:
+        raise refused("image", f"{card.name} takes none: it was published without what encodes pictures")
+
+
+def begun_from(picture: SourcePicture, tasks: Sequence[ImageTask]) -> list[ImageTask]:
     """The `tasks` of a call, begun from its picture."""
-    return [task.model_copy(update={"source": source.picture}) for task in tasks]
+    return [task.model_copy(update={"source": picture}) for task in tasks]

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from jobs.models import ImageTask, ModelCard
-from jobs.noise_levels import entry_step
+from jobs.noise_levels import entry_step, levels_at
 from jobs.queue.admission import Admission, RateLimit
 from jobs.settings import ApiSettings
 from service.problems import FieldError, InvalidFieldsError, Problem
@@ -49,6 +49,7 @@ def _evaluations(tasks: Sequence[ImageTask], card: ModelCard) -> int:
 
 
 def _steps(task: ImageTask, card: ModelCard) -> int:
-    each = card.steps - (entry_step(card.noise_levels, task.source.strength) if task.source else 0)
+    levels = levels_at(card, (task.height, task.width))
+    each = card.steps - (entry_step(levels, task.source.strength) if task.source else 0)
     others = task.select.candidates - task.select.images if task.select else 0
     return len(task.indices) * each + others * min(1, each)

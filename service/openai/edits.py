@@ -28,6 +28,8 @@ LIMITS = (
     ("Part exceeded", f"at most {MAX_FIELD_BYTES} bytes in a field that is no file", MAX_FIELD_BYTES),
 )
 LISTS = ("seeds",)
+PYTHONS_BOOLEANS = {"True": True, "False": False}
+"""As Python's clients write a boolean in a form."""
 PART_OF_SELECT = re.compile(r"select\[(\w+)\]")
 
 Strength = Annotated[float, Field(ge=0, le=1)]
@@ -162,7 +164,9 @@ def _with_select(fields: dict[str, Any]) -> dict[str, Any]:
 
 def _json(text: Any) -> Any:
     """The value that the text of a form stands for; any other text as it is."""
+    if text in PYTHONS_BOOLEANS:
+        return PYTHONS_BOOLEANS[text]
     try:
-        return json.loads(text.lower() if isinstance(text, str) else text)  # Python's clients write True
+        return json.loads(text)
     except (ValueError, RecursionError):
         return text

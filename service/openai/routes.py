@@ -1,17 +1,16 @@
 """``/v1``: the endpoints that OpenAI's clients call. Errors have OpenAI's ``error`` beside the problem's members."""
 
 from collections.abc import AsyncIterator
-from time import monotonic
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from fastapi.sse import EventSourceResponse
 
 from service.context import ApiContext, Context
-from service.generation import Call, generate_while_connected, source_while_connected
+from service.generation import Call, generate_while_connected, with_picture
 from service.idempotency import IdempotencyHeader, read_idempotency_key
 from service.image_delivery import InlineImages
-from service.inputs.source_pictures import PictureInput, begun_from
+from service.inputs.source_pictures import PictureInput
 from service.middleware.api_keys import Caller
 from service.model_catalogue import AnnouncedModel
 from service.openai.edits import ImageEditRequest, ImageVariationRequest, form_description, read_form
@@ -101,15 +100,14 @@ async def _images(
     """The answer to a call, whose images begin from its `picture` if it has one."""
     model = await _choose(context, body.model)
     asked, warnings = with_nearest_size(body.as_generate(), model.card, context.settings)
-    warnings, source = [*body.unused_hints(), *renamed(warnings)], None
+    warnings = [*body.unused_hints(), *renamed(warnings)]
     with openai_field_names():
-        tasks, began = image_tasks(asked, model.card, context.settings), monotonic()
-    if picture:
-        source = await source_while_connected(context, request, picture, model.card, tasks)
-        tasks = begun_from(source, tasks)
-        warnings += unchanged_picture(tasks, model.card)
+        tasks = image_tasks(asked, model.card, context.settings)
     key, images_field = read_idempotency_key(idempotency, caller, body), "n" if asked.seeds is None else "seeds"
-    call = Call(context, request, model, tasks, key, source=source, images_field=images_field, began=began)
+    call = Call(context, request, model, tasks, key, images_field=images_field)
+    if picture:
+        call = await with_picture(call, picture)
+        warnings += unchanged_picture(call.tasks, model.card)
     form = ImageForm(request, body.response_format, "image_edit" if picture else "image_generation")
     if body.stream:
         return await _streamed(call, form, body.partial_images or 0, warnings)

@@ -1,7 +1,6 @@
 """``POST /generate``: validate, admit, wait, answer."""
 
 import json
-from time import monotonic
 from typing import Annotated, get_args
 
 from fastapi import APIRouter, Header, Request
@@ -11,10 +10,10 @@ from jobs.models import ImageFormat, JobState
 from jobs.queue.job_client import JobClient
 from service.accept import NotAcceptableError, accepted_image
 from service.context import Context, base_url, job_location
-from service.generation import Call, admit, finished_job, generate_while_connected, source_while_connected
+from service.generation import Call, admit, finished_job, generate_while_connected, with_picture
 from service.idempotency import IdempotencyHeader, read_idempotency_key
 from service.image_delivery import InlineImages, image_file
-from service.inputs.source_pictures import PictureInput, begun_from
+from service.inputs.source_pictures import PictureInput
 from service.middleware.api_keys import Caller
 from service.problems import FieldError, InvalidFieldsError, Problem, job_lost, problem_responses
 from service.schemas.generate_request import GenerateRequest, image_tasks
@@ -64,14 +63,12 @@ async def generate(
     asynchronous = _respond_async(prefer)
     key = read_idempotency_key(idempotency, caller, body)
     body, warnings = with_nearest_size(body, model.card, context.settings)
-    tasks, source, began = image_tasks(body, model.card, context.settings, asynchronous=asynchronous), None, monotonic()
-    if body.image is not None:
-        given = PictureInput(body.image, body.mask, body.strength)
-        source = await source_while_connected(context, request, given, model.card, tasks)
-        tasks = begun_from(source, tasks)
-        warnings = [*warnings, *unchanged_picture(tasks, model.card)]
+    tasks = image_tasks(body, model.card, context.settings, asynchronous=asynchronous)
     webhook = webhook_target(body.webhook, caller, request, context.settings, asynchronous=asynchronous)
-    call = Call(context, request, model, tasks, key, webhook, source, body.images_field, began)
+    call = Call(context, request, model, tasks, key, webhook, images_field=body.images_field)
+    if body.image is not None:
+        call = await with_picture(call, PictureInput(body.image, body.mask, body.strength))
+        warnings = [*warnings, *unchanged_picture(call.tasks, model.card)]
     if asynchronous:
         state = await _admit_only(call)
         if not state.settled:

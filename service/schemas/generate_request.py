@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
@@ -14,6 +14,7 @@ from jobs.models import LONGEST_WAIT_S, MAX_SEED, DiverseSet, ImageFormat, Image
 from jobs.settings import ApiSettings
 from jobs.tracing import current_traceparent
 from service.problems import FieldError, InvalidFieldsError
+from service.schemas.bounded_fields import BoundedFields
 from service.schemas.sampling_options import (
     SamplingOptions,
     own_guidance_scale,
@@ -39,7 +40,7 @@ SEEDS_AND_THE_OTHERS: JsonDict = {
 }
 
 
-class Select(BaseModel):
+class Select(BoundedFields):
     """Choice of a call's images among more candidates than it asks for."""
 
     model_config = ConfigDict(extra="forbid", strict=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pydantic import BaseModel
 
 from jobs.models import ImageResult, ImageTask, ModelCard, PromptTokens
-from jobs.noise_levels import entry_step
+from jobs.noise_levels import entry_step, levels_at
 from jobs.settings import ApiSettings
 from service.schemas.generate_request import GenerateRequest, asked_size
 
@@ -38,7 +38,7 @@ def _unread(field: str, tokens: PromptTokens) -> str:
 
 def unchanged_picture(tasks: Sequence[ImageTask], card: ModelCard) -> list[RequestWarning]:
     """A warning when the strength of `tasks` is so small that no step of the model would change their picture."""
-    source, levels = tasks[0].source, card.noise_levels
+    source, levels = tasks[0].source, levels_at(card, (tasks[0].height, tasks[0].width))
     if source is None or source.strength == 0 or entry_step(levels, source.strength) < card.steps:
         return []
     named = ", ".join(f"{level:g}" for level in levels)

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from jobs.models import ModelCard
 from service.problems import FieldError
+from service.schemas.bounded_fields import BoundedFields
 
 STEPS = ("steps", "num_inference_steps")
 GUIDANCE_SCALE = ("guidance_scale", "cfg_scale")
@@ -13,7 +14,7 @@ LEAST_GUIDANCE, MOST_GUIDANCE = 1, 30
 SAME = "the same as {}"
 
 
-class SamplingOptions(BaseModel):
+class SamplingOptions(BoundedFields):
     """Fields that clients of other servers send, on the bodies of ``/generate`` and ``/v1/images/generations``."""
 
     model_config = ConfigDict(allow_inf_nan=False)  # inherited by the bodies: their values stand in JSON answers

@@ -40,8 +40,9 @@ def fault_of(url: str, private: bool) -> str | None:
         host, _ = parts.hostname, parts.port
     except ValueError:
         return "must be an address"
-    if not host or not _is_host(host) or parts.scheme not in (("http", "https") if private else ("https",)):
-        return "must begin with https:// and name a host"
+    schemes = ("https", "http") if private else ("https",)
+    if not host or not _is_host(host) or parts.scheme not in schemes:
+        return f"must begin with {' or '.join(f'{scheme}://' for scheme in schemes)} and name a host"
     if parts.username is not None:
         return "must hold no user name or password"
     if not private and _is_ip(host) and not is_public(host):

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
@@ -29,7 +30,9 @@ PAUSES_S = (30.0, 120.0, 600.0, 1800.0, 3600.0)
 ATTEMPT_S = 15.0
 """Seconds that an attempt may take. Shorter than any pause, or two processes would send at once."""
 
-MOST_AT_ONCE = 32
+MOST_AT_ONCE, MOST_OF_A_CALLER = 256, 32
+"""Attempts under way in one process. A caller whose receivers hang takes its own part of them."""
+
 POLL_S = 0.5
 GONE = 410
 
@@ -56,8 +59,11 @@ class WebhookSender:
         self._count: Callable[[str], None] = lambda outcome: metrics.webhooks.labels(outcome).inc()
         network = None if self._private else PublicNetwork()
         # No connection is kept: each attempt looks the host up for itself.
-        self._client = httpcore.AsyncConnectionPool(max_keepalive_connections=0, network_backend=network)
-        self._sending: set[asyncio.Task[None]] = set()
+        self._client = httpcore.AsyncConnectionPool(
+            max_connections=MOST_AT_ONCE, max_keepalive_connections=0, network_backend=network
+        )
+        self._sending: dict[asyncio.Task[None], str] = {}
+        """The attempts under way, each with its caller."""
 
     async def run(self) -> None:
         """Send what is due until cancelled; what is under way then is sent again by whoever comes next."""
@@ -77,10 +83,11 @@ class WebhookSender:
                 if (room := MOST_AT_ONCE - len(self._sending)) <= 0:
                     return
                 stream = WebhookStream(self._redis, queue.model)
-                for webhook in await stream.take(PAUSES_S, room):
+                under_way = Counter(self._sending.values())
+                for webhook in await stream.take(PAUSES_S, room, MOST_OF_A_CALLER, under_way):
                     sending = asyncio.create_task(self._settle(queue, stream, webhook))
-                    self._sending.add(sending)
-                    sending.add_done_callback(self._sending.discard)
+                    self._sending[sending] = webhook.caller
+                    sending.add_done_callback(self._sending.pop)
         except RedisError as error:
             log.warning("no webhooks are sent while redis does not answer", extra={"error": str(error)})
 

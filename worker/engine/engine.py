@@ -135,7 +135,7 @@ class Engine:
         self.strict_waits = self.shares_memory = False
 
     def _begin(self, rows: list[Row]) -> None:
-        waiting = [row.task.prompt for row in self._rows.values() if row.start is None]
+        waiting = (row.task.prompt for row in self._rows.values() if row.start is None)
         self.runner.begin(rows, waiting)
 
     def _denoise(self, rows: list[Row]) -> None:

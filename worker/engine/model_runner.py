@@ -1,7 +1,7 @@
 """Run batches of rows on the device: prompts, one denoising step, pixels."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from itertools import chain
 from typing import Any
@@ -78,7 +78,8 @@ class Executor:
 
 
 class ModelRunner:
-    """Runs batches whose rows all have one size, and reports the cost of each to `measure`.
+    """Runs batches whose rows all have one size, and reports the cost of each to `measure`. It calls `launching` before
+    each step.
 
     `eager` runs the networks as they were loaded, `executor` is that or, from a switch on, a twin of it. Where it is
     batch-invariant, `executor` runs every row; else strict rows take `eager` at one batch size, `strict_batch`. Fast
@@ -96,6 +97,7 @@ class ModelRunner:
         self._draws = model.table.noise_draws
         self._new_graph = new_graph
         self.measure: Callable[[Measured], None] = lambda measured: None
+        self.launching: Callable[[], None] = lambda: None
         self._starts = RowStarts(model, max_batch)
         self.strict_batch = dict.fromkeys(model.contract.sizes, max_batch)
         self.largest_batch = dict(self.strict_batch)
@@ -129,7 +131,7 @@ class ModelRunner:
         """Return whether `rows` run together have to fill the largest batch, for one of them to keep its bits."""
         return not self.executor.batch_invariant and any(row.strict for row in rows)
 
-    def begin(self, rows: list[Row], waiting: Sequence[str] = ()) -> None:
+    def begin(self, rows: list[Row], waiting: Iterable[str] = ()) -> None:
         """Give the rows that start now what they begin with. Prompts `waiting` may be encoded along."""
         fresh = [row for row in rows if row.start is None]
         if not fresh:
@@ -149,6 +151,7 @@ class ModelRunner:
         inputs, executor = self._inputs(batch), self.executor_for(rows)
         graph_miss = executor.graph_miss(inputs)
         launched = time.perf_counter()
+        self.launching()
         outputs = executor.step(inputs)
         # A step ends when the device is done, else the host runs ahead and rows cannot join in time.
         accelerator.wait_for(self._device)

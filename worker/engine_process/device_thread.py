@@ -33,6 +33,7 @@ class DeviceThread(threading.Thread):
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._engine: Engine | None = None
         self._deliver: Callable[[Advance], None] = lambda advance: None
+        self._idle: Callable[[], None] = lambda: None
 
     def call(self, function: Callable[..., Result], *arguments: Any) -> "Future[Result]":
         """Run `function(*arguments)` on this thread between two steps."""
@@ -44,10 +45,12 @@ class DeviceThread(threading.Thread):
         """End the thread if the engine's device has failed for good after `error`, which another thread had."""
         self.call(self._raise_if_lost, error)
 
-    def serve(self, engine: Engine, deliver: Callable[[Advance], None]) -> None:
+    def serve(
+        self, engine: Engine, deliver: Callable[[Advance], None], idle: Callable[[], None] = lambda: None
+    ) -> None:
         """Step `engine` from now on; `deliver` is given what each step brought, on this thread, which should not make
-        the outcomes: the device would wait."""
-        self.call(self._adopt, engine, deliver)
+        the outcomes: the device would wait. `idle` is called whenever there is nothing to step."""
+        self.call(self._adopt, engine, deliver, idle)
 
     def stop(self) -> None:
         """End the thread after the calls made so far; rows still in the engine are dropped."""
@@ -67,6 +70,8 @@ class DeviceThread(threading.Thread):
     def _loop(self) -> None:
         while True:
             busy = self._engine is not None and self._engine.busy
+            if not busy:
+                self._idle()
             try:
                 call = self._calls.get(block=not busy)
             except queue.Empty:
@@ -82,8 +87,8 @@ class DeviceThread(threading.Thread):
         if advance:
             self._deliver(advance)
 
-    def _adopt(self, engine: Engine, deliver: Callable[[Advance], None]) -> None:
-        self._engine, self._deliver = engine, deliver
+    def _adopt(self, engine: Engine, deliver: Callable[[Advance], None], idle: Callable[[], None]) -> None:
+        self._engine, self._deliver, self._idle = engine, deliver, idle
 
     def _settle(self, future: "Future[Result]", function: Callable[[], Result]) -> None:
         if not future.set_running_or_notify_cancel():

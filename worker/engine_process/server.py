@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection
 
 import torch
@@ -47,8 +48,9 @@ SWITCH_INTERVAL_S = 1e-4
 back; with Python's default of 5 ms the device would be idle while messages are read and written
 (docs/performance.md)."""
 
-LAUNCH_S = 0.001
-"""Seconds for which reports are put off: pictures are made and messages written when the next step was launched."""
+LAUNCH_S = 0.0003
+"""Seconds that launching a step takes at most: only then are the pictures of the step before made, and messages
+written."""
 
 
 def run(connection: Connection, settings: WorkerSettings, load_model: Callable[..., LoadedModel] | None = None) -> None:
@@ -86,13 +88,16 @@ def run(connection: Connection, settings: WorkerSettings, load_model: Callable[.
 
 
 class EngineServer:
-    """Serves one connection. Reports are sent by a thread of their own, in their order: the device never waits for
-    whoever reads them."""
+    """Serves one connection. Reports are sent by a thread of their own: the device never waits for whoever reads them.
+
+    What a step brings is noted, and handed to that thread when the next step is launched, or none is left.
+    """
 
     def __init__(self, connection: Connection, device: DeviceThread) -> None:
         self._connection = connection
         self._device = device
-        self._reports: queue.SimpleQueue[Report | Advance] = queue.SimpleQueue()
+        self._noted: list[Report | Advance] = []
+        self._reports: queue.SimpleQueue[tuple[list[Report | Advance], float]] = queue.SimpleQueue()
 
     def serve(self, start: Callable[[], tuple[Engine, ModelCard]]) -> None:
         """Run `start` on the device thread, then its engine, until the other end closes the connection."""
@@ -107,25 +112,41 @@ class EngineServer:
 
     def change(self, card: ModelCard) -> None:
         """Say that the engine serves what `card` says from now on."""
-        self._reports.put(Changed(card))
+        self._report(Changed(card))
 
     def _started(self, starting: "Future[tuple[Engine, ModelCard]]") -> None:
         """Called on the device thread."""
         if error := starting.exception():
-            self._reports.put(Ended(_reason(error)))
+            self._report(Ended(_reason(error)))
             return
         self._engine, card = starting.result()
-        self._engine.runner.measure = self._reports.put
-        self._engine.show = lambda previews: self._reports.put(Shown(previews))
-        self._device.serve(self._engine, self._reports.put)
+        self._engine.runner.measure = self._note
+        self._engine.runner.launching = partial(self._hand_over, LAUNCH_S)
+        self._engine.show = lambda previews: self._note(Shown(previews))
+        self._device.serve(self._engine, self._note, idle=self._hand_over)
         # A plain string: to read a value of its own type, the worker would import torch.
-        self._reports.put(Ready(card, str(torch.__version__)))
+        self._report(Ready(card, str(torch.__version__)))
+
+    def _note(self, report: Report | Advance) -> None:
+        """Called on the device thread, like `_hand_over`."""
+        self._noted.append(report)
+
+    def _hand_over(self, after_s: float = 0.0) -> None:
+        """Have what is noted sent in `after_s` seconds."""
+        if self._noted:
+            self._reports.put((self._noted, after_s))
+            self._noted = []
+
+    def _report(self, report: Report) -> None:
+        """Have `report` sent at once; for any thread."""
+        self._reports.put(([report], 0.0))
 
     def _device_ended(self, stopped: "Future[None]") -> None:
         if error := stopped.exception():
             if not isinstance(error, DeviceLostError):
                 log.error("the device thread failed", exc_info=error)
-            self._reports.put(Ended(_reason(error)))
+            self._hand_over()
+            self._report(Ended(_reason(error)))
 
     def _handle(self, request: Request) -> None:
         match request:
@@ -141,7 +162,7 @@ class EngineServer:
                 self._engine.backlogged = waits
 
     def _withdrawn(self, answer: "Future[list[str]]") -> None:
-        self._reports.put(Withdrawn(answer.result()))
+        self._report(Withdrawn(answer.result()))
 
     def _send_reports(self) -> None:
         try:
@@ -155,14 +176,14 @@ class EngineServer:
 
     def _send_reports_forever(self) -> None:
         while True:
-            waiting = [self._reports.get()]
-            time.sleep(LAUNCH_S)
+            reports, after_s = self._reports.get()
+            time.sleep(after_s)
             while not self._reports.empty():
-                waiting.append(self._reports.get())
-            self._connection.send([_report(each) for each in waiting])
+                reports += self._reports.get()[0]
+            self._connection.send([_made(each) for each in reports])
 
 
-def _report(report: Report | Advance) -> Report:
+def _made(report: Report | Advance) -> Report:
     return Finished(report.outcomes()) if isinstance(report, Advance) else report
 
 

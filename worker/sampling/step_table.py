@@ -56,8 +56,9 @@ class StepTable:
 
     @property
     def noise_levels(self) -> list[float]:
-        """The share of noise, σ / (α + σ), with which each step begins, and that of the clean image, 0."""
-        return (self.levels[:, 1] / self.levels.sum(1)).tolist()
+        """The share of noise, σ / (α + σ), with which each step begins, and that of the clean image, 0; to six digits,
+        since people read them."""
+        return [round(level, 6) for level in (self.levels[:, 1] / self.levels.sum(1)).tolist()]
 
     def entry(self, strength: float) -> int:
         """Return the step at which a picture enters that is to change by `strength`, `steps` for none at all."""

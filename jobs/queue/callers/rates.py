@@ -15,7 +15,7 @@ class Rates:
         self._refund = register_script(redis, "refund", allow_oom=True)
 
     async def charge(self, rate: RateLimit, job_id: str) -> Admission | None:
-        """Charge for a job once; for one that is over the rate, the refusal."""
+        """Charge for a job once; for one that is over the rate, the refusal. Without a job id nothing is charged."""
         over, wait_ms, remaining = await self._charge(keys=[rate_record(rate.client)], args=_arguments(rate, job_id))
         if not over:
             return None

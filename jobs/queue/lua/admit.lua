@@ -1,15 +1,15 @@
--- Admits a whole job or nothing.
+-- Admits a whole job or nothing; or only says what would become of it, and writes nothing.
 -- KEYS: task stream, job hash, idempotency record, throughput record, sets, then one for each picture that the job needs
 -- ARGV: group, bound (images), ttl (ms), seconds until the deadline ('' without one), event channel,
 --       body fingerprint and the key's name for all models ('' without idempotency), sha256 of the model ('' for any),
---       hash of the client ('' without keys), target of the webhook (JSON, '' without one), then the file of each picture,
---       then for each task the number of its images and itself (JSON, without times)
+--       hash of the client ('' without keys), target of the webhook (JSON, '' without one), 1 to be told only ('' to
+--       be admitted), then the file of each picture, then for each task the number of its images and itself (JSON, without times)
 -- Returns {outcome, images queued after the call, job id, ms until the job would fit, time of the job's creation}.
 local tasks, job, record, throughput, sets = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local group, bound, ttl, channel = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[5]
 local fingerprint, key, model_sha, client = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
-local webhook = ARGV[10]
-local first_input, first_file = 6, 11
+local webhook, only_told = ARGV[10], ARGV[11] ~= ''
+local first_input, first_file = 6, 12
 local first_task = first_file + #KEYS - first_input + 1
 local images = 0
 for i = first_task, #ARGV, 2 do
@@ -51,6 +51,9 @@ if memory_is_short() then
 end
 if queued + images > bound then
   return answer('full', job_id)
+end
+if only_told then
+  return answer('admitted', job_id)
 end
 
 if first_of_model then

@@ -2,7 +2,22 @@
 -- images are kept for as long as the job may still go on. Whoever is to be told of its end is put on a stream. Pictures
 -- that calls brought are kept no longer than a job needs them; of one with a dead letter as long as the job, since it may be
 -- replayed.
-local webhooks_kept = 10000
+local most_webhooks, unsent_kept = 10000, 1000
+
+-- Each caller has webhooks and dead letters of its own, so that none displaces those of others.
+local function tell_of_end(of_model, job_id, caller, target)
+  local webhooks = of_model .. 'webhooks:' .. caller
+  if redis.call('XLEN', webhooks) >= most_webhooks then
+    local reason = most_webhooks .. ' webhooks of its caller waited already'
+    redis.call('SADD', of_model .. 'unsent-webhook-callers', caller)
+    redis.call('XADD', of_model .. 'unsent-webhooks:' .. caller, 'MAXLEN', '~', unsent_kept, '*',
+      'job', job_id, 'target', target, 'reason', reason)
+    return
+  end
+  local entry = redis.call('XADD', webhooks, '*', 'job', job_id, 'target', target)
+  redis.call('ZADD', of_model .. 'webhooks-due:' .. caller, string.match(entry, '^%d+'), '0 ' .. entry)
+  redis.call('SADD', of_model .. 'webhook-callers', caller)
+end
 
 local function forget_input(job, field, input, ttl)
   redis.call('HDEL', job, field)
@@ -28,7 +43,7 @@ local function forget_after(job, ttl)
     elseif string.find(fields[i], '^input:') then
       forget_input(job, fields[i], fields[i + 1], ttl)
     elseif fields[i] == 'webhook' then
-      redis.call('XADD', of_model .. 'webhooks', 'MAXLEN', '~', webhooks_kept, '*', 'job', job_id, 'target', fields[i + 1])
+      tell_of_end(of_model, job_id, redis.call('HGET', job, 'client') or '', fields[i + 1])
     elseif string.find(fields[i], '^image:') and string.find(fields[i + 1], '^result ') then
       local readable, result = pcall(cjson.decode, string.sub(fields[i + 1], 8))
       if readable and type(result) == 'table' and result.sha256 and result.format then

@@ -1,5 +1,6 @@
 """Forms as clients write them: media types, limits, empty fields, and `select`, which is an object."""
 
+import json
 from collections.abc import Callable
 
 import httpx
@@ -98,6 +99,10 @@ async def test_a_diverse_set_of_edits(api: httpx.AsyncClient, worker: StandInWor
         ({"select": "diverse"}, "select"),
         ({"select": "[" * 60000}, "select"),
         ({"select[diverse]": "false"}, "select.diverse"),
+        ({"select[diverse]": "False"}, "select.diverse"),
+        ({"select": '{"diverse": true, "Candidates": 5}'}, "select.Candidates"),
+        ({"select": '{"diverse": TRUE}'}, "select"),
+        ({"select": json.dumps({"diverse": True} | dict.fromkeys(map(str, range(4000))))}, "select"),
         ({"select[diverse]": "true", "select[candidates]": "many"}, "select.candidates"),
     ],
 )

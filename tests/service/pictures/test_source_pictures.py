@@ -88,6 +88,55 @@ async def test_what_is_transparent_is_painted_and_the_picture_stands_upright(
     assert _pixel(source.image, (4, 4)) == (255, 255, 255)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["of the screen", "of the file", "turned like the photo", "the photo's own"])
+async def test_a_mask_lies_where_it_was_painted_on_a_photo_that_its_exif_turns(
+    api: httpx.AsyncClient, worker: StandInWorker, kind: str, orientation: int
+) -> None:
+    """The photo, as it stands upright, is red where it is to be painted anew; its file, 48x32 or 32x48, lies anyhow."""
+    upright = Image.new("RGBA", (48, 32), "blue")
+    upright.paste("red", (0, 0, 12, 8))
+    hidden, black = upright.copy(), Image.new("L", upright.size)
+    hidden.paste((255, 0, 0, 0), (0, 0, 12, 8))
+    black.paste(255, (0, 0, 12, 8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    back = TURNED_BACK.get(orientation)
+
+    def lying(image: Image.Image) -> Image.Image:
+        return image if back is None else image.transpose(back)
+
+    masks = {
+        "of the screen": saved(black, "PNG"),
+        "of the file": saved(lying(black), "PNG"),
+        "turned like the photo": saved(lying(black), "PNG", exif=exif),
+    }
+    photo = saved(lying(hidden if kind == "the photo's own" else upright), "PNG", exif=exif)
+    form = {"image": ("photo.png", photo)} | ({"mask": ("mask.png", masks[kind])} if kind in masks else {})
+    data = {"prompt": "a cat", "size": "96x64"}
+    answer = await api.post("/v1/images/edits", data=data, files=form)
+    assert answer.status_code == 200, answer.text
+    source = _source(worker)
+    assert source.mask is not None
+    # A mask that has the size of the upright photo lies as that does.
+    expected = lying(black) if kind == "of the file" and orientation in (2, 3, 4) else black
+    painted = Image.open(io.BytesIO(source.mask)).resize(upright.size, Image.Resampling.BOX)
+    assert painted.point([255 * (value > 128) for value in range(256)]).getbbox() == expected.getbbox()
+    assert _pixel(source.image, (4, 4)) == ((255, 255, 255) if kind == "the photo's own" else (255, 0, 0))
+
+
+TURNED_BACK = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+"""From how a picture stands to how a file of each EXIF orientation has it."""
+
+
 @pytest.mark.parametrize(
     ("wrong", "field", "limit"),
     [
@@ -162,6 +211,25 @@ async def test_a_strength_that_changes_nothing_is_told(api: httpx.AsyncClient, w
     for strength in (0.0, 0.25, 1.0):
         assert "warnings" not in await generate(api, image=b64(picture()), strength=strength)
     assert unchanged_picture(worker.made[:1], sample_card())
+
+
+async def test_the_strength_is_compared_with_the_noise_levels_of_the_size(
+    api: httpx.AsyncClient, worker: StandInWorker
+) -> None:
+    native = sample_card().noise_levels
+    wide = [1.0, 0.5, 0.4, 0.3, 0.0]
+    worker.card = sample_card().model_copy(update={"size_noise_levels": [native, wide]})
+
+    async def announced() -> bool:
+        return (await api.get("/models")).json()["models"][0]["size_noise_levels"] == [native, wide]
+
+    await wait_until(announced)
+    await wait_until(lambda: _warned(api))
+    assert "warnings" not in await generate(api, image=b64(picture()), strength=0.2, width=96)
+
+
+async def _warned(api: httpx.AsyncClient) -> bool:
+    return "warnings" in await generate(api, image=b64(picture()), strength=0.2)
 
 
 async def test_a_guided_model_takes_a_scale_and_a_negative_prompt_of_ones_own(

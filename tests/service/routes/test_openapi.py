@@ -49,4 +49,4 @@ async def attack(api: httpx.AsyncClient, examples: int, folder: Path) -> int:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 async def test_thousands_of_cases(api: httpx.AsyncClient, tmp_path: Path) -> None:
-    assert await attack(api, examples=140, folder=tmp_path) >= 2000
+    assert await attack(api, examples=210, folder=tmp_path) >= 3000

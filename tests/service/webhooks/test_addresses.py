@@ -39,6 +39,11 @@ def test_what_is_not_public(address: str) -> None:
     assert fault_of(f"https://{host}/", private=True) is None
 
 
+def test_the_schemes_that_may_be_used_are_named() -> None:
+    assert fault_of("ftp://hooks.example/", private=False) == "must begin with https:// and name a host"
+    assert fault_of("ftp://hooks.example/", private=True) == "must begin with https:// or http:// and name a host"
+
+
 @pytest.mark.parametrize("address", ["93.184.215.14", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"])
 def test_what_is_public(address: str) -> None:
     assert is_public(address)

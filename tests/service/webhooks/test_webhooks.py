@@ -168,6 +168,20 @@ async def test_each_key_has_a_secret_and_may_have_an_address(
         assert verified((await arrived(receiver, 2))[1], secrets[1])
 
 
+async def test_a_caller_whose_receiver_hangs_delays_nobody_else(
+    settings: ApiSettings, receiver: Receiver, free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sender, "ATTEMPT_S", 3600.0)
+    settings = ApiSettings.model_validate(settings.model_dump() | KEYS)
+    async with running_api(settings) as api, receiving(free_port(), *[HANG] * 100) as hanging:
+        for _ in range(sender.MOST_OF_A_CALLER + 3):
+            await ask(api, hanging.url, "one")
+        await wait_until(lambda: len(hanging.received) == sender.MOST_OF_A_CALLER)
+        await ask(api, receiver.url, "two")
+        await arrived(receiver)
+        assert len(hanging.received) == sender.MOST_OF_A_CALLER
+
+
 async def test_it_needs_an_asynchronous_call_and_an_operator_who_wants_it(
     api: httpx.AsyncClient, redis_url: str, free_port: Callable[[], int]
 ) -> None:

@@ -89,3 +89,29 @@ def test_the_least_recently_used_is_forgotten() -> None:
     for prompt in ["a", "bb", "a", "ccc", "a", "bb"]:
         embeddings.get([prompt], strict=False)
     assert encode.batches == [["a"], ["bb"], ["ccc"], ["bb"]]
+
+
+class Weighed(PromptEmbedding):
+    """Counts how often an embedding was asked for its bytes."""
+
+    asked = 0
+
+    @property
+    def nbytes(self) -> int:
+        Weighed.asked += 1
+        return super().nbytes
+
+
+def test_the_bytes_kept_are_those_of_what_is_kept_and_weighed_once_each() -> None:
+    def encode(prompts: Sequence[str]) -> list[PromptEmbedding]:
+        return [Weighed(tokens=torch.zeros(len(prompt), 1)) for prompt in prompts]
+
+    embeddings = PromptCache(encode, max_batch=4, capacity=100, capacity_bytes=4 * 60)
+    for strict in (False, True, False):
+        for length in range(1, 21):
+            embeddings.get(["x" * length], strict=strict)
+    kept = 20 + 19 + 18  # with the 17 next they are more than 60
+    assert embeddings.bytes_to_come() == 4 * (60 - kept)
+    encoded = 3 * 20
+    # Each when it is encoded and when it is replaced or forgotten.
+    assert Weighed.asked <= 2 * encoded

@@ -1,20 +1,29 @@
 """Pictures as input, on the bundled student: what a strength means, and what a mask keeps."""
 
+import io
 import math
 
 import numpy as np
 import pytest
 import torch
+from PIL import ExifTags, Image
 from scipy.stats import spearmanr
 
-from jobs.settings import BUNDLED_MODEL
+from jobs.queue.claims import SourceFiles
+from jobs.queue.pictures.sources import Source
+from jobs.settings import BUNDLED_MODEL, WorkerSettings
+from service.inputs.picture_files import PictureLimits, fitted_mask, fitted_picture, opened
 from tests.worker.pictures.sources import drawn, from_picture, square_mask
 from tests.worker.tasks import image_task, pictures, set_task
 from worker.engine.engine import Engine
 from worker.engine.outcomes import PreviewImage
 from worker.engine.row import Row
-from worker.model_folder.loading import LoadedModel, load
+from worker.engine.row_starts.starts import RowStarts
+from worker.model_folder.loading import LoadedModel, load, served
 from worker.pixels import from_uint8, to_uint8
+from worker.sampling.noise import draw
+from worker.startup import model_card
+from worker.testing import tiny_pipelines
 
 STRENGTHS = [0.0, 0.4, 0.75, 0.9, 1.0]
 
@@ -73,6 +82,24 @@ def test_a_strength_between_two_noise_levels_is_the_nearer_one(student: LoadedMo
     assert {strength: student.table.entry(strength) for strength in entries} == entries
 
 
+def test_a_size_with_a_grid_of_its_own_has_noise_levels_of_its_own(originals: list[np.ndarray]) -> None:
+    sizes, grids = [(64, 64), (32, 64)], [[1.0, 0.75, 0.5, 0.25, 0.0], [1.0, 0.9, 0.85, 0.8, 0.0]]
+    contract = tiny_pipelines.contract(sizes=sizes, size_sigmas=grids)
+    engine = Engine(served("tiny", "ab", contract, tiny_pipelines.build()), 2)
+    levels = model_card(engine, WorkerSettings()).size_noise_levels or []
+    assert [pytest.approx(grid) for grid in grids] == levels
+    task, files = from_picture(originals[0][:32], 0.6, seed=4, height=32)
+    engine.add({"it": task}, {"it": files})
+    with torch.inference_mode():
+        clean = engine.model.network.encode_picture(from_uint8(torch.from_numpy(originals[0][None, :32])))[0]
+        RowStarts(engine.model, 2).begin([engine._rows["it"]], False, [])
+    row = engine._rows["it"]
+    assert row.step == 3
+    noise = draw(4, engine.model.network.latent_shape(32, 64), 1)[0]
+    assert row.latents is not None
+    assert torch.allclose(row.latents, 0.2 * clean + 0.8 * noise, atol=1e-5)
+
+
 @pytest.mark.parametrize("strength", [0.75, 1.0])
 def test_what_the_mask_leaves_stays_and_the_rest_is_painted(
     student: LoadedModel, originals: list[np.ndarray], strength: float
@@ -123,6 +150,28 @@ def test_previews_begin_behind_the_step_at_which_the_picture_enters(
     engine.show, engine.watched = shown.extend, {"job"}
     drawn(engine, {"it": from_picture(originals[0], 0.75), "done": from_picture(originals[0], 0.0)})
     assert [sketch.step for sketch in shown] == [3]
+
+
+def test_previews_of_a_photo_that_its_exif_turns_are_upright_with_the_part_that_stays(
+    student: LoadedModel, originals: list[np.ndarray]
+) -> None:
+    lying = io.BytesIO()
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(originals[0]).transpose(Image.Transpose.ROTATE_90).save(lying, "PNG", exif=exif)
+    mask = square_mask()
+    outline = io.BytesIO()
+    Image.fromarray(mask).save(outline, "PNG")
+    limits = PictureLimits(2**20, 2**20)
+    photo, painted = (opened(file.getvalue(), "image", limits) for file in (lying, outline))
+    files = SourceFiles(fitted_picture(photo, "image", (64, 64)), fitted_mask(painted, "mask", (64, 64)))
+    task = image_task("a rainbow", 3, source=Source(files, 1.0).picture)
+    engine, shown = Engine(student, 4), list[PreviewImage]()
+    engine.show, engine.watched = shown.extend, {"job"}
+    drawn(engine, {"it": (task, files)})
+    assert [sketch.step for sketch in shown] == [1, 2, 3]
+    for sketch in shown:
+        assert _psnr(sketch.pixels[mask == 0], originals[0][mask == 0]) > 20
 
 
 def test_a_file_that_is_no_picture_fails_alone(student: LoadedModel, originals: list[np.ndarray]) -> None:

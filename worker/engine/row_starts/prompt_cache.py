@@ -2,7 +2,8 @@
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 
 import torch
 
@@ -34,9 +35,10 @@ class PromptCache:
         self.fill_to = max_batch
         self._capacity, self._capacity_bytes = capacity, capacity_bytes
         self._kept: OrderedDict[str, tuple[PromptEmbedding, bool]] = OrderedDict()
+        self._kept_bytes = 0  # counted along: adding them up takes as long as many operations of a step
         self.hits = 0
 
-    def get(self, prompts: Sequence[str], strict: bool, waiting: Sequence[str] = ()) -> list[PromptEmbedding]:
+    def get(self, prompts: Sequence[str], strict: bool, waiting: Iterable[str] = ()) -> list[PromptEmbedding]:
         """Return one embedding for each of at most `max_batch` prompts, in their order.
 
         A strict one comes from a batch padded to `max_batch`: like the denoiser, the text encoders repeat their bits
@@ -49,9 +51,10 @@ class PromptCache:
         self.hits += len(prompts) - len(missing)
         if missing:
             room = max(0, self.fill_to - len(missing))
-            along = [p for p in dict.fromkeys(waiting) if p not in missing and not self._serves(p, strict)][:room]
+            others = (p for p in dict.fromkeys(waiting) if p not in missing and not self._serves(p, strict))
+            along = list(islice(others, room))
             encoded = self._encoded_with(missing, along, strict)
-            self._kept.update({prompt: (embedding, strict) for prompt, embedding in encoded.items()})
+            self._keep(encoded, strict)
             known.update({prompt: self._kept[prompt][0] for prompt in missing})
         for prompt in unique:
             self._kept.move_to_end(prompt)
@@ -63,14 +66,20 @@ class PromptCache:
         """Return the memory in bytes that embeddings like those kept will take beyond these."""
         if not self._kept:
             return 0
-        kept = sum(embedding.nbytes for embedding, _ in self._kept.values())
+        kept = self._kept_bytes
         return max(0, min(self._capacity_bytes, self._capacity * kept // len(self._kept)) - kept)
 
+    def _keep(self, encoded: Mapping[str, PromptEmbedding], strict: bool) -> None:
+        for prompt, embedding in encoded.items():
+            if replaced := self._kept.get(prompt):
+                self._kept_bytes -= replaced[0].nbytes
+            self._kept[prompt] = embedding, strict
+            self._kept_bytes += embedding.nbytes
+
     def _forget_oldest(self) -> None:
-        size = sum(embedding.nbytes for embedding, _ in self._kept.values())
-        while len(self._kept) > self._capacity or size > self._capacity_bytes:
+        while len(self._kept) > self._capacity or self._kept_bytes > self._capacity_bytes:
             _, (embedding, _) = self._kept.popitem(last=False)
-            size -= embedding.nbytes
+            self._kept_bytes -= embedding.nbytes
 
     def _encoded_with(self, prompts: list[str], along: list[str], strict: bool) -> dict[str, PromptEmbedding]:
         """Encode `prompts` and those `along`, or, if that fails, `prompts` alone: the others fail in their own turn."""

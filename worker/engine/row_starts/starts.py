@@ -1,6 +1,6 @@
 """Give rows that start what they begin with."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
 import torch
@@ -35,7 +35,7 @@ class RowStarts:
         self.prompts = PromptCache(encode, self.prompts.max_batch)
         self.prompts.fill_to = fill_to
 
-    def begin(self, rows: Sequence[Row], strict: bool, waiting: Sequence[str]) -> None:
+    def begin(self, rows: Sequence[Row], strict: bool, waiting: Iterable[str]) -> None:
         """Begin `rows`, with `strict` embeddings or any. Prompts `waiting` may be encoded along."""
         embeddings = self.prompts.get([row.task.prompt for row in rows], strict, waiting)
         for row, embedding, negative in zip(rows, embeddings, self._negatives(rows, strict), strict=True):
