@@ -119,12 +119,15 @@ def cluster_with_replica(folder: Path, key: str) -> Iterator[Failover]:
         _wait(lambda: nodes[holder].wait(1, 100) == 1, "the replica does not follow")
         others = [node for node in nodes if node is not nodes[holder]]
 
-        def watch() -> None:
+        def watch(silence_ms: int = 1000) -> None:
             for node in others:
-                node.config_set("cluster-node-timeout", 1000)
+                node.config_set("cluster-node-timeout", silence_ms)
 
         def promoted() -> bool:
-            return replica.info("replication")["role"] == "master"
+            done = replica.info("replication")["role"] == "master"
+            if done:
+                watch(60_000)  # else a busy machine's silence takes further nodes away
+            return done
 
         yield Failover(_cluster_address(nodes), processes[holder], watch, promoted)
 
