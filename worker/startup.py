@@ -12,6 +12,7 @@ from transformers.utils import logging as transformers_logging
 from jobs.models import EffectiveSettings, ModelCard
 from jobs.settings import WorkerSettings
 from jobs.version import fourstep_version
+from worker.device import accelerator
 from worker.engine.cuda_graphs import CudaGraphs
 from worker.engine.engine import Engine
 from worker.engine.step_times.batch_sizes import STRICT
@@ -41,14 +42,17 @@ def start_engine(settings: WorkerSettings, load_model: Callable[..., LoadedModel
         settings.text_encoders,
         settings.quantize,
     )
+    accelerator.make_current(model.network.device)
+    safety = None
+    if settings.safety_model is not None:  # before the warm-up, which takes what memory is left
+        device = model.network.device
+        safety = SafetyModel(settings.safety_model, settings.safety_labels, settings.safety_threshold, device)
     graphs = _replays_graphs(settings, model.network.device)
     max_batch = STRICT if settings.max_batch == "auto" else settings.max_batch
     engine = Engine(model, max_batch, CudaGraphs(model.network.device) if graphs else None)
     log.info("warming up %s on %s", model.name, model.network.device)
     engine.warm_up()
-    if settings.safety_model is not None:
-        device = model.network.device
-        safety = SafetyModel(settings.safety_model, settings.safety_labels, settings.safety_threshold, device)
+    if safety is not None:
         engine.judge = safety.verdicts
     return engine
 

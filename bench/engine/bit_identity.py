@@ -14,7 +14,7 @@ from bench import markdown, results_file
 from jobs.settings import BUNDLED_MODEL
 from worker.engine.denoising_step import StepInputs
 from worker.engine.engine import Engine
-from worker.engine.model_runner import Executor
+from worker.engine.executor import Executor
 from worker.engine.scheduler import buckets
 from worker.engine_process.compile_thread import compile_shape
 from worker.engine_process.device_thread import DeviceThread

@@ -14,7 +14,8 @@ from transformers import T5EncoderModel
 from bench.gpu.device import Device
 from bench.gpu.figures import Figure, Figures
 from bench.gpu.models import Models, compiled_blocks, inputs_of, step_of
-from worker.engine.step_graphs import StepGraphs
+from worker.engine.denoising_step import StepInputs
+from worker.engine.step_graphs import Graph, Step, StepGraphs
 from worker.engine_process.compile_thread import RECOMPILE_LIMIT
 from worker.model_folder.placing import quantize_weights
 from worker.testing import published_pipelines, tiny_pipelines
@@ -136,10 +137,7 @@ class Networks:
     def _graph(self, side: int, rows: int) -> Figure:
         model = self._models.get("sd35m")
         step, inputs = step_of(model), inputs_of(model, side, rows)
-        replayed = StepGraphs(step, self._device.graphs())
-        replayed.capture(inputs)
-        if miss := replayed.miss(inputs):
-            raise RuntimeError(f"the step was not captured: {miss}")
+        replayed = _captured(step, self._device.graphs(), inputs)
         found, expected = replayed(inputs).latents, step(inputs).latents
         same = {"same_bits": torch.equal(found, expected), "largest_error": float((found - expected).abs().max())}
         return {"ms": self._device.milliseconds(lambda: replayed(inputs)), **same}
@@ -151,8 +149,8 @@ class Networks:
         step, before = step_of(model), self._device.reserved_mib()
         new_graph, kept = self._device.graphs(), []
         for rows in reversed(ROWS):
-            kept.append(StepGraphs(step, new_graph if one_stream else self._device.graphs()))
-            kept[-1].capture(inputs_of(model, self._large, rows))
+            inputs = inputs_of(model, self._large, rows)
+            kept.append(_captured(step, new_graph if one_stream else self._device.graphs(), inputs))
         return {"reserved_mib": round(self._device.reserved_mib() - before, 1)}
 
     @torch.inference_mode()
@@ -167,8 +165,7 @@ class Networks:
         compiling = round(time.perf_counter() - began, 1)
         found = {"compile_s": compiling, "relative_error": float(error.norm() / expected.norm())}
         found["ms"] = self._device.milliseconds(lambda: step(inputs))
-        replayed = StepGraphs(step, self._device.graphs())
-        replayed.capture(inputs)
+        replayed = _captured(step, self._device.graphs(), inputs)
         return found | {"graph_ms": self._device.milliseconds(lambda: replayed(inputs))}
 
     @torch.inference_mode()
@@ -218,3 +215,12 @@ class Networks:
             return encoder(ids)[0]
 
         return {"ms": self._device.milliseconds(run, 5), "peak_mib": self._device.peak_mib(run)}
+
+
+def _captured(step: Step, new_graph: Callable[[], Graph], inputs: StepInputs) -> StepGraphs:
+    """The graph of a step. Raises RuntimeError where it cannot be captured: what ran without would be timed."""
+    graphs = StepGraphs(step, new_graph)
+    graphs.capture(inputs)
+    if miss := graphs.miss(inputs):
+        raise RuntimeError(f"the step was not captured: {miss}")
+    return graphs

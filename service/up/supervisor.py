@@ -20,6 +20,7 @@ from jobs.settings import PREFIX, ApiSettings, WorkerSettings
 from service.up.child_process import start_child, stop_child
 from service.up.embedded_redis import embedded_redis
 from service.up.placement import Placement, placements
+from service.up.usable_gpus import usable_gpus
 
 # The API and the worker stop side by side, then Redis: all within ten seconds.
 CHILD_PATIENCE_S = 7.5
@@ -28,6 +29,7 @@ LONGEST_RESTART_PAUSE_S = 30.0
 STEADY_AFTER_S = 60.0
 WORKER_CANNOT_START = 2
 READY_POLL_S = 0.1
+LAST_PORT = 65535
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +45,8 @@ async def up(api: ApiSettings, worker: WorkerSettings, models: Sequence[str]) ->
     Each starts when the one before it is ready.
     """
     gpus = visible_gpus() if worker.device in ("auto", "cuda") else []
+    if worker.workers == "auto":
+        gpus = await usable_gpus(gpus)
     try:
         placed = placements(models, gpus, worker.workers, worker.metrics_port)
     except ValueError as error:
@@ -50,9 +54,7 @@ async def up(api: ApiSettings, worker: WorkerSettings, models: Sequence[str]) ->
     default = placed[0].name
     if api.default_model not in (None, default):
         raise CannotServeError(f"{PREFIX}DEFAULT_MODEL is {api.default_model}, but the first model is {default}")
-    _refuse_taken_port(api.host, api.port, "PORT")
-    for port in filter(None, (each.metrics_port for each in placed)):
-        _refuse_taken_port(worker.metrics_host, port, "METRICS_PORT")
+    _refuse_ports(api, worker, placed)
     stopping = asyncio.Event()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signal_number, stopping.set)
@@ -79,6 +81,17 @@ async def up(api: ApiSettings, worker: WorkerSettings, models: Sequence[str]) ->
             may_start, ready = ready, asyncio.Event()  # one after the other: loading takes the whole machine
         stack.callback(asyncio.create_task(_say_how_to_call(api, last_ready=may_start)).cancel)
         await _first_of(ends)
+
+
+def _refuse_ports(api: ApiSettings, worker: WorkerSettings, placed: Sequence[Placement]) -> None:
+    _refuse_taken_port(api.host, api.port, "PORT")
+    given = f"{PREFIX}METRICS_PORT is {worker.metrics_port}, the first of {len(placed)} workers' ports"
+    for port in filter(None, (each.metrics_port for each in placed)):
+        if port > LAST_PORT:
+            raise CannotServeError(f"{given}: there is no port {port}")
+        if port in (api.port, api.api_metrics_port):
+            raise CannotServeError(f"{given}: {port} is a port of the API")
+        _refuse_taken_port(worker.metrics_host, port, "METRICS_PORT")
 
 
 def _refuse_taken_port(host: str, port: int, setting: str) -> None:

@@ -2,13 +2,16 @@
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from bench.gpu import page
+from bench.gpu import page, service
 from bench.gpu.__main__ import main
+from bench.gpu.device import Device
 from bench.gpu.figures import FILE, Figure, Figures, read
 from tests.architecture.python_files import ROOT
 from tests.worker.gpu.stand_in_device import ILLEGAL_ACCESS, OUT_OF_MEMORY
@@ -85,11 +88,23 @@ def test_a_device_without_memory_for_one_figure_measures_the_next(tmp_path: Path
         Figures(tmp_path, 60).add("step", fails, rows=rows)
     with pytest.raises(torch.AcceleratorError):
         Figures(tmp_path, 60).add("step", _lost, rows=8)
-    assert ["out of memory" in figure["error"] for figure in read(tmp_path / FILE)] == [True, True, False]
+    lost = ["illegal memory access" in figure["error"] for figure in read(tmp_path / FILE)]
+    assert lost == [False] * len(OUT_OF_MEMORY) + [True]
 
 
 def _lost() -> Figure:
     raise torch.AcceleratorError(ILLEGAL_ACCESS)
+
+
+def test_a_service_that_is_not_switched_to_compiled_code_is_no_figure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    never = SimpleNamespace(url="http://127.0.0.1", switched=lambda: None)
+    monkeypatch.setattr(service, "_up", lambda device: nullcontext(never))
+    monkeypatch.setattr(service, "SWITCH_S", 0.0)
+    service.service(Device("cpu"), Figures(tmp_path, 60), tiny=True)
+    (figure,) = read(tmp_path / FILE)
+    assert "no switch to compiled code" in figure["error"]
 
 
 def test_the_page_has_the_table_of_the_committed_figures() -> None:

@@ -10,10 +10,26 @@ from worker.errors import DeviceLostError
 OUT_OF_MEMORY = 2
 """CUDA's number for it, where the driver says so and not the allocator."""
 
+SAID_FOR_OUT_OF_MEMORY = (
+    "CUDA out of memory",  # within what the compiler raises
+    "Triton Error [CUDA]: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "unable to find an engine to execute this computation",  # each of cuDNN's needs more than there is
+)
+"""Words of libraries that ask the driver for memory themselves, in a RuntimeError without a number."""
+
 
 def has_accelerator(device: torch.device) -> bool:
     """Return whether work on `device` runs beside the host, with memory of its own; False for a CPU."""
     return device.type == "cuda"
+
+
+def make_current(device: torch.device) -> None:
+    """Let this thread's calls that name no device, as of a capture, mean `device`: else they mean the first, and take
+    memory there."""
+    if has_accelerator(device) and device.index is not None:
+        torch.accelerator.set_device_index(device.index)
 
 
 def wait_for(device: torch.device) -> None:
@@ -38,8 +54,10 @@ def held(nbytes: int, device: torch.device) -> Iterator[None]:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether `error` says that the device has no memory left, after which it works as before."""
+    if isinstance(error, torch.AcceleratorError):
+        return getattr(error, "error_code", None) == OUT_OF_MEMORY
     return isinstance(error, torch.OutOfMemoryError) or (
-        isinstance(error, torch.AcceleratorError) and getattr(error, "error_code", None) == OUT_OF_MEMORY
+        isinstance(error, RuntimeError) and any(said in str(error) for said in SAID_FOR_OUT_OF_MEMORY)
     )
 
 
@@ -51,9 +69,7 @@ def lost(error: BaseException, device: torch.device) -> DeviceLostError | None:
     """
     if isinstance(error, DeviceLostError):
         return error
-    if is_out_of_memory(error):
-        return None
-    if not isinstance(error, torch.AcceleratorError):
+    if not isinstance(error, torch.AcceleratorError) or is_out_of_memory(error):
         try:
             wait_for(device)
             return None

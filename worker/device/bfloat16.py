@@ -4,9 +4,10 @@ import torch
 
 
 def has_native_bfloat16(device: torch.device) -> bool:
-    """Return True on CUDA, and on a CPU with AVX512-BF16 or AMX. Others emulate it, far slower than float32."""
+    """Return True for a GPU since Ampere, and for a CPU with AVX512-BF16 or AMX. Others emulate it, far slower than
+    float32."""
     if device.type == "cuda":
-        return True
+        return torch.cuda.get_device_capability(device) >= (8, 0)
     if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):  # ATEN_CPU_CAPABILITY may say so
         return False
     able = torch.cpu.get_capabilities()

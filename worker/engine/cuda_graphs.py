@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakSet
 
 import torch
 
@@ -16,16 +17,20 @@ class CudaGraphs:
     """Factory of graphs that take their memory from one pool.
 
     Memory that a graph needs only while it runs is shared with the others, since no two run at the same time. torch
-    shares it only between captures on one stream.
+    shares it only between captures on one stream, and gives it back only when none of the graphs is left.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._pool = torch.cuda.graph_pool_handle()
         self._stream = torch.cuda.Stream(device)
+        self._graphs: WeakSet[CudaGraph] = WeakSet()
 
     def __call__(self) -> "CudaGraph":
-        return CudaGraph(self._device, self._pool, self._stream)
+        if not self._graphs:  # torch takes no pool again whose graphs are gone
+            self._pool = torch.cuda.graph_pool_handle()
+        graph = CudaGraph(self._device, self._pool, self._stream)
+        self._graphs.add(graph)
+        return graph
 
 
 class CudaGraph:

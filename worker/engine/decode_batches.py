@@ -28,6 +28,15 @@ class DecodeBatches:
         self._most[size] = self.most(size, half)
         log.warning("out of memory: images of %s are now decoded %d at once", size, self._most[size])
 
+    @property
+    def at_once(self) -> dict[Size, int]:
+        """The most rows, of the sizes that are not decoded whole."""
+        return dict(self._most)
+
+    @at_once.setter
+    def at_once(self, most: dict[Size, int]) -> None:
+        self._most = dict(most)
+
     def keep_for_strict(self) -> None:
         """Decode as many strict rows at once, from now on, as fit so far."""
         self._strict = dict(self._most)

@@ -12,7 +12,8 @@ from jobs.queue.claims import SourceFiles
 from worker.device import accelerator
 from worker.engine.decoded import Advance, Decoded, Judge
 from worker.engine.diverse_set import CandidateSet
-from worker.engine.model_runner import Executor, ModelRunner
+from worker.engine.executor import Executor
+from worker.engine.model_runner import ModelRunner
 from worker.engine.outcomes import Failure, Outcome, PreviewImage
 from worker.engine.preview_images import decode_previews
 from worker.engine.row import Row

@@ -12,74 +12,21 @@ from jobs.clock import steady_time
 from worker.device import accelerator
 from worker.engine.decode_batches import DecodeBatches
 from worker.engine.decoded import Decoded
-from worker.engine.denoising_step import DenoisingStep, Guidance, StepInputs, StepOutputs
+from worker.engine.denoising_step import Guidance, StepInputs
+from worker.engine.executor import Executor
 from worker.engine.joined_rows import JoinedRows
 from worker.engine.outcomes import Measured
 from worker.engine.row import Row, Start
 from worker.engine.row_starts.prompt_cache import PromptCache
 from worker.engine.row_starts.starts import RowStarts
 from worker.engine.scheduler import Size, bucket_for
-from worker.engine.step_graphs import Graph, StepGraphs
-from worker.families.network import Network
+from worker.engine.step_graphs import Graph
 from worker.families.prompt_embeddings import PromptEmbedding, stacked
 from worker.model_folder.loading import LoadedModel
 
 
-class Executor:
-    """One way to run a model: by the eager `network` or by a compiled or converted twin of it.
-
-    Steps are replayed from graphs when `new_graph` makes them; these have buffers of their own, which are the device
-    thread's, so that other threads take `step_without_graph`. `any_rows` says that batches of any size run at their
-    price, others are padded to a bucket. `batch_invariant` says that a row has the same bits in every batch, of
-    whatever size.
-    """
-
-    def __init__(
-        self,
-        model: LoadedModel,
-        network: Network,
-        new_graph: Callable[[], Graph] | None = None,
-        any_rows: bool = False,
-    ) -> None:
-        table = model.table.to(network.device)
-        of_sizes = {
-            network.latent_shape(*size)[1:]: each.to(network.device) for size, each in model.size_tables.items()
-        }
-        step = DenoisingStep(network.predict, table, network.guide, of_sizes)
-        self._network = network
-        self._graphs = StepGraphs(step, new_graph) if new_graph else None
-        self.step_without_graph = step
-        self.any_rows = any_rows
-        self.batch_invariant = False
-        self.encode = network.encode
-        self.seal = network.seal
-
-    @property
-    def has_graphs(self) -> bool:
-        return self._graphs is not None
-
-    @torch.inference_mode()  # as steps run: under another mode compiled code would be compiled anew
-    def capture(self, example: StepInputs) -> None:
-        """Capture the graph for batches shaped like `example`, if this executor has graphs and has not tried before."""
-        if self._graphs and self._graphs.miss(example) in ("batch", "embedding"):
-            self._graphs.capture(example)
-
-    def graph_miss(self, inputs: StepInputs) -> str | None:
-        """Say why such a batch is not replayed although there are graphs; see StepGraphs.miss."""
-        return self._graphs.miss(inputs) if self._graphs else None
-
-    def step(self, inputs: StepInputs) -> StepOutputs:
-        """Take one step of every row; see DenoisingStep."""
-        return self._graphs(inputs) if self._graphs else self.step_without_graph(inputs)
-
-    def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Decode float32 latents [B, C, h, w] to float32 images [B, 3, H, W], about −1 to 1."""
-        return self._network.decode(latents)
-
-
 class ModelRunner:
-    """Runs batches whose rows all have one size, and reports the cost of each to `measure`. It calls `launching` before
-    each step.
+    """Runs batches whose rows all have one size, and reports the cost of each to `measure`.
 
     `eager` runs the networks as they were loaded, `executor` is that or, from a switch on, a twin of it. Where it is
     batch-invariant, `executor` runs every row; else strict rows take `eager` at one batch size, `strict_batch`. Fast
@@ -97,7 +44,6 @@ class ModelRunner:
         self._draws = model.table.noise_draws
         self._new_graph = new_graph
         self.measure: Callable[[Measured], None] = lambda measured: None
-        self.launching: Callable[[], None] = lambda: None
         self._starts = RowStarts(model, max_batch)
         self.strict_batch = dict.fromkeys(model.contract.sizes, max_batch)
         self.largest_batch = dict(self.strict_batch)
@@ -151,7 +97,6 @@ class ModelRunner:
         inputs, executor = self._inputs(batch), self.executor_for(rows)
         graph_miss = executor.graph_miss(inputs)
         launched = time.perf_counter()
-        self.launching()
         outputs = executor.step(inputs)
         # A step ends when the device is done, else the host runs ahead and rows cannot join in time.
         accelerator.wait_for(self._device)
@@ -240,6 +185,14 @@ class ModelRunner:
         """Return the inputs of a step of these rows, which have begun, at every length of prompts, longest first."""
         lengths = self._network.text_lengths
         return [self._inputs(rows, length) for length in reversed(lengths)] if lengths else [self._inputs(rows)]
+
+    @torch.inference_mode()
+    def rehearse_strict_decoding(self, size: Size) -> None:
+        """Decode as many rows of `size` as strict ones are at once. Raises RuntimeError when memory runs out."""
+        rows = self.decoding.most(size, self.strict_batch[size], strict=True)
+        latents = torch.zeros(rows, *self._network.latent_shape(*size), device=self._device)
+        self.eager.decode(latents)
+        accelerator.wait_for(self._device)
 
     def rehearse_picture(self, size: Size) -> None:
         """Encode a picture of `size`, where the model takes any."""

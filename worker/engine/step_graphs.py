@@ -65,6 +65,12 @@ class StepGraphs:
             log.exception("no CUDA graph for latents of %s: these steps run without", tuple(example.latents.shape))
             self._failed.add(shapes)
 
+    def drop(self) -> None:
+        """Give up all graphs and buffers, and that some could not be captured."""
+        self._captured.clear()
+        self._failed.clear()
+        self._buffers.clear()
+
     def miss(self, inputs: StepInputs) -> str | None:
         """Say why a batch has no graph: `capture_failed`, `batch` (never captured) or `embedding` (another shape)."""
         shapes = _shapes(inputs)

@@ -74,21 +74,36 @@ class BatchSizeThread(threading.Thread):
             expected = expected_gain(times, larger)
             if expected < GAIN:
                 return _too_little(larger, last, expected, "would make")
-            try:
-                fresh = measured(self._seconds_of(size), [last, larger])
-                kept = self._keeps_bits(size, larger)
-            except DeviceLostError:
-                raise
-            except Exception as error:
-                if is_out_of_memory(error):
-                    return f"{larger} rows do not fit into memory"
-                log.exception("a batch of %d failed: the largest stays %d", larger, last)
-                return f"{larger} rows failed: {type(error).__name__}"
-            if gain(fresh, last, larger) < GAIN:
-                return _too_little(larger, last, gain(fresh, last, larger), "make")
-            if not kept:
-                return f"in a batch of {larger} rows the bits of a row are others"
+            before = self._device.call(lambda: self._engine.runner.decoding.at_once).result()
+            fresh = self._tried(size, last, larger)
+            if isinstance(fresh, str):
+                self._undo(before)
+                return fresh
             self._device.call(self._engine.rehearsal.set_times, size, times | fresh).result()
+
+    def _tried(self, size: Size, last: int, larger: int) -> dict[int, float] | str:
+        """Return the times of batches of `last` and `larger` rows, or the reason why these are not worth it."""
+        try:
+            self._device.call(self._engine.rehearsal.attempt, size, larger).result()
+            fresh = measured(self._seconds_of(size), [last, larger])
+            kept = self._keeps_bits(size, larger)
+        except DeviceLostError:
+            raise
+        except Exception as error:
+            if is_out_of_memory(error):
+                return f"{larger} rows do not fit into memory"
+            log.exception("a batch of %d failed: the largest stays %d", larger, last)
+            return f"{larger} rows failed: {type(error).__name__}"
+        if gain(fresh, last, larger) < GAIN:
+            return _too_little(larger, last, gain(fresh, last, larger), "make")
+        return fresh if kept else f"in a batch of {larger} rows the bits of a row are others"
+
+    def _undo(self, at_once: dict[Size, int]) -> None:
+        """Take back a larger batch, and with it the memory of its graph. The others' are captured anew, one batch
+        between two steps."""
+        rehearsal = self._engine.rehearsal
+        for size, rows in self._device.call(rehearsal.undo, at_once).result():
+            self._device.call(rehearsal.capture, size, rows).result()
 
     def _keeps_bits(self, size: Size, rows: int) -> bool:
         """Return whether strict rows, if any batch may hold them, keep their bits in one of so many rows."""

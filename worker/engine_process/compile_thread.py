@@ -3,14 +3,15 @@
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
 
+from worker.device import accelerator
 from worker.engine.denoising_step import StepInputs
 from worker.engine.engine import Engine
-from worker.engine.model_runner import Executor
+from worker.engine.executor import Executor
 from worker.engine.scheduler import Size, buckets
 from worker.engine.step_times.batch_sizes import measured
 from worker.engine_process.device_thread import DeviceThread
@@ -24,6 +25,9 @@ TOLERANCE = 0.05
 
 RECOMPILE_LIMIT = 4096
 """torch's default of 8 guards against an endless number of shapes; here their number is known."""
+
+TRIES = 5
+"""Times that a shape is compiled, or captured, at most, while serving beside it takes the memory."""
 
 
 class CompileThread(threading.Thread):
@@ -46,6 +50,7 @@ class CompileThread(threading.Thread):
 
     def run(self) -> None:
         torch.set_flush_denormal(True)
+        accelerator.make_current(self._engine.model.network.device)
         # Each shape is compiled for itself, for each of the alike blocks that differs a little from the others.
         torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = RECOMPILE_LIMIT
         started = time.monotonic()
@@ -80,11 +85,26 @@ class CompileThread(threading.Thread):
         runner = self._engine.runner
         compiled = runner.new_compiled()
         for example in examples:
-            compile_shape(compiled, runner.eager, example, runner.decodes_at_once(example.latents))
+            decodes = runner.decodes_at_once(example.latents)
+            self._while_memory_is_short(partial(compile_shape, compiled, runner.eager, example, decodes))
         compiled.seal()  # before the captures: nothing is compiled on the thread that serves
         for example in examples:
-            self._device.call(compiled.capture, example).result()
+            self._while_memory_is_short(partial(self._on_device, partial(capture_compiled, compiled, example)))
         return compiled
+
+    def _while_memory_is_short(self, work: Callable[[], None]) -> None:
+        """Do `work`; each time that memory runs out beside serving, give back what is free, and do it again."""
+        for left in reversed(range(TRIES)):
+            try:
+                return work()
+            except RuntimeError as error:
+                if not left or not accelerator.is_out_of_memory(error):
+                    raise
+            log.info("out of memory beside serving: trying again")
+            self._on_device(self._engine.runner.free_memory)
+
+    def _on_device(self, work: Callable[[], None]) -> None:
+        self._device.call(work).result()
 
     def _measured(self, size: Size) -> dict[int, float]:
         return self._device.call(self._engine.timetable.measured, size).result()
@@ -122,6 +142,15 @@ def compile_shape(compiled: Executor, eager: Executor, example: StepInputs, deco
     _check(found.pred_x0 - example.latents, expected.pred_x0 - example.latents, "denoiser")
     if decodes:
         _check(compiled.decode(expected.pred_x0), eager.decode(expected.pred_x0), "decoder")
+
+
+@torch.inference_mode()
+def capture_compiled(compiled: Executor, example: StepInputs) -> None:
+    """Capture the graph of a shape that is compiled already. Raises RuntimeError where its code does not hold on this
+    thread: what is not recorded from compiled code would be served as if it were."""
+    with torch.compiler.set_stance("fail_on_recompile"):
+        compiled.step_without_graph(example)
+        compiled.capture(example)
 
 
 @torch.inference_mode()

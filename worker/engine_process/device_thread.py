@@ -33,7 +33,7 @@ class DeviceThread(threading.Thread):
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._engine: Engine | None = None
         self._deliver: Callable[[Advance], None] = lambda advance: None
-        self._idle: Callable[[], None] = lambda: None
+        self._between: Callable[[bool], None] = lambda busy: None
 
     def call(self, function: Callable[..., Result], *arguments: Any) -> "Future[Result]":
         """Run `function(*arguments)` on this thread between two steps."""
@@ -46,11 +46,11 @@ class DeviceThread(threading.Thread):
         self.call(self._raise_if_lost, error)
 
     def serve(
-        self, engine: Engine, deliver: Callable[[Advance], None], idle: Callable[[], None] = lambda: None
+        self, engine: Engine, deliver: Callable[[Advance], None], between: Callable[[bool], None] = lambda busy: None
     ) -> None:
         """Step `engine` from now on; `deliver` is given what each step brought, on this thread, which should not make
-        the outcomes: the device would wait. `idle` is called whenever there is nothing to step."""
-        self.call(self._adopt, engine, deliver, idle)
+        the outcomes: the device would wait. `between` is called after each step and call: is there more to step?"""
+        self.call(self._adopt, engine, deliver, between)
 
     def stop(self) -> None:
         """End the thread after the calls made so far; rows still in the engine are dropped."""
@@ -70,8 +70,7 @@ class DeviceThread(threading.Thread):
     def _loop(self) -> None:
         while True:
             busy = self._engine is not None and self._engine.busy
-            if not busy:
-                self._idle()
+            self._between(busy)
             try:
                 call = self._calls.get(block=not busy)
             except queue.Empty:
@@ -87,8 +86,8 @@ class DeviceThread(threading.Thread):
         if advance:
             self._deliver(advance)
 
-    def _adopt(self, engine: Engine, deliver: Callable[[Advance], None], idle: Callable[[], None]) -> None:
-        self._engine, self._deliver, self._idle = engine, deliver, idle
+    def _adopt(self, engine: Engine, deliver: Callable[[Advance], None], between: Callable[[bool], None]) -> None:
+        self._engine, self._deliver, self._between = engine, deliver, between
 
     def _settle(self, future: "Future[Result]", function: Callable[[], Result]) -> None:
         if not future.set_running_or_notify_cancel():

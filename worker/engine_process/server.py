@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
-from functools import partial
 from multiprocessing.connection import Connection
 
 import torch
@@ -48,9 +47,9 @@ SWITCH_INTERVAL_S = 1e-4
 back; with Python's default of 5 ms the device would be idle while messages are read and written
 (docs/performance.md)."""
 
-LAUNCH_S = 0.0003
-"""Seconds that launching a step takes at most: only then are the pictures of the step before made, and messages
-written."""
+LAUNCH_S = 0.001
+"""Seconds for which the reports of a step wait when another follows: pictures are made and messages written when that
+was launched."""
 
 
 def run(connection: Connection, settings: WorkerSettings, load_model: Callable[..., LoadedModel] | None = None) -> None:
@@ -90,7 +89,7 @@ def run(connection: Connection, settings: WorkerSettings, load_model: Callable[.
 class EngineServer:
     """Serves one connection. Reports are sent by a thread of their own: the device never waits for whoever reads them.
 
-    What a step brings is noted, and handed to that thread when the next step is launched, or none is left.
+    What a step brings is noted, and handed to that thread in one piece.
     """
 
     def __init__(self, connection: Connection, device: DeviceThread) -> None:
@@ -121,9 +120,8 @@ class EngineServer:
             return
         self._engine, card = starting.result()
         self._engine.runner.measure = self._note
-        self._engine.runner.launching = partial(self._hand_over, LAUNCH_S)
         self._engine.show = lambda previews: self._note(Shown(previews))
-        self._device.serve(self._engine, self._note, idle=self._hand_over)
+        self._device.serve(self._engine, self._note, self._hand_over)
         # A plain string: to read a value of its own type, the worker would import torch.
         self._report(Ready(card, str(torch.__version__)))
 
@@ -131,10 +129,10 @@ class EngineServer:
         """Called on the device thread, like `_hand_over`."""
         self._noted.append(report)
 
-    def _hand_over(self, after_s: float = 0.0) -> None:
-        """Have what is noted sent in `after_s` seconds."""
+    def _hand_over(self, busy: bool) -> None:
+        """Have what is noted sent, after LAUNCH_S seconds where the device is `busy`."""
         if self._noted:
-            self._reports.put((self._noted, after_s))
+            self._reports.put((self._noted, LAUNCH_S if busy else 0.0))
             self._noted = []
 
     def _report(self, report: Report) -> None:
@@ -145,7 +143,7 @@ class EngineServer:
         if error := stopped.exception():
             if not isinstance(error, DeviceLostError):
                 log.error("the device thread failed", exc_info=error)
-            self._hand_over()
+            self._hand_over(busy=False)
             self._report(Ended(_reason(error)))
 
     def _handle(self, request: Request) -> None:

@@ -1,7 +1,7 @@
 """Load a diffusers pipeline folder, or a LoRA file or components on one, with its sampling contract."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,9 +65,9 @@ def load(
     `guidance_scale` count only for a model without sampling.json, which is served on its own scheduler's grid.
     `sizes` (height, width) are served instead of the model's own; the first is the default.
     `device` "auto" means the first CUDA device if there is one, `dtype` "auto" bfloat16 where the device computes in
-    it: on CUDA, and on a CPU with AVX512-BF16 or AMX; else float32. `text_encoders` and `quantize` save the device's
-    memory; see worker.model_folder.placing.
-    Raises FolderRefusedError.
+    it: on a GPU since Ampere, and on a CPU with AVX512-BF16 or AMX; else float32. `text_encoders` and `quantize` save
+    the device's memory; see worker.model_folder.placing.
+    Raises FolderRefusedError, and StartFailedError for a device that lacks a number format.
     """
     chosen_device, chosen_dtype = device_and_dtype(device, dtype)
     folder = _folder(model)
@@ -87,7 +87,7 @@ def load(
     if contract and contract.base_sha256 not in (None, sha256):
         raise FolderRefusedError(f"base_sha256: {contract.base_sha256} is promised, but the weights hash to {sha256}")
     lora_scale = contract.lora_scale if contract else 1.0
-    pipeline = _pipeline(base, index, chosen_dtype, overlay=overlay, lora_scale=lora_scale)
+    pipeline = _pipeline(base, index, chosen_dtype, chosen_device, overlay=overlay, lora_scale=lora_scale)
     place(pipeline, family, chosen_device, text_encoders, quantize)
     if contract is None:
         log.warning("%s has no %s: serving it on its own scheduler at %d steps", model, FILE_NAME, steps)
@@ -157,6 +157,7 @@ def _pipeline(
     folder: Path,
     index: PipelineIndex,
     dtype: torch.dtype,
+    device: torch.device,
     overlay: Path | None,
     lora_scale: float,
 ) -> Any:
@@ -165,7 +166,10 @@ def _pipeline(
     options = {"dtype": loaded, "use_safetensors": True, "local_files_only": True}
     lacking = [name for name in index.family.optional_components if name not in index.components]
     options |= index.family.load_options | dict.fromkeys([*index.family.unused_components, *lacking])
-    options |= _components(overlay, index, loaded) if overlay else {}
+    shapes_only = device.type == "meta" and not lora  # which is added to values
+    if shapes_only:
+        options = _components(folder, index, loaded, _of_shapes) | options
+    options |= _components(overlay, index, loaded, _of_shapes if shapes_only else _read) if overlay else {}
     variant = index.variant(names_in(folder, list(index.components)))
     try:
         pipeline = DiffusionPipeline.from_pretrained(folder, variant=variant, **options)
@@ -183,14 +187,34 @@ def _pipeline(
     return pipeline
 
 
-def _components(overlay: Path, index: PipelineIndex, dtype: Any) -> dict[str, Any]:
-    """Load the components in `overlay`, which take the place of the base's."""
+def _components(
+    folder: Path, index: PipelineIndex, dtype: Any, make: Callable[[Any, Path, torch.dtype], Any]
+) -> dict[str, Any]:
+    """Make the networks that have a configuration in `folder`; those of an overlay take the place of the base's."""
     libraries, found = {"diffusers": diffusers, "transformers": transformers}, {}
     for name, (library, kind) in index.components.items():
-        if (overlay / name / "config.json").is_file() and library in libraries:
-            own = dtype.get(name, dtype["default"]) if isinstance(dtype, dict) else dtype
+        if (folder / name / "config.json").is_file() and library in libraries:
+            own: Any = dtype.get(name, dtype["default"]) if isinstance(dtype, dict) else dtype
             try:
-                found[name] = getattr(libraries[library], kind).from_pretrained(overlay / name, dtype=own)
+                found[name] = make(getattr(libraries[library], kind), folder / name, own)
             except (OSError, ValueError, RuntimeError) as error:
-                raise FolderRefusedError(f"{name}: {overlay / name} does not load: {error}") from error
+                raise FolderRefusedError(f"{name}: {folder / name} does not load: {error}") from error
     return found
+
+
+def _read(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
+    return kind.from_pretrained(folder, dtype=dtype)
+
+
+def _of_shapes(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
+    """Make a network by its configuration alone, with tensors that have no memory, in the types in which it would be
+    read."""
+    with torch.device("meta"):
+        if issubclass(kind, transformers.PreTrainedModel):
+            return kind._from_config(kind.config_class.from_pretrained(folder), dtype=dtype)
+        network = kind.from_config(kind.load_config(folder)).to(dtype)
+    exact = set(kind._keep_in_fp32_modules or ())
+    for name, parameter in network.named_parameters():
+        if exact & set(name.split(".")):
+            parameter.data = parameter.data.float()
+    return network

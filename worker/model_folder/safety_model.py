@@ -1,5 +1,6 @@
 """An image classifier of the operator's choice, whose verdict some pictures must not have."""
 
+import logging
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -7,7 +8,10 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
+from worker.device import accelerator
 from worker.errors import FolderRefusedError
+
+log = logging.getLogger(__name__)
 
 
 class SafetyModel:
@@ -35,7 +39,25 @@ class SafetyModel:
 
     @torch.inference_mode()
     def verdicts(self, pictures: Sequence[np.ndarray]) -> list[str | None]:
-        """Return for each picture, uint8 [height, width, 3], the label it is refused for, None for those that pass."""
+        """Return for each picture, uint8 [height, width, 3], the label it is refused for, None for those that pass.
+
+        Those that do not fit into the device's memory together are judged in halves; when one alone does not, the model
+        moves to the CPU.
+        """
+        try:
+            return self._verdicts_together(pictures)
+        except RuntimeError as error:
+            if not accelerator.is_out_of_memory(error):
+                raise
+        accelerator.free_memory(self._model.device)
+        if len(pictures) == 1:
+            log.warning("out of memory: pictures are judged on the CPU from now on")
+            self._model.to("cpu")
+            return self._verdicts_together(pictures)
+        half = len(pictures) // 2
+        return self.verdicts(pictures[:half]) + self.verdicts(pictures[half:])
+
+    def _verdicts_together(self, pictures: Sequence[np.ndarray]) -> list[str | None]:
         inputs = self._processor(images=[Image.fromarray(picture) for picture in pictures], return_tensors="pt")
         logits = self._model(inputs["pixel_values"].to(self._model.device)).logits.float()
         several = self._model.config.problem_type == "multi_label_classification"

@@ -58,7 +58,8 @@ def up(models: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     port, metrics_port = redis_servers.free_port(), _first_of_free_ports(len(GPUS))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FOURSTEP_")} | SETTINGS
     environment |= {"FOURSTEP_PORT": str(port), "FOURSTEP_METRICS_PORT": str(metrics_port)}
-    environment |= {"CUDA_VISIBLE_DEVICES": ",".join(GPUS)}
+    # Their number is set: else a GPU that PyTorch does not compute on would get none.
+    environment |= {"CUDA_VISIBLE_DEVICES": ",".join(GPUS), "FOURSTEP_WORKERS": str(len(GPUS))}
     log = tmp_path_factory.mktemp("up") / "log"
     command = [sys.executable, "-m", "fourstep", "up", *models]
     with log.open("w") as file:

@@ -44,6 +44,23 @@ def test_the_port_of_a_second_workers_metrics_must_be_free_too(free_port: Callab
     assert f"port {first + 1} of" in result.stderr
 
 
+@pytest.mark.parametrize("setting", ["PORT", "API_METRICS_PORT"])
+def test_the_metrics_of_no_worker_are_on_a_port_of_the_api(free_port: Callable[[], int], setting: str) -> None:
+    first = _free_port_below_a_free_one(free_port)
+    ports = {"FOURSTEP_PORT": str(free_port()), f"FOURSTEP_{setting}": str(first + 1)}
+    result = fourstep("up", "one", "two", **ports, FOURSTEP_METRICS_PORT=str(first))
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert f"{first + 1} is a port of the API" in line
+
+
+def test_there_are_as_many_ports_of_metrics_as_workers(free_port: Callable[[], int]) -> None:
+    result = fourstep("up", "one", "two", FOURSTEP_PORT=str(free_port()), FOURSTEP_METRICS_PORT="65535")
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert "there is no port 65536" in line
+
+
 def _free_port_below_a_free_one(free_port: Callable[[], int]) -> int:
     while True:
         first = free_port()

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from weakref import WeakSet
 
 import torch
 
@@ -21,6 +22,7 @@ class RecordedGraphs:
         self.captured: list[tuple[int, ...]] = []
         self.replayed: list[int] = []
         self.faults: list[str] = []
+        self.alive: WeakSet[RecordedGraph] = WeakSet()
         self.capturing = self.replaying = False
         self._one_at_a_time = threading.Lock()
 
@@ -54,6 +56,7 @@ class RecordedGraph:
             finally:
                 self._graphs.capturing = False
         self._captured_by, self._written = _caller(), self._copies()
+        self._graphs.alive.add(self)
         self._graphs.captured.append(tuple(self._outputs.latents.shape))
         return self._outputs
 

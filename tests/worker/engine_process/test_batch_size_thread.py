@@ -6,7 +6,7 @@ import pytest
 
 from jobs.settings import WorkerSettings
 from tests.worker.engine.recorded_graphs import RecordedGraphs
-from tests.worker.gpu.stand_in_device import OUT_OF_MEMORY
+from tests.worker.gpu.stand_in_device import OUT_OF_MEMORY, StandInDevice
 from tests.worker.tasks import image_task, pictures
 from worker.engine.engine import Engine
 from worker.engine.scheduler import Size, buckets
@@ -98,6 +98,40 @@ def test_grown_batches_are_captured_and_padded_to_their_buckets(device: DeviceTh
     assert {(cost.rows, cost.padding, cost.replayed) for cost in measured if cost.stage == "denoise_step"} == {
         (3, 0, True)
     }
+
+
+@pytest.mark.parametrize("refused", ["out of memory", "no gain"])
+def test_a_refused_batch_leaves_memory_and_strict_images_as_they_were(
+    device: DeviceThread, tiny_model: LoadedModel, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    """Its graph makes the pool larger, which would stay so, and strict rows are always decoded as many at once."""
+    gpu = StandInDevice()
+    gpu.install(monkeypatch)
+    row = 10 << 30
+    decode = 12 << 30 if refused == "out of memory" else row  # 8 of them beside a step of 12
+    gpu.memory, gpu.row_bytes["predict"], gpu.row_bytes["decode"] = 20.5 * row, row, decode
+    engine = Engine(tiny_model, 8, gpu.graphs)
+    device.call(engine.warm_up).result()
+    assert engine.runner.decoding.most(SIZE, 8) == 8
+    tasks = [image_task(seed=seed, mode="strict") for seed in range(3)]
+    before = device.call(pictures, engine, tasks).result()
+    run = engine.rehearsal.time
+
+    def seconds_of(size: Size, rows: int) -> float:
+        if rows > 8:  # with its graph
+            run(size, rows)
+        return (0.016 + 0.002 * rows) * (2 if rows > 8 else 1)
+
+    reason = _grown(device, engine, seconds_of)
+    assert reason.startswith("12 rows do not fit" if refused == "out of memory" else "12 rows make -")
+    assert max(rows for rows, *_ in gpu.graphs.captured) == 12
+    assert gpu.pool == 8 * row
+    assert engine.runner.decoding.most(SIZE, 8) == 8
+    after = device.call(pictures, engine, tasks).result()
+    assert all((one.pixels == other.pixels).all() for one, other in zip(before, after, strict=True))
+    captured = [rows for rows, *_ in gpu.graphs.captured]
+    assert set(captured[::-1][: captured[::-1].index(12)]) == set(buckets(8))
+    assert gpu.graphs.faults == []
 
 
 def test_strict_images_keep_their_batch_when_others_grow(device: DeviceThread, tiny_model: LoadedModel) -> None:

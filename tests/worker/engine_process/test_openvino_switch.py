@@ -13,7 +13,7 @@ import torch
 from tests.worker.tasks import PROMPTS, image_task, pictures, random_task
 from worker.engine.decoded import Advance
 from worker.engine.engine import Engine
-from worker.engine.model_runner import Executor
+from worker.engine.executor import Executor
 from worker.engine.outcomes import Picture
 from worker.engine_process.compile_thread import CompileThread, converted
 from worker.engine_process.device_thread import DeviceThread

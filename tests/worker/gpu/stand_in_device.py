@@ -36,6 +36,12 @@ def driver_out_of_memory(message: str) -> torch.AcceleratorError:
 OUT_OF_MEMORY: dict[str, Callable[[str], RuntimeError]] = {
     "allocator": torch.OutOfMemoryError,
     "driver": driver_out_of_memory,
+    "cuDNN": lambda message: RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    "cuDNN's choice": lambda message: RuntimeError("GET was unable to find an engine to execute this computation"),
+    "cuBLAS": lambda message: RuntimeError(
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
+    ),
+    "Triton": lambda message: RuntimeError("Triton Error [CUDA]: out of memory"),
 }
 """The errors of memory that ran out, by who finds that."""
 
@@ -44,13 +50,15 @@ class StandInDevice:
     """A device for all networks of this process from `install` on.
 
     `graphs` are its CUDA graphs. A stage needs `row_bytes` of the `memory` for each of its rows, but the step of a
-    replay, whose memory is that of its graph. `runs` lists the stages that ran, with their number of rows, and
-    `out_of_memory` those that did not fit, for which `memory_error` is raised.
+    replay, whose memory is that of its graph. Graphs share a `pool` as large as the largest step ever captured, which
+    nothing else can use until none of them is left and the cached memory was given back. `runs` lists the stages that
+    ran, with their number of rows, and `out_of_memory` those that did not fit, for which `memory_error` is raised.
     """
 
     def __init__(self) -> None:
         self.graphs = RecordedGraphs()
         self.memory = math.inf
+        self.pool = 0
         self.row_bytes: dict[Stage, int] = dict.fromkeys(STAGES, 0)
         self.runs: list[tuple[Stage, int]] = []
         self.out_of_memory: list[tuple[Stage, int]] = []
@@ -63,7 +71,7 @@ class StandInDevice:
             monkeypatch.setattr(Network, stage, _on(self, stage, getattr(Network, stage)))
         monkeypatch.setattr(accelerator, "has_accelerator", lambda device: True)
         monkeypatch.setattr(torch.accelerator, "current_stream", lambda device: self)
-        monkeypatch.setattr(torch.accelerator, "empty_cache", self.synchronize)
+        monkeypatch.setattr(torch.accelerator, "empty_cache", self._empty_cache)
         monkeypatch.setattr(accelerator, "held", self._held)
         # Of a worker that is started by its settings:
         monkeypatch.setattr(startup, "CudaGraphs", lambda device: self.graphs)
@@ -74,6 +82,11 @@ class StandInDevice:
         self.memory -= nbytes
         yield
         self.memory += nbytes
+
+    def _empty_cache(self) -> None:
+        self.synchronize()
+        if not self.graphs.alive:
+            self.pool = 0
 
     def lose(self) -> None:
         """From now on whatever asks the device for anything gets the error of a lost context."""
@@ -87,9 +100,13 @@ class StandInDevice:
     def run(self, stage: Stage, rows: int) -> None:
         """Begin a stage. Raises torch.AcceleratorError or `memory_error`."""
         self.synchronize()
-        if rows * self.row_bytes[stage] > self.memory and not (stage == "predict" and self.graphs.replaying):
+        needed = rows * self.row_bytes[stage]
+        in_its_graph = stage == "predict" and self.graphs.replaying
+        if not in_its_graph and self.pool + needed > self.memory:  # also of a capture, whose first runs have no graph
             self.out_of_memory.append((stage, rows))
             raise self.memory_error(f"out of memory: {stage} of {rows} rows")
+        if self.graphs.capturing:
+            self.pool = max(self.pool, needed)
         self.runs.append((stage, rows))
 
 

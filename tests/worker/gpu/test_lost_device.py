@@ -20,6 +20,7 @@ from tests.worker.tasks import image_task, pictures, run
 from worker.engine.denoising_step import StepOutputs
 from worker.engine.engine import Engine
 from worker.engine.outcomes import Failure
+from worker.engine.step_graphs import Graph
 from worker.engine_process.compile_thread import CompileThread
 from worker.engine_process.device_thread import DeviceThread
 from worker.errors import DeviceLostError, EngineEndedError
@@ -83,29 +84,24 @@ def test_an_error_of_one_image_is_its_own(gpu: StandInDevice, engine: Engine, mo
     assert len(pictures(engine, [image_task()])) == 1
 
 
-def _capture_that_raises(monkeypatch: pytest.MonkeyPatch, gpu: StandInDevice, error: Exception) -> None:
-    class Graph:
+def _graphs_that_raise(error: Exception) -> Callable[[], Graph]:
+    class Raising(Graph):
         def capture(self, function: Callable[[], StepOutputs]) -> StepOutputs:
             raise error
 
-    monkeypatch.setattr(gpu, "graphs", Graph)
+    return Raising
 
 
-def test_c_a_capture_that_the_device_gave_up_ends_the_start(
-    gpu: StandInDevice, one_size: LoadedModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_c_a_capture_that_the_device_gave_up_ends_the_start(gpu: StandInDevice, one_size: LoadedModel) -> None:
     """torch would go on in the middle of it: its streams and its memory stay those of the capture."""
-    _capture_that_raises(monkeypatch, gpu, torch.AcceleratorError("CUDA error: operation not permitted\nand advice"))
+    graphs = _graphs_that_raise(torch.AcceleratorError("CUDA error: operation not permitted\nand advice"))
     with pytest.raises(DeviceLostError, match=r"FOURSTEP_CUDA_GRAPHS=0 .*: CUDA error: operation not permitted$"):
-        Engine(one_size, 2, gpu.graphs).warm_up()
+        Engine(one_size, 2, graphs).warm_up()
 
 
 @pytest.mark.parametrize("found_by", OUT_OF_MEMORY)
-def test_a_capture_without_memory_is_done_without(
-    gpu: StandInDevice, one_size: LoadedModel, monkeypatch: pytest.MonkeyPatch, found_by: str
-) -> None:
-    _capture_that_raises(monkeypatch, gpu, OUT_OF_MEMORY[found_by]("out of memory"))
-    engine = Engine(one_size, 2, gpu.graphs)
+def test_a_capture_without_memory_is_done_without(gpu: StandInDevice, one_size: LoadedModel, found_by: str) -> None:
+    engine = Engine(one_size, 2, _graphs_that_raise(OUT_OF_MEMORY[found_by]("out of memory")))
     engine.warm_up()
     assert len(pictures(engine, [image_task()])) == 1
 

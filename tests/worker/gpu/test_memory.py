@@ -28,11 +28,15 @@ def test_d_all_captures_are_on_one_stream_and_from_one_pool(monkeypatch: pytest.
     """Two streams share no memory, whatever their pool."""
     captures = _calls_of_torch_cuda(monkeypatch)
     new_graph = CudaGraphs(torch.device("cuda"))
-    for _ in range(3):
-        new_graph().capture(lambda: StepOutputs(torch.zeros(1), torch.zeros(1)))
+    graphs = [new_graph() for _ in range(3)]
+    for graph in graphs:
+        graph.capture(lambda: StepOutputs(torch.zeros(1), torch.zeros(1)))
     assert len(captures) == 3
     assert len({id(capture["stream"]) for capture in captures}) == 1
     assert len({id(capture["pool"]) for capture in captures}) == 1
+    del graph, graphs
+    new_graph().capture(lambda: StepOutputs(torch.zeros(1), torch.zeros(1)))
+    assert captures[3]["pool"] is not captures[0]["pool"]  # which is not taken again when its graphs are gone
 
 
 def _calls_of_torch_cuda(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
@@ -98,7 +102,7 @@ def _as_many_as_fit(candidates: Sequence[Candidate], step_times: StepTimes, back
 def test_e_decoding_that_needs_more_memory_than_a_step_does_not_limit_it(
     gpu: StandInDevice, one_size: LoadedModel
 ) -> None:
-    gpu.memory, gpu.row_bytes = 8.5 * ROW, {"encode": ROW, "predict": ROW, "decode": 3 * ROW}
+    gpu.memory, gpu.row_bytes = 16.5 * ROW, {"encode": ROW, "predict": ROW, "decode": 3 * ROW}
     engine = Engine(one_size, 8, gpu.graphs, policy=_as_many_as_fit)
     engine.warm_up()
     assert [rows for rows, *_ in gpu.graphs.captured] == [8, 6, 4, 3, 2, 1]
@@ -117,12 +121,21 @@ def test_e_decoding_that_needs_more_memory_than_a_step_does_not_limit_it(
 def test_batches_that_do_not_fit_at_warm_up_are_left_out_whoever_finds_that(
     gpu: StandInDevice, one_size: LoadedModel, found_by: str
 ) -> None:
-    gpu.memory, gpu.row_bytes["predict"], gpu.row_bytes["decode"] = 4.5 * ROW, ROW, 2 * ROW
+    gpu.memory, gpu.row_bytes["predict"], gpu.row_bytes["decode"] = 8.5 * ROW, ROW, 2 * ROW
     gpu.memory_error = OUT_OF_MEMORY[found_by]
     engine = Engine(one_size, 8, gpu.graphs)
     engine.warm_up()
     assert max(engine.step_times[64, 64]) == 4
     assert engine.runner.decoding.most((64, 64), 4) == 2
+    assert len(pictures(engine, [image_task("sun", seed) for seed in range(8)])) == 8
+
+
+def test_the_graph_of_a_batch_that_is_left_out_takes_no_memory(gpu: StandInDevice, one_size: LoadedModel) -> None:
+    gpu.memory, gpu.row_bytes = 7.5 * ROW, {"encode": 0, "predict": ROW, "decode": 3 * ROW}
+    engine = Engine(one_size, 8, gpu.graphs, policy=_as_many_as_fit)
+    engine.warm_up()
+    assert max(engine.step_times[64, 64]) == engine.runner.strict_batch[64, 64] == 4
+    assert gpu.pool == 4 * ROW
     assert len(pictures(engine, [image_task("sun", seed) for seed in range(8)])) == 8
 
 

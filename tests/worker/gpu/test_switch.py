@@ -2,15 +2,19 @@
 
 import logging
 import re
+import threading
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from torch._dynamo.utils import counters
 
-from tests.worker.gpu.stand_in_device import StandInDevice
+from tests.worker.gpu.stand_in_device import Stage, StandInDevice
 from tests.worker.gpu.through_the_switch import alone, tasks, through_the_switch
 from worker.engine.engine import Engine
+from worker.engine_process import compile_thread
 from worker.engine_process.compile_thread import CompileThread, compile_shape
 from worker.engine_process.device_thread import DeviceThread
 from worker.model_folder.loading import LoadedModel
@@ -75,6 +79,56 @@ def test_b_the_comparison_takes_no_graph(
     compile_shape(compiled, engine.runner.eager, example)
     assert len(gpu.graphs.replayed) == replayed
     assert gpu.graphs.faults == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["eager"], indirect=True)
+def test_a_compiler_that_runs_out_of_memory_once_goes_on(
+    gpu: StandInDevice, device: DeviceThread, one_size: LoadedModel, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    engine = Engine(one_size, 1, gpu.graphs)
+    device.call(engine.warm_up).result()
+    device.serve(engine, lambda advance: None)
+    begin, refused = gpu.run, list[Stage]()
+
+    def run(stage: Stage, rows: int) -> None:
+        if stage == "decode" and threading.current_thread().name == "compile" and not refused:
+            refused.append(stage)
+            raise gpu.memory_error("out of memory")
+        begin(stage, rows)
+
+    monkeypatch.setattr(gpu, "run", run)
+    thread = CompileThread(device)
+    thread.compile(engine)
+    thread.join()
+    assert refused == ["decode"]
+    assert engine.runner.executor is not engine.runner.eager
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["eager"], indirect=True)
+def test_eager_code_is_not_captured_in_the_place_of_compiled_code(
+    gpu: StandInDevice, device: DeviceThread, one_size: LoadedModel, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    """As when what the compiler's thread took for granted does not hold on the thread that captures."""
+    engine = Engine(one_size, 1, gpu.graphs)
+    device.call(engine.warm_up).result()
+    device.serve(engine, lambda advance: None)
+    compiled_shape = compile_thread.compile_shape
+
+    def compile_in_another_state(*arguments: Any) -> None:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        try:
+            compiled_shape(*arguments)
+        finally:
+            torch.use_deterministic_algorithms(False)
+
+    monkeypatch.setattr(compile_thread, "compile_shape", compile_in_another_state)
+    thread = CompileThread(device)
+    thread.compile(engine)
+    thread.join()
+    assert engine.runner.executor is engine.runner.eager
+    assert len(gpu.graphs.captured) == 1
 
 
 @pytest.mark.slow

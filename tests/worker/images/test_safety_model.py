@@ -18,6 +18,7 @@ from worker.engine.outcomes import Failure
 from worker.errors import FolderRefusedError
 from worker.model_folder.loading import LoadedModel
 from worker.model_folder.safety_model import SafetyModel
+from worker.startup import start_engine
 
 LABELS = {0: "safe", 1: "dark", 2: "odd"}
 
@@ -48,6 +49,35 @@ def test_the_probabilities_of_its_labels_count_together(tmp_path: Path) -> None:
     assert classifier(tmp_path).verdicts([picture, picture]) == [None, None]
     assert classifier(tmp_path, threshold=0.3).verdicts([picture]) == ["dark"]
     assert classifier(tmp_path, labels=("dark", "odd")).verdicts([picture])[0] in ("dark", "odd")
+
+
+@pytest.mark.parametrize(("fits", "tried"), [(1, [3, 1, 2, 1, 1]), (0, [3, 1, 1, 2])])
+def test_pictures_that_do_not_fit_into_memory_are_judged_in_parts_or_on_the_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fits: int, tried: list[int]
+) -> None:
+    safety, seen, on_device = classifier(tmp_path, threshold=0.3), list[int](), [True]
+    monkeypatch.setattr(safety._model, "to", lambda device: on_device.remove(True))
+
+    def run_out(module: torch.nn.Module, pixels: tuple[torch.Tensor, ...]) -> None:
+        seen.append(len(pixels[0]))
+        if on_device and len(pixels[0]) > fits:
+            raise torch.OutOfMemoryError
+
+    safety._model.register_forward_pre_hook(run_out)
+    assert safety.verdicts([np.zeros((32, 48, 3), np.uint8)] * 3) == ["dark"] * 3
+    assert seen == tried
+
+
+def test_the_safety_model_has_its_memory_before_the_warm_up_takes_what_is_left(
+    tiny_model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(SafetyModel, "__init__", lambda *arguments: order.append("safety model"))
+    monkeypatch.setattr(Engine, "warm_up", lambda engine: order.append("warm-up"))
+    settings = WorkerSettings(safety_model="a folder", safety_labels=("nsfw",))
+    engine = start_engine(settings, lambda *arguments: tiny_model)
+    assert order == ["safety model", "warm-up"]
+    assert engine.judge is not None
 
 
 def only_even_seeds(engine: Engine, pictures: list[np.ndarray]) -> None:

@@ -83,6 +83,16 @@ def test_the_weights_are_those_of_the_files(tiny_folder: Path) -> None:
     assert weights(model)["denoiser"] - denoiser.stat().st_size + header in (0, positions)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", BUILDS)
+def test_shapes_are_had_without_reading_weights(tmp_path: Path, name: str, dtype: str) -> None:
+    BUILDS[name]().save_pretrained(tmp_path)
+    whole = weights(load(str(tmp_path), device="cpu", dtype=dtype))
+    for file in tmp_path.rglob("*.safetensors"):
+        file.write_bytes(file.read_bytes()[:-1])  # nobody can read that
+    assert weights(load(str(tmp_path), device="meta", dtype=dtype)) == whole
+
+
 def test_weights_of_eight_bits_and_encoders_elsewhere_are_smaller(tiny_folder: Path) -> None:
     whole, packed, apart = (
         weights(load(str(tiny_folder), device="meta", dtype="bfloat16", text_encoders=encoders, quantize=quantize))

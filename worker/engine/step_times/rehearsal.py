@@ -35,12 +35,12 @@ class Rehearsal:
         """Run every stage at every size and bucket, largest first, so that no request pays for first calls.
 
         Captures all graphs and measures the steps. Batches that do not fit into memory, beside the embeddings that will
-        be kept, are left out, and what is decoded at once is as much as fits. Raises
-        RuntimeError when the model gives NaN or infinity, or when a single row does not fit.
+        be kept, are left out, and what is decoded at once is as much as fits. Raises RuntimeError when the model gives
+        NaN or infinity, or when a single row does not fit.
         """
         self._runner.begin(_rows(next(iter(self._timetable.step_times)), 1))  # says how large an embedding is
         with self._runner.room_for_embeddings():
-            self._find_what_fits()
+            self._keep_what_fits()
             for size in self._timetable.step_times:
                 self._runner.rehearse_picture(size)
         self._runner.free_memory()  # what runs before the captures left on the captures' stream
@@ -54,17 +54,66 @@ class Rehearsal:
             milliseconds = ", ".join(f"{rows}: {1000 * seconds:.0f}" for rows, seconds in times.items())
             log.info("milliseconds of a step of %d×%d pixels by number of rows: %s", width, height, milliseconds)
 
-    def _find_what_fits(self) -> None:
-        for size in self._timetable.step_times:
-            for bucket in sorted(self._timetable.measured(size), reverse=True):
-                try:
-                    self._run(size, bucket)
-                except RuntimeError as error:
-                    if bucket == 1 or not accelerator.is_out_of_memory(error):
-                        raise
-                    self.forget(size, bucket)
-                    self._runner.strict_batch[size] = self._timetable.largest(size)
+    def _keep_what_fits(self) -> None:
+        """Run all batches, and leave out the largest until the others fit beside the memory of all graphs."""
+        while size := self._too_large():
+            # A batch's graph stays taken, also when its pictures cannot be decoded beside it.
+            self._runner.eager.drop_graphs()
+            self._runner.decoding.at_once = {}
+            self.forget(size, self._timetable.largest(size))
+            self._runner.strict_batch[size] = self._timetable.largest(size)
         self._runner.decoding.keep_for_strict()
+
+    def _too_large(self) -> Size | None:
+        """Return a size whose largest batch takes memory that others need; None when all that is scheduled fits."""
+        batches = self.batches()
+        if self._runner.eager.has_graphs:  # what is decoded at once has to fit beside the last of them
+            batches += [(size, self._timetable.largest(size)) for size in self._timetable.step_times]
+        for size, bucket in batches:
+            try:
+                self._run(size, bucket)
+            except RuntimeError as error:
+                # The largest first: where a single row does not fit, graphs of another size may have its memory.
+                several = [size for size, bucket in batches if bucket > 1]
+                if not several or not accelerator.is_out_of_memory(error):
+                    raise
+                return size if size in several else several[0]
+        return None
+
+    def batches(self) -> list[tuple[Size, int]]:
+        """Return size and number of rows of all batches that are measured, the largest in pixels first."""
+        found = [(size, rows) for size in self._timetable.step_times for rows in self._timetable.measured(size)]
+        return sorted(found, key=lambda batch: batch[0][0] * batch[0][1] * batch[1], reverse=True)
+
+    def capture(self, size: Size, rows: int) -> None:
+        """Capture the graphs of a batch that are missing."""
+        for example in self.examples_of(size, rows):
+            self._runner.executor.capture(example)
+
+    def attempt(self, size: Size, rows: int) -> None:
+        """Run a batch that is larger than those so far, and decode strict rows of every size beside its graph; nothing
+        where there are no graphs.
+
+        Raises RuntimeError when one of them does not fit; then the attempt is undone, and no graph is left.
+        """
+        if not self._runner.eager.has_graphs:
+            return
+        at_once = self._runner.decoding.at_once
+        try:
+            self.time(size, rows)
+            for each in self._timetable.step_times:
+                self._runner.rehearse_strict_decoding(each)
+        except RuntimeError as error:
+            error.with_traceback(None)  # whose frames keep the batch's tensors
+            self.undo(at_once)
+            raise
+
+    def undo(self, at_once: dict[Size, int]) -> list[tuple[Size, int]]:
+        """Decode `at_once` as before an attempt, and give its memory back; returns the batches to be captured anew."""
+        self._runner.eager.drop_graphs()
+        self._runner.decoding.at_once = at_once
+        self._runner.free_memory()
+        return self.batches() if self._runner.eager.has_graphs else []
 
     @torch.inference_mode()
     def time(self, size: Size, rows: int) -> float:
