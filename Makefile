@@ -29,7 +29,7 @@ lint: $(VENV)/test.stamp  ## Style, formatting and types
 
 chaos: $(VENV)/test.stamp  ## Images while workers, Redis, a bucket, API copies and connections break; under ten minutes, with LONG=1 an hour
 	$(BIN)/python -m tests.chaos $(if $(LONG),--images 10000) --out bench/results/chaos.json
-	$(BIN)/python -m tests.chaos --image-store s3 --images $(if $(LONG),5000,400) --out bench/results/chaos_s3.json
+	$(BIN)/python -m tests.chaos --image-store s3 --images $(if $(LONG),5000,250) --out bench/results/chaos_s3.json
 	$(BIN)/python -m tests.chaos.failover $(if $(LONG),--images 1000) --out bench/results/chaos_failover.json
 	$(if $(PREVIOUS),$(BIN)/python -m tests.chaos.rolling $(PREVIOUS) --out bench/results/rolling.json)
 	$(BIN)/python -m bench.service.power_cut

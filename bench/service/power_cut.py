@@ -17,7 +17,7 @@ from jobs.testing import redis_servers
 from jobs.testing.samples import MODEL, sample_tasks
 
 POLICIES = ("always", "everysec")
-SAMPLES = 60
+SAMPLES = 30
 
 
 async def measured(policy: str, folder: Path) -> dict[str, float]:

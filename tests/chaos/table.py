@@ -64,7 +64,7 @@ def table() -> str:
 
 def _row_of_failover(verdict: dict) -> str:
     cost = verdict["lost"] + verdict["set_back"]
-    lost = f"{cost} of {verdict['acknowledged_images']} images" if cost else "nothing"
+    lost = f"{cost} of {verdict['acknowledged_images']} images in this run" if cost else "nothing in this run"
     return f"| {verdict['fault']} | 1 | {SEEN[verdict['fault']]} | {lost} |"
 
 
