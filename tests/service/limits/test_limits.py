@@ -22,7 +22,7 @@ from service.middleware import bounded_protocol
 from tests.service.calls import ASYNC, is_problem
 from tests.service.pictures.files import b64, picture
 from tests.service.running_api import running_api
-from tests.service.stand_in_worker import StandInWorker, paused
+from tests.service.stand_in_worker import StandInWorker
 from tests.task_queue import TaskQueue
 
 ME, OTHER = {"Authorization": "Bearer me"}, {"Authorization": "Bearer other"}
@@ -264,7 +264,7 @@ async def test_a_redis_whose_disk_is_full_is_told_from_one_that_is_away(
 async def test_a_redis_without_the_replicas_that_it_needs_is_told(
     redis: Redis, api: httpx.AsyncClient, worker: StandInWorker
 ) -> None:
-    await paused(worker)
+    worker.patient = True
     await wait_until(lambda: _is_ready(api))
     await redis.config_set("min-replicas-to-write", 1)
     try:
