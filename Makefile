@@ -29,9 +29,11 @@ lint: $(VENV)/test.stamp  ## Style, formatting and types
 
 chaos: $(VENV)/test.stamp  ## Images while workers, Redis, a bucket, API copies and connections break; under ten minutes, with LONG=1 an hour
 	$(BIN)/python -m tests.chaos $(if $(LONG),--images 10000) --out bench/results/chaos.json
-	$(BIN)/python -m tests.chaos --image-store s3 --images $(if $(LONG),5000,1000) --out bench/results/chaos_s3.json
+	$(BIN)/python -m tests.chaos --image-store s3 --images $(if $(LONG),5000,250) --out bench/results/chaos_s3.json
+	$(BIN)/python -m tests.chaos.failover $(if $(LONG),--images 1000) --out bench/results/chaos_failover.json
+	$(if $(PREVIOUS),$(BIN)/python -m tests.chaos.rolling $(PREVIOUS) --out bench/results/rolling.json)
+	$(BIN)/python -m bench.service.power_cut
 	$(BIN)/python -m tests.chaos.table
-	$(if $(PREVIOUS),$(BIN)/python -m tests.chaos.rolling $(PREVIOUS))
 
 bench: $(PEERS)/stamp  ## Side by side with FastAPI, LitServe, BentoML and Ray Serve; half an hour, with QUICK=1 six minutes
 	$(if $(QUICK),,$(PEERS_BIN)/python -m bench.comparison.tuning)
@@ -57,8 +59,10 @@ bench-engine: $(VENV)/test.stamp  ## The engine against diffusers, strict mode, 
 	$(BIN)/python -m bench.scheduling.policies
 	$(BIN)/python -m bench.scheduling.tables
 
-soak: $(VENV)/test.stamp  ## 10,000 images, some cancelled or expired: is each accounted for, does memory stay flat
+soak: $(VENV)/test.stamp  ## 10,000 images, some cancelled or expired: is each accounted for, does memory stay flat; LONG=1: real ones, event streams
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.service.soak
+	$(if $(LONG),OMP_NUM_THREADS=1 $(BIN)/python -m bench.service.soak --images 20000 --model models/emoji-student)
+	$(if $(LONG),$(BIN)/python -m bench.service.stream_soak)
 
 models: $(VENV)/test.stamp  ## Make the bundled models again from the artwork, or go on with it (hours; needs npm)
 	$(BIN)/python -m distill.emoji --work build/emoji

@@ -63,7 +63,7 @@ class ApiMetrics:
             "fourstep_usage_seconds", "Seconds that an API key's images kept devices busy, ever.", ["key", "model"]
         )
         self.redis_up = gauge("fourstep_redis_up", "Whether Redis answered at this scrape: 1 or 0.")
-        self.redis_writable = gauge("fourstep_redis_writable", "Whether Redis can write to its disk: 1 or 0.")
+        self.redis_writable = gauge("fourstep_redis_writable", "Whether Redis takes writes: 1 or 0.")
         self.redis_memory = gauge("fourstep_redis_memory_bytes", "Memory that Redis uses.")
         self.redis_memory_limit = gauge(
             "fourstep_redis_memory_limit_bytes", "Memory that Redis may use; 0 for no limit."

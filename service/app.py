@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 
 from jobs.image_store import open_image_store
 from jobs.metrics import ApiMetrics
-from jobs.queue.connection import open_redis
+from jobs.queue.connection import follow_primary, open_redis
 from jobs.queue.job_events import JobEvents
 from jobs.settings import ApiSettings
 from jobs.tracing import send_last_spans
@@ -123,10 +123,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     context: ApiContext = app.state.context
     await _report_redis(context.redis)
     await context.events.start()
+    following = asyncio.create_task(follow_primary(context.redis))
     housekeeping = asyncio.create_task(expire_overdue_forever(context.catalogue, context.settings.result_ttl_s))
     webhooks = asyncio.create_task(_webhooks(context)) if context.settings.webhook_secret else None
     yield
     housekeeping.cancel()
+    following.cancel()
     if webhooks:
         webhooks.cancel()
         await asyncio.gather(webhooks, return_exceptions=True)

@@ -181,8 +181,13 @@ async def _cancel(call: Call, detail: str, reason: GivenUpReason = "cancelled") 
 
 
 async def finished_job(call: Call, admission: Admission) -> JobState:
-    """The job of an earlier call, whose images answer this one; metrics count the request as ``cached``."""
+    """The job of an earlier call, whose images answer this one; metrics count the request as ``cached``.
+
+    409 Problem when it is not finished any more: a replica that follows with a delay has taken Redis's place.
+    """
     state = await stored_job(call.context.catalogue.queue(admission.model), admission.job_id)
+    if not state.settled:
+        raise still_running(job_location(admission.job_id, call.request))
     call.request.state.outcome, call.request.state.job_id = "cached", admission.job_id
     return state
 

@@ -180,9 +180,8 @@ def store_away() -> Problem:
 
 
 def store_unwritable() -> Problem:
-    return Problem(
-        503, "store-unwritable", "The queue takes nothing", "Redis answers, but cannot write to its disk; try again."
-    )
+    detail = "Redis answers, but takes no writes: its disk is full, or it lacks a replica that it needs; try again."
+    return Problem(503, "store-unwritable", "The queue takes nothing", detail)
 
 
 def server_stopping() -> Problem:

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, start_http_se
 
 from jobs.image_store import ImageStore, ImageStoreError, open_image_store
 from jobs.metrics import WorkerMetrics
-from jobs.queue.connection import open_redis
+from jobs.queue.connection import follow_primary, open_redis
 from jobs.queue.model_registry import worker_prefix
 from jobs.queue.worker_queue import WorkerQueue
 from jobs.settings import WorkerSettings
@@ -92,9 +92,11 @@ async def _serve(
     worker_id = worker_prefix(os.getpid()) + uuid.uuid4().hex[:8]
     consumer = Consumer(queue, worker_id, engine, result_writer, metrics, settings.lease_s)
     log.info("serving %s (%s) as %s on %s", card.name, card.sha256[:12], worker_id, card.settings.device)
+    following = asyncio.create_task(follow_primary(redis))
     try:
         return await _until_stopped(consumer, stop)
     finally:
+        following.cancel()
         result_writer.close()
         send_last_spans()
         await redis.aclose()

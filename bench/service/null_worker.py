@@ -1,7 +1,6 @@
 """A worker without an engine, which settles every image with one tiny PNG: `python -m bench.service.null_worker`."""
 
 import asyncio
-import hashlib
 import os
 import time
 
@@ -12,7 +11,7 @@ from jobs.models import EffectiveSettings, ModelCard
 from jobs.queue.claims import Claim
 from jobs.queue.connection import open_redis
 from jobs.queue.worker_queue import WorkerQueue
-from jobs.testing.samples import sample_result
+from jobs.testing.samples import sample_card, sample_result
 
 MODEL = "null"
 # A PNG of one pixel.
@@ -21,10 +20,9 @@ PNG = bytes.fromhex(
     "0100c9fe92ef0000000049454e44ae426082"
 )
 AHEAD = 64
-SHA256 = hashlib.sha256(PNG).hexdigest()
 CARD = ModelCard(
     name=MODEL,
-    sha256=SHA256,
+    sha256=sample_card().sha256,  # of which the samples' results say that they are
     family="sd3",
     method="none",
     steps=4,
@@ -37,11 +35,15 @@ CARD = ModelCard(
 
 
 class NullWorker:
-    """Settles at most `rate` images a second, 0 for as fast as it can; claims ahead, as a real worker does."""
+    """Settles at most `rate` images a second, 0 for as fast as it can; claims ahead, as a real worker does.
 
-    def __init__(self, queue: WorkerQueue, rate: float) -> None:
+    Jobs are kept for `ttl_s` seconds.
+    """
+
+    def __init__(self, queue: WorkerQueue, rate: float, ttl_s: float = 5.0) -> None:
         self._queue = queue
         self._rate = rate
+        self._ttl_s = ttl_s
         self._claimed: asyncio.Queue[Claim] = asyncio.Queue(AHEAD)
 
     async def run(self) -> None:
@@ -66,12 +68,12 @@ class NullWorker:
             if self._rate:
                 free_at += 1 / self._rate
                 await asyncio.sleep(max(0.0, free_at - time.monotonic()))
-            group.create_task(self._queue.commit(claim, sample_result(claim.task, PNG), PNG, ttl_s=5))
+            group.create_task(self._queue.commit(claim, sample_result(claim.task, PNG), PNG, self._ttl_s))
 
 
-def main(rate: float = 0.0) -> None:
+def main(rate: float = 0.0, ttl_s: float = 5.0) -> None:
     async def serve() -> None:
-        await NullWorker(WorkerQueue(open_redis(os.environ["FOURSTEP_REDIS_URL"]), MODEL), rate).run()
+        await NullWorker(WorkerQueue(open_redis(os.environ["FOURSTEP_REDIS_URL"]), MODEL), rate, ttl_s).run()
 
     uvloop.run(serve())
 

@@ -1,7 +1,7 @@
 """Ten thousand images through a real Redis and a whole worker, some cancelled, some expired: `make soak`.
 
-The model is the tests' tiny one with random weights and four image sizes. Says whether every image was accounted for,
-and by how much the process grew.
+The model is the tests' tiny one with random weights and four image sizes, or that of `--model`. Says whether every
+image was accounted for, and by how much the process grew.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ from jobs.testing import redis_servers
 from worker.consumer import Consumer
 from worker.engine.engine import Engine
 from worker.engine_process.device_thread import DeviceThread
-from worker.model_folder.loading import served
+from worker.model_folder.loading import load, served
 from worker.results import ResultWriter
 from worker.startup import model_card
 from worker.testing import tiny_pipelines
@@ -60,10 +60,13 @@ class CountingQueue(WorkerQueue):
 class Soak:
     """Clients, their jobs and outcomes, in one process with the worker."""
 
-    def __init__(self, redis: Redis, images: int, seed: int) -> None:
+    def __init__(self, redis: Redis, images: int, seed: int, folder: str = "") -> None:
         torch.set_flush_denormal(True)
         transformers_logging.set_verbosity_error()
-        model = served("soak", "ab" * 32, tiny_pipelines.contract(sizes=SIZES), tiny_pipelines.build())
+        if folder:
+            model = load(folder)
+        else:
+            model = served("soak", "ab" * 32, tiny_pipelines.contract(sizes=SIZES), tiny_pipelines.build())
         self.engine = Engine(model, MAX_BATCH)
         self.engine.warm_up()
         self.card = model_card(self.engine, WorkerSettings(max_batch=MAX_BATCH))
@@ -116,7 +119,7 @@ class Soak:
     def _job(self) -> list[ImageTask]:
         dice, job_id = self._dice, uuid.uuid4().hex
         count = dice.choice([1, 1, 1, 2, 4, 8, 16])
-        (height, width), created = dice.choice(SIZES), time.time()
+        (height, width), created = dice.choice(self.card.sizes), time.time()
         return [
             ImageTask(
                 job_id=job_id,
@@ -176,26 +179,27 @@ def _report(soak: Soak, seconds: float) -> tuple[dict, list[str]]:
     return figures, faults
 
 
-async def soak(images: int, seed: int) -> None:
+async def soak(images: int, seed: int, model: str) -> None:
     port = redis_servers.free_port()
     with tempfile.TemporaryDirectory() as folder, redis_servers.server(Path(folder), "", port=port):
         redis = open_redis(f"redis://127.0.0.1:{port}/0")
-        soaked, started = Soak(redis, images, seed), time.monotonic()
+        soaked, started = Soak(redis, images, seed, model), time.monotonic()
         await soaked.run()
         left = await soaked.client.depth()
         await redis.aclose()
     figures, faults = _report(soaked, time.monotonic() - started)
+    figures = {"model": soaked.card.name} | figures
     if left != (0, 0):
         faults.append(f"{left} images are left in the queue")
     for name, figure in figures.items():
         print(f"{name:26} {figure}")
-    results_file.write("soak", {**figures, "faults": faults})
+    results_file.write("soak_of_model" if model else "soak", {**figures, "faults": faults})
     if faults:
         raise SystemExit("; ".join(faults))
 
 
-def main(images: int = 10_000, seed: int = 0) -> None:
-    asyncio.run(soak(images, seed))
+def main(images: int = 10_000, seed: int = 0, model: str = "") -> None:
+    asyncio.run(soak(images, seed, model))
 
 
 if __name__ == "__main__":

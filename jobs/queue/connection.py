@@ -1,18 +1,23 @@
 """Connects to Redis: one server, a group watched by Sentinel, or a Cluster; each also over TLS."""
 
+import asyncio
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, cast
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, Sentinel
+from redis.asyncio import BlockingConnectionPool, Redis, Sentinel
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import SSLConnection, parse_url
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
 
-from jobs.queue.pipelining import PipeliningRedis
+from jobs.queue.clients.cluster import WholeCluster
+from jobs.queue.clients.pipelining import PipeliningRedis
 
 # Longer than any blocking read below, short enough to notice a hung server.
 SOCKET_TIMEOUT_S = 5.0
@@ -20,6 +25,8 @@ SOCKET_TIMEOUT_S = 5.0
 MAX_CONNECTIONS = 64
 # For Sentinel and Cluster, where redis-py's pools do not wait but refuse further connections.
 MAX_CONNECTIONS_TO_A_NODE = 1024
+# A primary that does not know of its replacement takes writes for some ten seconds, all of which are lost.
+PRIMARY_CHECK_S = 0.5
 
 SINGLE, SENTINEL, CLUSTER = ("redis", "rediss", "unix"), "sentinel", "cluster"
 SCHEMES = (*SINGLE, "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
@@ -60,6 +67,24 @@ def open_redis(redis_url: str) -> Redis:
     return PipeliningRedis.from_pool(pool)
 
 
+async def follow_primary(redis: Redis) -> None:
+    """Ask Sentinel for the primary all the time, and leave one that has been replaced; ends at once without Sentinel.
+
+    A client alone asks when a connection breaks, and a primary that was cut off or stopped for a while breaks none.
+    """
+    pool = getattr(redis, "connection_pool", None)
+    known = getattr(pool, "master_address", None)
+    while isinstance(pool, SentinelConnectionPool):
+        with suppress(RedisError, OSError):
+            primary = await pool.get_master_address()
+            if known not in (None, primary):
+                # Also those that went idle since a new connection found the new primary.
+                await pool.update_active_connections_for_reconnect()
+                await pool.disconnect(inuse_connections=False)
+            known = primary
+        await asyncio.sleep(PRIMARY_CHECK_S)
+
+
 def check_address(redis_url: str) -> None:
     """Raise ValueError, quoting no password, when `redis_url` has none of the forms that `open_redis` takes."""
     parts = urlsplit(redis_url)
@@ -82,8 +107,12 @@ def with_password(redis_url: str, password: str) -> str:
 
 
 def writable(about: Mapping[str, Any]) -> bool:
-    """Return whether a Redis, whose INFO is `about`, could write to its disk last time: else it takes nothing."""
-    return about.get("aof_last_write_status", "ok") == "ok" and about.get("rdb_last_bgsave_status", "ok") == "ok"
+    """Return whether a Redis takes writes, whose INFO of persistence and replication is `about`.
+
+    It takes none when it could not write to its disk last time, or has to have replicas and has none.
+    """
+    disk = about.get("aof_last_write_status", "ok") == "ok" and about.get("rdb_last_bgsave_status", "ok") == "ok"
+    return disk and about.get("min_slaves_good_slaves", 1) > 0
 
 
 def _behind_sentinel(redis_url: str, scheme: str, common: dict[str, Any]) -> Redis:
@@ -100,7 +129,7 @@ def _cluster(redis_url: str, scheme: str, common: dict[str, Any]) -> Redis:
     options = _options(redis_url, scheme) | common
     nodes = [ClusterNode(host, port) for host, port in _hosts(redis_url, CLUSTER)]
     # It has the same commands, though redis-py gives the two no common type.
-    return cast(Redis, RedisCluster(startup_nodes=nodes, max_connections=MAX_CONNECTIONS_TO_A_NODE, **options))
+    return cast(Redis, WholeCluster(startup_nodes=nodes, max_connections=MAX_CONNECTIONS_TO_A_NODE, **options))
 
 
 def _hosts(redis_url: str, kind: str) -> list[tuple[str, int]]:

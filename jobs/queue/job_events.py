@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from jobs.models import JobEvent, Preview, UnreadableRecordError
+from jobs.queue.clients.subscription import subscribed
 
 RECONNECT_PAUSE_S = 0.5
 # A connection that was silent for this long is sent a PING; silent for as long again, it is opened anew.
@@ -67,8 +68,8 @@ class JobEvents:
     async def _read_forever(self) -> None:
         while True:
             try:
-                await self._redis.initialize()  # a Cluster client must know its nodes before it can subscribe
-                async with self._redis.pubsub() as pubsub:
+                channels = (self.preview_channel, self.channel)
+                async with subscribed(self._redis, *channels, ignore_subscribe_messages=False) as pubsub:
                     await self._read(pubsub)
             except (RedisError, OSError) as error:
                 log.warning("job events interrupted", extra={"error": str(error)})
@@ -78,7 +79,6 @@ class JobEvents:
 
     async def _read(self, pubsub: PubSub) -> None:
         """Dispatch messages; TimeoutError of redis.exceptions when the connection does not answer a PING."""
-        await pubsub.subscribe(self.preview_channel, self.channel)
         pinged = False
         while True:
             message = await pubsub.get_message(timeout=SILENCE_S)

@@ -22,6 +22,7 @@ from jobs.models import (
     UnreadableRecordError,
 )
 from jobs.queue.claims import Claim, Settled
+from jobs.queue.clients.subscription import subscribed
 from jobs.queue.connection import SOCKET_TIMEOUT_S
 from jobs.queue.job_hash import read_job
 from jobs.queue.keys import WORKER_GROUP, ModelKeys
@@ -173,15 +174,13 @@ class WorkerQueue:
 
     async def cancelled_jobs(self) -> AsyncIterator[str]:
         """Ids of jobs as they are cancelled from now on. Some may be missed: `renew` finds their images later."""
-        async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
-            await pubsub.subscribe(self._keys.cancellations)
+        async with subscribed(self._redis, self._keys.cancellations) as pubsub:
             async for message in pubsub.listen():
                 yield message["data"].decode(errors="replace")
 
     async def preview_subscriptions(self) -> AsyncIterator[PreviewSubscription]:
         """Subscriptions to previews from now on; clients repeat theirs every few seconds."""
-        async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
-            await pubsub.subscribe(self._keys.preview_subscriptions)
+        async with subscribed(self._redis, self._keys.preview_subscriptions) as pubsub:
             async for message in pubsub.listen():
                 try:
                     yield PreviewSubscription.from_record(message["data"])

@@ -36,8 +36,8 @@ async def readyz(
     context: Context,
     workers: Annotated[int, Query(ge=0, le=1, description="0: also while no worker is warm, when calls wait")] = 1,
 ) -> Readiness:
-    """Redis answers and can write, and the default model has a warm worker."""
-    if not writable(await context.redis.info("persistence")):
+    """Redis answers and takes writes, and the default model has a warm worker."""
+    if not writable(await context.redis.info("persistence", "replication")):
         raise store_unwritable()
     models = [model.card.name for model in await context.catalogue.ready()]
     if not models and workers:

@@ -27,7 +27,7 @@ async def _read_queue_gauges(context: ApiContext) -> None:
     context.metrics.redis_up.set(0)
     context.metrics.redis_writable.set(0)
     try:
-        memory = await context.redis.info("memory", "persistence")
+        memory = await context.redis.info("memory", "persistence", "replication")
         context.metrics.redis_up.set(1)
         context.metrics.redis_writable.set(writable(memory))
         context.metrics.redis_memory.set(memory["used_memory"])

@@ -1,10 +1,11 @@
-"""``make chaos``: 2,000 acknowledged images while everything breaks; exit code 1 unless each has one honest end.
+"""``make chaos``: 600 acknowledged images while everything breaks; exit code 1 unless each has one honest end.
 
 A worker is killed with SIGKILL for every 40 images, one of them three times, two are stopped past their leases, and a
 prompt takes down whoever draws it. The clocks of two workers and an API copy are ten minutes off. The model is
-exchanged under its name. Redis is killed (with an append-only file), full, stopped, slow, without a disk, and holds
-records of the previous release and unreadable ones. API copies are killed and stopped, connections are cut, and calls
-are sent three times at once. All answers are a history, which is judged after the run (`judge.py`).
+exchanged under its name. Redis is killed (with an append-only file, once in the midst of writing to it), full,
+stopped, slow, without a disk, and holds records of the previous release and unreadable ones. API copies are killed and
+stopped, connections are cut, and calls are sent three times at once. All answers are a history, which is judged after
+the run (`judge.py`).
 
 With ``--image-store s3`` the images are in a bucket, whose server is away three times; the other faults are those that
 meet it.
@@ -23,7 +24,7 @@ from tests.chaos.trial import trial
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--images", type=int, default=600)
     parser.add_argument("--kill-every", type=int, default=40, metavar="IMAGES")
     parser.add_argument("--image-store", choices=("redis", "s3"), default="redis", help="where the images are kept")
     parser.add_argument("--folder", type=Path, help="where logs are kept; a temporary folder without it")

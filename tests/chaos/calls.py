@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from tests.chaos.history import Answer, History
-from tests.chaos.processes import POISON
+from tests.chaos.parts.processes import POISON
 
 RETRY_S = 0.3
 TIMEOUT_S = 240

@@ -15,21 +15,21 @@ from jobs.image_store import RETRY_TIMEOUT
 from jobs.queue.keys import ModelKeys
 from jobs.testing.s3_server import S3Server
 from jobs.testing.waiting import wait_until
-from tests.chaos.processes import AppendOnlyRedis, Lives
-from tests.chaos.proxy import Proxy
+from tests.chaos.parts.processes import AppendOnlyRedis, Lives
+from tests.chaos.parts.proxy import Proxy
 
 RECORDS = Path(__file__).parents[1] / "jobs" / "records"
 
 EVERY_FAULT = (
     *("cut", "stop_api", "old_records", "restart_redis", "stall_workers", "slow", "kill_api", "pause_redis", "cut"),
-    *("kill_one_holder", "fill_redis", "stop_worker", "fill_disk", "kill_api", "new_model", "restart_redis", "cut"),
+    *("kill_one_holder", "fill_redis", "stop_worker", "fill_disk", "kill_api", "new_model", "tear_file", "cut"),
     *("stall_workers", "pause_redis", "stop_api"),
 )
 IN_SHORT = (
     "cut",
     "kill_api",
     "old_records",
-    "restart_redis",
+    "tear_file",
     "new_model",
     "stall_workers",
     "fill_redis",
@@ -126,6 +126,10 @@ class Faults:
     async def restart_redis(self) -> None:
         await asyncio.to_thread(self.redis.restart)
         self.done["Redis kill -9 and restart"] += 1
+
+    async def tear_file(self) -> None:
+        await asyncio.to_thread(self.redis.restart_torn)
+        self.done["Redis kill -9 with a torn append-only file"] += 1
 
     async def fill_redis(self) -> None:
         """Leave Redis no memory for anything new, for longer than a lease."""

@@ -28,6 +28,7 @@ from tests.chaos.judge import faults_of
 HERE = Path(__file__).parents[2]
 CLIENTS = 3
 STAY_S = 3.0
+ORDERS = (("worker", "api"), ("api", "worker"))
 
 
 @dataclass
@@ -39,6 +40,7 @@ class Deployment:
     redis_url: str
     apis: list[str] = field(default_factory=list)
     running: dict[str, subprocess.Popen] = field(default_factory=dict)
+    exchanges: int = 0
 
     async def start(self, name: str, checkout: Path, kind: str) -> None:
         """Start an API or a worker, and wait until it is ready."""
@@ -72,6 +74,7 @@ class Deployment:
         if kind == "api":
             self.apis.pop(0)
         await self.stop(earlier)
+        self.exchanges += 1
         await asyncio.sleep(STAY_S)
 
 
@@ -134,7 +137,7 @@ async def rolling(previous: Path, folder: Path) -> dict:
                 for number in range(1, 1 + CLIENTS)
             ]
             for turn, (kinds, checkout) in enumerate(
-                [(("worker", "api"), HERE), (("worker", "api"), previous), (("api", "worker"), HERE)], start=1
+                [(order, checkout) for order in ORDERS for checkout in (HERE, previous)], start=1
             ):
                 for kind in kinds:
                     await deployment.exchange(kind, checkout, f"{kind} {turn - 1}", f"{kind} {turn}")
@@ -146,6 +149,7 @@ async def rolling(previous: Path, folder: Path) -> dict:
     ends = {answer.job: End(images=answer.images) for answer in history.answers if answer.job and answer.images}
     return {
         "answers": dict(Counter(f"{answer.status} {answer.reason}".strip() for answer in history.answers)),
+        "exchanges": deployment.exchanges,
         "calls": len({answer.call for answer in history.answers}),
         "images": history.images,
         "wrong": faults_of(history, ends),
@@ -155,10 +159,14 @@ async def rolling(previous: Path, folder: Path) -> dict:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.rolling", description=__doc__.splitlines()[0])
     parser.add_argument("previous", type=Path, help="a checkout of another release")
+    parser.add_argument("--out", type=Path, help="where the verdict is written as JSON")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="fourstep-rolling-") as folder:
         verdict = asyncio.run(rolling(arguments.previous.resolve(), Path(folder)))
-    print(json.dumps(verdict, indent=2))
+    report = json.dumps(verdict, indent=2) + "\n"
+    sys.stdout.write(report)
+    if arguments.out:
+        arguments.out.write_text(report)
     return 1 if verdict["wrong"] else 0
 
 

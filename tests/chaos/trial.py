@@ -1,36 +1,32 @@
 """One trial: real processes, real clients, faults, and then its history is judged and the books are compared."""
 
 import asyncio
-import json
 import shutil
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
 import httpx
-from redis import Redis
 
-from jobs.queue.keys import ModelKeys
 from jobs.sampling_contract import SamplingContract
 from jobs.testing import redis_servers
 from jobs.testing.s3_server import BUCKET, S3Server
 from jobs.testing.waiting import SAFETY_NET_S, wait_until
 from tests.chaos.calls import Client, body_of
+from tests.chaos.ends import SETTLE_S, ends_of, with_models
 from tests.chaos.faults import Faults
 from tests.chaos.history import End, History
 from tests.chaos.judge import faults_of, honest_errors
-from tests.chaos.processes import AppendOnlyRedis, Lives
-from tests.chaos.proxy import Proxy
+from tests.chaos.parts.processes import AppendOnlyRedis, Lives
+from tests.chaos.parts.proxy import Proxy
 from worker.testing import tiny_pipelines
 
 LEASE_S = 2.0
-SETTLE_S = 240.0
 WRONG_CLOCKS_S = {"worker-0": 600.0, "worker-1": -600.0, "api-1": 600.0}
 SOLO_IMAGES = 20
 
@@ -98,7 +94,7 @@ async def trial(
     async with _service(folder, store) as faults:
         keeping = [asyncio.create_task(lives.keep()) for lives in (*faults.workers, *faults.apis)]
         urls = [api.url for api in faults.apis]
-        await _ready(urls)
+        await all_ready(urls)
         calling = [asyncio.create_task(Client(number, urls, history, images).run()) for number in range(1, clients + 1)]
         hurting = [
             asyncio.create_task(faults.often(kill_every)),
@@ -107,10 +103,10 @@ async def trial(
         await asyncio.gather(*calling)
         await hurting[1]
         hurting[0].cancel()
-        ends = await _ends(urls, history)
+        ends = await ends_of(urls, history)
         await _idle(faults.redis)
         with faults.redis.client as client:
-            ends = {job: _with_models(client, faults.models[0].name, job, end) for job, end in ends.items()}
+            ends = {job: with_models(client, faults.models[0].name, job, end) for job, end in ends.items()}
         async with httpx.AsyncClient(trust_env=False, timeout=SAFETY_NET_S) as http:
             for lives in (*faults.workers, *faults.apis):
                 await wait_until(partial(lives.scrape, http))
@@ -168,7 +164,7 @@ def _two_models(folder: Path) -> list[Path]:
     return [first, second]
 
 
-async def _ready(urls: list[str]) -> None:
+async def all_ready(urls: list[str]) -> None:
     async with httpx.AsyncClient(trust_env=False) as http:
         for url in urls:
             await wait_until(partial(_answers, http, f"{url}/readyz"))
@@ -179,58 +175,6 @@ async def _answers(http: httpx.AsyncClient, url: str) -> bool:
         return (await http.get(url)).status_code == 200
     except httpx.TransportError:
         return False
-
-
-async def _ends(urls: list[str], history: History) -> dict[str, End | None]:
-    """Return the end of every acknowledged job; those that have none within SETTLE_S seconds are left out."""
-    ends: dict[str, End | None] = {}
-    jobs = iter(history.jobs)
-
-    async def look(http: httpx.AsyncClient, url: str) -> None:
-        for job_id in jobs:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(SETTLE_S):
-                    ends[job_id] = await _settled(http, f"{url}/jobs/{job_id}")
-
-    async with httpx.AsyncClient(trust_env=False, timeout=30) as http:
-        await asyncio.gather(*(look(http, url) for url in urls * 4))
-    return ends
-
-
-async def _settled(http: httpx.AsyncClient, job_url: str) -> End | None:
-    while True:
-        with suppress(httpx.TransportError):
-            answer = await http.get(job_url)
-            if answer.status_code == 404:
-                return None
-            if answer.status_code == 200 and answer.json()["status"] not in ("queued", "running"):
-                return await _end(http, answer.json())
-        await asyncio.sleep(0.2)
-
-
-async def _end(http: httpx.AsyncClient, job: dict) -> End:
-    images = {}
-    for image in job["images"]:
-        data = (await http.get(image["url"])).content
-        if sha256(data).hexdigest() == image["sha256"]:
-            images[image["index"]] = image["sha256"]
-    failures = {
-        failure["index"]: "transient" if failure.get("transient") else failure["reason"] for failure in job["failures"]
-    }
-    return End(images, failures)
-
-
-def _with_models(client: Redis, model: str, job: str, end: End | None) -> End | None:
-    """The end with the models that made its images, which the API names for the first one alone."""
-    if end is None:
-        return None
-    stored = client.hgetall(ModelKeys(model).job(job))
-    results = [
-        json.loads(value.partition(b" ")[2])
-        for name, value in stored.items()
-        if name.startswith(b"image:") and value.startswith(b"result ")
-    ]
-    return replace(end, models={result["index"]: result["determinism"]["model_sha"] for result in results})
 
 
 async def _with_solo_images(

@@ -38,14 +38,14 @@ class StandInWorker:
         self.store: ImageStore | None = None
         self.card = sample_card(model)
         self._id = f"stand-in-{model}"
-        self._patient = patient
+        self.patient = patient
 
     async def run(self) -> None:
         while not self.stopped:
             try:
                 await self._turn()
             except RedisError:
-                if not self._patient:
+                if not self.patient:
                     raise
                 await asyncio.sleep(0.1)
 

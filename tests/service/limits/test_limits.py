@@ -261,6 +261,22 @@ async def test_a_redis_whose_disk_is_full_is_told_from_one_that_is_away(
         await redis.aclose()
 
 
+async def test_a_redis_without_the_replicas_that_it_needs_is_told(
+    redis: Redis, api: httpx.AsyncClient, worker: StandInWorker
+) -> None:
+    worker.patient = True
+    await wait_until(lambda: _is_ready(api))
+    await redis.config_set("min-replicas-to-write", 1)
+    try:
+        assert is_problem(await api.post("/generate", json=CAT), 503, "store-unwritable")
+        assert is_problem(await api.get("/readyz"), 503, "store-unwritable")
+        metrics = (await api.get("/metrics")).text
+        assert ("fourstep_redis_up 1.0" in metrics, "fourstep_redis_writable 0.0" in metrics) == (True, True)
+    finally:
+        await redis.config_set("min-replicas-to-write", 0)
+    await wait_until(lambda: _is_ready(api))
+
+
 async def _is_ready(api: httpx.AsyncClient) -> bool:
     return (await api.get("/readyz")).status_code == 200
 

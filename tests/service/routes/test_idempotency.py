@@ -4,7 +4,10 @@ import asyncio
 
 import httpx
 import pytest
+from redis.asyncio import Redis
 
+from jobs.models import JobState
+from jobs.queue.job_client import JobClient
 from jobs.testing.waiting import wait_until
 from service.idempotency import read_idempotency_key
 from service.schemas.generate_request import GenerateRequest
@@ -65,6 +68,27 @@ async def test_parallel_calls_run_once_and_the_others_are_told(api: httpx.AsyncC
     await api.delete(location)
     assert is_problem(await running, 409, "job-cancelled")
     assert len(worker.seen) == 2
+
+
+async def test_a_job_that_a_failover_sets_back_is_still_running(
+    api: httpx.AsyncClient, worker: StandInWorker, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker.busy = True
+    running = asyncio.create_task(send(api))
+    await held(worker, 2)
+    (job,) = [key async for key in redis.scan_iter("*:job:*")]
+    earlier = await redis.dump(job)
+    for claim in worker.claims:
+        await worker._settle(claim)
+    assert (await running).status_code == 200
+    read = JobClient.job
+
+    async def read_from_replica(client: JobClient, job_id: str) -> JobState | None:
+        await redis.restore(job, 60_000, earlier, replace=True)
+        return await read(client, job_id)
+
+    monkeypatch.setattr(JobClient, "job", read_from_replica)
+    assert is_problem(await send(api), 409, "idempotency-key-in-use")
 
 
 async def test_a_client_that_hangs_up_finds_its_images_by_the_key(

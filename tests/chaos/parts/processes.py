@@ -29,13 +29,16 @@ if TYPE_CHECKING:
 # Everything that takes seconds to import is imported once, and each life is forked from there.
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
-    ["worker.process", "worker.engine_process.server", "diffusers", "tests.chaos.preload", "service.server"]
+    ["worker.process", "worker.engine_process.server", "diffusers", "tests.chaos.parts.preload", "service.server"]
 )
 
 POLL_S = 0.1
 
 # Workers die so often here that bad luck alone takes a task's attempts, were they as few as in service.
 MAX_ATTEMPTS = 6
+
+# The beginning of a command in an append-only file.
+TORN = b"*3\r\n$3\r\nSET\r\n$6\r\nhalf a"
 
 POISON = "a prompt that takes its worker down"
 
@@ -95,6 +98,14 @@ class AppendOnlyRedis:
     def restart(self) -> None:
         """SIGKILL, and a new life from the append-only file."""
         self._stack.close()
+        self.process = self._start()
+
+    def restart_torn(self) -> None:
+        """SIGKILL in the midst of writing a command down, which nobody was promised, and a new life."""
+        self._stack.close()
+        latest = max(self._folder.glob("appendonlydir/*.incr.aof"), key=lambda file: file.stat().st_mtime)
+        with latest.open("ab") as file:
+            file.write(TORN)
         self.process = self._start()
 
     @contextmanager

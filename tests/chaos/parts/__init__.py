@@ -1,0 +1,1 @@
+"""The parts under trial, and a proxy between them."""
