@@ -39,5 +39,7 @@ def test_a_network_that_lacks_a_weight_is_refused_by_its_name(tmp_path: Path) ->
 
 
 def test_a_folder_without_sampling_json_names_no_method(tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, ["models", "check", str(tiny_pipelines.save(tmp_path / "sd3"))])
+    folder = tiny_pipelines.save(tmp_path / "sd3")
+    (folder / "sampling.json").unlink()
+    result = CliRunner().invoke(app, ["models", "check", str(folder)])
     assert "  sd3, predicts flow; hash " in result.stdout, result.stderr
