@@ -88,11 +88,13 @@ bench-memory: $(VENV)/test.stamp  ## Peak memory of training: three copies again
 
 $(VENV)/serve.stamp: pyproject.toml
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV), a minute or more"
 	$(BIN)/pip install --quiet --editable '.[worker]'
 	touch $@
 
 $(VENV)/test.stamp: pyproject.toml
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV), a minute or more"
 	$(BIN)/pip install --quiet --editable '.[test]'
 	touch $@ $(VENV)/serve.stamp
 

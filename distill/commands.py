@@ -1,6 +1,7 @@
 """`fourstep distill …`: the command line of the distillation package."""
 
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,12 +9,19 @@ import typer
 
 from jobs.cli import errors_as_lines
 
-# Errors that the caller can correct become one line and exit code 2.
-_one_line = partial(errors_as_lines, ValueError, OSError, extra="distill", code=2, command="fourstep distill")
-
 app = typer.Typer(help="Distil a teacher into a few-step student by DP-DMD.", no_args_is_help=True)
 
 RunFolder = Annotated[Path, typer.Option("--run", help="Checkpoints, log and sample grids of this run.")]
+
+
+@contextmanager
+def _one_line(code: int = 2, command: str = "fourstep distill") -> Iterator[None]:
+    """End `command` in one line for errors that the caller can correct, and silence what the libraries print."""
+    with errors_as_lines(ValueError, OSError, extra="distill", code=code, command=command):
+        from worker.startup import quiet_libraries
+
+        quiet_libraries()
+        yield
 
 
 @app.command()
@@ -194,7 +202,7 @@ def evaluate(
 
     Example: `fourstep evaluate my-student --teacher models/emoji-teacher -o build/evaluation`
     """
-    with errors_as_lines(ValueError, OSError, extra="distill"):
+    with _one_line(code=1, command="fourstep"):
         from rich import print_json
 
         from distill.evaluation import paper

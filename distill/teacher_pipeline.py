@@ -12,6 +12,7 @@ from safetensors import safe_open
 
 from worker.families import registry
 from worker.families.base import Family
+from worker.model_folder.loading import refuse_missing_weights
 
 
 def load(folder: Path, *, text_encoders: bool = True) -> Any:
@@ -44,7 +45,9 @@ def family(folder: Path) -> Family:
 
 def _load(folder: Path, absent: Sequence[str], dtype: Any = torch.float32) -> Any:
     pipeline = getattr(diffusers, _class_name(folder))
-    return pipeline.from_pretrained(folder, use_safetensors=True, dtype=dtype, **dict.fromkeys(absent))
+    loaded = pipeline.from_pretrained(folder, use_safetensors=True, dtype=dtype, **dict.fromkeys(absent))
+    refuse_missing_weights(loaded, folder)
+    return loaded
 
 
 def _stored_dtype(component: Path) -> torch.dtype | None:

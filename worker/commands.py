@@ -45,7 +45,8 @@ def check(
     sizes = ", ".join(f"{width}×{height}" for height, width in contract.sizes)
     grid = contract.sigmas or contract.timesteps or ()
     typer.echo(f"{model} can be served as {served.name}")
-    typer.echo(f"  {contract.family}, {contract.method}, predicts {contract.prediction}; hash {served.sha256[:12]}")
+    method = "" if contract.method == "none" else f"{contract.method}, "
+    typer.echo(f"  {contract.family}, {method}predicts {contract.prediction}; hash {served.sha256[:12]}")
     told = "" if contract.told_guidance is None else f", told guidance {contract.told_guidance:g}"
     evaluations = f"{contract.evaluations} evaluations a picture{told}"
     typer.echo(f"  {contract.steps} steps ({contract.sampler}), {evaluations}; {sizes}")

@@ -53,6 +53,7 @@ class Trainer:
         self.accelerator = processes.accelerator(config)
         # Every process encodes its share, and no collective waits meanwhile.
         embeddings = config.embeddings or folder / "embeddings"
+        self.accelerator.print(f"encoding those of {len(prompts)} prompts that {embeddings} lacks")
         self.embeddings = embedding_cache.fill(embeddings, config.teacher, prompts, config.max_sequence_length)
         pipeline = teacher_pipeline.load(config.teacher, text_encoders=False)
         self.family = registry.of(pipeline)
@@ -96,6 +97,7 @@ class Trainer:
         if config.rollouts == 0:  # otherwise every cycle starts with new samples
             stateful["critic_samples"] = self.critic_samples
         settings = config.model_dump(mode="json", by_alias=True, exclude=FREE)
+        self.accelerator.print(f"training {self.folder} to update {config.steps}")
         prompts = hashlib.sha256("\n".join(self.embeddings.prompts).encode()).hexdigest()
         training_loop.run(
             self.folder,

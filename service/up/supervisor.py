@@ -66,7 +66,7 @@ async def up(api: ApiSettings, worker: WorkerSettings, models: Sequence[str]) ->
             redis_url = embedded.url
             ends.append(asyncio.create_task(_fail_when_gone(embedded.process, "Redis")))
             joins = f"{PREFIX}REDIS_URL=$(cat {embedded.url_file}) fourstep worker"
-            print(f"further workers of this machine join by {joins}", flush=True)
+            print(f"to add a worker from another terminal: {joins}", flush=True)
         print(f"loading {', '.join(each.name for each in placed)}; Ctrl-C stops everything", flush=True)
         environment = {**os.environ, f"{PREFIX}REDIS_URL": redis_url}
         ends.append(asyncio.create_task(_keep_api(environment | {f"{PREFIX}DEFAULT_MODEL": default})))

@@ -175,6 +175,8 @@ def _pipeline(
         pipeline = DiffusionPipeline.from_pretrained(folder, variant=variant, **options)
     except (OSError, ValueError) as error:
         raise FolderRefusedError(f"model: {folder} does not load: {error}") from error
+    if not shapes_only:
+        refuse_missing_weights(pipeline, folder)
     if lora:
         fuse(pipeline, lora, lora_scale)
     for part in pipeline.components.values():
@@ -185,6 +187,15 @@ def _pipeline(
     if dtype == torch.float16 and pipeline.vae.config.get("force_upcast"):
         pipeline.vae.float()  # SDXL's own overflows in float16
     return pipeline
+
+
+def refuse_missing_weights(pipeline: Any, folder: Path) -> None:
+    """Raise FolderRefusedError for a network that diffusers left without values, as its files lack a weight."""
+    for component, network in pipeline.components.items():
+        if isinstance(network, torch.nn.Module):
+            for name, parameter in network.named_parameters():
+                if parameter.is_meta:
+                    raise FolderRefusedError(f"{component}: {folder / component} lacks the weight {name}")
 
 
 def _components(

@@ -51,8 +51,8 @@ class Rehearsal:
             few = [rows for rows in times if pads or rows & (rows - 1) == 0 or rows == max(times)]
             self.set_times(size, measured(partial(self.time, size), few))
         for (height, width), times in self._timetable.step_times.items():
-            milliseconds = ", ".join(f"{rows}: {1000 * seconds:.0f}" for rows, seconds in times.items())
-            log.info("milliseconds of a step of %d×%d pixels by number of rows: %s", width, height, milliseconds)
+            batches = ", ".join(f"{1000 * seconds:.0f} ms for {rows}" for rows, seconds in times.items())
+            log.info("a step of %d×%d pixels takes, by the pictures in a batch, %s", width, height, batches)
 
     def _keep_what_fits(self) -> None:
         """Run all batches, and leave out the largest until the others fit beside the memory of all graphs."""
