@@ -53,22 +53,32 @@ class CompileThread(threading.Thread):
         accelerator.make_current(self._engine.model.network.device)
         # Each shape is compiled for itself, for each of the alike blocks that differs a little from the others.
         torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = RECOMPILE_LIMIT
+        try:
+            if not self._has_switched():
+                # What compiled code has captured is in the pool of the graphs that serve.
+                capture_anew(self._device, self._engine, self._engine.runner.decoding.at_once)
+        except DeviceLostError:
+            pass  # as the end of the device thread says
+        finally:
+            self._device.call(self._engine.end_compiling)
+
+    def _has_switched(self) -> bool:
+        """Compile and switch; returns False if that failed. When it has returned, no traceback keeps memory."""
         started = time.monotonic()
         try:
             executor, gained = self._switch_over()
         except DeviceLostError:
-            pass  # as the end of the device thread says
+            raise
         except Exception as error:
             self._device.doubt(error)
             log.warning("%s failed: serving on without (%s: %s)", self._compiler, type(error).__name__, error)
             log.debug("why it failed", exc_info=True)
-        else:
-            log.info(
-                "%s ready in %.0f s, and serving by it: %s; %s", self._compiler, time.monotonic() - started, gained,
-                "strict images too" if executor.batch_invariant else "strict images by the eager networks",
-            )  # fmt: skip
-        finally:
-            self._device.call(self._engine.end_compiling)
+            return False
+        log.info(
+            "%s ready in %.0f s, and serving by it: %s; %s", self._compiler, time.monotonic() - started, gained,
+            "strict images too" if executor.batch_invariant else "strict images by the eager networks",
+        )  # fmt: skip
+        return True
 
     def _switch_over(self) -> tuple[Executor, str]:
         """Return what serves from now on, and what that gains."""
@@ -90,6 +100,10 @@ class CompileThread(threading.Thread):
         compiled.seal()  # before the captures: nothing is compiled on the thread that serves
         for example in examples:
             self._while_memory_is_short(partial(self._on_device, partial(capture_compiled, compiled, example)))
+        if runner.eager.has_graphs:
+            for size in self._engine.step_times:  # beside the memory that the graphs have taken
+                rehearse = partial(runner.rehearse_strict_decoding, size)
+                self._while_memory_is_short(partial(self._on_device, rehearse))
         return compiled
 
     def _while_memory_is_short(self, work: Callable[[], None]) -> None:
@@ -116,6 +130,13 @@ class CompileThread(threading.Thread):
     def _seconds_of(self, size: Size, rows: int) -> float:
         """Measure one step, between two others: images that wait run in between."""
         return self._device.call(self._engine.rehearsal.time, size, rows).result()
+
+
+def capture_anew(device: DeviceThread, engine: Engine, at_once: dict[Size, int]) -> None:
+    """Give back the memory of all graphs, and capture those of the batches that are scheduled, one batch between two
+    steps; `at_once` is how many rows are decoded together."""
+    for size, rows in device.call(engine.rehearsal.undo, at_once).result():
+        device.call(engine.rehearsal.capture, size, rows).result()
 
 
 def converted(engine: Engine, examples: list[StepInputs]) -> Executor:
