@@ -53,32 +53,22 @@ class CompileThread(threading.Thread):
         accelerator.make_current(self._engine.model.network.device)
         # Each shape is compiled for itself, for each of the alike blocks that differs a little from the others.
         torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = RECOMPILE_LIMIT
-        try:
-            if not self._has_switched():
-                # What compiled code has captured is in the pool of the graphs that serve.
-                capture_anew(self._device, self._engine, self._engine.runner.decoding.at_once)
-        except DeviceLostError:
-            pass  # as the end of the device thread says
-        finally:
-            self._device.call(self._engine.end_compiling)
-
-    def _has_switched(self) -> bool:
-        """Compile and switch; returns False if that failed. When it has returned, no traceback keeps memory."""
         started = time.monotonic()
         try:
             executor, gained = self._switch_over()
         except DeviceLostError:
-            raise
+            pass  # as the end of the device thread says
         except Exception as error:
             self._device.doubt(error)
             log.warning("%s failed: serving on without (%s: %s)", self._compiler, type(error).__name__, error)
             log.debug("why it failed", exc_info=True)
-            return False
-        log.info(
-            "%s ready in %.0f s, and serving by it: %s; %s", self._compiler, time.monotonic() - started, gained,
-            "strict images too" if executor.batch_invariant else "strict images by the eager networks",
-        )  # fmt: skip
-        return True
+        else:
+            log.info(
+                "%s ready in %.0f s, and serving by it: %s; %s", self._compiler, time.monotonic() - started, gained,
+                "strict images too" if executor.batch_invariant else "strict images by the eager networks",
+            )  # fmt: skip
+        finally:
+            self._device.call(self._engine.end_compiling)
 
     def _switch_over(self) -> tuple[Executor, str]:
         """Return what serves from now on, and what that gains."""
@@ -98,13 +88,24 @@ class CompileThread(threading.Thread):
             decodes = runner.decodes_at_once(example.latents)
             self._while_memory_is_short(partial(compile_shape, compiled, runner.eager, example, decodes))
         compiled.seal()  # before the captures: nothing is compiled on the thread that serves
-        for example in examples:
-            self._while_memory_is_short(partial(self._on_device, partial(capture_compiled, compiled, example)))
-        if runner.eager.has_graphs:
-            for size in self._engine.step_times:  # beside the memory that the graphs have taken
-                rehearse = partial(runner.rehearse_strict_decoding, size)
-                self._while_memory_is_short(partial(self._on_device, rehearse))
+        self._capture(compiled, examples)
         return compiled
+
+    def _capture(self, compiled: Executor, examples: list[StepInputs]) -> None:
+        """Capture every shape, and decode strict rows beside the graphs, if there are any. Raises RuntimeError when that
+        fails; then the graphs that serve have their memory back."""
+        runner = self._engine.runner
+        works = [partial(capture_compiled, compiled, example) for example in examples]
+        if compiled.has_graphs:
+            works += [partial(runner.rehearse_strict_decoding, size) for size in self._engine.step_times]
+        try:
+            for work in works:
+                self._while_memory_is_short(partial(self._on_device, work))
+        except RuntimeError as error:
+            error.with_traceback(None)  # whose frames keep tensors
+            self._on_device(compiled.drop_graphs)
+            capture_anew(self._device, self._engine, runner.decoding.at_once)
+            raise
 
     def _while_memory_is_short(self, work: Callable[[], None]) -> None:
         """Do `work`; each time that memory runs out beside serving, give back what is free, and do it again."""

@@ -37,9 +37,7 @@ OUT_OF_MEMORY: dict[str, Callable[[str], RuntimeError]] = {
     "allocator": torch.OutOfMemoryError,
     "driver": driver_out_of_memory,
     "cuDNN": lambda message: RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
-    "cuDNN 9": lambda message: RuntimeError(
-        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"
-    ),
+    "cuDNN 9": lambda message: RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
     "cuDNN's choice": lambda message: RuntimeError("GET was unable to find an engine to execute this computation"),
     "cuBLAS": lambda message: RuntimeError(
         "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
