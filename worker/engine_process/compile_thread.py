@@ -92,7 +92,7 @@ class CompileThread(threading.Thread):
         return compiled
 
     def _capture(self, compiled: Executor, examples: list[StepInputs]) -> None:
-        """Capture every shape, and decode strict rows beside the graphs, if there are any. Raises RuntimeError when that
+        """Capture every shape, and decode strict rows beside the graphs, if any. Raises RuntimeError when that
         fails; then the graphs that serve have their memory back."""
         runner = self._engine.runner
         works = [partial(capture_compiled, compiled, example) for example in examples]
