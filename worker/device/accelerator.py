@@ -1,5 +1,6 @@
 """Requests to the accelerator behind a torch device: to finish, to give memory back, whether it works."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,13 +12,19 @@ OUT_OF_MEMORY = 2
 """CUDA's number for it, where the driver says so and not the allocator."""
 
 SAID_FOR_OUT_OF_MEMORY = (
-    "CUDA out of memory",  # within what the compiler raises
+    "CUDA out of memory",  # this and the next within what the compiler raises
+    "CUDA error: out of memory",
+    "CUDA driver error: out of memory",  # of the compiler's launcher
     "Triton Error [CUDA]: out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",  # the same since cuDNN 9
     "unable to find an engine to execute this computation",  # each of cuDNN's needs more than there is
 )
 """Words of libraries that ask the driver for memory themselves, in a RuntimeError without a number."""
+
+memory_stays = threading.RLock()
+"""Held while a graph is recorded: torch can give no memory back meanwhile, whichever thread asks."""
 
 
 def has_accelerator(device: torch.device) -> bool:
@@ -39,9 +46,10 @@ def wait_for(device: torch.device) -> None:
 
 
 def free_memory(device: torch.device) -> None:
-    """Give memory that no tensor uses back to `device`."""
+    """Give memory that no tensor uses back to `device`, after a graph that is being recorded."""
     if has_accelerator(device):
-        torch.accelerator.empty_cache()
+        with memory_stays:
+            torch.accelerator.empty_cache()
 
 
 @contextmanager
@@ -74,6 +82,8 @@ def lost(error: BaseException, device: torch.device) -> DeviceLostError | None:
             wait_for(device)
             return None
         except torch.AcceleratorError as later:
+            if is_out_of_memory(later):  # of work launched before
+                return None
             error = later
     return DeviceLostError(f"{device} has failed: {first_line(error)}")
 

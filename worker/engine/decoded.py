@@ -34,7 +34,8 @@ class Decoded:
         finite, pixels, layouts = (tensor.numpy()[: len(self.rows)] for tensor in self._on_host)
         whole = [_with_its_source(row, made) for row, made in zip(self.rows, pixels, strict=True)]
         sound = finite.nonzero()[0].tolist()
-        refused = dict(zip(sound, judge([whole[position] for position in sound]) if judge else (), strict=False))
+        seen = [whole[position] for position in sound]
+        refused = dict(zip(sound, judge(seen) if judge and seen else (), strict=False))
         made: list[Picture | Failure] = []
         for position, row in enumerate(self.rows):
             if not finite[position]:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 
-from worker.device.accelerator import first_line, is_out_of_memory
+from worker.device.accelerator import first_line, is_out_of_memory, memory_stays
 from worker.engine.denoising_step import StepInputs, StepOutputs
 from worker.errors import DeviceLostError
 
@@ -58,7 +58,9 @@ class StepGraphs:
         shapes = _shapes(example)
         try:
             graph, inputs = self._new_graph(), example.map(self._buffer)
-            self._captured[shapes] = _Captured(graph, inputs, graph.capture(lambda: self._step(inputs)))
+            with memory_stays:
+                outputs = graph.capture(lambda: self._step(inputs))
+            self._captured[shapes] = _Captured(graph, inputs, outputs)
         except RuntimeError as error:  # also out of memory
             if isinstance(error, torch.AcceleratorError) and not is_out_of_memory(error):
                 raise DeviceLostError(f"{NOT_RECORDED}: {first_line(error)}") from error

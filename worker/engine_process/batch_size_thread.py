@@ -8,7 +8,7 @@ from worker.device.accelerator import is_out_of_memory
 from worker.engine.engine import Engine
 from worker.engine.scheduler import Size, buckets
 from worker.engine.step_times.batch_sizes import GAIN, LARGEST, doubtful, expected_gain, gain, measured
-from worker.engine_process.compile_thread import is_batch_invariant
+from worker.engine_process.compile_thread import capture_anew, is_batch_invariant
 from worker.engine_process.device_thread import DeviceThread
 from worker.errors import DeviceLostError
 
@@ -77,7 +77,7 @@ class BatchSizeThread(threading.Thread):
             before = self._device.call(lambda: self._engine.runner.decoding.at_once).result()
             fresh = self._tried(size, last, larger)
             if isinstance(fresh, str):
-                self._undo(before)
+                capture_anew(self._device, self._engine, before)
                 return fresh
             self._device.call(self._engine.rehearsal.set_times, size, times | fresh).result()
 
@@ -97,13 +97,6 @@ class BatchSizeThread(threading.Thread):
         if gain(fresh, last, larger) < GAIN:
             return _too_little(larger, last, gain(fresh, last, larger), "make")
         return fresh if kept else f"in a batch of {larger} rows the bits of a row are others"
-
-    def _undo(self, at_once: dict[Size, int]) -> None:
-        """Take back a larger batch, and with it the memory of its graph. The others' are captured anew, one batch
-        between two steps."""
-        rehearsal = self._engine.rehearsal
-        for size, rows in self._device.call(rehearsal.undo, at_once).result():
-            self._device.call(rehearsal.capture, size, rows).result()
 
     def _keeps_bits(self, size: Size, rows: int) -> bool:
         """Return whether strict rows, if any batch may hold them, keep their bits in one of so many rows."""

@@ -88,9 +88,24 @@ class CompileThread(threading.Thread):
             decodes = runner.decodes_at_once(example.latents)
             self._while_memory_is_short(partial(compile_shape, compiled, runner.eager, example, decodes))
         compiled.seal()  # before the captures: nothing is compiled on the thread that serves
-        for example in examples:
-            self._while_memory_is_short(partial(self._on_device, partial(capture_compiled, compiled, example)))
+        self._capture(compiled, examples)
         return compiled
+
+    def _capture(self, compiled: Executor, examples: list[StepInputs]) -> None:
+        """Capture every shape, and decode strict rows beside the graphs, if any. Raises RuntimeError when that
+        fails; then the graphs that serve have their memory back."""
+        runner = self._engine.runner
+        works = [partial(capture_compiled, compiled, example) for example in examples]
+        if compiled.has_graphs:
+            works += [partial(runner.rehearse_strict_decoding, size) for size in self._engine.step_times]
+        try:
+            for work in works:
+                self._while_memory_is_short(partial(self._on_device, work))
+        except RuntimeError as error:
+            error.with_traceback(None)  # whose frames keep tensors
+            self._on_device(compiled.drop_graphs)
+            capture_anew(self._device, self._engine, runner.decoding.at_once)
+            raise
 
     def _while_memory_is_short(self, work: Callable[[], None]) -> None:
         """Do `work`; each time that memory runs out beside serving, give back what is free, and do it again."""
@@ -116,6 +131,13 @@ class CompileThread(threading.Thread):
     def _seconds_of(self, size: Size, rows: int) -> float:
         """Measure one step, between two others: images that wait run in between."""
         return self._device.call(self._engine.rehearsal.time, size, rows).result()
+
+
+def capture_anew(device: DeviceThread, engine: Engine, at_once: dict[Size, int]) -> None:
+    """Give back the memory of all graphs, and capture those of the batches that are scheduled, one batch between two
+    steps; `at_once` is how many rows are decoded together."""
+    for size, rows in device.call(engine.rehearsal.undo, at_once).result():
+        device.call(engine.rehearsal.capture, size, rows).result()
 
 
 def converted(engine: Engine, examples: list[StepInputs]) -> Executor:

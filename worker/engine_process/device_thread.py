@@ -79,6 +79,7 @@ class DeviceThread(threading.Thread):
             if call is None:
                 return
             call()
+            del call  # which keeps what it returned or raised
 
     def _step(self) -> None:
         assert self._engine is not None
@@ -97,6 +98,7 @@ class DeviceThread(threading.Thread):
         except Exception as error:
             lost = self._lost(error)
             future.set_exception(lost or error)
+            del future  # else it and the error keep each other, and the tensors of each frame that failed
             if lost:
                 raise lost from error
         else:

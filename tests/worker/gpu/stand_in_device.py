@@ -37,11 +37,14 @@ OUT_OF_MEMORY: dict[str, Callable[[str], RuntimeError]] = {
     "allocator": torch.OutOfMemoryError,
     "driver": driver_out_of_memory,
     "cuDNN": lambda message: RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    "cuDNN 9": lambda message: RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
     "cuDNN's choice": lambda message: RuntimeError("GET was unable to find an engine to execute this computation"),
     "cuBLAS": lambda message: RuntimeError(
         "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
     ),
     "Triton": lambda message: RuntimeError("Triton Error [CUDA]: out of memory"),
+    "compiler's launcher": lambda message: RuntimeError("CUDA driver error: out of memory"),
+    "driver, within the compiler": lambda message: RuntimeError("AcceleratorError: CUDA error: out of memory"),
 }
 """The errors of memory that ran out, by who finds that."""
 
@@ -85,6 +88,7 @@ class StandInDevice:
 
     def _empty_cache(self) -> None:
         self.synchronize()
+        self.graphs.check(not self.graphs.capturing, "memory is given back while a graph is recorded")
         if not self.graphs.alive:
             self.pool = 0
 

@@ -1,8 +1,10 @@
 """A device that has failed ends its worker: none of the images is failed, and another worker makes them."""
 
 import asyncio
+import gc
 import os
 import sys
+import weakref
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable
 from pathlib import Path
@@ -76,6 +78,21 @@ def test_c_a_preview_that_loses_the_device_is_no_matter_of_the_preview(
         engine.step()
 
 
+def test_a_device_that_says_once_more_that_its_memory_ran_out_is_not_lost(
+    gpu: StandInDevice, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As what was launched before does when it is waited for."""
+    run_out = [OUT_OF_MEMORY["driver"]] * 2
+
+    def synchronize() -> None:
+        if run_out:
+            raise run_out.pop()("out of memory")
+
+    monkeypatch.setattr(gpu, "synchronize", synchronize)
+    assert len(pictures(engine, [image_task("another sun", seed) for seed in range(2)])) == 2
+    assert run_out == []
+
+
 def test_an_error_of_one_image_is_its_own(gpu: StandInDevice, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as fault:
         fault.setattr(gpu, "run", lambda stage, rows: (_ for _ in ()).throw(RuntimeError("no such thing")))
@@ -104,6 +121,24 @@ def test_a_capture_without_memory_is_done_without(gpu: StandInDevice, one_size: 
     engine = Engine(one_size, 2, _graphs_that_raise(OUT_OF_MEMORY[found_by]("out of memory")))
     engine.warm_up()
     assert len(pictures(engine, [image_task()])) == 1
+
+
+def test_a_call_that_fails_keeps_no_tensor(device: DeviceThread) -> None:
+    """The call after it has their memory, when the garbage collector has not run."""
+    tensors: list[weakref.ref[torch.Tensor]] = []
+
+    def run_out() -> None:
+        tensor = torch.zeros(1)
+        tensors.append(weakref.ref(tensor))
+        raise torch.OutOfMemoryError
+
+    gc.disable()
+    try:
+        with pytest.raises(torch.OutOfMemoryError):
+            device.call(run_out).result()
+        assert device.call(tensors[0]).result() is None
+    finally:
+        gc.enable()
 
 
 def _lost() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 
 from tests.worker.gpu.stand_in_device import OUT_OF_MEMORY, Stage, StandInDevice
 from tests.worker.tasks import image_task, pictures, run
+from worker.device import accelerator
 from worker.engine.cuda_graphs import CudaGraphs
 from worker.engine.denoising_step import StepOutputs
 from worker.engine.engine import Engine
@@ -93,6 +95,27 @@ def test_a_capture_whose_end_finds_no_memory_leaves_its_stream(monkeypatch: pyte
     with pytest.raises(torch.AcceleratorError):
         CudaGraphs(torch.device("cuda"))().capture(lambda: StepOutputs(torch.zeros(1), torch.zeros(1)))
     assert current == ["serving"]
+
+
+def test_no_thread_gives_memory_back_while_a_graph_is_recorded(
+    gpu: StandInDevice, one_size: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch refuses that with an error: on the thread of the safety model it would end the worker."""
+    begin, threads = gpu.run, list[Thread]()
+
+    def run(stage: Stage, rows: int) -> None:
+        if gpu.graphs.capturing:
+            threads.append(Thread(target=accelerator.free_memory, args=[torch.device("cpu")]))
+            threads[-1].start()
+            threads[-1].join(0.2)  # as long as an error would need
+        begin(stage, rows)
+
+    monkeypatch.setattr(gpu, "run", run)
+    Engine(one_size, 1, gpu.graphs).warm_up()
+    for thread in threads:
+        thread.join()
+    assert len(threads) == 1
+    assert gpu.graphs.faults == []
 
 
 def _as_many_as_fit(candidates: Sequence[Candidate], step_times: StepTimes, backlogged: bool) -> list[str]:

@@ -13,10 +13,12 @@ from torch._dynamo.utils import counters
 
 from tests.worker.gpu.stand_in_device import Stage, StandInDevice
 from tests.worker.gpu.through_the_switch import alone, tasks, through_the_switch
+from tests.worker.tasks import image_task, pictures
 from worker.engine.engine import Engine
 from worker.engine_process import compile_thread
 from worker.engine_process.compile_thread import CompileThread, compile_shape
 from worker.engine_process.device_thread import DeviceThread
+from worker.families.network import Network
 from worker.model_folder.loading import LoadedModel
 
 ENOUGH_DB = 40.0
@@ -31,7 +33,7 @@ PAUSE_S = 0.2
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("backend", "which", "max_batch"),
-    [("eager", "student", 3), ("inductor", "one_size", 2), ("eager", "one_size_in_bfloat16", 3)],
+    [("eager", "student", 3), ("inductor", "one_size", 2), ("eager", "one_size_in_bfloat16", 2)],
     indirect=["backend"],
 )
 def test_a_every_picture_through_the_switch_is_right(
@@ -128,7 +130,34 @@ def test_eager_code_is_not_captured_in_the_place_of_compiled_code(
     thread.compile(engine)
     thread.join()
     assert engine.runner.executor is engine.runner.eager
-    assert len(gpu.graphs.captured) == 1
+    assert len(gpu.graphs.captured) == 2  # eager code, at warm-up and when the compiler was given up
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["eager"], indirect=True)
+def test_compiled_code_beside_whose_graphs_strict_rows_are_not_decoded_is_given_up(
+    gpu: StandInDevice, device: DeviceThread, one_size: LoadedModel, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    row, predict = 1 << 30, Network.predict
+
+    def twice_as_much_compiled(network: Network, *inputs: Any, **named: Any) -> Any:
+        gpu.row_bytes["predict"] = row if network is one_size.network else 2 * row
+        return predict(network, *inputs, **named)
+
+    monkeypatch.setattr(Network, "predict", twice_as_much_compiled)
+    gpu.memory, gpu.row_bytes["decode"] = 6.5 * row, 2 * row
+    engine, strict = Engine(one_size, 2, gpu.graphs), [image_task(seed=seed, mode="strict") for seed in range(2)]
+    device.call(engine.warm_up).result()
+    before = device.call(pictures, engine, strict).result()
+    device.serve(engine, lambda advance: None)
+    thread = CompileThread(device)
+    thread.compile(engine)
+    thread.join()
+    assert engine.runner.executor is engine.runner.eager
+    assert set(gpu.out_of_memory) == {("decode", 2)}
+    assert gpu.pool == 2 * row
+    after = device.call(pictures, engine, strict).result()
+    assert all(np.array_equal(early.pixels, late.pixels) for early, late in zip(before, after, strict=True))
 
 
 @pytest.mark.slow
@@ -137,10 +166,10 @@ def test_e_only_as_many_rows_are_compiled_for_the_decoder_as_it_decodes_at_once(
     gpu: StandInDevice, device: DeviceThread, one_size: LoadedModel, backend: str
 ) -> None:
     row = 1 << 30
-    gpu.memory, gpu.row_bytes["decode"] = 8.5 * row, 4 * row
-    engine = Engine(one_size, 3, gpu.graphs)
+    gpu.memory, gpu.row_bytes["decode"] = 8.5 * row, 5 * row
+    engine = Engine(one_size, 2, gpu.graphs)
     made = through_the_switch(device, engine, tasks(DISTINCT), 0, AFTER_SWITCH, PAUSE_S)
     assert engine.runner.executor is not engine.runner.eager
     assert Counter(counters["stats"]) == made.compiled
-    assert gpu.out_of_memory == [("decode", 3)]  # at warm-up
+    assert gpu.out_of_memory == [("decode", 2)]  # at warm-up
     assert max(rows for stage, rows in gpu.runs if stage == "decode") == 1

@@ -13,9 +13,11 @@ from jobs.settings import WorkerSettings
 from jobs.testing.waiting import wait_until
 from tests.worker.running_worker import running
 from tests.worker.tasks import image_task, pictures, run, set_task
+from worker.engine.decoded import NOT_FINITE
 from worker.engine.engine import Engine
 from worker.engine.outcomes import Failure
 from worker.errors import FolderRefusedError
+from worker.families.network import Network
 from worker.model_folder.loading import LoadedModel
 from worker.model_folder.safety_model import SafetyModel
 from worker.startup import start_engine
@@ -84,6 +86,15 @@ def only_even_seeds(engine: Engine, pictures: list[np.ndarray]) -> None:
     """Refuse those of `pictures` that come second, fourth, ..., by their pixels."""
     refused = {picture.tobytes() for picture in pictures[1::2]}
     engine.judge = lambda seen: ["dark" if one.tobytes() in refused else None for one in seen]
+
+
+def test_a_picture_that_is_not_finite_is_none_to_be_judged(
+    tiny_model: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Network, "decode", lambda network, latents: torch.full((len(latents), 3, 64, 64), torch.nan))
+    engine = Engine(tiny_model, 4)
+    engine.judge = classifier(tmp_path).verdicts
+    assert run(engine, [image_task()]) == {"0": Failure("0", "error", NOT_FINITE)}
 
 
 def test_only_what_is_refused_fails_and_a_set_with_it(tiny_model: LoadedModel) -> None:
