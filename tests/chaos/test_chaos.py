@@ -17,4 +17,3 @@ async def test_every_acknowledged_image_has_one_honest_end(tmp_path: Path) -> No
     assert verdict.acknowledged_images >= 240
     assert verdict.completed > 180
     assert len(verdict.injected) >= len(IN_SHORT)
-    assert verdict.solo > 0

@@ -74,7 +74,8 @@ class Verdict:
 
     @property
     def holds(self) -> bool:
-        return not self.wrong and self.counts_agree
+        """Nothing is wrong, and something was compared with its solo image."""
+        return not self.wrong and self.counts_agree and self.solo > 0
 
     def as_json(self) -> dict:
         return asdict(self) | {"counts_agree": self.counts_agree, "holds": self.holds}
