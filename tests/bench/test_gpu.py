@@ -87,7 +87,7 @@ def test_a_device_without_memory_for_one_figure_measures_the_next(tmp_path: Path
 
         Figures(tmp_path, 60).add("step", fails, rows=rows)
     with pytest.raises(torch.AcceleratorError):
-        Figures(tmp_path, 60).add("step", _lost, rows=8)
+        Figures(tmp_path, 60).add("step", _lost, rows=len(OUT_OF_MEMORY))
     lost = ["illegal memory access" in figure["error"] for figure in read(tmp_path / FILE)]
     assert lost == [False] * len(OUT_OF_MEMORY) + [True]
 
