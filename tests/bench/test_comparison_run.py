@@ -45,6 +45,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_run_leaves_figures_and_every_answer(results: Path) -> None:
     figures = json.loads((results / "comparison.json").read_text())
     ours = figures["summary"]["sampler"]["systems"]["fourstep"]
@@ -57,6 +58,7 @@ def test_a_run_leaves_figures_and_every_answer(results: Path) -> None:
     assert figures["machine"].keys() >= {"cpu_model", "python", "torch", "threads"}
 
 
+@pytest.mark.slow
 def test_the_page_tells_them(results: Path) -> None:
     (results / "comparison_crash.json").write_text(json.dumps({"shared": True, "systems": {"fourstep": KILLED}}))
     told = page.page(results)
@@ -68,6 +70,7 @@ def test_the_page_tells_them(results: Path) -> None:
     assert "$" not in told
 
 
+@pytest.mark.slow
 def test_no_time_is_told_of_a_machine_with_other_work(results: Path) -> None:
     figures = json.loads((results / "comparison.json").read_text())
     (results / "comparison.json").write_text(json.dumps({**figures, "shared": True}))
@@ -78,6 +81,7 @@ def test_no_time_is_told_of_a_machine_with_other_work(results: Path) -> None:
     assert "images/s at 16" not in told.partition("## The grid")[0]
 
 
+@pytest.mark.slow
 def test_its_plots_are_drawn(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib", reason="needs the extra `docs`: pip install --editable '.[docs]'")
     from bench.comparison.page import plots

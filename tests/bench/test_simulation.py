@@ -86,6 +86,7 @@ def test_every_image_is_made_once(policy: Callable[[Device], Policy], workers: i
     assert min(report.latencies) >= cell.device().seconds(1, 4, 1) - 1e-9
 
 
+@pytest.mark.slow
 def test_no_policy_beats_the_bound() -> None:
     for cell in list(cells())[::40]:
         found = figures(cell, 60)

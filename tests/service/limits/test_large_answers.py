@@ -105,6 +105,7 @@ async def _unread(port: int, number: int) -> asyncio.StreamWriter:
     return writer
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("large_images")
 async def test_an_answer_that_is_not_read_ends_and_makes_room(
     redis_url: str, free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch

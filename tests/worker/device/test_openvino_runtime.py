@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
@@ -59,6 +60,7 @@ def test_timesteps_are_not_rounded_to_bfloat16() -> None:
     assert float(error.norm() / expected(timesteps)["out"].norm()) < 0.02
 
 
+@pytest.mark.slow
 def test_nothing_is_written_to_the_home_folder_and_no_use_is_reported(tmp_path: Path) -> None:
     code = (
         "import sys, torch\n"

@@ -100,6 +100,7 @@ def test_grown_batches_are_captured_and_padded_to_their_buckets(device: DeviceTh
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refused", ["out of memory", "no gain"])
 def test_a_refused_batch_leaves_memory_and_strict_images_as_they_were(
     device: DeviceThread, tiny_model: LoadedModel, monkeypatch: pytest.MonkeyPatch, refused: str

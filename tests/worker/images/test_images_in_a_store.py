@@ -29,6 +29,7 @@ async def pictures_in(redis: Redis) -> list[bytes]:
     return await redis.keys("*:image:*")
 
 
+@pytest.mark.slow
 async def test_a_bucket_s_outage_delays_results_and_loses_none(
     redis: Redis, tiny_model: LoadedModel, s3: S3Server, caplog: pytest.LogCaptureFixture
 ) -> None:

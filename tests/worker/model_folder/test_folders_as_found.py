@@ -115,6 +115,7 @@ def test_a_folder_without_a_text_encoder_that_it_needs_is_refused(folder: Path) 
 # The hub
 
 
+@pytest.mark.slow
 def test_only_the_files_of_the_model_are_fetched_and_the_cache_serves_offline(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,6 +139,7 @@ def test_only_the_files_of_the_model_are_fetched_and_the_cache_serves_offline(
     assert load("people/sd-turbo", dtype="float32").sha256 == online.sha256
 
 
+@pytest.mark.slow
 def test_a_sampling_contract_is_fetched_too(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load(str(folder), dtype="float32", steps=2)
     model.contract.save(folder)

@@ -48,6 +48,7 @@ def test_strict_bits_do_not_depend_on_the_company(guided: LoadedModel, start: in
         assert np.array_equal(outcome.pixels, alone.pixels)
 
 
+@pytest.mark.slow
 def test_rows_of_one_batch_are_guided_each_in_its_own_way(guided: LoadedModel) -> None:
     asked = [("sun", "heart", 2.0), ("sun", "heart", 5.0), ("sun", None, 5.0), ("sun", "", None)]
     tasks = [

@@ -68,6 +68,7 @@ def test_strength_1_is_text_to_image_bit_by_bit(student: LoadedModel, originals:
     assert np.array_equal(drawn(Engine(student, 4), {"it": (task, files)})["it"].pixels, expected.pixels)
 
 
+@pytest.mark.slow
 def test_the_distance_grows_with_the_strength(student: LoadedModel, originals: list[np.ndarray]) -> None:
     for number, original in enumerate(originals):
         tasks = {str(strength): from_picture(original, strength, prompt="a rocket", seed=3) for strength in STRENGTHS}

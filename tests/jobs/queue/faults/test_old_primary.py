@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+import pytest
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
@@ -11,6 +12,7 @@ from jobs.testing import redis_servers
 from jobs.testing.waiting import outcome, wait_until
 
 
+@pytest.mark.slow
 async def test_it_is_left_without_a_word_from_it(tmp_path: Path) -> None:
     with redis_servers.sentinel(tmp_path / "one") as old, redis_servers.sentinel(tmp_path / "two") as new:
         client = open_redis(old.url)
