@@ -181,7 +181,7 @@ def _run(
     parents_end: Connection, connection: Connection, settings: WorkerSettings, load_model: Callable[..., Any] | None
 ) -> None:
     parents_end.close()  # or the end of the worker would go unnoticed
-    gc.disable()  # else a third of the time until the model is loaded goes into passes over what is being imported
+    gc.disable()  # else a quarter of the time until the model is loaded goes into passes over what is being imported
     try:
         from worker.engine_process import server
     except ModuleNotFoundError as error:

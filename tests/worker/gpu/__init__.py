@@ -6,7 +6,7 @@ C. A lost device fails all images: test_lost_device.test_c_no_image_fails_by_a_l
 D. Graphs share no memory: test_memory.test_d_all_captures_are_on_one_stream_and_from_one_pool
 E. Decoding limits the step: test_memory.test_e_decoding_that_needs_more_memory_than_a_step_does_not_limit_it
 F. A LoRA needs all in float32: test_lora_memory.test_f_float32_is_for_the_networks_that_a_lora_touches
-G. Embeddings are in no budget: test_memory.test_g_what_fits_is_found_beside_the_embeddings_to_come
+G. Embeddings are in no budget: test_embedding_memory.test_g_what_fits_is_found_beside_the_embeddings_to_come
 
 Of the stack, and in the folders of what they test:
 

@@ -14,7 +14,9 @@ from torch._dynamo.utils import counters
 from tests.worker.gpu.stand_in_device import Stage, StandInDevice
 from tests.worker.gpu.through_the_switch import alone, tasks, through_the_switch
 from tests.worker.tasks import image_task, pictures
+from worker.engine.denoising_step import StepInputs
 from worker.engine.engine import Engine
+from worker.engine.executor import Executor
 from worker.engine_process import compile_thread
 from worker.engine_process.compile_thread import CompileThread, compile_shape
 from worker.engine_process.device_thread import DeviceThread
@@ -83,14 +85,20 @@ def test_b_the_comparison_takes_no_graph(
     assert gpu.graphs.faults == []
 
 
+def _serving(gpu: StandInDevice, device: DeviceThread, model: LoadedModel) -> Engine:
+    """An engine for one row, which has warmed up."""
+    engine = Engine(model, 1, gpu.graphs)
+    device.call(engine.warm_up).result()
+    device.serve(engine, lambda advance: None)
+    return engine
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["eager"], indirect=True)
 def test_a_compiler_that_runs_out_of_memory_once_goes_on(
     gpu: StandInDevice, device: DeviceThread, one_size: LoadedModel, monkeypatch: pytest.MonkeyPatch, backend: str
 ) -> None:
-    engine = Engine(one_size, 1, gpu.graphs)
-    device.call(engine.warm_up).result()
-    device.serve(engine, lambda advance: None)
+    engine = _serving(gpu, device, one_size)
     begin, refused = gpu.run, list[Stage]()
 
     def run(stage: Stage, rows: int) -> None:
@@ -113,9 +121,15 @@ def test_eager_code_is_not_captured_in_the_place_of_compiled_code(
     gpu: StandInDevice, device: DeviceThread, one_size: LoadedModel, monkeypatch: pytest.MonkeyPatch, backend: str
 ) -> None:
     """As when what the compiler's thread took for granted does not hold on the thread that captures."""
-    engine = Engine(one_size, 1, gpu.graphs)
-    device.call(engine.warm_up).result()
-    device.serve(engine, lambda advance: None)
+    capture, captured = Executor.capture, list[Executor]()
+
+    def noted(executor: Executor, example: StepInputs) -> None:
+        before = len(gpu.graphs.captured)
+        capture(executor, example)
+        captured.extend([executor] * (len(gpu.graphs.captured) - before))
+
+    monkeypatch.setattr(Executor, "capture", noted)
+    engine = _serving(gpu, device, one_size)
     compiled_shape = compile_thread.compile_shape
 
     def compile_in_another_state(*arguments: Any) -> None:
@@ -130,7 +144,7 @@ def test_eager_code_is_not_captured_in_the_place_of_compiled_code(
     thread.compile(engine)
     thread.join()
     assert engine.runner.executor is engine.runner.eager
-    assert len(gpu.graphs.captured) == 2  # eager code, at warm-up and when the compiler was given up
+    assert captured == [engine.runner.eager] * 2  # at warm-up, and when the compiler was given up
 
 
 @pytest.mark.slow
