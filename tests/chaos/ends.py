@@ -45,8 +45,9 @@ async def _settled(http: httpx.AsyncClient, job_url: str) -> End | None:
 async def _end(http: httpx.AsyncClient, job: dict) -> End:
     images = {}
     for image in job["images"]:
-        data = (await http.get(image["url"])).content
-        if sha256(data).hexdigest() == image["sha256"]:
+        while (answer := await http.get(image["url"])).status_code == 503:  # Redis is away for a moment
+            await asyncio.sleep(0.2)
+        if sha256(answer.content).hexdigest() == image["sha256"]:
             images[image["index"]] = image["sha256"]
     failures = {
         failure["index"]: "transient" if failure.get("transient") else failure["reason"] for failure in job["failures"]

@@ -99,7 +99,12 @@ def test_the_call_that_is_shown_at_the_end_makes_a_picture(up: Up, tmp_path: Pat
 def test_a_worker_that_dies_comes_back_on_its_gpu(up: Up) -> None:
     before = up.workers
     before["GPU-5d0b"].kill()
-    block_until(lambda: up.workers.keys() == set(GPUS) and up.workers["GPU-5d0b"].pid != before["GPU-5d0b"].pid, "gone")
+
+    def back() -> bool:
+        workers = up.workers  # read once: one that is just starting may be missing the next time
+        return workers.keys() == set(GPUS) and workers["GPU-5d0b"].pid != before["GPU-5d0b"].pid
+
+    block_until(back, "gone")
     assert up.workers["2"].pid == before["2"].pid
 
 
