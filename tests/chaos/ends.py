@@ -33,7 +33,7 @@ async def ends_of(urls: list[str], history: History) -> dict[str, End | None]:
 
 async def _settled(http: httpx.AsyncClient, job_url: str) -> End | None:
     while True:
-        with suppress(httpx.TransportError):
+        with suppress(httpx.HTTPError):
             answer = await http.get(job_url)
             if answer.status_code == 404:
                 return None
@@ -45,8 +45,9 @@ async def _settled(http: httpx.AsyncClient, job_url: str) -> End | None:
 async def _end(http: httpx.AsyncClient, job: dict) -> End:
     images = {}
     for image in job["images"]:
-        while (answer := await http.get(image["url"])).status_code == 503:  # Redis is away for a moment
-            await asyncio.sleep(0.2)
+        answer = await http.get(image["url"])
+        if answer.status_code == 503:  # Redis is away for a moment: all is asked for again
+            answer.raise_for_status()
         if sha256(answer.content).hexdigest() == image["sha256"]:
             images[image["index"]] = image["sha256"]
     failures = {
