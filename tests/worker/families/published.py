@@ -151,26 +151,6 @@ def check_operators(model: LoadedModel, size: tuple[int, int]) -> None:
     assert "aten::mul.Tensor" in operators.names
 
 
-def check_compiles(model: LoadedModel, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks and decoder are traced as whole graphs, and these give what the eager code gives.
-
-    Without generating code for them, which takes minutes and is the compiler's own business.
-    """
-    right = torch.nn.Module.compile
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: right(self, backend="eager", **options))
-    network = model.network
-    twin = network.compiled()
-    embeddings = stacked(network.encode(PROMPTS[:2]), network.text_lengths[-1] if network.text_lengths else 0)
-    latents = torch.randn(2, *network.latent_shape(*size))
-    with torch.inference_mode():
-        times = model.table.timesteps[:1].expand(2)
-        expected, found = (one.predict(latents, times, embeddings) for one in (network, twin))
-        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
-        torch.testing.assert_close(twin.decode(latents), network.decode(latents), atol=1e-4, rtol=1e-4)
-    assert all(block._compiled_call_impl is not None for block in network.family.blocks(twin.denoiser))
-    assert {id(weight) for weight in twin.denoiser.parameters()} == {id(w) for w in network.denoiser.parameters()}
-
-
 # Mistakes
 
 

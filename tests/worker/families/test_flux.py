@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.worker.families import published
+from tests.worker.families.compiled import check_compiles
 from tests.worker.families.published import Mistake, answered, contracted, decoded, replaced, told
 from worker.errors import FolderRefusedError
 from worker.families import flux
@@ -50,7 +51,7 @@ def test_steps_are_replayed_from_graphs(dev: bool) -> None:
 
 @pytest.mark.slow
 def test_blocks_and_decoder_are_traced_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    published.check_compiles(_model(True), SIZES[0], monkeypatch)
+    check_compiles(_model(True), SIZES[0], monkeypatch)
 
 
 @pytest.mark.parametrize("dev", OPTIONS)

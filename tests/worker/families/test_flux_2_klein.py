@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from tests.worker.families import published
+from tests.worker.families.compiled import check_compiles
 from tests.worker.families.published import Mistake, answered, contracted, decoded, replaced, told, with_tokens
 from worker.errors import FolderRefusedError
 from worker.families import flux_2_klein
@@ -59,7 +60,7 @@ def test_steps_are_replayed_from_graphs() -> None:
 
 @pytest.mark.slow
 def test_blocks_and_decoder_are_traced_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    published.check_compiles(_model(), SIZES[0], monkeypatch)
+    check_compiles(_model(), SIZES[0], monkeypatch)
 
 
 @pytest.mark.slow

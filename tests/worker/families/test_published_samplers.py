@@ -21,6 +21,7 @@ from diffusers import (
 )
 
 from tests.worker.families import published
+from tests.worker.families.compiled import check_compiles
 from tests.worker.families.published import Mistake, contracted, decoded, replaced, told
 from worker.errors import FolderRefusedError
 from worker.families import stable_diffusion_xl
@@ -100,7 +101,7 @@ def test_steps_are_replayed_from_graphs(family: str, form: str) -> None:
 def test_blocks_and_decoder_are_traced_whole(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = _pipeline(family, "Turbo of SDXL")
     model = published.model_of(pipeline, published.contract_of(pipeline, 4, SIZES))
-    published.check_compiles(model, SIZES[0], monkeypatch)
+    check_compiles(model, SIZES[0], monkeypatch)
     published.check_operators(model, SIZES[0])
 
 

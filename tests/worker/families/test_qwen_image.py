@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.worker.families import published
+from tests.worker.families.compiled import check_compiles
 from tests.worker.families.published import Mistake, answered, contracted, decoded, replaced, told, with_tokens
 from worker.errors import FolderRefusedError
 from worker.families import qwen_image
@@ -82,7 +83,7 @@ def test_steps_are_replayed_from_graphs_for_each_length_of_prompts() -> None:
 
 @pytest.mark.slow
 def test_blocks_and_decoder_are_traced_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    published.check_compiles(_model(), SIZES[0], monkeypatch)
+    check_compiles(_model(), SIZES[0], monkeypatch)
 
 
 def test_a_frame_is_decoded_by_convolutions_of_two_dimensions() -> None:

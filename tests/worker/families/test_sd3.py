@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.worker.families import published
+from tests.worker.families.compiled import check_compiles
 from tests.worker.families.published import Mistake, answered, contracted, decoded, told, with_tokens
 from worker.model_folder.loading import LoadedModel
 from worker.testing import tiny_pipelines
@@ -58,7 +59,7 @@ def test_steps_are_replayed_from_graphs() -> None:
 
 @pytest.mark.slow
 def test_blocks_and_decoder_are_traced_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    published.check_compiles(_model(), SIZES[0], monkeypatch)
+    check_compiles(_model(), SIZES[0], monkeypatch)
 
 
 MISTAKES: dict[str, Mistake] = {
