@@ -90,9 +90,9 @@ def run(
     `save_every` steps, and at the end, everything in `stateful` is checkpointed; after every `sample_every`, by default
     as many, and at the end, `sample` draws `grid-STEP.png`, and the metrics that it returns are a log line of their
     own. A killed run resumes from its last checkpoint to the same bits. SIGINT and SIGTERM say so at once, let the step
-    finish, write a checkpoint and raise KeyboardInterrupt. Every rank must call it; the first one writes. Without a terminal for the
-    progress bar, a line for each `log_every` steps is printed: the speed, in the `samples` that each step learns from,
-    and the hour at which this pace ends.
+    finish, write a checkpoint and raise KeyboardInterrupt. Every rank must call it; the first one writes. Without a
+    terminal for the progress bar, a line for each `log_every` steps is printed: the speed, in the `samples` that each
+    step learns from, and the hour at which this pace ends.
 
     Raises checkpoints.OtherSettingsError when `settings` differ from those of the checkpoint, and
     checkpoints.NotFiniteError after a step with a metric that is not finite, of which nothing is kept.
