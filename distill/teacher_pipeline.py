@@ -12,7 +12,8 @@ from safetensors import safe_open
 
 from worker.families import registry
 from worker.families.base import Family
-from worker.model_folder.loading import refuse_missing_weights
+from worker.model_folder.networks import read_networks
+from worker.model_folder.pipeline_folder import read_index
 
 
 def load(folder: Path, *, text_encoders: bool = True) -> Any:
@@ -44,10 +45,9 @@ def family(folder: Path) -> Family:
 
 
 def _load(folder: Path, absent: Sequence[str], dtype: Any = torch.float32) -> Any:
-    pipeline = getattr(diffusers, _class_name(folder))
-    loaded = pipeline.from_pretrained(folder, use_safetensors=True, dtype=dtype, **dict.fromkeys(absent))
-    refuse_missing_weights(loaded, folder)
-    return loaded
+    pipeline, index = getattr(diffusers, _class_name(folder)), read_index(folder)
+    networks = read_networks(folder, index, dtype, skip=absent)
+    return pipeline.from_pretrained(folder, use_safetensors=True, **networks, **dict.fromkeys(absent))
 
 
 def _stored_dtype(component: Path) -> torch.dtype | None:

@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModel, CLIPVisionModel
 
 from distill.evaluation.preprocessing import Preprocessing
 from worker.model_folder.loading import device_and_dtype
+from worker.model_folder.networks import read_network
 
 FeatureSpace = Callable[[torch.Tensor], torch.Tensor]
 Loaded = TypeVar("Loaded")
@@ -59,7 +60,7 @@ def layout(images: torch.Tensor) -> torch.Tensor:
 def dino(folder: Path) -> FeatureSpace:
     """DINOv2 or DINOv3: the pooled class token after the last norm, as the paper takes it."""
     check_folder("--features dino", folder, DINO)
-    network = frozen(AutoModel.from_pretrained(folder, use_safetensors=True, local_files_only=True))
+    network = frozen(read_network(AutoModel, folder, "--features dino"))
     return _in_parts(network, Preprocessing.load(folder), lambda output: output.pooler_output)
 
 
@@ -67,7 +68,7 @@ def clip(folder: Path) -> FeatureSpace:
     """The picture half of a CLIP: the class token before the last norm and the projection, as the authors' code takes
     it. It is not the usual image embedding."""
     check_folder("--features clip", folder, ("clip", "clip_vision_model"))
-    network = frozen(CLIPVisionModel.from_pretrained(folder, use_safetensors=True, local_files_only=True))
+    network = frozen(read_network(CLIPVisionModel, folder, "--features clip"))
     return _in_parts(network, Preprocessing.load(folder), lambda output: output.last_hidden_state[:, 0])
 
 

@@ -16,6 +16,7 @@ from transformers import AutoTokenizer, CLIPModel
 from distill.evaluation.feature_spaces import BATCH, check_folder, frozen, load_each
 from distill.evaluation.image_reward import image_reward
 from distill.evaluation.preprocessing import Preprocessing
+from worker.model_folder.networks import read_network
 
 Score = Callable[[Sequence[str], torch.Tensor], torch.Tensor]
 """Prompts [P] and their pictures uint8 [P, R, H, W, 3] → float32 [P, R]; higher is better."""
@@ -50,7 +51,7 @@ class ClipPair:
 
     def __init__(self, option: str, folder: Path) -> None:
         check_folder(option, folder, ("clip",))
-        self.network = frozen(CLIPModel.from_pretrained(folder, use_safetensors=True, local_files_only=True))
+        self.network = frozen(read_network(CLIPModel, folder, option))
         self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self.preprocessing = Preprocessing.load(folder)
         self.length = self.network.config.text_config.max_position_embeddings

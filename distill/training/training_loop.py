@@ -89,10 +89,10 @@ def run(
     `step` returns metrics; `log.jsonl` and TensorBoard get their mean over each `log_every` steps. After every
     `save_every` steps, and at the end, everything in `stateful` is checkpointed; after every `sample_every`, by default
     as many, and at the end, `sample` draws `grid-STEP.png`, and the metrics that it returns are a log line of their
-    own. A killed run resumes from its last checkpoint to the same bits. SIGINT and SIGTERM let the step finish, write a
-    checkpoint and raise KeyboardInterrupt. Every rank must call it; the first one writes. Without a terminal for the
-    progress bar, a line for each `log_every` steps is printed: the speed, in the `samples` that each step learns from,
-    and the hour at which this pace ends.
+    own. A killed run resumes from its last checkpoint to the same bits. SIGINT and SIGTERM say so at once, let the step
+    finish, write a checkpoint and raise KeyboardInterrupt. Every rank must call it; the first one writes. Without a
+    terminal for the progress bar, a line for each `log_every` steps is printed: the speed, in the `samples` that each
+    step learns from, and the hour at which this pace ends.
 
     Raises checkpoints.OtherSettingsError when `settings` differ from those of the checkpoint, and
     checkpoints.NotFiniteError after a step with a metric that is not finite, of which nothing is kept.
@@ -105,7 +105,12 @@ def run(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     writes = checkpoints.rank() == 0
     progress = Progress(*columns, disable=not writes)
-    with progress, closing(Telemetry(folder, first, writes=writes)) as telemetry, _signals_kept() as stop:
+
+    def say(line: str) -> None:
+        if writes:
+            progress.console.print(line, soft_wrap=True)
+
+    with progress, closing(Telemetry(folder, first, writes=writes)) as telemetry, _signals_kept(say) as stop:
         bar = progress.add_task(folder.name, total=steps, completed=first)
         for index in range(first, steps):
             done = index + 1
@@ -161,14 +166,25 @@ def update(loss: torch.Tensor, optimizer: Optimizer, schedule: LRScheduler, clip
 
 
 @contextmanager
-def _signals_kept() -> Iterator[threading.Event]:
-    """Let SIGINT and SIGTERM only set the event, for the duration. Outside the main thread signals stay as they are."""
+def _signals_kept(say: Callable[[str], None]) -> Iterator[threading.Event]:
+    """Let SIGINT and SIGTERM only set the event, for the duration; `say` gets a line about the first of them.
+
+    Outside the main thread signals stay as they are.
+    """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
+
+    def keep(number: int, _: object) -> None:
+        if not stop.is_set():
+            stop.set()
+            line = f"{signal.Signals(number).name}: the run stops after this update, with a checkpoint"
+            # On a thread of its own: here it may have interrupted the writing of another line.
+            threading.Thread(target=say, args=[line]).start()
+
     numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda *_: stop.set()) for number in numbers]
+    before = [signal.signal(number, keep) for number in numbers]
     try:
         yield stop
     finally:

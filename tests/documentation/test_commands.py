@@ -1,8 +1,10 @@
 """Targets, commands with their options, modules, files and links that the pages name exist."""
 
 import importlib.util
+import itertools
 import re
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -124,3 +126,19 @@ def test_the_checks_find_what_is_wrong() -> None:
         with pytest.raises(AssertionError):
             check(words)
     assert sum(len(commands(page)) for page in PAGES) > 50
+
+
+OUTPUTS = {"-o", "--out", "--run", "--work"}
+
+
+def test_git_ignores_what_the_commands_write() -> None:
+    written = set()
+    for page in PAGES:
+        for words in commands(page):
+            written |= {value for option, value in itertools.pairwise(words) if option in OUTPUTS}
+    assert {"cat.png", "out/", "five-updates", "models/sdxl-turbo"} <= written
+    own = sorted(path for path in written if not path.startswith(("/", "..", "models/emoji-")))
+    # A slash: the rules for folders are to hold for those that are not there yet.
+    paths = [path if Path(path).suffix else f"{path.rstrip('/')}/" for path in own]
+    told = subprocess.run(["git", "check-ignore", *paths], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert sorted(set(paths) - set(told.stdout.splitlines())) == []

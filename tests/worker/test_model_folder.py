@@ -78,7 +78,7 @@ def _pickled_weights(folder: Path) -> None:
         (_pickled_weights, "vae"),
         (lambda folder: _edit(folder / "model_index.json", _class_name="PixArtSigmaPipeline"), "family"),
         (lambda folder: (folder / "model_index.json").unlink(), "model_index.json"),
-        (lambda folder: _edit(folder / "vae" / "config.json", latent_channels=8), "model"),
+        (lambda folder: _edit(folder / "vae" / "config.json", latent_channels=8), "vae"),
     ],
 )
 def test_a_folder_that_does_not_fit_is_refused_by_field(

@@ -1,7 +1,6 @@
 """Fits tensors to the network of a base model, from shapes alone."""
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,10 @@ import diffusers
 import torch
 
 from worker.importing.source import Tensors
+from worker.model_folder.lora import compare_layers
 from worker.model_folder.pipeline_folder import INDEX, PipelineIndex
 
 LISTED = 8
-DOWN = re.compile(r"(.+)\.(lora_A|lora\.down|lora_down)\.weight")
-UP = re.compile(r"(.+)\.(lora_B|lora\.up|lora_up)\.weight")
 
 
 def empty_network(folder: Path, index: PipelineIndex, config: Mapping[str, Any] | None = None) -> Any:
@@ -48,21 +46,9 @@ def check_lora(tensors: Tensors, network: Any, folder: Path, index: PipelineInde
     options = {"unet_config": network.config} if index.family.denoiser == "unet" else {}
     converted = pipeline.lora_state_dict(dict(tensors), **options)
     state = converted[0] if isinstance(converted, tuple) else converted
-    layers, prefix = dict(network.named_modules()), f"{index.family.denoiser}."
-    faults, fitting = [], 0
-    for name, tensor in state.items():
-        for pattern, side in ((DOWN, 1), (UP, 0)):
-            match = pattern.fullmatch(name)
-            if match is None or not name.startswith(prefix):
-                continue
-            layer = layers.get(match[1].removeprefix(prefix))
-            weight = getattr(layer, "weight", None)
-            if weight is None or weight.shape[side] != tensor.shape[side]:
-                faults.append(match[1])
-            else:
-                fitting += 1
+    faults, fitting = compare_layers(state, network, index.family)
     if faults or not fitting:
-        found = f"{len(faults)} layers are not the base's: {_some(sorted(set(faults)))}" if faults else "no layer is"
+        found = f"{len(faults)} layers are not the base's: {_some(faults)}" if faults else "no layer is"
         raise ValueError(f"the LoRA file does not fit the base's {type(network).__name__}: {found}")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import torch
 from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
 from safetensors.torch import save_file
 
@@ -19,6 +20,7 @@ from worker.importing.fitting import check_lora, check_tensors, empty_network
 from worker.importing.presets import PRESETS, Preset
 from worker.importing.source import CONFIG, NETWORK_WEIGHTS, Source, find, setting
 from worker.model_folder import hub
+from worker.model_folder.networks import read_networks
 from worker.model_folder.pipeline_folder import PipelineIndex, read_index
 from worker.model_folder.weights_hash import weights_sha256
 
@@ -73,6 +75,9 @@ def import_model(
         changes["teacher"] = Teacher(id=base or preset.base, sha256=changes.get("base_sha256"))
     contract = preset.contract(list(sizes) or [preset.size or _native_size(folder, index)], **changes)
     network = _fitted(source, preset, folder, index)
+    if source.hub is None:  # of a pipeline on the hub no weights are here
+        replaced = set() if network is None else {index.family.denoiser}
+        read_networks(folder, index, torch.float32, skip=replaced, shapes_only=True)
     out.mkdir(parents=True, exist_ok=True)
     _write(source, network, folder, index, out)
     contract.save(out)

@@ -1,14 +1,12 @@
 """Load a diffusers pipeline folder, or a LoRA file or components on one, with its sampling contract."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
-import transformers
 from diffusers import DiffusionPipeline
 from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
 from pydantic import ValidationError
@@ -23,9 +21,10 @@ from worker.families.network import Network
 from worker.model_folder.contract import check_contract, own_contract, resized
 from worker.model_folder.hub import fetch
 from worker.model_folder.lora import fuse, loading_dtypes
+from worker.model_folder.networks import read_networks
 from worker.model_folder.pipeline_folder import INDEX, PipelineIndex, names_in, read_index
 from worker.model_folder.placing import Quantize, TextEncoders, place
-from worker.model_folder.refusals import refuse_endless_files, refuse_endless_networks, refuse_foreign_shards
+from worker.model_folder.refusals import refuse_endless_files
 from worker.model_folder.source import check_source
 from worker.model_folder.weights_hash import model_sha256, weights_sha256
 from worker.sampling.step_table import StepTable
@@ -81,8 +80,6 @@ def load(
     if contract and contract.family != family.name:
         raise FolderRefusedError(f"family: sampling.json says {contract.family}, but the pipeline is {family.name}")
     index.refuse_pickles(names_in(base, list(index.components)))
-    refuse_foreign_shards(base, index.components)
-    refuse_endless_networks(base, index.components)
     sha256 = weights_sha256(base)
     if contract and contract.base_sha256 not in (None, sha256):
         raise FolderRefusedError(f"base_sha256: {contract.base_sha256} is promised, but the weights hash to {sha256}")
@@ -163,22 +160,18 @@ def _pipeline(
 ) -> Any:
     lora = overlay if overlay and (overlay / LORA_WEIGHT_NAME_SAFE).is_file() else None
     loaded = loading_dtypes(lora, index.family, dtype) if lora else dtype
-    options = {"dtype": loaded, "use_safetensors": True, "local_files_only": True}
     lacking = [name for name in index.family.optional_components if name not in index.components]
+    options = {"use_safetensors": True, "local_files_only": True}
     options |= index.family.load_options | dict.fromkeys([*index.family.unused_components, *lacking])
     shapes_only = device.type == "meta" and not lora  # which is added to values
-    if shapes_only:
-        options = _components(folder, index, loaded, _of_shapes) | options
-    options |= _components(overlay, index, loaded, _of_shapes if shapes_only else _read) if overlay else {}
-    variant = index.variant(names_in(folder, list(index.components)))
+    changed = read_networks(overlay, index, loaded, shapes_only=shapes_only) if overlay else {}
+    networks = read_networks(folder, index, loaded, skip=changed, shapes_only=shapes_only) | changed
     try:
-        pipeline = DiffusionPipeline.from_pretrained(folder, variant=variant, **options)
+        pipeline = DiffusionPipeline.from_pretrained(folder, **networks, **options)
     except (OSError, ValueError) as error:
         raise FolderRefusedError(f"model: {folder} does not load: {error}") from error
-    if not shapes_only:
-        refuse_missing_weights(pipeline, folder)
     if lora:
-        fuse(pipeline, lora, lora_scale)
+        fuse(pipeline, index.family, lora, lora_scale)
     for part in pipeline.components.values():
         if isinstance(part, torch.nn.Module):
             part.requires_grad_(False).eval()
@@ -187,45 +180,3 @@ def _pipeline(
     if dtype == torch.float16 and pipeline.vae.config.get("force_upcast"):
         pipeline.vae.float()  # SDXL's own overflows in float16
     return pipeline
-
-
-def refuse_missing_weights(pipeline: Any, folder: Path) -> None:
-    """Raise FolderRefusedError for a network that diffusers left without values, as its files lack a weight."""
-    for component, network in pipeline.components.items():
-        if isinstance(network, torch.nn.Module):
-            for name, parameter in network.named_parameters():
-                if parameter.is_meta:
-                    raise FolderRefusedError(f"{component}: {folder / component} lacks the weight {name}")
-
-
-def _components(
-    folder: Path, index: PipelineIndex, dtype: Any, make: Callable[[Any, Path, torch.dtype], Any]
-) -> dict[str, Any]:
-    """Make the networks that have a configuration in `folder`; those of an overlay take the place of the base's."""
-    libraries, found = {"diffusers": diffusers, "transformers": transformers}, {}
-    for name, (library, kind) in index.components.items():
-        if (folder / name / "config.json").is_file() and library in libraries:
-            own: Any = dtype.get(name, dtype["default"]) if isinstance(dtype, dict) else dtype
-            try:
-                found[name] = make(getattr(libraries[library], kind), folder / name, own)
-            except (OSError, ValueError, RuntimeError) as error:
-                raise FolderRefusedError(f"{name}: {folder / name} does not load: {error}") from error
-    return found
-
-
-def _read(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
-    return kind.from_pretrained(folder, dtype=dtype)
-
-
-def _of_shapes(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
-    """Make a network by its configuration alone, with tensors that have no memory, in the types in which it would be
-    read."""
-    with torch.device("meta"):
-        if issubclass(kind, transformers.PreTrainedModel):
-            return kind._from_config(kind.config_class.from_pretrained(folder), dtype=dtype)
-        network = kind.from_config(kind.load_config(folder)).to(dtype)
-    exact = set(kind._keep_in_fp32_modules or ())
-    for name, parameter in network.named_parameters():
-        if exact & set(name.split(".")):
-            parameter.data = parameter.data.float()
-    return network

@@ -1,5 +1,7 @@
 """A LoRA file that is added to the weights of a pipeline for good."""
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ from safetensors import safe_open
 from worker.errors import FolderRefusedError
 from worker.families.base import Family
 
+LISTED = 3
+
 TEXT_ENCODERS = {
     "text_encoder": ("text_encoder.", "lora_te1_", "lora_te_"),
     "text_encoder_2": ("text_encoder_2.", "lora_te2_"),
@@ -17,10 +21,20 @@ TEXT_ENCODERS = {
 }
 """Component → how the names of weights begin that are added to it; by all other names they are the denoiser's."""
 
+DOWN = re.compile(r"(.+)\.(lora_A|lora\.down|lora_down)\.weight")
+UP = re.compile(r"(.+)\.(lora_B|lora\.up|lora_up)\.weight")
 
-def fuse(pipeline: Any, folder: Path, scale: float) -> None:
+
+def fuse(pipeline: Any, family: Family, folder: Path, scale: float) -> None:
     """Add `scale` times the LoRA file in `folder` to the pipeline's weights. Raises FolderRefusedError."""
+    denoiser = getattr(pipeline, family.denoiser)
+    options = {"unet_config": denoiser.config} if family.denoiser == "unet" else {}
     try:
+        converted = pipeline.lora_state_dict(folder, weight_name=LORA_WEIGHT_NAME_SAFE, **options)
+        state = converted[0] if isinstance(converted, tuple) else converted
+        faults, _ = compare_layers(state, denoiser, family)
+        if faults:  # which diffusers would leave out, with a warning
+            raise ValueError(f"{len(faults)} layers are not its own: {', '.join(faults[:LISTED])}")
         pipeline.load_lora_weights(folder, weight_name=LORA_WEIGHT_NAME_SAFE)
         if not pipeline.get_active_adapters():
             raise ValueError("no layer of the base model takes it")
@@ -28,6 +42,23 @@ def fuse(pipeline: Any, folder: Path, scale: float) -> None:
     except (ValueError, RuntimeError, KeyError) as error:
         raise FolderRefusedError(f"{LORA_WEIGHT_NAME_SAFE}: does not fit the base model: {error}") from error
     pipeline.unload_lora_weights()
+
+
+def compare_layers(state: Mapping[str, torch.Tensor], network: Any, family: Family) -> tuple[list[str], int]:
+    """Return the layers in a LoRA's `state` that the denoiser `network` does not have, or has in another shape, or of
+    which there is one half alone; and how many weights fit."""
+    layers, prefix = dict(network.named_modules()), f"{family.denoiser}."
+    faults, halves = set(), {1: set[str](), 0: set[str]()}
+    for name, tensor in state.items():
+        for pattern, side in ((DOWN, 1), (UP, 0)):
+            match = pattern.fullmatch(name)
+            if match is None or not name.startswith(prefix):
+                continue
+            weight = getattr(layers.get(match[1].removeprefix(prefix)), "weight", None)
+            halves[side].add(match[1])
+            if weight is None or weight.shape[side] != tensor.shape[side]:
+                faults.add(match[1])
+    return sorted(faults | (halves[0] ^ halves[1])), len((halves[0] & halves[1]) - faults)
 
 
 def loading_dtypes(folder: Path, family: Family, dtype: torch.dtype) -> dict[str, torch.dtype]:

@@ -10,6 +10,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from worker.device import accelerator
 from worker.errors import FolderRefusedError
+from worker.model_folder.networks import refuse_lacking
 
 log = logging.getLogger(__name__)
 
@@ -21,14 +22,17 @@ class SafetyModel:
     """
 
     def __init__(self, folder: str, labels: Collection[str], threshold: float, device: torch.device) -> None:
-        """Raise FolderRefusedError for a folder that is none, that holds code or pickles, or lacks a label."""
+        """Raise FolderRefusedError for a folder that is none, holds code or pickles, or lacks a weight or label."""
         try:
             # Weights that are code, and code beside them, are not loaded.
             self._processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, use_fast=False)
-            model = AutoModelForImageClassification.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+            model, told = AutoModelForImageClassification.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+            )
         except (OSError, ValueError, ImportError) as error:
             reason = str(error).partition("\n")[0]
             raise FolderRefusedError(f"FOURSTEP_SAFETY_MODEL: {folder} is no image classifier: {reason}") from error
+        refuse_lacking(told, folder, "FOURSTEP_SAFETY_MODEL")
         known = {label: index for index, label in model.config.id2label.items()}
         if unknown := sorted(set(labels) - set(known)):
             message = f"the model has no {', '.join(unknown)}, only {', '.join(known)}"

@@ -34,7 +34,7 @@ class Counter:
 
 # A process of its own: a signal that nobody keeps ends it.
 SIGNALLED = """
-import os, sys
+import os, select, sys
 from pathlib import Path
 from distill.training import training_loop
 from tests.distill.training.test_training_loop import Counter
@@ -45,6 +45,7 @@ counter = Counter()
 def step(index):
     if index == 3:
         os.kill(os.getpid(), number)
+        select.select([sys.stdin], [], [], 120)  # until the line about the signal has been read
     return counter.step(index)
 
 training_loop.run(folder, {"counter": counter}, step, 10, save_every=100)
@@ -55,8 +56,13 @@ training_loop.run(folder, {"counter": counter}, step, 10, save_every=100)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_lets_the_step_finish_and_nothing_is_lost(tmp_path: Path, number: signal.Signals) -> None:
     command = [sys.executable, "-c", SIGNALLED, str(tmp_path), str(int(number))]
-    run = subprocess.run(command, capture_output=True, text=True)
-    assert "KeyboardInterrupt: stopped after step 4" in run.stderr, (run.returncode, run.stderr)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as run:
+        assert run.stdout is not None
+        said = run.stdout.readline()
+        _, error = run.communicate("read\n")
+    assert "KeyboardInterrupt: stopped after step 4" in error, (run.returncode, error)
+    assert said == f"{number.name}: the run stops after this update, with a checkpoint\n"
     again = Counter()
     training_loop.run(tmp_path, {"counter": again}, again.step, 10)
     assert again.steps == 10

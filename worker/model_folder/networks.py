@@ -1,0 +1,68 @@
+"""Read the networks of a pipeline folder, whole: what their files lack is never made up."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+
+from worker.errors import FolderRefusedError
+from worker.model_folder.pipeline_folder import PipelineIndex, names_in
+from worker.model_folder.refusals import refuse_endless_networks, refuse_foreign_shards
+
+LISTED = 3
+
+
+def read_networks(
+    folder: Path, index: PipelineIndex, dtype: Any, *, skip: Collection[str] = (), shapes_only: bool = False
+) -> dict[str, Any]:
+    """Read the networks of `index` that have a configuration in `folder`, but for those called as in `skip`.
+
+    `dtype` is a torch.dtype or, by component, several with a "default". With `shapes_only` the tensors are on the meta
+    device, where they have no memory. Raises FolderRefusedError for a network that is endless, does not fit its
+    configuration, or lacks a weight in its files.
+    """
+    refuse_foreign_shards(folder, index.components)
+    refuse_endless_networks(folder, index.components)
+    libraries, found = {"diffusers": diffusers, "transformers": transformers}, {}
+    for name, (library, kind_name) in index.components.items():
+        kind: Any = getattr(libraries.get(library), kind_name, None)
+        is_network = isinstance(kind, type) and issubclass(kind, torch.nn.Module)
+        if not is_network or name in skip or not (folder / name / "config.json").is_file():
+            continue
+        found[name] = read_network(
+            kind,
+            folder / name,
+            name,
+            dtype=dtype.get(name, dtype["default"]) if isinstance(dtype, dict) else dtype,
+            variant=index.variant(names_in(folder, [name])),
+            device_map="meta" if shapes_only else None,
+        )
+    return found
+
+
+def read_network(kind: Any, folder: Path, name: str, **options: Any) -> Any:
+    """Return the network of the class `kind` in `folder`, from safetensors alone, with `options` of `from_pretrained`.
+
+    Raises FolderRefusedError, which begins with `name`, as diffusers and transformers would fill with random values
+    what the files lack, or leave it empty, and only warn. Weights that are tied to others are not lacking.
+    """
+    try:
+        network, told = kind.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, output_loading_info=True, **options
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise FolderRefusedError(f"{name}: {folder} does not load: {error}") from error
+    refuse_lacking(told, folder, name)
+    return network
+
+
+def refuse_lacking(told: Mapping[str, Any], folder: Path | str, name: str) -> None:
+    """Raise FolderRefusedError when `told`, the loading info of a network in `folder`, names missing weights."""
+    missing = sorted(told["missing_keys"])
+    if missing:
+        more = f", … {len(missing) - LISTED} more" if len(missing) > LISTED else ""
+        noun = "weight" if len(missing) == 1 else "weights"
+        raise FolderRefusedError(f"{name}: {folder} lacks {len(missing)} {noun}: {', '.join(missing[:LISTED])}{more}")
