@@ -1,4 +1,4 @@
-"""How the cards of the published few-step models say that they are sampled."""
+"""The sampling of the published few-step models, as their cards document it."""
 
 from typing import Any
 
