@@ -80,7 +80,10 @@ class NothingMoreError(Exception):
 
 
 class Problem(Exception):
-    """An error to be answered as problem details; `name` ends the stable type ``urn:fourstep:problem:<name>``."""
+    """An error to be answered as problem details; `name` ends the stable type ``urn:fourstep:problem:<name>``.
+
+    `limit` is that of jobs.metrics.LIMITS by which the call is refused, if one does.
+    """
 
     def __init__(
         self,
@@ -90,8 +93,10 @@ class Problem(Exception):
         detail: str,
         errors: list[FieldError] | None = None,
         headers: Mapping[str, str] | None = None,
+        limit: str | None = None,
     ) -> None:
         super().__init__(detail)
+        self.limit = limit
         self.headers = headers
         self.details = ProblemDetails(
             type=f"urn:fourstep:problem:{name}", title=title, status=status, detail=detail, errors=errors
@@ -133,9 +138,9 @@ class Problem(Exception):
 class InvalidFieldsError(Problem):
     """422 problem: `errors` has one entry for each wrong field of the request."""
 
-    def __init__(self, errors: list[FieldError]) -> None:
+    def __init__(self, errors: list[FieldError], limit: str | None = None) -> None:
         detail = "; ".join(f"{error.field}: {error.message}" for error in errors)
-        super().__init__(422, "invalid-request", "The request does not fit the contract", detail, errors)
+        super().__init__(422, "invalid-request", "The request does not fit the contract", detail, errors, limit=limit)
         self.errors = errors
 
 
@@ -154,10 +159,10 @@ class DeadlineExpiredError(Problem):
         super().__init__(504, "deadline-expired", "Not ready in time", detail)
 
 
-def overloaded(name: str, detail: str, wait_s: float = 0.0) -> Problem:
-    """429 problem; room is expected in `wait_s` seconds."""
+def overloaded(name: str, detail: str, limit: str, wait_s: float = 0.0) -> Problem:
+    """429 problem of a `limit`; room is expected in `wait_s` seconds."""
     retry_after_s = min(max(math.ceil(wait_s), SHORTEST_RETRY_S), LONGEST_RETRY_S)
-    return Problem(429, name, "Too busy", detail, headers={"Retry-After": str(retry_after_s)})
+    return Problem(429, name, "Too busy", detail, headers={"Retry-After": str(retry_after_s)}, limit=limit)
 
 
 def job_lost() -> Problem:
@@ -165,7 +170,7 @@ def job_lost() -> Problem:
 
 
 def store_full() -> Problem:
-    return overloaded("store-full", "Redis has no memory left for another job.")
+    return overloaded("store-full", "Redis has no memory left for another job.", "store")
 
 
 def redis_away() -> Problem:
@@ -210,8 +215,15 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
+def answer_counted(request: Request, problem: Problem) -> JSONResponse:
+    """The answer to `request`, which the metrics count when a limit refuses it."""
+    if problem.limit:
+        request.app.state.context.metrics.refusals.labels(problem.limit).inc()
+    return problem.response(request.url.path)
+
+
 async def _answer(request: Request, error: Exception) -> JSONResponse:
-    return _problem_of(request, error).response(request.url.path)
+    return answer_counted(request, _problem_of(request, error))
 
 
 async def _answer_nobody(request: Request, error: Exception) -> Response:
@@ -289,4 +301,4 @@ def _allowed_methods(request: Request) -> list[str]:
 
 def body_too_large(most: int, of_what: str = "") -> Problem:
     error = FieldError(field="body", message=f"at most {most} bytes{of_what}", limit=most)
-    return Problem(413, "body-too-large", "The body is too large", f"body: {error.message}", [error])
+    return Problem(413, "body-too-large", "The body is too large", f"body: {error.message}", [error], limit="body")
