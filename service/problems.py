@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from jobs.image_store import ImageStoreError
+from jobs.queue.connection import UNWRITABLE
 
 MEDIA_TYPE = "application/problem+json"
 # Bounds of Retry-After in seconds; estimates beyond a minute are unreliable.
@@ -22,8 +23,6 @@ SHORTEST_RETRY_S, LONGEST_RETRY_S = 1, 60
 # Client errors that pass by themselves, unlike all others, and server errors after work that a repetition does again.
 TEMPORARY = ("queue-full", "store-full", "rate-limited", "too-many-streams", "idempotency-key-in-use")
 REPEATING_THE_WORK = ("deadline-expired", "generation-error")
-# What Redis says when its disk, or its role or number of replicas, lets it write nothing.
-UNWRITABLE = ("MISCONF", "READONLY", "You can't write against a read only replica", "NOREPLICAS")
 # Room for the longest prompt with every character escaped, and 64 seeds. Pictures come on top of it.
 MAX_BODY_BYTES = 64 * 1024
 # Bounds of what an answer repeats of a request: errors, and characters of a field's name.

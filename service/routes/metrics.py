@@ -6,7 +6,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from redis.exceptions import RedisError
 
 from jobs.queue.callers.usage import read_usage
-from jobs.queue.connection import writable
+from jobs.queue.connection import is_writable
 from jobs.queue.webhook_stream import WebhookStream
 from service.context import ApiContext, Context
 
@@ -28,9 +28,9 @@ async def _read_queue_gauges(context: ApiContext) -> None:
     context.metrics.redis_up.set(0)
     context.metrics.redis_writable.set(0)
     try:
-        memory = await context.redis.info("memory", "persistence", "replication")
+        memory = await context.redis.info("memory")
         context.metrics.redis_up.set(1)
-        context.metrics.redis_writable.set(writable(memory))
+        context.metrics.redis_writable.set(await is_writable(context.redis))
         context.metrics.redis_memory.set(memory["used_memory"])
         context.metrics.redis_memory_limit.set(memory["maxmemory"])
         for model in await context.catalogue.read():
