@@ -58,12 +58,13 @@ def start_engine(settings: WorkerSettings, load_model: Callable[..., LoadedModel
 
 
 def model_card(engine: Engine, settings: WorkerSettings, chosen: str | None = None) -> ModelCard:
-    """Return the model card that the worker announces; its `settings` are the effective values.
+    """Return the model card that the worker announces; its `settings` are the effective values. What is to be compiled
+    counts as compiled, until that fails.
 
     `chosen` is the reason for the largest batch, None as long as larger ones are being tried.
     """
     model = engine.model
-    compiler = compiler_for(settings, model.network.device)
+    compiler = None if engine.compiling_failed else compiler_for(settings, model.network.device)
     return ModelCard(
         name=model.name,
         sha256=model.sha256,

@@ -80,6 +80,11 @@ class RunningWorker:
         self.stop = asyncio.Event()
         self.done = asyncio.create_task(self.consumer.run(self.stop))
 
+    @property
+    def redelivered(self) -> list[Claim]:
+        """What it took over from others: a worker that stood still for longer than its lease takes its own back."""
+        return [claim for claim in self.taken_over if claim.taken_from != self.consumer.worker_id]
+
     def count(self, name: str, **labels: str) -> float:
         return self.registry.get_sample_value(name, labels) or 0.0
 

@@ -36,7 +36,7 @@ class Engine:
     batch, the engine calls `show` with previews of the jobs in `watched`. Its owner keeps `backlogged` true while more
     images wait in the queue than the engine has. With `strict_waits` strict rows wait for a switch to the executor that
     is to run all of them. While `shares_memory` says that another thread runs networks on the device, what runs out of
-    memory is tried again.
+    memory is tried again. `compiling_failed` says that nothing was made to switch to.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class Engine:
         self.backlogged = False
         self.strict_waits = False
         self.shares_memory = False
+        self.compiling_failed = False
         self._policy = policy
         self._rows: dict[str, Row] = {}
         self._sets: dict[str, CandidateSet] = {}

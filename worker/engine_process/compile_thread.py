@@ -42,9 +42,11 @@ class CompileThread(threading.Thread):
         super().__init__(name="compile", daemon=True)
         self._device = device
 
-    def compile(self, engine: Engine, compiler: Compiler = "inductor") -> None:
-        """Start compiling for an `engine` that the device thread owns; to be called before it serves."""
-        self._engine, self._compiler = engine, compiler
+    def compile(
+        self, engine: Engine, compiler: Compiler = "inductor", failed: Callable[[], None] = lambda: None
+    ) -> None:
+        """Start compiling for an `engine` that the device thread owns, and call `failed` if nothing comes of it."""
+        self._engine, self._compiler, self._failed = engine, compiler, failed
         engine.strict_waits, engine.shares_memory = compiler == "openvino", True
         self.start()
 
@@ -62,6 +64,7 @@ class CompileThread(threading.Thread):
             self._device.doubt(error)
             log.warning("%s failed: serving on without (%s: %s)", self._compiler, type(error).__name__, error)
             log.debug("why it failed", exc_info=True)
+            self._engine.compiling_failed = True
         else:
             log.info(
                 "%s ready in %.0f s, and serving by it: %s; %s", self._compiler, time.monotonic() - started, gained,
@@ -69,6 +72,8 @@ class CompileThread(threading.Thread):
             )  # fmt: skip
         finally:
             self._device.call(self._engine.end_compiling)
+        if self._engine.compiling_failed:
+            self._failed()
 
     def _switch_over(self) -> tuple[Executor, str]:
         """Return what serves from now on, and what that gains."""

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection
 
 import torch
@@ -75,10 +76,13 @@ def run(connection: Connection, settings: WorkerSettings, load_model: Callable[.
         compiler = compiler_for(settings, engine.model.network.device)
         compiling = CompileThread(device) if compiler else None
 
-        def chosen(reason: str) -> None:
+        def announce(reason: str) -> None:
             server.change(device.call(model_card, engine, settings, reason).result())
+
+        def chosen(reason: str) -> None:
+            announce(reason)
             if compiling and compiler == "inductor":  # every batch size takes it long, and none is added afterwards
-                compiling.compile(engine, compiler)
+                compiling.compile(engine, compiler, failed=partial(announce, reason))
 
         if compiling and compiler == "openvino":  # one model for all batch sizes, whose times are its own
             compiling.compile(engine, compiler)

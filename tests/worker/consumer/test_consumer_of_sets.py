@@ -61,7 +61,7 @@ async def test_a_silent_workers_set_is_taken_over_whole(redis: Redis, tiny_model
         state = await settled(queue, "set")
         await wait_until(lambda: _scores(worker)[0] == 1)
         assert {claim.task.job_id for claim in worker.taken_over} == {"set"}
-        assert worker.count("fourstep_redeliveries_total") == len(worker.taken_over)
+        assert worker.count("fourstep_redeliveries_total") == len(worker.redelivered)
     assert (state.status, len(state.results)) == ("completed", 3)
 
 

@@ -21,7 +21,7 @@ async def test_tasks_of_a_silent_worker_are_taken_over(redis: Redis, tiny_model:
     async with running(redis, tiny_model, lease_s=LEASE_S) as worker:
         state = await settled(queue, "job")
         assert {claim.task.index for claim in worker.taken_over} == {0, 1, 2}
-        assert worker.count("fourstep_redeliveries_total") == len(worker.taken_over)
+        assert worker.count("fourstep_redeliveries_total") == len(worker.redelivered)
     assert state.status == "completed"
 
 

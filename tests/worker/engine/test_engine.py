@@ -86,6 +86,7 @@ def test_a_prompt_that_waits_is_encoded_along(tiny_model: LoadedModel) -> None:
     assert [(cost.rows, cost.cached) for cost in measured if cost.stage == "encode"] == [*encoded, (1, 1)]
 
 
+@pytest.mark.step_times
 @pytest.mark.slow
 @pytest.mark.parametrize("per_prompt_s", [0.0, 0.02])
 def test_prompts_are_encoded_along_where_that_costs_little(

@@ -162,6 +162,7 @@ def test_compiled_code_is_planned_by_the_sizes_it_is_made_for(
     assert [list(times) for times in engine.step_times.values()] == [[1, 2, 3, 4, 6, 8]] * 2
 
 
+@pytest.mark.step_times
 def test_warm_up_measures_every_batch_size(tiny_model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a clock whose seconds become longer each time it is read."""
     readings = accumulate(count(1))

@@ -41,6 +41,7 @@ def _grown(device: DeviceThread, engine: Engine, seconds_of: Callable[[Size, int
     return reason
 
 
+@pytest.mark.step_times
 def test_batches_grow_for_as_long_as_they_gain(device: DeviceThread, tiny_model: LoadedModel) -> None:
     engine = Engine(tiny_model, 8)
     reason = _grown(device, engine, lambda size, rows: 0.016 + 0.002 * rows)
@@ -49,6 +50,7 @@ def test_batches_grow_for_as_long_as_they_gain(device: DeviceThread, tiny_model:
     assert engine.step_times[SIZE][40] == pytest.approx(0.096)
 
 
+@pytest.mark.step_times
 def test_where_a_step_costs_its_rows_nothing_larger_is_ever_run(device: DeviceThread, tiny_model: LoadedModel) -> None:
     engine, run = Engine(tiny_model, 8), []
 
@@ -147,6 +149,7 @@ def test_strict_images_keep_their_batch_when_others_grow(device: DeviceThread, t
     assert all((one.pixels == other.pixels).all() for one, other in zip(before, strict, strict=True))
 
 
+@pytest.mark.step_times
 def test_a_doubtful_time_is_measured_again(device: DeviceThread, tiny_model: LoadedModel) -> None:
     engine = Engine(tiny_model, 8)
     engine.rehearsal.time = lambda size, rows: 0.016 + 0.002 * rows  # type: ignore[method-assign]

@@ -150,6 +150,7 @@ def test_a_compiler_that_fails_or_errs_leaves_the_engine_as_it_was(
     engine = Engine(_one_size(), 1)
     _compiled(device, engine)
     assert engine.runner.executor is engine.runner.eager
+    assert engine.compiling_failed
     assert "serving on without" in caplog.text
     assert len(pictures(engine, [image_task()])) == 1
 

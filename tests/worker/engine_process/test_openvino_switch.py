@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from jobs.settings import WorkerSettings
 from tests.worker.tasks import PROMPTS, image_task, pictures, random_task
 from worker.engine.decoded import Advance
 from worker.engine.engine import Engine
@@ -20,6 +21,7 @@ from worker.engine_process.device_thread import DeviceThread
 from worker.families.network import Network
 from worker.generate import generate
 from worker.model_folder.loading import LoadedModel, served
+from worker.startup import model_card
 from worker.testing import tiny_pipelines, tiny_sdxl_pipelines
 
 WAIT_S = 500
@@ -128,10 +130,13 @@ def test_a_conversion_that_fails_is_one_line_and_strict_rows_go_on_in_pytorch(
         raise ModuleNotFoundError("No module named 'openvino'")
 
     monkeypatch.setattr(Network, "converted", fails)
-    engine = Engine(_one_size(), 2)
+    engine, told = Engine(_one_size(), 2), threading.Event()
+    assert model_card(engine, WorkerSettings()).settings.runtime == "openvino"
     thread = CompileThread(device)
-    thread.compile(engine, "openvino")
+    thread.compile(engine, "openvino", failed=told.set)
     thread.join(WAIT_S)
+    assert told.is_set()
+    assert model_card(engine, WorkerSettings()).settings.runtime == "torch"
     device.call(lambda: None).result()
     assert engine.runner.executor is engine.runner.eager
     assert [record.message for record in caplog.records if record.name == "worker.engine_process.compile_thread"] == [

@@ -89,6 +89,14 @@ def test_a_strict_picture_does_not_depend_on_its_neighbours(family: str) -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", PIPELINES)
+@pytest.mark.parametrize("form", ["Turbo of SDXL", "Hyper, unified", "LCM"])
+def test_steps_are_replayed_from_graphs(family: str, form: str) -> None:
+    pipeline = _pipeline(family, form)
+    published.check_graphs(published.model_of(pipeline, published.contract_of(pipeline, 4, SIZES)), SIZES[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", PIPELINES)
 def test_blocks_and_decoder_are_traced_whole(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = _pipeline(family, "Turbo of SDXL")
     model = published.model_of(pipeline, published.contract_of(pipeline, 4, SIZES))

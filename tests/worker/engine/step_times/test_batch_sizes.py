@@ -88,6 +88,7 @@ def test_a_time_follows_what_is_served_and_a_stall_hardly_moves_it() -> None:
     assert seconds == pytest.approx(0.03, rel=0.05)
 
 
+@pytest.mark.step_times
 def test_the_timetable_keeps_served_sizes_current_with_their_decoding() -> None:
     table = Timetable([SIZE], 8)
     table.set_decoding(SIZE, 4, 0.004)
