@@ -79,10 +79,7 @@ class NothingMoreError(Exception):
 
 
 class Problem(Exception):
-    """An error to be answered as problem details; `name` ends the stable type ``urn:fourstep:problem:<name>``.
-
-    `limit` is that of jobs.metrics.LIMITS by which the call is refused, if one does.
-    """
+    """An error to be answered as problem details; `name` ends the stable type ``urn:fourstep:problem:<name>``."""
 
     def __init__(
         self,
@@ -92,7 +89,7 @@ class Problem(Exception):
         detail: str,
         errors: list[FieldError] | None = None,
         headers: Mapping[str, str] | None = None,
-        limit: str | None = None,
+        limit: str | None = None,  # one of jobs.metrics.LIMITS, which refuses the call
     ) -> None:
         super().__init__(detail)
         self.limit = limit

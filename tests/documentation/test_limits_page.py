@@ -7,7 +7,6 @@ import pytest
 from jobs.metrics import LIMITS
 from jobs.settings import PREFIX, ApiSettings
 from tests.operations import expressions
-from tests.operations.test_dashboards import exposed_names
 
 PAGE = (expressions.ROOT / "docs/limits.md").read_text()
 ROWS = [
@@ -29,7 +28,7 @@ def test_each_limit_has_what_exists_or_says_why_not(row: dict[str, str]) -> None
     assert settings or row["setting"].startswith(("none: ", "`REDIS_MEMORY`"))
     metrics = named(row["metric"], r"(fourstep_\w+)")
     assert metrics
-    assert metrics <= exposed_names()
+    assert metrics <= expressions.exposed_names()
     alerts = named(row["alert"], r"(Fourstep\w+)")
     assert alerts <= {rule["alert"] for rule in expressions.rules() if "alert" in rule}
     assert alerts or row["alert"].startswith("none: ")

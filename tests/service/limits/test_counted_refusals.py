@@ -1,4 +1,4 @@
-"""What a limit refuses or holds up is counted under its name."""
+"""Refusals and waits by limits, each counted under its name."""
 
 import asyncio
 import re
@@ -11,10 +11,12 @@ from jobs.settings import ApiSettings
 from jobs.testing.samples import MODEL, sample_card
 from jobs.testing.waiting import outcome, wait_until
 from tests.service.calls import ASYNC
-from tests.service.limits.test_limits import CAT, ME, OTHER, with_keys
 from tests.service.pictures.files import picture
 from tests.service.running_api import running_api
 from tests.task_queue import TaskQueue
+
+ME, OTHER = {"Authorization": "Bearer me"}, {"Authorization": "Bearer other"}
+CAT = {"prompt": "a cat"}
 
 
 async def test_a_body_that_does_not_end_is_not_waited_for(redis_url: str, free_port: Callable[[], int]) -> None:
@@ -41,7 +43,7 @@ async def test_every_refusal_by_a_limit_is_counted_under_its_name(
 ) -> None:
     await TaskQueue(redis, MODEL).announce("w1", sample_card(), 600)
     few = {"rate_limit": 2, "max_images": 2, "max_queued_images": 2, "max_input_bytes": 1024, "max_input_pixels": 16}
-    settings = with_keys(redis_url, free_port(), **few)
+    settings = ApiSettings.model_validate(few | {"redis_url": redis_url, "port": free_port(), "api_keys": "me,other"})
     async with running_api(settings) as api:
         assert (await api.post("/generate", json=CAT | {"num_images": 2}, headers=ME | ASYNC)).status_code == 202
         form = {"prompt": (None, "a cat"), "image": ("a.png", picture() + bytes(1024))}
@@ -73,7 +75,9 @@ async def test_calls_that_wait_with_their_pictures_are_counted(
     redis: Redis, redis_url: str, free_port: Callable[[], int]
 ) -> None:
     await TaskQueue(redis, MODEL).announce("w1", sample_card(), 600)
-    settings = with_keys(redis_url, free_port(), max_answer_bytes=2**20)
+    settings = ApiSettings.model_validate(
+        {"redis_url": redis_url, "port": free_port(), "api_keys": "me,other", "max_answer_bytes": 2**20}
+    )
     async with running_api(settings) as api:
 
         async def shows(name: str, value: float) -> bool:
