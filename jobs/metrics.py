@@ -9,6 +9,11 @@ STAGE_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 GAP_BUCKETS_S = (0.0001, 0.0002, 0.0003, 0.0004, 0.0006, 0.001, 0.002, 0.004, 0.008, 0.016, 0.064, 0.25)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 SCORE_BUCKETS = tuple(tenth / 10 for tenth in range(1, 11))
+LIMITS = (
+    *("images", "evaluations", "queue", "store", "event_streams"),
+    *("head", "body", "body_time", "picture", "answer_time"),
+)
+"""What refuses a call, as docs/limits.md lists it."""
 
 
 class ApiMetrics:
@@ -31,15 +36,19 @@ class ApiMetrics:
         )
         self.refusals = Counter(
             "fourstep_limit_refusals_total",
-            "Calls refused by a limit: images, evaluations, queue, store or event_streams.",
+            f"Calls refused by a limit: {', '.join(LIMITS)}.",
             ["limit"],
             registry=registry,
         )
-        for limit in ("images", "evaluations", "queue", "store", "event_streams"):
+        for limit in LIMITS:
             self.refusals.labels(limit)  # 0 until it refuses something
         self.answer_bytes = gauge("fourstep_answer_bytes", "Bytes that answers being written take.")
         self.answer_bytes_limit = gauge("fourstep_answer_bytes_limit", "Bytes that the answers to one caller may take.")
         self.answers_waiting = gauge("fourstep_answers_waiting", "Answers that wait for earlier ones of their caller.")
+        self.input_bytes = gauge("fourstep_input_bytes", "Bytes that calls with pictures take.")
+        self.inputs_waiting = gauge(
+            "fourstep_inputs_waiting", "Calls whose picture waits for room or its turn, or is being read."
+        )
         self.event_streams = gauge("fourstep_event_streams", "Event streams that clients hold open.")
         self.connections_refused = Counter(
             "fourstep_connections_refused_total",
@@ -54,6 +63,11 @@ class ApiMetrics:
             "Attempts to send a webhook, by outcome: sent, failed, or given_up when none is left.",
             ["outcome"],
             registry=registry,
+        )
+        for outcome in ("sent", "failed", "given_up"):
+            self.webhooks.labels(outcome)
+        self.webhooks_waiting = gauge(
+            "fourstep_webhooks_waiting", "Webhooks that are due, while others of their key are being sent.", ["model"]
         )
         self.queue_images = gauge("fourstep_queue_images", "Images waiting for a worker.", ["model"])
         self.inflight_images = gauge("fourstep_inflight_images", "Images held by workers.", ["model"])

@@ -6,7 +6,7 @@ A function that reads a list returns anything but a string as it is, and raises 
 import base64
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping
 from typing import Any
 
 # Variables that Kubernetes sets in every pod for a Service whose name begins with "fourstep".
@@ -64,7 +64,15 @@ def is_service_link(name: str, value: Any) -> bool:
     return address or SERVICE_LINK.fullmatch(name.upper()) is not None
 
 
-def suggestion(name: str, known: Iterable[str]) -> str:
+def check_names(environment: Mapping[str, str], prefix: str, known: Collection[str]) -> None:
+    """Raise ValueError for variables with the `prefix` that are not `known`, nor set by Kubernetes."""
+    given = sorted(name for name in environment if name.upper().startswith(prefix) and name.upper() not in known)
+    unknown = [name for name in given if not is_service_link(name, environment[name])]
+    if unknown:
+        raise ValueError("; ".join(_suggestion(name, known) for name in unknown))
+
+
+def _suggestion(name: str, known: Collection[str]) -> str:
     """Say that there is no variable `name`, and which of the `known` ones was probably meant."""
     close = difflib.get_close_matches(name.upper(), known, n=1)
     return f"unknown variable {name}" + (f": did you mean {close[0]}?" if close else "")

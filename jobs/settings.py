@@ -65,15 +65,9 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _no_unknown_variables(cls, values: Any) -> Any:
-        values = {
-            name: value for name, value in values.items() if not setting_values.is_service_link(PREFIX + name, value)
-        }
         known = {PREFIX + name.upper() for kind in (ApiSettings, WorkerSettings) for name in kind.model_fields}
-        unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
-        unknown = [name for name in unknown if not setting_values.is_service_link(name, os.environ[name])]
-        if unknown:
-            raise ValueError("; ".join(setting_values.suggestion(name, known) for name in unknown))
-        return values
+        setting_values.check_names(os.environ, PREFIX, known)
+        return {name: one for name, one in values.items() if not setting_values.is_service_link(PREFIX + name, one)}
 
     @field_validator("redis_url")
     @classmethod
@@ -155,6 +149,11 @@ class ApiSettings(Settings):
     )
     max_connections: int = Field(
         default=512, ge=1, description="connections that one address may hold open; a proxy in front is one address"
+    )
+    body_timeout_s: float = Field(default=30.0, gt=0, description="seconds in which the body of a call must arrive")
+    answer_timeout_s: float = Field(default=60.0, gt=0, description="seconds for a client to read on in its answer")
+    max_webhooks: int = Field(
+        default=32, ge=1, le=256, description="webhooks of one API key that an API process sends at once"
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="comma-separated origins whose pages may call, or *"

@@ -24,7 +24,6 @@ from service.context import ApiContext
 from service.housekeeping import expire_overdue_forever
 from service.inputs.picture_files import PictureLimits
 from service.inputs.source_pictures import SourcePictures
-from service.limits.answer_room import AnswerRoom
 from service.limits.room import Room
 from service.limits.stream_count import StreamCount
 from service.middleware.api_keys import ApiKeys
@@ -58,7 +57,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
     redis = open_redis(settings.redis_url)
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
-    metrics_of_api = ApiMetrics(registry)
+    shown = ApiMetrics(registry)
+    shown.answer_bytes_limit.set(settings.max_answer_bytes)
     store = open_image_store(settings.image_store)
     catalogue = ModelCatalogue(redis, settings.default_model, settings.model_aliases, store)
     context = ApiContext(
@@ -67,9 +67,9 @@ def create_app(settings: ApiSettings) -> FastAPI:
         events=JobEvents(redis),
         catalogue=catalogue,
         registry=registry,
-        metrics=metrics_of_api,
-        room=AnswerRoom(settings.max_answer_bytes, metrics_of_api),
-        streams=StreamCount(settings.max_event_streams, metrics_of_api),
+        metrics=shown,
+        room=Room(settings.max_answer_bytes, shown.answer_bytes, shown.answers_waiting),
+        streams=StreamCount(settings.max_event_streams, shown),
         pictures=SourcePictures(catalogue, PictureLimits(settings.max_input_bytes, settings.max_input_pixels)),
         store=store,
     )
@@ -84,7 +84,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
         **_documented_security(settings),
     )
     app.state.context = context
-    app.add_middleware(BodyLimit, picture_bytes=settings.max_input_bytes, room=Room(settings.max_answer_bytes))
+    for_pictures = Room(settings.max_answer_bytes, shown.input_bytes, shown.inputs_waiting)
+    app.add_middleware(BodyLimit, picture_bytes=settings.max_input_bytes, room=for_pictures)
     app.add_middleware(OneHost)
     app.add_middleware(ApiKeys, keys=settings.api_keys)
     if settings.api_metrics_port:

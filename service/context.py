@@ -13,7 +13,7 @@ from jobs.metrics import ApiMetrics
 from jobs.queue.job_events import JobEvents
 from jobs.settings import ApiSettings
 from service.inputs.source_pictures import SourcePictures
-from service.limits.answer_room import AnswerRoom
+from service.limits.room import Room
 from service.limits.stream_count import StreamCount
 from service.model_catalogue import ModelCatalogue
 
@@ -31,7 +31,7 @@ class ApiContext:
     catalogue: ModelCatalogue
     registry: CollectorRegistry
     metrics: ApiMetrics
-    room: AnswerRoom
+    room: Room
     streams: StreamCount
     pictures: SourcePictures
     store: ImageStore | None = None

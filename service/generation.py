@@ -19,9 +19,6 @@ from service.model_catalogue import AnnouncedModel
 from service.problems import ClientGoneError, DeadlineExpiredError, Problem, overloaded, store_full
 from service.waiting import cancel_on_disconnect, stored_job, wait_until_settled
 
-# The limits by which an admission that is no question of rates is refused.
-REFUSED_BY = {"full": "queue", "store-full": "store"}
-
 
 @dataclass(frozen=True)
 class Call:
@@ -72,10 +69,12 @@ async def _with_picture(call: Call, given: PictureInput) -> Call:
     request, pictures = call.request, call.context.pictures
     check_taken(call.model.card)
     call = replace(call, tasks=begun_from(SourcePicture(image="", strength=given.least_strength), call.tasks))
-    async with pictures.turn(request.state.caller or (request.client.host if request.client else "")):
-        if earlier := await _foreseen(call):
-            return replace(call, earlier=earlier)
-        source = await pictures.source_of(given, (call.tasks[0].width, call.tasks[0].height))
+    turn = pictures.turn(request.state.caller or (request.client.host if request.client else ""))
+    with call.context.metrics.inputs_waiting.track_inprogress():
+        async with turn:
+            if earlier := await _foreseen(call):
+                return replace(call, earlier=earlier)
+            source = await pictures.source_of(given, (call.tasks[0].width, call.tasks[0].height))
     return replace(call, source=source, tasks=begun_from(source.picture, call.tasks))
 
 
@@ -116,7 +115,6 @@ def _rate(call: Call) -> RateLimit | None:
 def _granted(call: Call, admission: Admission, rate: RateLimit | None) -> Admission:
     """The admission of the call, or of the finished job that answers it; any other one is a Problem."""
     if refusal := _refusal(call, admission, rate):
-        call.context.metrics.refusals.labels(admission.over or REFUSED_BY[admission.outcome]).inc()
         raise refusal
     if admission.outcome == "running":
         raise still_running(job_location(admission.job_id, call.request))
@@ -132,7 +130,7 @@ def _refusal(call: Call, admission: Admission, rate: RateLimit | None) -> Proble
     if admission.outcome == "full":
         most = call.context.settings.max_queued_images
         detail = f"{admission.queued_images} images are waiting, at most {most} may (max_queued_images)."
-        return overloaded("queue-full", detail, admission.wait_s)
+        return overloaded("queue-full", detail, "queue", admission.wait_s)
     return store_full() if admission.outcome == "store-full" else None
 
 

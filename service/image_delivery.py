@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from jobs.models import ImageFormat, ImageResult
 from jobs.queue.job_client import JobClient
-from service.limits.answer_room import AnswerRoom
+from service.limits.room import Room
 from service.problems import job_lost
 
 # A multiple of 3, so that the parts' base64 is that of the whole.
@@ -46,7 +46,7 @@ class InlineImages:
         """The text that stands for the image at `position`."""
         return f"{self._mark}{position:04d}"
 
-    def response(self, body: BaseModel, room: AnswerRoom, request: Request) -> Response:
+    def response(self, body: BaseModel, room: Room, request: Request) -> Response:
         """The answer `body`, whose images take at most their share of `room` of the caller of `request`."""
         text = body.model_dump_json(exclude_none=True).split(self._mark)
         # Each text but the first begins with the position of its image.
@@ -62,9 +62,7 @@ class InlineImages:
         content = self._written(texts, room, request, length)
         return StreamingResponse(content, media_type="application/json", headers={"Content-Length": str(length)})
 
-    async def _written(
-        self, texts: list[bytes], room: AnswerRoom, request: Request, length: int
-    ) -> AsyncIterator[bytes]:
+    async def _written(self, texts: list[bytes], room: Room, request: Request, length: int) -> AsyncIterator[bytes]:
         async with room.taken(request.state.caller, min(length, ANSWER_BYTES)):
             for position, (result, size) in enumerate(zip(self.results, self.sizes, strict=True)):
                 yield texts[position]

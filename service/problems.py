@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from jobs.image_store import ImageStoreError
+from jobs.queue.connection import UNWRITABLE
 
 MEDIA_TYPE = "application/problem+json"
 # Bounds of Retry-After in seconds; estimates beyond a minute are unreliable.
@@ -22,8 +23,6 @@ SHORTEST_RETRY_S, LONGEST_RETRY_S = 1, 60
 # Client errors that pass by themselves, unlike all others, and server errors after work that a repetition does again.
 TEMPORARY = ("queue-full", "store-full", "rate-limited", "too-many-streams", "idempotency-key-in-use")
 REPEATING_THE_WORK = ("deadline-expired", "generation-error")
-# What Redis says when its disk, or its role or number of replicas, lets it write nothing.
-UNWRITABLE = ("MISCONF", "READONLY", "You can't write against a read only replica", "NOREPLICAS")
 # Room for the longest prompt with every character escaped, and 64 seeds. Pictures come on top of it.
 MAX_BODY_BYTES = 64 * 1024
 # Bounds of what an answer repeats of a request: errors, and characters of a field's name.
@@ -90,8 +89,10 @@ class Problem(Exception):
         detail: str,
         errors: list[FieldError] | None = None,
         headers: Mapping[str, str] | None = None,
+        limit: str | None = None,  # one of jobs.metrics.LIMITS, which refuses the call
     ) -> None:
         super().__init__(detail)
+        self.limit = limit
         self.headers = headers
         self.details = ProblemDetails(
             type=f"urn:fourstep:problem:{name}", title=title, status=status, detail=detail, errors=errors
@@ -133,9 +134,9 @@ class Problem(Exception):
 class InvalidFieldsError(Problem):
     """422 problem: `errors` has one entry for each wrong field of the request."""
 
-    def __init__(self, errors: list[FieldError]) -> None:
+    def __init__(self, errors: list[FieldError], limit: str | None = None) -> None:
         detail = "; ".join(f"{error.field}: {error.message}" for error in errors)
-        super().__init__(422, "invalid-request", "The request does not fit the contract", detail, errors)
+        super().__init__(422, "invalid-request", "The request does not fit the contract", detail, errors, limit=limit)
         self.errors = errors
 
 
@@ -154,10 +155,10 @@ class DeadlineExpiredError(Problem):
         super().__init__(504, "deadline-expired", "Not ready in time", detail)
 
 
-def overloaded(name: str, detail: str, wait_s: float = 0.0) -> Problem:
-    """429 problem; room is expected in `wait_s` seconds."""
+def overloaded(name: str, detail: str, limit: str, wait_s: float = 0.0) -> Problem:
+    """429 problem of a `limit`; room is expected in `wait_s` seconds."""
     retry_after_s = min(max(math.ceil(wait_s), SHORTEST_RETRY_S), LONGEST_RETRY_S)
-    return Problem(429, name, "Too busy", detail, headers={"Retry-After": str(retry_after_s)})
+    return Problem(429, name, "Too busy", detail, headers={"Retry-After": str(retry_after_s)}, limit=limit)
 
 
 def job_lost() -> Problem:
@@ -165,7 +166,7 @@ def job_lost() -> Problem:
 
 
 def store_full() -> Problem:
-    return overloaded("store-full", "Redis has no memory left for another job.")
+    return overloaded("store-full", "Redis has no memory left for another job.", "store")
 
 
 def redis_away() -> Problem:
@@ -210,8 +211,15 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
+def answer_counted(request: Request, problem: Problem) -> JSONResponse:
+    """The answer to `request`, which the metrics count when a limit refuses it."""
+    if problem.limit:
+        request.app.state.context.metrics.refusals.labels(problem.limit).inc()
+    return problem.response(request.url.path)
+
+
 async def _answer(request: Request, error: Exception) -> JSONResponse:
-    return _problem_of(request, error).response(request.url.path)
+    return answer_counted(request, _problem_of(request, error))
 
 
 async def _answer_nobody(request: Request, error: Exception) -> Response:
@@ -289,4 +297,4 @@ def _allowed_methods(request: Request) -> list[str]:
 
 def body_too_large(most: int, of_what: str = "") -> Problem:
     error = FieldError(field="body", message=f"at most {most} bytes{of_what}", limit=most)
-    return Problem(413, "body-too-large", "The body is too large", f"body: {error.message}", [error])
+    return Problem(413, "body-too-large", "The body is too large", f"body: {error.message}", [error], limit="body")

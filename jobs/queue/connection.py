@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, cast
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -14,10 +13,11 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from jobs.queue.clients.cluster import WholeCluster
 from jobs.queue.clients.pipelining import PipeliningRedis
+from jobs.queue.keys import NEVER_WRITTEN
 
 # Longer than any blocking read below, short enough to notice a hung server.
 SOCKET_TIMEOUT_S = 5.0
@@ -27,6 +27,8 @@ MAX_CONNECTIONS = 64
 MAX_CONNECTIONS_TO_A_NODE = 1024
 # A primary that does not know of its replacement takes writes for some ten seconds, all of which are lost.
 PRIMARY_CHECK_S = 0.5
+# What Redis says when its disk, or its role or number of replicas, lets it write nothing.
+UNWRITABLE = ("MISCONF", "READONLY", "You can't write against a read only replica", "NOREPLICAS")
 
 SINGLE, SENTINEL, CLUSTER = ("redis", "rediss", "unix"), "sentinel", "cluster"
 SCHEMES = (*SINGLE, "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
@@ -106,13 +108,19 @@ def with_password(redis_url: str, password: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{login}:{quote(password, safe='')}@{place}"))
 
 
-def writable(about: Mapping[str, Any]) -> bool:
-    """Return whether a Redis takes writes, whose INFO of persistence and replication is `about`.
+async def is_writable(redis: Redis) -> bool:
+    """Return whether Redis takes writes: it deletes a key that never exists, which changes nothing and needs no memory.
 
-    It takes none when it could not write to its disk last time, or has to have replicas and has none.
+    It takes none when it could not write to its disk last time, lacks a replica that it has to have, or is a replica
+    itself. Raises redis.exceptions.RedisError when it does not answer.
     """
-    disk = about.get("aof_last_write_status", "ok") == "ok" and about.get("rdb_last_bgsave_status", "ok") == "ok"
-    return disk and about.get("min_slaves_good_slaves", 1) > 0
+    try:
+        await redis.delete(NEVER_WRITTEN)
+    except ResponseError as error:
+        if str(error).startswith(UNWRITABLE):
+            return False
+        raise
+    return True
 
 
 def _behind_sentinel(redis_url: str, scheme: str, common: dict[str, Any]) -> Redis:

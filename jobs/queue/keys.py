@@ -4,6 +4,7 @@ import hashlib
 import json
 
 KNOWN_MODELS = "fourstep:models"
+NEVER_WRITTEN = "fourstep:nothing"
 WORKER_GROUP = "workers"
 
 

@@ -49,20 +49,19 @@ def opened(file: bytes, field: str, limits: PictureLimits) -> Image.Image:
     Raises InvalidFieldsError for a file that is too large, of another kind, of too many pixels, or in too many pieces.
     """
     if len(file) > limits.max_bytes:
-        raise refused(field, f"at most {limits.max_bytes} bytes", limits.max_bytes)
+        raise too_large(field, "bytes", limits.max_bytes)
     if too_many := excess(file):
         pieces, most = too_many
-        raise refused(field, f"at most {most} {pieces} of the file", most)
+        raise too_large(field, f"{pieces} of the file", most)
     try:
         image = Image.open(io.BytesIO(file), formats=FORMATS)
     except Image.DecompressionBombError:
-        raise refused(field, f"at most {limits.max_pixels} pixels", limits.max_pixels) from None
+        raise too_large(field, "pixels", limits.max_pixels) from None
     except BROKEN:
         kinds = [kind.lower() for kind in FORMATS]
         raise refused(field, f"must be a picture: {', '.join(kinds)}", kinds) from None
     if image.width * image.height > limits.max_pixels:
-        message = f"at most {limits.max_pixels} pixels, not {image.width}x{image.height}"
-        raise refused(field, message, limits.max_pixels)
+        raise too_large(field, "pixels", limits.max_pixels, f", not {image.width}x{image.height}")
     return image
 
 
@@ -105,6 +104,11 @@ def is_transparent(image: Image.Image, field: str) -> bool:
 
 def refused(field: str, message: str, limit: object = None) -> InvalidFieldsError:
     return InvalidFieldsError([FieldError(field=field, message=message, limit=limit)])
+
+
+def too_large(field: str, unit: str, most: int, found: str = "") -> InvalidFieldsError:
+    """The refusal of a picture that has more than `most` of a `unit`."""
+    return InvalidFieldsError([FieldError(field=field, message=f"at most {most} {unit}{found}", limit=most)], "picture")
 
 
 def _fitted(field: str, decode: Callable[[], Image.Image], size: Size, scaling: Image.Resampling) -> bytes:

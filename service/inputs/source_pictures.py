@@ -20,6 +20,7 @@ from service.inputs.picture_files import (
     is_transparent,
     opened,
     refused,
+    too_large,
     turned_like,
     upright_size,
 )
@@ -96,7 +97,7 @@ class SourcePictures:
         for queue in await self._catalogue.queues():
             size, _ = await queue.image_head(sha256, image_format, 0)
             if size > self.limits.max_bytes:
-                raise refused(field, f"at most {self.limits.max_bytes} bytes", self.limits.max_bytes)
+                raise too_large(field, "bytes", self.limits.max_bytes)
             if size and (file := await queue.image(sha256, image_format)):
                 return file
         raise refused(field, "the image is unknown, or has expired")

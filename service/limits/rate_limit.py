@@ -39,7 +39,7 @@ def over_the_rate(admission: Admission, limit: RateLimit) -> Problem:
         "RateLimit": f'"{unit}";r={admission.remaining};t={wait_s}',
     }
     detail = f"This key may have {most} {unit} a minute; this call fits in {wait_s} s."
-    return Problem(429, "rate-limited", "Over the rate", detail, headers=headers)
+    return Problem(429, "rate-limited", "Over the rate", detail, headers=headers, limit=unit)
 
 
 def _evaluations(tasks: Sequence[ImageTask], card: ModelCard) -> int:

@@ -23,9 +23,12 @@ class StreamCount:
         """Count a stream while it is open; Problem 429 for one too many."""
         client = request.state.caller or (request.client.host if request.client else "")
         if self._open[client] >= self._most:
-            self._metrics.refusals.labels("event_streams").inc()
             detail = f"At most {self._most} event streams may be open (max_event_streams); close some."
-            raise Problem(429, "too-many-streams", "Too many streams", detail, headers={"Retry-After": "5"})
+            raise Problem(
+                *(429, "too-many-streams", "Too many streams", detail),
+                headers={"Retry-After": "5"},
+                limit="event_streams",
+            )
         self._open[client] += 1
         self._metrics.event_streams.inc()
         try:

@@ -6,10 +6,11 @@ The framework's own `max_body_size` answers with plain text, not problem details
 from contextlib import AsyncExitStack
 
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.limits.room import Room
-from service.problems import MAX_BODY_BYTES, BodyTooLargeError, body_too_large
+from service.problems import MAX_BODY_BYTES, BodyTooLargeError, answer_counted, body_too_large
 
 # The endpoints that take a picture and a mask; as base64, with the rest of the form or document.
 WITH_PICTURES = ("/generate", "/v1/images/edits", "/v1/images/variations")
@@ -43,7 +44,7 @@ class BodyLimit:
         length = Headers(scope=scope).get("content-length", "")
         declared = int(length) if length.isdecimal() else None
         if declared is not None and declared > most:
-            await body_too_large(most).response(scope["path"])(scope, receive, send)
+            await answer_counted(Request(scope), body_too_large(most))(scope, receive, send)
             return
         received = structure = 0
 

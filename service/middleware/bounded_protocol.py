@@ -7,33 +7,31 @@ import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
 
-import prometheus_client
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from jobs.metrics import ApiMetrics
+from jobs.settings import ApiSettings
 
 # Checked after each read from the socket, so a head may exceed it by one read.
 MAX_HEAD_BYTES = 64 * 1024
 HEAD_TIMEOUT_S = 15.0
-# For 64 KiB at most.
-BODY_TIMEOUT_S = 30.0
-# For a client to take the next 64 KiB of its answer.
-WRITE_TIMEOUT_S = 60.0
 TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
 @dataclass
 class Connections:
-    """The open connections by address, of which each may hold `most`; `refused` counts the others."""
+    """The connections of one server: what each may take, and how many each address has open."""
 
-    most: int
-    refused: prometheus_client.Counter
+    settings: ApiSettings
+    metrics: ApiMetrics
     open: Counter[str] = field(default_factory=Counter)
 
 
 class BoundedProtocol(HttpToolsProtocol):
     """uvicorn's protocol, which closes connections that send or read too slowly, or are too many for one address."""
 
-    by_address: Connections
+    bounds: Connections
     _address = ""
     _in_head = False
     _head_bytes = 0
@@ -44,18 +42,18 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         peer = transport.get_extra_info("peername")
         self._address = peer[0] if isinstance(peer, tuple) else ""
-        self.by_address.open[self._address] += 1
-        if self.by_address.open[self._address] > self.by_address.most:
-            self.by_address.refused.inc()
+        self.bounds.open[self._address] += 1
+        if self.bounds.open[self._address] > self.bounds.settings.max_connections:
+            self.bounds.metrics.connections_refused.inc()
             transport.abort()
             return
         self._in_head = True  # the time limit holds for clients that send nothing, too
         self._watch_reading(HEAD_TIMEOUT_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.by_address.open[self._address] -= 1
-        if not self.by_address.open[self._address]:
-            del self.by_address.open[self._address]
+        self.bounds.open[self._address] -= 1
+        if not self.bounds.open[self._address]:
+            del self.bounds.open[self._address]
         self._unwatch_reading()
         self._unwatch_writing()
         super().connection_lost(exc)
@@ -76,7 +74,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_head, self._head_bytes = False, 0
         self._unwatch_reading()
-        self._watch_reading(BODY_TIMEOUT_S)
+        self._watch_reading(self.bounds.settings.body_timeout_s)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -86,7 +84,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         if self._writing is None:
-            self._writing = self.loop.call_later(WRITE_TIMEOUT_S, self.transport.abort)
+            self._writing = self.loop.call_later(self.bounds.settings.answer_timeout_s, self._stop_writing)
 
     def resume_writing(self) -> None:
         self._unwatch_writing()
@@ -106,15 +104,21 @@ class BoundedProtocol(HttpToolsProtocol):
             self._writing.cancel()
             self._writing = None
 
+    def _stop_writing(self) -> None:
+        self.bounds.metrics.refusals.labels("answer_time").inc()
+        self.transport.abort()
+
     def _refuse(self, answer: bytes) -> None:
         if self.transport.is_closing():
             return
+        if self._head_bytes or not self._in_head:  # browsers open connections that they do not use
+            self.bounds.metrics.refusals.labels("head" if self._in_head else "body_time").inc()
         answering = not self._in_head and self.cycle is not None and self.cycle.response_started
         if not answering:
             self.transport.write(answer)
         self.transport.close()
 
 
-def bounded_protocol(most: int, refused: prometheus_client.Counter) -> type[BoundedProtocol]:
-    """The protocol of one server, where each address may hold `most` connections."""
-    return type("Protocol", (BoundedProtocol,), {"by_address": Connections(most, refused)})
+def bounded_protocol(settings: ApiSettings, metrics: ApiMetrics) -> type[BoundedProtocol]:
+    """The protocol of one server."""
+    return type("Protocol", (BoundedProtocol,), {"bounds": Connections(settings, metrics)})

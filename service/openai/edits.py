@@ -14,7 +14,7 @@ from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from service.inputs.picture_files import PictureLimits, refused
+from service.inputs.picture_files import PictureLimits, refused, too_large
 from service.inputs.source_pictures import PictureInput
 from service.openai.schemas import Hint, ImagesRequest
 from service.problems import FieldError, Problem
@@ -137,7 +137,7 @@ def _validated(kind: type[AnyForm], fields: dict[str, Any]) -> AnyForm:
 
 async def _file(file: UploadFile, field: str, limits: PictureLimits) -> bytes:
     if (file.size or 0) > limits.max_bytes:
-        raise refused(field, f"at most {limits.max_bytes} bytes", limits.max_bytes)
+        raise too_large(field, "bytes", limits.max_bytes)
     return await file.read()
 
 

@@ -6,7 +6,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from redis.exceptions import RedisError
 
 from jobs.queue.callers.usage import read_usage
-from jobs.queue.connection import writable
+from jobs.queue.connection import is_writable
+from jobs.queue.webhook_stream import WebhookStream
 from service.context import ApiContext, Context
 
 router = APIRouter(tags=["metrics"])
@@ -20,22 +21,25 @@ async def metrics(context: Context) -> Response:
 
 
 async def _read_queue_gauges(context: ApiContext) -> None:
-    context.metrics.model_versions.clear()
+    about_models = (context.metrics.model_versions, context.metrics.webhooks_waiting)
     gauges = (context.metrics.queue_images, context.metrics.inflight_images, context.metrics.workers)
-    for gauge in (*gauges, context.metrics.usage_images, context.metrics.usage_seconds):
+    for gauge in (*gauges, *about_models, context.metrics.usage_images, context.metrics.usage_seconds):
         gauge.clear()
     context.metrics.redis_up.set(0)
     context.metrics.redis_writable.set(0)
     try:
-        memory = await context.redis.info("memory", "persistence", "replication")
+        memory = await context.redis.info("memory")
         context.metrics.redis_up.set(1)
-        context.metrics.redis_writable.set(writable(memory))
+        context.metrics.redis_writable.set(await is_writable(context.redis))
         context.metrics.redis_memory.set(memory["used_memory"])
         context.metrics.redis_memory_limit.set(memory["maxmemory"])
         for model in await context.catalogue.read():
             queued, inflight = await model.queue.depth()
             for gauge, value in zip(gauges, (queued, inflight, len(model.workers)), strict=True):
                 gauge.labels(model=model.card.name).set(value)
+            if context.settings.webhook_secret:
+                due = await WebhookStream(context.redis, model.card.name).due()
+                context.metrics.webhooks_waiting.labels(model=model.card.name).set(due)
             for client, usage in (await read_usage(context.redis, model.card.name)).items():
                 labels = {"key": client[:8], "model": model.card.name}
                 context.metrics.usage_images.labels(**labels).set(usage.images)

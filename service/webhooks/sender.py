@@ -30,7 +30,7 @@ PAUSES_S = (30.0, 120.0, 600.0, 1800.0, 3600.0)
 ATTEMPT_S = 15.0
 """Seconds that an attempt may take. Shorter than any pause, or two processes would send at once."""
 
-MOST_AT_ONCE, MOST_OF_A_CALLER = 256, 32
+MOST_AT_ONCE = 256
 """Attempts under way in one process. A caller whose receivers hang takes its own part of them."""
 
 POLL_S = 0.5
@@ -55,7 +55,7 @@ class WebhookSender:
         self._redis = redis
         self._catalogue = catalogue
         self._secret = settings.webhook_secret
-        self._private = settings.webhook_private
+        self._private, self._each = settings.webhook_private, settings.max_webhooks
         self._count: Callable[[str], None] = lambda outcome: metrics.webhooks.labels(outcome).inc()
         network = None if self._private else PublicNetwork()
         # No connection is kept: each attempt looks the host up for itself.
@@ -84,7 +84,7 @@ class WebhookSender:
                     return
                 stream = WebhookStream(self._redis, queue.model)
                 under_way = Counter(self._sending.values())
-                for webhook in await stream.take(PAUSES_S, room, MOST_OF_A_CALLER, under_way):
+                for webhook in await stream.take(PAUSES_S, room, self._each, under_way):
                     sending = asyncio.create_task(self._settle(queue, stream, webhook))
                     self._sending[sending] = webhook.caller
                     sending.add_done_callback(self._sending.pop)

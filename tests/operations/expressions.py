@@ -7,6 +7,9 @@ from typing import Any
 
 import promql_parser
 import yaml
+from prometheus_client import CollectorRegistry
+
+from jobs.metrics import ApiMetrics, WorkerMetrics
 
 ROOT = Path(__file__).resolve().parents[2]
 DASHBOARDS = sorted((ROOT / "docker" / "grafana" / "dashboards").glob("*.json"))
@@ -57,3 +60,18 @@ def _compared(node: promql_parser.Expr) -> list[str]:
         return []
     expression = node.prettify()
     return [expression] if metric_names(expression) else []
+
+
+def exposed_names() -> set[str]:
+    """The names of all series of the API and the worker."""
+    registries = CollectorRegistry(), CollectorRegistry()
+    ApiMetrics(registries[0])
+    WorkerMetrics(registries[1])
+    suffixes = {
+        "counter": ("_total",),
+        "gauge": ("",),
+        "info": ("_info",),
+        "histogram": ("_bucket", "_sum", "_count"),
+    }
+    families = [family for registry in registries for family in registry.collect()]
+    return {family.name + suffix for family in families for suffix in suffixes[family.type]}

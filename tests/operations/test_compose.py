@@ -123,8 +123,16 @@ def test_passwords_are_files_and_stand_on_no_command_line() -> None:
 
 
 def test_the_keys_of_the_api_reach_the_api_alone() -> None:
-    assert COMPOSE["services"]["worker"]["environment"]["FOURSTEP_API_KEYS"] == ""
-    assert "FOURSTEP_API_KEYS" not in COMPOSE["services"]["service"]["environment"]
+    secrets = {PREFIX + name.upper() for name, field in ApiSettings.model_fields.items() if "Secret" in str(field)}
+    assert secrets == {"FOURSTEP_REDIS_PASSWORD", *OF_THE_API}
+    for name in OF_THE_API:
+        assert COMPOSE["services"]["worker"]["environment"][name] == ""
+        assert name not in COMPOSE["services"]["service"]["environment"]
+    for name in COMPOSE["services"].keys() - {"service", "worker"}:
+        assert "env_file" not in COMPOSE["services"][name]
+
+
+OF_THE_API = {"FOURSTEP_API_KEYS", "FOURSTEP_WEBHOOKS", "FOURSTEP_WEBHOOK_SECRET"}
 
 
 @pytest.mark.parametrize("given", ["", "from the environment"])

@@ -7,29 +7,13 @@ from pathlib import Path
 import promql_parser
 import pytest
 import yaml
-from prometheus_client import CollectorRegistry
 
-from jobs.metrics import ApiMetrics, WorkerMetrics
 from tests.operations import expressions
 
 OF_ANY_PROCESS = {"up", "process_resident_memory_bytes", "process_cpu_seconds_total", "process_start_time_seconds"}
 # Of the engine's process, as the worker's collector names them.
 OF_ANY_PROCESS |= {"fourstep_engine_process_resident_memory_bytes"}
 ALL = expressions.panel_expressions() | expressions.rule_expressions()
-
-
-def exposed_names() -> set[str]:
-    registries = CollectorRegistry(), CollectorRegistry()
-    ApiMetrics(registries[0])
-    WorkerMetrics(registries[1])
-    suffixes = {
-        "counter": ("_total",),
-        "gauge": ("",),
-        "info": ("_info",),
-        "histogram": ("_bucket", "_sum", "_count"),
-    }
-    families = [family for registry in registries for family in registry.collect()]
-    return {family.name + suffix for family in families for suffix in suffixes[family.type]}
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -39,12 +23,12 @@ def test_every_expression_is_promql_over_names_that_exist(name: str) -> None:
     recorded = {rule["record"] for rule in expressions.rules() if "record" in rule}
     used = expressions.metric_names(expression)
     assert used
-    assert used <= exposed_names() | OF_ANY_PROCESS | recorded
+    assert used <= expressions.exposed_names() | OF_ANY_PROCESS | recorded
 
 
 def test_every_metric_of_the_contract_is_shown_or_watched() -> None:
     everything = " ".join(ALL.values())
-    families = {re.sub("_(bucket|sum|count)$", "", name) for name in exposed_names()}
+    families = {re.sub("_(bucket|sum|count)$", "", name) for name in expressions.exposed_names()}
     assert {name for name in families if name not in everything} == set()
 
 

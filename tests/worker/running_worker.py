@@ -82,7 +82,7 @@ class RunningWorker:
 
     @property
     def redelivered(self) -> list[Claim]:
-        """What it took over from others: a worker that stood still for longer than its lease takes its own back."""
+        """Tasks taken over from others: a worker that stood still for longer than its lease takes its own back."""
         return [claim for claim in self.taken_over if claim.taken_from != self.consumer.worker_id]
 
     def count(self, name: str, **labels: str) -> float:

@@ -17,7 +17,6 @@ from jobs.queue.claims import Claim
 from jobs.settings import ApiSettings
 from jobs.testing.samples import sample_result
 from jobs.testing.waiting import outcome, wait_until
-from service.middleware import bounded_protocol
 from tests.service.api_process import api_process
 from tests.service.running_api import running_api
 from tests.service.stand_in_worker import StandInWorker
@@ -107,11 +106,10 @@ async def _unread(port: int, number: int) -> asyncio.StreamWriter:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("large_images")
-async def test_an_answer_that_is_not_read_ends_and_makes_room(
-    redis_url: str, free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(bounded_protocol, "WRITE_TIMEOUT_S", 0.3)
-    settings = ApiSettings(redis_url=redis_url, port=free_port(), timeout_s=600, max_answer_bytes=MIB)
+async def test_an_answer_that_is_not_read_ends_and_makes_room(redis_url: str, free_port: Callable[[], int]) -> None:
+    settings = ApiSettings(
+        redis_url=redis_url, port=free_port(), timeout_s=600, max_answer_bytes=MIB, answer_timeout_s=0.3
+    )
     async with running_api(settings) as api:
         body = {"prompt": "a cat 1", "num_images": 64, "seed": 64, "response": "url"}
         assert (await api.post("/generate", json=body)).status_code == 200
@@ -120,5 +118,6 @@ async def test_an_answer_that_is_not_read_ends_and_makes_room(
         assert (await api.post("/generate", json=first, headers=key)).status_code == 200
         writers = [await _unread(settings.port, 1) for _ in range(5)]
         assert (await api.post("/generate", json=first, headers=key)).status_code == 200  # in the same room, after them
+        assert 'fourstep_limit_refusals_total{limit="answer_time"} 5.0' in (await api.get("/metrics")).text
         for writer in writers:
             writer.close()

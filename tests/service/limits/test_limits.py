@@ -4,25 +4,20 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 import httpx
 import pytest
 from redis.asyncio import Redis
 
 from jobs.models import DiverseSet, ImageTask, SourcePicture
-from jobs.queue.connection import open_redis
 from jobs.settings import ApiSettings
-from jobs.testing import redis_servers
 from jobs.testing.samples import MODEL, sample_card, sample_tasks
 from jobs.testing.waiting import outcome, wait_until
 from service import housekeeping
 from service.limits.rate_limit import rate_of
-from service.middleware import bounded_protocol
 from tests.service.calls import ASYNC, is_problem
 from tests.service.pictures.files import b64, picture
 from tests.service.running_api import running_api
-from tests.service.stand_in_worker import StandInWorker
 from tests.task_queue import TaskQueue
 
 ME, OTHER = {"Authorization": "Bearer me"}, {"Authorization": "Bearer other"}
@@ -188,17 +183,6 @@ async def test_event_streams_are_counted(redis: Redis, redis_url: str, free_port
         await wait_until(room_again)
 
 
-async def test_a_body_that_does_not_end_is_not_waited_for(
-    api: httpx.AsyncClient, settings: ApiSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(bounded_protocol, "BODY_TIMEOUT_S", 0.1)
-    reader, writer = await asyncio.open_connection("127.0.0.1", settings.port)
-    writer.write(b"POST /generate HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 20\r\n\r\n{")
-    assert (await outcome(reader.read())).startswith(b"HTTP/1.1 408")
-    writer.close()
-    assert (await api.get("/healthz")).status_code == 200
-
-
 async def test_one_address_cannot_take_all_connections(redis_url: str, free_port: Callable[[], int]) -> None:
     settings = ApiSettings(redis_url=redis_url, port=free_port(), max_connections=5)
     async with running_api(settings) as api:
@@ -231,55 +215,3 @@ async def test_a_request_has_one_host(api: httpx.AsyncClient, settings: ApiSetti
     writer.write(b"GET /healthz HTTP/1.1\r\n" + hosts + b"Connection: close\r\n\r\n")
     assert (await outcome(reader.read())).startswith(b"HTTP/1.1 400")
     writer.close()
-
-
-async def test_a_redis_whose_disk_is_full_is_told_from_one_that_is_away(
-    tmp_path: Path, free_port: Callable[[], int]
-) -> None:
-    port = free_port()
-    data = tmp_path / "data"
-    config = "appendonly no\nstop-writes-on-bgsave-error yes\nsave 3600 1\ndbfilename nowhere.rdb"
-    with redis_servers.server(data, config, port=port):
-        redis = open_redis(f"redis://127.0.0.1:{port}/0")
-        worker = StandInWorker(redis, patient=True)
-        running = asyncio.create_task(worker.run())
-        async with running_api(ApiSettings(redis_url=f"redis://127.0.0.1:{port}/0", port=free_port())) as api:
-            await wait_until(lambda: _is_ready(api))
-            (data / "nowhere.rdb").mkdir()  # what is to be written cannot replace it
-            await redis.bgsave()
-            await wait_until(lambda: _cannot_write(redis))
-            assert is_problem(await api.post("/generate", json=CAT), 503, "store-unwritable")
-            assert is_problem(await api.get("/readyz"), 503, "store-unwritable")
-            metrics = (await api.get("/metrics")).text
-            assert ("fourstep_redis_up 1.0" in metrics, "fourstep_redis_writable 0.0" in metrics) == (True, True)
-            (data / "nowhere.rdb").rmdir()
-            await redis.bgsave()
-            await wait_until(lambda: _is_ready(api))
-            assert (await api.post("/generate", json=CAT)).status_code == 200
-        worker.stopped = True
-        await running
-        await redis.aclose()
-
-
-async def test_a_redis_without_the_replicas_that_it_needs_is_told(
-    redis: Redis, api: httpx.AsyncClient, worker: StandInWorker
-) -> None:
-    worker.patient = True
-    await wait_until(lambda: _is_ready(api))
-    await redis.config_set("min-replicas-to-write", 1)
-    try:
-        assert is_problem(await api.post("/generate", json=CAT), 503, "store-unwritable")
-        assert is_problem(await api.get("/readyz"), 503, "store-unwritable")
-        metrics = (await api.get("/metrics")).text
-        assert ("fourstep_redis_up 1.0" in metrics, "fourstep_redis_writable 0.0" in metrics) == (True, True)
-    finally:
-        await redis.config_set("min-replicas-to-write", 0)
-    await wait_until(lambda: _is_ready(api))
-
-
-async def _is_ready(api: httpx.AsyncClient) -> bool:
-    return (await api.get("/readyz")).status_code == 200
-
-
-async def _cannot_write(redis: Redis) -> bool:
-    return (await redis.info("persistence"))["rdb_last_bgsave_status"] != "ok"

@@ -172,14 +172,16 @@ async def test_a_caller_whose_receiver_hangs_delays_nobody_else(
     settings: ApiSettings, receiver: Receiver, free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sender, "ATTEMPT_S", 3600.0)
-    settings = ApiSettings.model_validate(settings.model_dump() | KEYS)
+    settings = ApiSettings.model_validate(settings.model_dump() | KEYS | {"max_webhooks": 5})
     async with running_api(settings) as api, receiving(free_port(), *[HANG] * 100) as hanging:
-        for _ in range(sender.MOST_OF_A_CALLER + 3):
+        for _ in range(settings.max_webhooks + 3):
             await ask(api, hanging.url, "one")
-        await wait_until(lambda: len(hanging.received) == sender.MOST_OF_A_CALLER)
+        await wait_until(lambda: len(hanging.received) == settings.max_webhooks)
         await ask(api, receiver.url, "two")
         await arrived(receiver)
-        assert len(hanging.received) == sender.MOST_OF_A_CALLER
+        assert len(hanging.received) == settings.max_webhooks
+        metrics = (await api.get("/metrics", headers={"Authorization": "Bearer one"})).text
+        assert f'fourstep_webhooks_waiting{{model="{MODEL}"}} 3.0' in metrics
 
 
 async def test_it_needs_an_asynchronous_call_and_an_operator_who_wants_it(
