@@ -12,11 +12,16 @@ from pathlib import Path
 import httpx
 import pytest
 
+from jobs.sampling_contract import SamplingContract
+from jobs.settings import BUNDLED_MODEL
 from jobs.testing.redis_servers import free_port
 from jobs.testing.waiting import SAFETY_NET_S, block_until
 
 # Only Linux has it, and tells there which process started which.
 PROC = Path("/proc")
+
+HEIGHT, WIDTH = SamplingContract.load(BUNDLED_MODEL).sizes[0]
+"""Of the bundled model's pictures, in pixels."""
 
 REQUEST = {"prompt": "a smiling cat face", "seed": 7, "num_images": 4}
 

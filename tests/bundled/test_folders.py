@@ -9,6 +9,7 @@ from diffusers import StableDiffusion3Pipeline
 from distill.emoji.__main__ import EXAMPLES
 from jobs.sampling_contract import SamplingContract
 from jobs.settings import BUNDLED_MODEL
+from tests.running import HEIGHT, WIDTH
 from worker.families.prompt_embeddings import stacked
 from worker.model_folder import loading
 from worker.model_folder.weights_hash import weights_sha256
@@ -26,7 +27,7 @@ def test_plain_diffusers_loads_it(folder: Path) -> None:
     assert pipeline.text_encoder_3 is not None
     with torch.no_grad():
         picture = pipeline("a red apple", num_inference_steps=2, max_sequence_length=16).images[0]
-    assert picture.size == (64, 64)
+    assert picture.size == (WIDTH, HEIGHT)
 
 
 def test_only_safetensors_and_at_most_sixty_megabytes() -> None:
@@ -53,7 +54,7 @@ def test_worker_and_diffusers_sample_the_same_latents() -> None:
     """Same initial noise, embeddings and grid, in float32."""
     model = loading.load(str(STUDENT), device="cpu", dtype="float32")
     prompts = ["a smiling cat face", "fruit"]
-    start = torch.cat([noise.draw(seed, model.network.latent_shape(64, 64)) for seed in (7, 8)])
+    start = torch.cat([noise.draw(seed, model.network.latent_shape(HEIGHT, WIDTH)) for seed in (7, 8)])
     embeddings = stacked(model.network.encode(prompts))
     with torch.no_grad():
         ours = sampler.sample(model.table, lambda latents, t: model.network.predict(latents, t, embeddings), start)

@@ -9,6 +9,7 @@ from playwright.sync_api import Browser, Page, Request, Route, expect
 
 from tests.playground.pictures import addresses, finished, generate, pixels, psnr, seeds
 from tests.playground.served import STUDENT, TEACHER
+from tests.running import HEIGHT, WIDTH
 
 
 def test_a_prompt_becomes_pictures_with_consecutive_seeds(playground: Page) -> None:
@@ -74,7 +75,7 @@ def test_the_seed_of_a_picture_can_be_taken_for_another_prompt(playground: Page)
 
 
 def test_another_format_is_what_comes(playground: Page, server: str) -> None:
-    expect(playground.get_by_label("Size")).to_have_value("64x64")
+    expect(playground.get_by_label("Size")).to_have_value(f"{WIDTH}x{HEIGHT}")
     playground.get_by_label("Format").select_option("JPEG")
     (address,) = addresses(generate(playground, "a star", 1, seed=5))
     assert httpx.get(server + address).headers["content-type"] == "image/jpeg"
