@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 Compiler = Literal["inductor", "openvino"]
 """torch.compile's own code generator, or OpenVINO, for a CPU."""
 
+TRYING = "larger ones are being tried"
+"""The reason for the largest batch while the batch sizes, and on a CPU the runtime, are not those to stay."""
+
 
 def start_engine(settings: WorkerSettings, load_model: Callable[..., LoadedModel] = load) -> Engine:
     """Load the model and run every stage once, eagerly. Raises FolderRefusedError, StartFailedError or RuntimeError."""
@@ -86,7 +89,7 @@ def model_card(engine: Engine, settings: WorkerSettings, chosen: str | None = No
             text_encoders=settings.text_encoders,
             quantize=settings.quantize,
             max_batch=max(engine.runner.largest_batch.values()),
-            max_batch_reason=(chosen or "larger ones are being tried") if settings.max_batch == "auto" else "as set",
+            max_batch_reason=(chosen or TRYING) if settings.max_batch == "auto" else "as set",
             strict_batch=max(engine.runner.strict_batch.values()),
             runtime="openvino" if compiler == "openvino" else "torch",
             compile=compiler == "inductor",

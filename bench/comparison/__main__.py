@@ -43,7 +43,7 @@ class Variant:
 
 ALL = tuple(SYSTEMS)
 FULL = Variant(
-    rounds=2,
+    rounds=3,
     systems={"sampler": ALL, "latency-model": ALL, "diffusers": ALL[1:]},
     plans={
         "sampler": Plan(alone=20, closed=((4, 32), (16, 96)), trace=100, overload=40, equality=16, strict=8),

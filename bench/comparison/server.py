@@ -15,8 +15,9 @@ import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from bench.comparison.systems import FRONT_CORE, MODEL_CORE, Engine, Ports, System, Tuning, environment
+from worker.startup import TRYING
 
-START_S, STOP_S = 120.0, 10.0
+START_S, STOP_S = 300.0, 10.0
 
 
 class DidNotStart(Exception):
@@ -72,6 +73,12 @@ class Server:
     def cpu_by_thread(self, process: psutil.Process) -> dict[int, float]:
         return {thread.id: thread.user_time + thread.system_time for thread in process.threads()}
 
+    def settled(self) -> bool:
+        """Whether our worker has the runtime and the batch sizes that it keeps; others serve as they start."""
+        if not self.system.ours:
+            return True
+        return TRYING not in httpx.get(f"http://127.0.0.1:{self.ports.http}/models", trust_env=False).text
+
     def memory_mib(self) -> float:
         """Proportional set size of the whole tree: what several processes share is counted once."""
         total = 0.0
@@ -125,6 +132,8 @@ def running(
                     raise DidNotStart(f"{system.name} with {engine}: {log.read_text()[-2000:]}")
                 time.sleep(0.05)
             server.first_picture_s = time.perf_counter() - began
+            while not server.settled():
+                time.sleep(0.2)
             yield server
         finally:
             stop(server)

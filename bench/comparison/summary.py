@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 import numpy as np
@@ -91,6 +91,7 @@ def _open_loop(loops: Rounds, bares: Rounds) -> dict[str, Any]:
             for share in (0.5, 0.95, 0.99)
             if latencies
         },
+        "mean_ms": round(fmean(latencies), 1) if latencies else None,
         "goodput": round(sum(in_time) / images, 3),
         "shed": round(shed(answers), 3),
         "failed": sum(not answer.ok for answer in answers),

@@ -42,7 +42,7 @@ class Tuning:
     wait_s: float = 0.01
 
 
-BATCH_SIZES, WAITS_S = (4, 8), (0.0, 0.01)
+BATCH_SIZES, WAITS_S = (4, 8, 16, 32), (0.0, 0.01)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
-"""Our sampler as a library, without our engine, rule or queue."""
+"""Our sampler as a library, on the runtime that our worker has, without our engine, rule or queue."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from PIL import Image
 
@@ -12,6 +13,7 @@ from worker.model_folder.loading import load as load_model
 
 def load() -> Draw:
     model = load_model(settings.MODEL)
+    model = replace(model, network=model.network.converted())
 
     def draw(prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
         return [Image.fromarray(pixels) for pixels in generate_batch(model, prompts, seeds)]

@@ -35,7 +35,7 @@ def test_a_network_that_lacks_a_weight_is_refused_by_its_name(tmp_path: Path) ->
     save_file(weights, file, {"format": "pt"})
     result = CliRunner().invoke(app, ["models", "check", str(folder)])
     assert result.exit_code == 1
-    assert f"transformer: {folder / 'transformer'} lacks the weight proj_out.weight" in result.stderr
+    assert f"transformer: {folder / 'transformer'} lacks 1 weight: proj_out.weight" in result.stderr
 
 
 def test_a_folder_without_sampling_json_names_no_method(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from worker.engine.scheduler import Size, buckets
 from worker.engine_process.batch_size_thread import BatchSizeThread
 from worker.engine_process.device_thread import DeviceThread
 from worker.model_folder.loading import LoadedModel
-from worker.startup import model_card
+from worker.startup import TRYING, model_card
 
 SIZE = (64, 64)
 
@@ -162,7 +162,7 @@ def test_a_doubtful_time_is_measured_again(device: DeviceThread, tiny_model: Loa
 def test_the_card_says_what_was_chosen_and_why(tiny_model: LoadedModel) -> None:
     engine = Engine(tiny_model, 8)
     first = model_card(engine, WorkerSettings()).settings
-    assert (first.max_batch, first.max_batch_reason) == (8, "larger ones are being tried")
+    assert (first.max_batch, first.max_batch_reason) == (8, TRYING)
     engine.rehearsal.set_times(SIZE, dict.fromkeys(buckets(12), 0.01))
     later = model_card(engine, WorkerSettings(), "16 rows do not fit into memory").settings
     assert (later.max_batch, later.max_batch_reason) == (12, "16 rows do not fit into memory")
