@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
-import torch
 from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
 from safetensors.torch import save_file
 
@@ -77,7 +76,7 @@ def import_model(
     network = _fitted(source, preset, folder, index)
     if source.hub is None:  # of a pipeline on the hub no weights are here
         replaced = set() if network is None else {index.family.denoiser}
-        read_networks(folder, index, torch.float32, skip=replaced, shapes_only=True)
+        read_networks(folder, index, None, skip=replaced, shapes_only=True)
     out.mkdir(parents=True, exist_ok=True)
     _write(source, network, folder, index, out)
     contract.save(out)
