@@ -76,7 +76,8 @@ async def test_calls_that_wait_with_their_pictures_are_counted(
 ) -> None:
     await TaskQueue(redis, MODEL).announce("w1", sample_card(), 600)
     settings = ApiSettings.model_validate(
-        {"redis_url": redis_url, "port": free_port(), "api_keys": "me,other", "max_answer_bytes": 2**20}
+        {"redis_url": redis_url, "port": free_port(), "api_keys": "me,other"}
+        | {"max_answer_bytes": 2**20, "body_timeout_s": 600}
     )
     async with running_api(settings) as api:
 
