@@ -69,6 +69,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._in_head = True
+        self._head_bytes = self._head_bytes or 1  # it has begun, though within a read of which the rest was no head
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:

@@ -5,11 +5,13 @@ import re
 from collections.abc import AsyncIterator, Callable
 
 import httpx
+import pytest
 from redis.asyncio import Redis
 
 from jobs.settings import ApiSettings
 from jobs.testing.samples import MODEL, sample_card
 from jobs.testing.waiting import outcome, wait_until
+from service.middleware import bounded_protocol
 from tests.service.calls import ASYNC
 from tests.service.pictures.files import picture
 from tests.service.running_api import running_api
@@ -29,6 +31,20 @@ async def test_a_body_that_does_not_end_is_not_waited_for(redis_url: str, free_p
         writer.close()
         assert (await api.get("/healthz")).status_code == 200
         assert await refused_by(api, "body_time") == 1
+
+
+async def test_a_second_request_whose_head_does_not_end_is_counted(
+    api: httpx.AsyncClient, settings: ApiSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", settings.port)
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert (await outcome(reader.readuntil(b"}"))).startswith(b"HTTP/1.1 200")
+    with monkeypatch.context() as patch:
+        patch.setattr(bounded_protocol, "HEAD_TIMEOUT_S", 0.1)
+        writer.write(b"G")
+        assert (await outcome(reader.read())).startswith(b"HTTP/1.1 408")
+    writer.close()
+    assert await refused_by(api, "head") == 1
 
 
 async def refused_by(api: httpx.AsyncClient, limit: str) -> int:
