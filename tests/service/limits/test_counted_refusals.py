@@ -1,6 +1,7 @@
 """Refusals and waits by limits, each counted under its name."""
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator, Callable
 
@@ -96,19 +97,46 @@ async def test_calls_that_wait_with_their_pictures_are_counted(
         | {"max_answer_bytes": 2**20, "body_timeout_s": 600}
     )
     async with running_api(settings) as api:
-
-        async def shows(name: str, value: float) -> bool:
-            metrics = (await api.get("/metrics", headers=ME)).text
-            return [float(found) for found in re.findall(rf"^fourstep_{name} (\S+)", metrics, re.MULTILINE)] == [value]
-
         head = "POST /generate HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer me\r\nContent-Type: application/json\r\n"
         head += f"Content-Length: {2**20}\r\n\r\n"
         held = [(await asyncio.open_connection("127.0.0.1", settings.port))[1] for _ in range(3)]
         for writer in held:
             writer.write(head.encode() + b" " * 2**17)
-        await wait_until(lambda: shows("inputs_waiting", 2.0))
-        assert await shows("input_bytes", float(2**20))
+        await wait_until(lambda: shows(api, "inputs_waiting", 2.0))
+        assert await shows(api, "input_bytes", float(2**20))
         for writer in held:
             writer.close()
-        await wait_until(lambda: shows("inputs_waiting", 0.0))
-        await wait_until(lambda: shows("input_bytes", 0.0))
+        await wait_until(lambda: shows(api, "inputs_waiting", 0.0))
+        await wait_until(lambda: shows(api, "input_bytes", 0.0))
+
+
+async def test_the_time_of_a_body_stands_still_while_its_call_waits_for_room(
+    redis: Redis, redis_url: str, free_port: Callable[[], int]
+) -> None:
+    await TaskQueue(redis, MODEL).announce("w1", sample_card(), 600)
+    settings = ApiSettings(
+        redis_url=redis_url, port=free_port(), max_answer_bytes=2**20, timeout_s=600, body_timeout_s=600
+    )
+    head = "POST /generate HTTP/1.1\r\nHost: a\r\nPrefer: respond-async\r\nContent-Type: application/json\r\n"
+    body = json.dumps(CAT).encode()
+    async with running_api(settings) as api:
+        first = api.post("/generate", content=body.ljust(2**20), headers={"Content-Type": "application/json"})
+        holding = asyncio.create_task(first)  # no worker makes its image
+        await wait_until(lambda: shows(api, "input_bytes", 2**20))
+        settings.body_timeout_s = 0.2
+        reader, writer = await asyncio.open_connection("127.0.0.1", settings.port)
+        writer.write(f"{head}Content-Length: {5 * 2**16}\r\n\r\n".encode() + body.ljust(5 * 2**16))
+        await wait_until(lambda: shows(api, "inputs_waiting", 1))
+        later, other = await asyncio.open_connection("127.0.0.1", settings.port)
+        other.write(f"{head}Content-Length: 20\r\n\r\n".encode())
+        assert (await outcome(later.readline())).startswith(b"HTTP/1.1 408")
+        other.close()
+        assert await refused_by(api, "body_time") == 1
+        holding.cancel()
+        assert (await outcome(reader.readline())).startswith(b"HTTP/1.1 202")
+        writer.close()
+
+
+async def shows(api: httpx.AsyncClient, name: str, value: float) -> bool:
+    metrics = (await api.get("/metrics", headers=ME)).text
+    return [float(found) for found in re.findall(rf"^fourstep_{name} (\S+)", metrics, re.MULTILINE)] == [value]
