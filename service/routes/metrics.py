@@ -6,7 +6,6 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from redis.exceptions import RedisError
 
 from jobs.queue.callers.usage import read_usage
-from jobs.queue.connection import is_writable
 from jobs.queue.webhook_stream import WebhookStream
 from service.context import ApiContext, Context
 
@@ -33,7 +32,7 @@ async def _read_queue_gauges(context: ApiContext) -> None:
     try:
         memory = await context.redis.info("memory")
         context.metrics.redis_up.set(1)
-        context.metrics.redis_writable.set(await is_writable(context.redis))
+        context.metrics.redis_writable.set(await context.catalogue.is_writable())
         context.metrics.redis_memory.set(memory["used_memory"])
         context.metrics.redis_memory_limit.set(memory["maxmemory"])
         for model in await context.catalogue.read():
