@@ -1,6 +1,5 @@
 """Write a servable folder of a published model: what it changes, and which model has the rest."""
 
-import json
 import os
 import re
 import shutil
@@ -17,7 +16,7 @@ from safetensors.torch import save_file
 from jobs.sampling_contract import SamplingContract, Teacher
 from worker.families.base import Size
 from worker.importing.fitting import check_lora, check_tensors, empty_network
-from worker.importing.presets import PRESETS, Preset
+from worker.importing.presets import PRESETS, SEE_CARD, Preset
 from worker.importing.source import CONFIG, NETWORK_WEIGHTS, Source, find, setting
 from worker.model_folder import hub
 from worker.model_folder.networks import read_networks
@@ -30,10 +29,14 @@ LICENCE = re.compile(r"^license(?:_name)?:\s*(\S.*)$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Imported:
-    """The contract that was written, and the licence that the model's card names."""
+    """What was written: its contract, and the licence that the model's card names.
+
+    made_for: where the model that the preset was made for is published, if this is by its name another.
+    """
 
     contract: SamplingContract
     licence: str
+    made_for: str | None
 
 
 def import_model(
@@ -66,6 +69,7 @@ def import_model(
     if index.family.name != preset.family:
         raise ValueError(f"{preset.name} is made for {preset.family}, but {folder} is {index.family.name}")
     _refuse_other_settings(folder, preset)
+    _refuse_other_told_guidance(source, preset, folder, index)
     changes: dict[str, Any] = {"base": name, "parts": _parts(source, index)}
     if lora_scale is not None:
         changes["lora_scale"] = lora_scale
@@ -81,9 +85,11 @@ def import_model(
     out.mkdir(parents=True, exist_ok=True)
     _write(source, network, folder, index, out)
     contract.save(out)
+    other = _is_other(given, source, preset)
     card = source.path / "README.md"
     named = LICENCE.search(card.read_text(errors="replace")) if card.is_file() else None
-    return Imported(contract, named[1].strip() if named else preset.licence)
+    licence = named[1].strip() if named else SEE_CARD if other else preset.licence
+    return Imported(contract, licence, preset.source if other else None)
 
 
 def _preset(name: str) -> Preset:
@@ -113,6 +119,24 @@ def _refuse_other_settings(folder: Path, preset: Preset) -> None:
             raise ValueError(f"{preset.name} has {name} {value} in {file}, but in {folder} it is {found}")
 
 
+def _refuse_other_told_guidance(source: Source, preset: Preset, folder: Path, index: PipelineIndex) -> None:
+    """A UNet says by its configuration whether it is told its guidance scale; the settings of others are `needs`."""
+    configured = _configured(source, folder, index)
+    told = setting(configured, CONFIG, "time_cond_proj_dim") is not None
+    if told != ("told_guidance" in preset.sampling) and index.family.denoiser == "unet":
+        raise ValueError(f"{preset.name} is {'not ' if told else ''}told its guidance scale, unlike {configured}")
+
+
+def _is_other(given: str, source: Source, preset: Preset) -> bool:
+    """Whether `given` is by its name another model than the preset's: another repository, or a folder named otherwise.
+
+    A file that lies here may have any name, and is compared with the base.
+    """
+    if not Path(given).exists():
+        return "/".join(given.split("/")[:2]).lower() != preset.repository.lower()
+    return source.kind == "pipeline" and source.path.resolve().name.lower() != Path(preset.repository).name.lower()
+
+
 def _native_size(folder: Path, index: PipelineIndex) -> Size:
     latents = setting(folder, f"{index.family.denoiser}/{CONFIG}", "sample_size")
     levels = setting(folder, f"vae/{CONFIG}", "block_out_channels")
@@ -137,16 +161,18 @@ def _fitted(source: Source, preset: Preset, folder: Path, index: PipelineIndex) 
         return None
     if source.kind == "all-in-one file":
         return _converted(source, folder, index)
-    config = None if source.folder is None else json.loads((source.folder / CONFIG).read_bytes())
-    network = empty_network(folder, index, config)
+    network = empty_network(_configured(source, folder, index), index.components[index.family.denoiser][1])
     if source.kind == "LoRA file":
         check_lora(source.tensors, network, folder, index)
         return None
-    told = network.config.get("time_cond_proj_dim") is not None
-    if told != ("told_guidance" in preset.sampling) and index.family.denoiser == "unet":
-        raise ValueError(f"{preset.name} is {'not ' if told else ''}told its guidance scale, unlike {source.name}")
     check_tensors(source.tensors, network)
     return network
+
+
+def _configured(source: Source, folder: Path, index: PipelineIndex) -> Path:
+    """The folder with the denoiser's configuration: the source's own, or that of the base in `folder`."""
+    own = source.folder if source.kind == "network" else None
+    return own or folder / index.family.denoiser
 
 
 def _converted(source: Source, folder: Path, index: PipelineIndex) -> Any:
@@ -177,8 +203,7 @@ def _write(source: Source, network: Any, folder: Path, index: PipelineIndex, out
     elif source.kind == "network":
         part = out / index.family.denoiser
         part.mkdir()
-        configured = folder / index.family.denoiser if source.folder is None else source.folder
-        shutil.copyfile(configured / CONFIG, part / CONFIG)
+        shutil.copyfile(_configured(source, folder, index) / CONFIG, part / CONFIG)
         tensors = {name: tensor.contiguous() for name, tensor in source.tensors.items()}
         save_file(tensors, part / NETWORK_WEIGHTS, metadata={"format": "pt"})
 

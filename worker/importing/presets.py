@@ -42,6 +42,11 @@ class Preset:
     named_steps: bool = True
 
     @property
+    def repository(self) -> str:
+        """The hub id in `source`."""
+        return "/".join(self.source.split("/")[:2])
+
+    @property
     def steps(self) -> int:
         return self.sampling["steps"]
 
@@ -56,6 +61,7 @@ class Preset:
 
 SDXL, SD15 = "stabilityai/stable-diffusion-xl-base-1.0", "stable-diffusion-v1-5/stable-diffusion-v1-5"
 MEGAPIXEL, QUARTER = (1024, 1024), (512, 512)
+SCHEDULER = "scheduler/scheduler_config.json"
 STABILITY, OPEN_RAIL, SEE_CARD = "Stability AI Community License", "CreativeML Open RAIL++-M", "see its card"
 
 
@@ -70,13 +76,14 @@ def _flow(sigmas: list[float], **fields: Any) -> dict[str, Any]:
 def _turbos() -> Iterator[Preset]:
     source = "stabilityai/sdxl-turbo"
     pipeline: tuple[Kind, ...] = ("pipeline",)
+    needs = {(SCHEDULER, "timestep_spacing"): "trailing"}  # that of the base models is leading, or not named
     for steps in (1, 2, 3, 4):
         sampling = _timesteps(grids.trailing(steps), sampler="ancestral", start="level")
-        yield Preset(f"sdxl-turbo-{steps}step", "sdxl", source, pipeline, None, sampling, QUARTER, STABILITY)
+        yield Preset(f"sdxl-turbo-{steps}step", "sdxl", source, pipeline, None, sampling, QUARTER, STABILITY, needs)
     for steps in (1, 4):
         sampling = _timesteps(grids.trailing(steps), start="level")
         yield Preset(
-            f"sd-turbo-{steps}step", "sd", "stabilityai/sd-turbo", pipeline, None, sampling, QUARTER, STABILITY
+            f"sd-turbo-{steps}step", "sd", "stabilityai/sd-turbo", pipeline, None, sampling, QUARTER, STABILITY, needs
         )
 
 
@@ -173,6 +180,7 @@ def _flows() -> Iterator[Preset]:
     yield Preset(
         "z-image-turbo-8step", "z-image", "Tongyi-MAI/Z-Image-Turbo", pipeline, None,
         _flow(grids.shifted(8, 3.0), max_sequence_length=512), MEGAPIXEL, "Apache 2.0",
+        {(SCHEDULER, "shift"): 3.0},
     )  # fmt: skip
     for steps, file in ((4, "4steps-V2.0"), (8, "8steps-V2.0")):
         source = f"lightx2v/Qwen-Image-Lightning/Qwen-Image-Lightning-{file}.safetensors"

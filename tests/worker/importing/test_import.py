@@ -1,6 +1,7 @@
 """Files of a published model become a folder that serves it."""
 
 import json
+import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -150,9 +151,10 @@ def test_a_file_with_all_networks_that_lacks_a_tensor_is_refused(spoil: Callable
 
 @pytest.mark.slow
 def test_a_pipeline_is_named_and_not_copied(bases: dict[str, Path], tmp_path: Path) -> None:
-    card = bases["sd"] / "README.md"
+    folder = Path(shutil.copytree(bases["sd"], tmp_path / "sd"))
+    card = folder / "README.md"
     card.write_text("---\nlicense: other\nlicense_name: a-licence-of-its-own\n---\n")
-    result = run_import(bases["sd"], "sd-turbo-4step", tmp_path / "out", "--size", "64x64", "--size", "96x64")
+    result = run_import(folder, "sd-turbo-4step", tmp_path / "out", "--size", "64x64", "--size", "96x64")
     assert result.exit_code == 0, result.stderr
     assert "licence by its card: other" in result.stdout
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["sampling.json"]
@@ -162,14 +164,17 @@ def test_a_pipeline_is_named_and_not_copied(bases: dict[str, Path], tmp_path: Pa
     assert published.agrees(published.ours(model, SIZE), expected)
 
 
+@pytest.mark.parametrize("repository", ["stabilityai/sd-turbo", "people/sd-2-1"])
 def test_of_a_pipeline_on_the_hub_only_configurations_are_fetched(
-    bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    repository: str, bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with serving("people/sd-turbo", bases["sd"], tmp_path / "cache", monkeypatch) as hub:
-        result = run_import("people/sd-turbo", "sd-turbo-1step", tmp_path / "out")
+    with serving(repository, bases["sd"], tmp_path / "cache", monkeypatch) as hub:
+        result = run_import(repository, "sd-turbo-1step", tmp_path / "out")
         assert result.exit_code == 0, result.stderr
         assert [name for name in hub.fetched if name.endswith(".safetensors")] == []
-    assert json.loads((tmp_path / "out" / "sampling.json").read_text())["base"] == "people/sd-turbo"
+    assert json.loads((tmp_path / "out" / "sampling.json").read_text())["base"] == repository
+    note = "sd-turbo-1step was made for stabilityai/sd-turbo: people/sd-2-1 may need other steps or guidance"
+    assert (note in result.stdout) == ("Stability AI" not in result.stdout) == (repository == "people/sd-2-1")
 
 
 def test_a_file_on_the_hub_is_named_after_its_repository(

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from tests.worker.importing.files import lora_file, network_file, run_import
 from worker.errors import FolderRefusedError
 from worker.model_folder.loading import load
+from worker.testing import tiny_qwen3_pipelines, tiny_sd_pipelines
 
 
 @pytest.mark.parametrize("part", ["unet", "sampling.json"])
@@ -49,6 +50,19 @@ def _filled(folder: Path) -> Path:
     return lora_file(folder / "a_4step_lora.safetensors")
 
 
+def _pipeline(build: Callable[[], Any], **scheduler: object) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        pipeline = build()
+        pipeline.scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config, **scheduler)
+        pipeline.save_pretrained(folder / "model")
+        return folder / "model"
+
+    return write
+
+
+SD_BASE = _pipeline(tiny_sd_pipelines.build, timestep_spacing="leading")
+Z_IMAGE_BASE = _pipeline(tiny_qwen3_pipelines.z_image, shift=6.0)
+LCM = _pipeline(lambda: tiny_sd_pipelines.build(16), timestep_spacing="trailing")
 LORA = lambda folder: lora_file(folder / "sdxl_lightning_8step_lora.safetensors")  # noqa: E731
 
 
@@ -70,6 +84,11 @@ LORA = lambda folder: lora_file(folder / "sdxl_lightning_8step_lora.safetensors"
         (lambda folder: folder, "sdxl-lightning-4step", "sdxl", "holds neither a pipeline"),
         (lambda folder: "nowhere", "sdxl-lightning-4step", "sdxl", "neither a file or folder here, nor a hub id"),
         (lambda folder: "dev", "flux-schnell-4step", None, "guidance_embeds False in transformer/config.json"),
+        (lambda folder: "sdxl", "sdxl-turbo-4step", None, "has timestep_spacing trailing in scheduler/"),
+        (SD_BASE, "sd-turbo-4step", None, "has timestep_spacing trailing in scheduler/"),
+        (Z_IMAGE_BASE, "z-image-turbo-8step", None, "has shift 3.0 in scheduler/scheduler_config"),
+        (lambda folder: "sd", "lcm-dreamshaper-4steps", None, "is told its guidance scale, unlike"),
+        (LCM, "sd-turbo-4step", None, "is not told its guidance scale, unlike"),
         (lambda folder: "sd", "sdxl-turbo-4step", None, "made for sdxl, but"),
         (lambda folder: "sd", "sd-turbo-4step", "sdxl", "--base: sd-turbo-4step is a whole pipeline"),
     ],
