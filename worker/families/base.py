@@ -247,5 +247,13 @@ def refuse_other_told_guidance(contract: SamplingContract, told: bool, field: st
         raise FolderRefusedError(f"told_guidance: {contract.told_guidance}, but the denoiser {says} ({field})")
 
 
+def refuse_two_guidances(contract: SamplingContract) -> None:
+    """Raise FolderRefusedError for guidance by two evaluations of a denoiser that is told its scale already."""
+    if contract.told_guidance is not None and contract.guidance_scale > 1:
+        raise FolderRefusedError(
+            f"guidance_scale: {contract.guidance_scale}, but the denoiser is told its scale by told_guidance"
+        )
+
+
 def _channels(values: Sequence[float], like: torch.Tensor) -> torch.Tensor:
     return torch.tensor(values, dtype=like.dtype, device=like.device).view(1, -1, 1, 1)

@@ -20,6 +20,7 @@ from worker.families.base import (
     refuse_other_prediction,
     refuse_other_sides,
     refuse_other_told_guidance,
+    refuse_two_guidances,
 )
 from worker.families.prompt_embeddings import PromptEmbedding
 from worker.sampling.noise_schedule import Prediction
@@ -91,6 +92,7 @@ class SanaSprint(Family):
         refuse_float16(self, pipeline)
         refuse_other_channels(self, pipeline)
         refuse_other_told_guidance(contract, bool(config.guidance_embeds), "transformer.guidance_embeds")
+        refuse_two_guidances(contract)
         if not config.guidance_embeds:
             raise FolderRefusedError("transformer.guidance_embeds: false, but SANA-Sprint is told its guidance scale")
         if contract.max_sequence_length not in (None, TOKENS):

@@ -118,6 +118,17 @@ def test_a_latent_consistency_model_is_told_its_guidance(steps: int, width: int,
     assert not published.agrees(published.ours(other, SIZES[0]), expected)
 
 
+def test_a_chosen_guidance_scale_is_what_a_latent_consistency_model_is_told(tmp_path: Any) -> None:
+    pipeline = tiny_sd_pipelines.build(16)
+    pipeline.save_pretrained(tmp_path, safe_serialization=True)
+    model = load(str(tmp_path), dtype="float32", steps=4, guidance_scale=7.0)
+    assert (model.contract.told_guidance, model.contract.evaluations) == (7.0, 4)
+    expected = published.theirs(pipeline, SIZES[0], num_inference_steps=4, guidance_scale=7.0)
+    assert published.agrees(published.ours(model, SIZES[0]), expected)
+    with pytest.raises(FolderRefusedError, match=r"^guidance_scale: 7.0, but the denoiser is told its scale"):
+        published.model_of(pipeline, model.contract.model_copy(update={"guidance_scale": 7.0}))
+
+
 @pytest.mark.parametrize(
     ("scheduler", "said"),
     [
