@@ -23,7 +23,9 @@ from worker.model_folder.networks import read_networks
 from worker.model_folder.pipeline_folder import PipelineIndex, read_index
 from worker.model_folder.weights_hash import weights_sha256
 
-NAMED_STEPS = re.compile(r"(\d+)[-_]?steps?", re.IGNORECASE)
+STEPS = re.compile(r"(\d+)[-_]?steps?", re.IGNORECASE)
+MARKS = {"edit", "2509", "2512", "cfg", "lightning", "hyper", "lcm", "dmd2"}
+"""Parts of the names of files that are trained in different ways, or for different models."""
 LICENCE = re.compile(r"^license(?:_name)?:\s*(\S.*)$", re.MULTILINE)
 
 
@@ -103,13 +105,27 @@ def _refuse_contradictions(source: Source, preset: Preset, base: str | None, lor
         raise ValueError(
             f"{preset.name} is published as {' or '.join(preset.kinds)}, but {source.name} is: {source.kind}"
         )
-    named = {int(steps) for steps in NAMED_STEPS.findall(source.name)}
-    if preset.named_steps and source.kind != "pipeline" and named and named != {preset.steps}:
-        raise ValueError(f"{preset.name} takes {preset.steps} steps, but the file is named {source.name}")
+    if source.kind != "pipeline" and _names_another(source.name, preset.source):
+        raise ValueError(f"{preset.name} is made for {preset.source}, but the file is named {source.name}")
     if preset.base is None and base is not None:
         raise ValueError(f"--base: {preset.name} is a whole pipeline and takes none")
     if lora_scale is not None and source.kind != "LoRA file":
         raise ValueError(f"--lora-scale: {source.name} is no LoRA file")
+
+
+def _names_another(name: str, published: str) -> bool:
+    """Whether a file called `name` is by its marks or steps another than the `published` one. It need not name any."""
+    steps, marks = _steps(name), _marks(name)
+    own_steps = _steps(published)
+    return bool(steps and own_steps and steps != own_steps) or bool(marks and marks != _marks(published))
+
+
+def _steps(name: str) -> set[int]:
+    return {int(steps) for steps in STEPS.findall(name)}
+
+
+def _marks(name: str) -> set[str]:
+    return MARKS.intersection(re.split(r"[^a-z0-9]+", name.lower()))
 
 
 def _refuse_other_settings(folder: Path, preset: Preset) -> None:

@@ -27,7 +27,6 @@ class Preset:
     size: (height, width) in pixels; None for that of the base.
     licence: as its card named it when this was written.
     needs: settings of the pipeline, by file and name, that must have these values.
-    named_steps: whether the number of steps stands in the names of its files.
     """
 
     name: str
@@ -39,7 +38,6 @@ class Preset:
     size: Size | None
     licence: str
     needs: dict[tuple[str, str], Any] = field(default_factory=dict)
-    named_steps: bool = True
 
     @property
     def repository(self) -> str:
@@ -111,9 +109,7 @@ def _hyper() -> Iterator[Preset]:
         for steps in range(1, 9):
             source = f"ByteDance/Hyper-SD/Hyper-{name}-1step-lora.safetensors"
             sampling = _timesteps(grids.consistency(steps), sampler="tcd", gamma=1.0)
-            yield Preset(
-                f"{lower}-unified-{steps}steps", family, source, LORA, base, sampling, size, licence, named_steps=False
-            )
+            yield Preset(f"{lower}-unified-{steps}steps", family, source, LORA, base, sampling, size, licence)
     source = "ByteDance/Hyper-SD/Hyper-SDXL-1step-Unet.safetensors"
     sampling = _timesteps([800], sampler="re-noise")
     yield Preset("hyper-sdxl-1step-unet", "sdxl", source, ("network",), SDXL, sampling, MEGAPIXEL, licence)
@@ -137,7 +133,7 @@ def _distribution_matching() -> Iterator[Preset]:
     source = "TianheWu/dpdmd/DPDMD-SD35M-4NFE-natural.pt"
     sampling = _flow(grids.stable_diffusion_3(4), method="dp-dmd", anchor_k=5, **{"lambda": 0.05})
     base = "stabilityai/stable-diffusion-3.5-medium"
-    yield Preset("dpdmd-sd35m-4step", "sd3", source, ("network",), base, sampling, None, STABILITY, named_steps=False)
+    yield Preset("dpdmd-sd35m-4step", "sd3", source, ("network",), base, sampling, None, STABILITY)
 
 
 def _consistency() -> Iterator[Preset]:

@@ -98,7 +98,7 @@ def _folder(folder: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "write",
-    [network_file("sdxl_lightning_4step_unet.safetensors"), network_file("dmd2_sdxl_4step_unet_fp16.bin"), _folder],
+    [network_file("sdxl_lightning_4step_unet.safetensors"), network_file("student_4step_unet_fp16.bin"), _folder],
 )
 def test_a_network_takes_the_place_of_the_bases(
     write: Callable[[Path], Path], bases: dict[str, Path], tmp_path: Path

@@ -60,20 +60,32 @@ def _pipeline(build: Callable[[], Any], **scheduler: object) -> Callable[[Path],
     return write
 
 
+def _lora(name: str) -> Callable[[Path], Path]:
+    return lambda folder: lora_file(folder / name)
+
+
 SD_BASE = _pipeline(tiny_sd_pipelines.build, timestep_spacing="leading")
 Z_IMAGE_BASE = _pipeline(tiny_qwen3_pipelines.z_image, shift=6.0)
 LCM = _pipeline(lambda: tiny_sd_pipelines.build(16), timestep_spacing="trailing")
-LORA = lambda folder: lora_file(folder / "sdxl_lightning_8step_lora.safetensors")  # noqa: E731
+LORA = _lora("sdxl_lightning_8step_lora.safetensors")
+HYPER = _lora("Hyper-SDXL-8steps-lora.safetensors")
+EDIT = _lora("Qwen-Image-Edit-2509-Lightning-4steps-V1.0.safetensors")
+NEWER = _lora("qwen_image_2512_LIGHTNING_4steps.safetensors")
 
 
 @pytest.mark.parametrize(
     ("write", "preset", "base", "said"),
     [
-        (LORA, "sdxl-lightning-4step", "sdxl", "takes 4 steps, but the file is named sdxl_lightning_8step_lora"),
+        (LORA, "sdxl-lightning-4step", "sdxl", "4step_lora.safetensors, but the file is named sdxl_lightning_8step"),
+        (HYPER, "hyper-sdxl-8steps-cfg", "sdxl", "made for ByteDance/Hyper-SD/Hyper-SDXL-8steps-CFG-lora"),
+        (HYPER, "sdxl-lightning-8step", "sdxl", "but the file is named Hyper-SDXL-8steps-lora"),
+        (HYPER, "hyper-sdxl-unified-8steps", "sdxl", "Hyper-SDXL-1step-lora.safetensors, but the file is named Hyper"),
+        (EDIT, "qwen-image-lightning-4step", "sdxl", "but the file is named Qwen-Image-Edit-2509"),
+        (NEWER, "qwen-image-lightning-4step", "sdxl", "but the file is named qwen_image_2512"),
         (LORA, "sdxl-lightning-9step", "sdxl", "--preset: sdxl-lightning-9step is none of those"),
         (LORA, "sdxl-lightning-1step", "sdxl", "published as network or all-in-one file, but"),
         (LORA, "sdxl-lightning-8step", "sd", "made for sdxl, but"),
-        (LORA, "hyper-sd15-8steps", "sdxl", "made for sd, but"),
+        (_lora("student_8steps.safetensors"), "hyper-sd15-8steps", "sdxl", "made for sd, but"),
         (LORA, "sd-turbo-4step", None, "published as pipeline, but"),
         (_lora_of_another, "sdxl-lightning-4step", "sdxl", "layers are not the base's"),
         (_without_a_tensor, "sdxl-lightning-4step", "sdxl", "1 missing: conv_out.weight"),
