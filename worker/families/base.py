@@ -138,6 +138,13 @@ class Family(ABC):
         """Return the number of pixels per latent along a side."""
         return pipeline.vae_scale_factor
 
+    def sides(self, pipeline: Any) -> tuple[int, int | None]:
+        """Return the number of pixels that each side is a multiple of, and the most that it has, None for any number.
+
+        The pipeline's text components may be None, as in import.
+        """
+        return self.scale_factor(pipeline), None
+
     def native_size(self, pipeline: Any) -> Size:
         """Return the size that the denoiser was trained for."""
         side = getattr(pipeline, self.denoiser).config.sample_size * self.scale_factor(pipeline)
@@ -232,12 +239,13 @@ def refuse_other_channels(family: Family, pipeline: Any) -> None:
         raise FolderRefusedError(f"{family.denoiser}.in_channels: {channels}, but the VAE has {latent}")
 
 
-def refuse_other_sides(contract: SamplingContract, unit: int, largest: int | None = None) -> None:
-    """Raise FolderRefusedError unless every side is a multiple of `unit` and at most `largest` pixels."""
+def refuse_other_sides(family: Family, sizes: Sequence[Size], pipeline: Any, field: str = "sizes") -> None:
+    """Raise FolderRefusedError, beginning with `field`, unless the family's `sides` allow all of `sizes`."""
+    unit, largest = family.sides(pipeline)
     limit = "" if largest is None else f" and at most {largest} pixels"
-    for size in contract.sizes:
-        if any(side % unit or (largest is not None and side > largest) for side in size):
-            raise FolderRefusedError(f"sizes: {size} must be multiples of {unit}{limit}")
+    for height, width in sizes:
+        if any(side % unit or (largest is not None and side > largest) for side in (height, width)):
+            raise FolderRefusedError(f"{field}: {width}×{height} must be multiples of {unit}{limit}")
 
 
 def refuse_other_told_guidance(contract: SamplingContract, told: bool, field: str) -> None:

@@ -80,6 +80,9 @@ class SanaSprint(Family):
     def blocks(self, network: Any) -> list[nn.Module]:
         return list(network.transformer_blocks)
 
+    def sides(self, pipeline: Any) -> tuple[int, int | None]:
+        return pipeline.transformer.config.patch_size * self.scale_factor(pipeline), None
+
     def prediction(self, pipeline: Any) -> Prediction:
         return "flow"
 
@@ -97,7 +100,7 @@ class SanaSprint(Family):
             raise FolderRefusedError("transformer.guidance_embeds: false, but SANA-Sprint is told its guidance scale")
         if contract.max_sequence_length not in (None, TOKENS):
             raise FolderRefusedError(f"max_sequence_length: {contract.max_sequence_length}, but SANA's is {TOKENS}")
-        refuse_other_sides(contract, config.patch_size * self.scale_factor(pipeline))
+        refuse_other_sides(self, contract.sizes, pipeline)
 
     def features(self, network: Any) -> tuple[nn.Module, int]:
         return network.norm_out, network.config.num_attention_heads * network.config.attention_head_dim

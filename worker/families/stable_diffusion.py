@@ -72,7 +72,7 @@ class StableDiffusion(Family):
             if config.get(field) is not None:
                 raise FolderRefusedError(f"unet.{field}: {config[field]}, but Stable Diffusion's is none")
         unet.refuse_other_width(pipeline, pipeline.text_encoder.config.hidden_size)
-        refuse_other_sides(contract, pipeline.vae_scale_factor)
+        refuse_other_sides(self, contract.sizes, pipeline)
 
     def features(self, network: Any) -> tuple[nn.Module, int]:
         """The bottleneck (DMD2)."""

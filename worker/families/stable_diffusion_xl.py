@@ -86,7 +86,7 @@ class StableDiffusionXL(Family):
                 f" but six sizes and the pooled prompt make {told}"
             )
         unet.refuse_other_width(pipeline, pipeline.text_encoder.config.hidden_size + text_2.hidden_size)
-        refuse_other_sides(contract, pipeline.vae_scale_factor)
+        refuse_other_sides(self, contract.sizes, pipeline)
 
     def serving_scheduler(self, pipeline: Any) -> Any:
         """DDIM, with which plain diffusers samples `num_inference_steps` equal steps as training does."""

@@ -14,8 +14,8 @@ from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
 from safetensors.torch import save_file
 
 from jobs.sampling_contract import SamplingContract, Teacher
-from worker.families.base import Size
-from worker.importing.fitting import check_lora, check_tensors, empty_network
+from worker.families.base import Size, refuse_other_sides
+from worker.importing.fitting import check_lora, check_tensors, empty_network, empty_pipeline
 from worker.importing.presets import PRESETS, SEE_CARD, Preset
 from worker.importing.source import CONFIG, NETWORK_WEIGHTS, Source, find, setting
 from worker.model_folder import hub
@@ -54,7 +54,7 @@ def import_model(
     `given` is a file, a folder, a hub id, or a hub id and a file; `base` a folder or hub id, by default the preset's.
     The folder holds a LoRA file or a denoiser, or nothing, beside a contract that names the model with the rest.
     Raises ValueError, before anything is written, for what contradicts the preset or does not fit the base;
-    FolderRefusedError for a base that is not served; OSError when something cannot be read.
+    FolderRefusedError for a base or a size that is not served; OSError when something cannot be read.
     """
     preset = _preset(preset_name)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -72,6 +72,9 @@ def import_model(
         raise ValueError(f"{preset.name} is made for {preset.family}, but {folder} is {index.family.name}")
     _refuse_other_settings(folder, preset)
     _refuse_other_told_guidance(source, preset, folder, index)
+    pipeline = empty_pipeline(folder, index)
+    served = list(sizes) or [preset.size or index.family.native_size(pipeline)]
+    refuse_other_sides(index.family, served, pipeline, field="--size")
     changes: dict[str, Any] = {"base": name, "parts": _parts(source, index)}
     if lora_scale is not None:
         changes["lora_scale"] = lora_scale
@@ -79,7 +82,7 @@ def import_model(
         changes["base_sha256"] = weights_sha256(folder)
     if preset.base is not None:
         changes["teacher"] = Teacher(id=base or preset.base, sha256=changes.get("base_sha256"))
-    contract = preset.contract(list(sizes) or [preset.size or _native_size(folder, index)], **changes)
+    contract = preset.contract(served, **changes)
     network = _fitted(source, preset, folder, index)
     if source.hub is None:  # of a pipeline on the hub no weights are here
         replaced = set() if network is None else {index.family.denoiser}
@@ -151,15 +154,6 @@ def _is_other(given: str, source: Source, preset: Preset) -> bool:
     if not Path(given).exists():
         return "/".join(given.split("/")[:2]).lower() != preset.repository.lower()
     return source.kind == "pipeline" and source.path.resolve().name.lower() != Path(preset.repository).name.lower()
-
-
-def _native_size(folder: Path, index: PipelineIndex) -> Size:
-    latents = setting(folder, f"{index.family.denoiser}/{CONFIG}", "sample_size")
-    levels = setting(folder, f"vae/{CONFIG}", "block_out_channels")
-    if not isinstance(latents, int) or not isinstance(levels, list):
-        raise ValueError(f"{folder} names no native size: give --size")
-    side = latents * 2 ** (len(levels) - 1)
-    return side, side
 
 
 def _parts(source: Source, index: PipelineIndex) -> list[str]:

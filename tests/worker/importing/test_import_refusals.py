@@ -12,6 +12,7 @@ from tests.worker.importing.files import lora_file, network_file, run_import
 from worker.errors import FolderRefusedError
 from worker.model_folder.loading import load
 from worker.testing import tiny_qwen3_pipelines, tiny_sd_pipelines
+from worker.testing.tiny_families import BUILDS
 
 
 @pytest.mark.parametrize("part", ["unet", "sampling.json"])
@@ -115,3 +116,26 @@ def test_what_contradicts_the_preset_is_refused_before_anything_is_written(
     assert (result.exit_code, "Traceback" in result.stderr) == (1, False)
     assert said in result.stderr
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("family", "preset", "size", "said"),
+    [
+        ("sd", "sd-turbo-4step", "65x64", "must be multiples of 4\n"),
+        ("flux", "flux-schnell-4step", "64x65", "must be multiples of"),
+        ("flux2-klein", "flux2-klein-4b-4step", "65x64", "must be multiples of"),
+        ("sana-sprint", "sana-sprint-2step", "65x64", "must be multiples of"),
+        ("z-image", "z-image-turbo-8step", "65x64", "must be multiples of"),
+        ("z-image", "z-image-turbo-8step", "32000x64", "and at most"),
+        ("sd3", "sd35-large-turbo-4steps", "136x64", "must be multiples of 8 and at most 128 pixels\n"),
+    ],
+)
+def test_a_size_that_the_family_does_not_take_is_refused(
+    family: str, preset: str, size: str, said: str, tmp_path: Path
+) -> None:
+    BUILDS[family]().save_pretrained(tmp_path / "model")
+    result = run_import(tmp_path / "model", preset, tmp_path / "out", "--size", "64x64", "--size", size)
+    assert (result.exit_code, "Traceback" in result.stderr) == (1, False)
+    assert f"--size: {size.replace('x', '×')} must be " in result.stderr
+    assert said in result.stderr
+    assert not (tmp_path / "out").exists()
