@@ -17,6 +17,8 @@ OTHER_WEIGHTS = (*PICKLES, ".onnx", ".onnx_data", ".gguf", ".h5", ".xml")
 PLAIN = re.compile(r"(diffusion_pytorch_model|model)(-\d+-of-\d+)?\.safetensors")
 HALF = re.compile(r"(diffusion_pytorch_model|model)\.fp16(-\d+-of-\d+)?\.safetensors")
 """Names of weights in the type that they were trained in, and of those that were rounded to float16."""
+SHARDS = re.compile(r".+\.safetensors\.index(\.fp16)?\.json")
+"""Names of the indexes of weights in several files."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class PipelineIndex:
                 top in self.components and ending not in (".safetensors", *OTHER_WEIGHTS) and ".index" not in name
             ):
                 kept.add(name)
-            if top in self.components and name.endswith(".safetensors.index.json"):
+            if top in self.components and SHARDS.fullmatch(name):
                 half = any(HALF.fullmatch(PurePosixPath(each).name) for each in weights if each.startswith(f"{top}/"))
                 if (".fp16" in name) == half:
                     kept.add(name)
