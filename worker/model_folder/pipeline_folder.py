@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from worker.errors import FolderRefusedError
 from worker.families import registry
@@ -82,20 +83,35 @@ def read_index(folder: Path) -> PipelineIndex:
     path = folder / INDEX
     if not path.is_file():
         raise FolderRefusedError(f"{INDEX}: missing in {folder}, so it is not a diffusers pipeline")
-    content, served = json.loads(path.read_bytes()), registry.pipelines()
+    content, served = _content(path), registry.pipelines()
     name = content.get("_class_name")
-    if name not in served:
+    if not isinstance(name, str) or name not in served:
         raise FolderRefusedError(f"family: this worker serves {', '.join(served)}, not {name}")
     family = served[name]
     components = {
         name: (entry[0], entry[1])
         for name, entry in content.items()
-        if isinstance(entry, list) and entry and entry[0] is not None and name not in family.unused_components
+        if _is_class(entry) and name not in family.unused_components
     }
     lacking = {family.denoiser, "vae", *family.text_components} - {*components, *family.optional_components}
     if lacking:
         raise FolderRefusedError(f"{min(lacking)}: {INDEX} in {folder} names none, and {family.name} needs one")
     return PipelineIndex(family, components)
+
+
+def _content(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise FolderRefusedError(f"{INDEX}: {path} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise FolderRefusedError(f"{INDEX}: {path} holds no object")
+    return content
+
+
+def _is_class(entry: object) -> bool:
+    """Whether an entry names a library and a class in it; those of absent components hold null."""
+    return isinstance(entry, list) and len(entry) == 2 and all(isinstance(part, str) for part in entry)
 
 
 def names_in(folder: Path, components: Sequence[str]) -> list[str]:
