@@ -68,11 +68,12 @@ class SanaSprint(Family):
         self, network: Denoiser, latents: torch.Tensor, timesteps: torch.Tensor, embeddings: PromptEmbedding, size: Size
     ) -> torch.Tensor:
         assert embeddings.guidance is not None
+        scale = network.config.guidance_embeds_scale  # type: ignore[attr-defined]
         return network(
             latents,
             encoder_hidden_states=embeddings.tokens,
             encoder_attention_mask=embeddings.mask,
-            guidance=embeddings.guidance * network.config.guidance_embeds_scale,  # type: ignore[attr-defined]
+            guidance=embeddings.guidance.to(latents.dtype) * scale,  # rounded first, as in training
             timestep=timesteps / 1000,
             return_dict=False,
         )[0]
