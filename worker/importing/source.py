@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import hf_hub_download, snapshot_download
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -45,7 +45,7 @@ def find(given: str, preset: Preset) -> Source:
     """Return the source that `given` names: a file, a folder, a hub id, or a hub id and a file in it.
 
     Of a hub pipeline only configurations are fetched. A hub id alone stands for the preset's own file in it.
-    Raises ValueError for one that is nothing that can be imported, OSError when it cannot be read.
+    Raises ValueError for one that is nothing that can be imported or is out of reach, OSError when it cannot be read.
     """
     path = Path(given)
     if path.is_dir():
@@ -60,12 +60,25 @@ def find(given: str, preset: Preset) -> Source:
     repository, name = "/".join(parts[:2]), "/".join(parts[2:])
     if not name and preset.source.startswith(f"{repository}/"):
         name = preset.source.removeprefix(f"{repository}/")
+    try:
+        return _on_hub(repository, name)
+    except LocalEntryNotFoundError as error:
+        raise ValueError(
+            f"{given} cannot be downloaded: the Hugging Face hub is out of reach, and its cache on this machine does"
+            " not hold it"
+        ) from error
+
+
+def _on_hub(repository: str, name: str) -> Source:
     if name:
         return _file(Path(hf_hub_download(repository, name)))
     try:
         hf_hub_download(repository, INDEX)
-    except EntryNotFoundError:
-        return _folder(Path(snapshot_download(repository, allow_patterns=[CONFIG, NETWORK_WEIGHTS])))
+    except EntryNotFoundError as error:
+        folder = Path(snapshot_download(repository, allow_patterns=[CONFIG, NETWORK_WEIGHTS]))
+        if isinstance(error, LocalEntryNotFoundError) and not (folder / NETWORK_WEIGHTS).is_file():
+            raise  # what the cache holds of the repository does not say what is in it
+        return _folder(folder)
     folder = Path(snapshot_download(repository, allow_patterns=["*.json", "README.md"]))
     return Source("pipeline", folder, {}, folder, repository)
 

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import hf_hub_download
 from safetensors.torch import load_file, save_file
 
 from tests.worker.importing.files import lora_file, network_file, run_import
+from tests.worker.model_folder.hub_server import serving
 from worker.errors import FolderRefusedError
 from worker.model_folder.loading import load
 from worker.testing import tiny_qwen3_pipelines, tiny_sd_pipelines
@@ -139,3 +141,22 @@ def test_a_size_that_the_family_does_not_take_is_refused(
     assert f"--size: {size.replace('x', '×')} must be " in result.stderr
     assert said in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "preset"),
+    [
+        ("people/sd-turbo", "sd-turbo-4step"),
+        ("people/lcm-sdxl", "lcm-sdxl-4steps"),
+        ("people/student/x_4step.safetensors", "sdxl-lightning-4step"),
+    ],
+)
+def test_a_hub_out_of_reach_is_named(
+    given: str, preset: str, bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = "/".join(given.split("/")[:2])
+    with serving(repository, bases["sd"], tmp_path / "cache", monkeypatch):
+        hf_hub_download(repository, "scheduler/scheduler_config.json")  # the cache holds a part of it
+    result = run_import(given, preset, tmp_path / "out")
+    assert (result.exit_code, "Traceback" in result.stderr) == (1, False)
+    assert f"{given} cannot be downloaded: the Hugging Face hub is out of reach" in result.stderr
