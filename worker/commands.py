@@ -108,7 +108,7 @@ def import_model(
     typer.echo(f"  the rest is {contract.base}; {contract.steps} steps ({contract.sampler}) along {grid}; {sizes}")
     if imported.made_for:
         typer.echo(f"  {preset} was made for {imported.made_for}: {source} may need other steps or guidance")
-    typer.echo(f"  licence by its card: {imported.licence}")
+    typer.echo(f"  {imported.licence}")
 
 
 def import_dpdmd(

@@ -26,12 +26,12 @@ from worker.model_folder.weights_hash import weights_sha256
 STEPS = re.compile(r"(\d+)[-_]?steps?", re.IGNORECASE)
 MARKS = {"edit", "2509", "2512", "cfg", "lightning", "hyper", "lcm", "dmd2"}
 """Parts of the names of files that are trained in different ways, or for different models."""
-LICENCE = re.compile(r"^license(?:_name)?:\s*(\S.*)$", re.MULTILINE)
+LICENCE = re.compile(r"^(license|license_name):[ \t]*(\S.*?)[ \t]*$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What was written: its contract, and the licence that the model's card names.
+    """What was written: its contract, and what is known of the model's licence.
 
     made_for: where the model that the preset was made for is published, if this is by its name another.
     """
@@ -91,9 +91,7 @@ def import_model(
     _write(source, network, folder, index, out)
     contract.save(out)
     other = _is_other(given, source, preset)
-    card = source.path / "README.md"
-    named = LICENCE.search(card.read_text(errors="replace")) if card.is_file() else None
-    licence = named[1].strip() if named else SEE_CARD if other else preset.licence
+    licence = _licence(source.path / "README.md", SEE_CARD if other else preset.licence)
     return Imported(contract, licence, preset.source if other else None)
 
 
@@ -154,6 +152,16 @@ def _is_other(given: str, source: Source, preset: Preset) -> bool:
     if not Path(given).exists():
         return "/".join(given.split("/")[:2]).lower() != preset.repository.lower()
     return source.kind == "pipeline" and source.path.resolve().name.lower() != Path(preset.repository).name.lower()
+
+
+def _licence(card: Path, known: str) -> str:
+    """Say which licence the model's card names, or named when the presets were written, as `known` says."""
+    # The first of each name: a card begins with them, and anything may follow.
+    named = dict(reversed(LICENCE.findall(card.read_text(errors="replace")))) if card.is_file() else {}
+    if named:
+        licence = named.get("license", "other")
+        return f"licence by its card: {named.get('license_name', licence) if licence == 'other' else licence}"
+    return "licence: " + known if known == SEE_CARD else f"licence, as its card named it when this was written: {known}"
 
 
 def _parts(source: Source, index: PipelineIndex) -> list[str]:
