@@ -45,6 +45,11 @@ class Preset:
         return "/".join(self.source.split("/")[:2])
 
     @property
+    def file(self) -> str:
+        """The file in `source`, by its path in the repository; empty where the whole repository is the model."""
+        return "/".join(self.source.split("/")[2:])
+
+    @property
     def steps(self) -> int:
         return self.sampling["steps"]
 

@@ -191,6 +191,26 @@ def test_a_file_on_the_hub_is_named_after_its_repository(
     assert load(str(tmp_path / "named")).sha256 == load(str(tmp_path / "given")).sha256
 
 
+@pytest.mark.parametrize(
+    ("name", "preset", "part"),
+    [
+        ("sdxl_lightning_4step_lora.safetensors", "sdxl-lightning-4step", "pytorch_lora_weights.safetensors"),
+        ("pytorch_lora_weights.safetensors", "sdxl-lightning-4step", "pytorch_lora_weights.safetensors"),
+        ("dmd2_sdxl_1step_unet_fp16.bin", "dmd2-sdxl-1step", "unet"),
+    ],
+)
+def test_a_clone_stands_for_the_presets_own_file_in_it(
+    name: str, preset: str, part: str, bases: dict[str, Path], tmp_path: Path
+) -> None:
+    clone = tmp_path / "clone"
+    clone.mkdir()
+    lora_file(clone / name) if part.endswith(".safetensors") else network_file(name)(clone)
+    (clone / "other_8step_lora.safetensors").write_bytes(b"of another preset")
+    result = run_import(clone, preset, tmp_path / "out", "--base", bases["sdxl"])
+    assert result.exit_code == 0, result.stderr
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {part, "sampling.json"}
+
+
 def test_klein_and_schnell_are_imported_by_their_settings(bases: dict[str, Path], tmp_path: Path) -> None:
     for name, preset in (("schnell", "flux-schnell-4step"), ("klein", "flux2-klein-4b-4step")):
         result = run_import(bases[name], preset, tmp_path / name, "--size", "64x64", "--size", "96x64")
