@@ -161,7 +161,7 @@ def _licence(card: Path, known: str) -> str:
     if named:
         licence = named.get("license", "other")
         return f"licence by its card: {named.get('license_name', licence) if licence == 'other' else licence}"
-    return "licence: " + known if known == SEE_CARD else f"licence, as its card named it when this was written: {known}"
+    return f"licence: {known}" if known == SEE_CARD else f"licence, as its card named it when this was written: {known}"
 
 
 def _parts(source: Source, index: PipelineIndex) -> list[str]:
