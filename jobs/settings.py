@@ -257,7 +257,9 @@ class WorkerSettings(Settings):
         default=15.0, gt=0, description="seconds after which other workers reclaim a silent worker's tasks"
     )
     steps: int = Field(default=4, ge=1, description="denoising steps of models without sampling.json")
-    guidance_scale: float = Field(default=1.0, ge=1, description="guidance scale of models without sampling.json")
+    guidance_scale: float = Field(
+        default=1.0, ge=1, description="guidance scale of models without sampling.json, told or by two evaluations"
+    )
     sizes: Annotated[tuple[tuple[int, int], ...], NoDecode] = Field(
         default=(),
         description="comma-separated WIDTHxHEIGHT to serve, the first for calls without; unset: the model's own",
