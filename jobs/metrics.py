@@ -67,7 +67,7 @@ class ApiMetrics:
         for outcome in ("sent", "failed", "given_up"):
             self.webhooks.labels(outcome)
         self.webhooks_waiting = gauge(
-            "fourstep_webhooks_waiting", "Webhooks that are due, while others of their key are being sent.", ["model"]
+            "fourstep_webhooks_waiting", "Webhooks that are due and were not taken for 5 seconds.", ["model"]
         )
         self.queue_images = gauge("fourstep_queue_images", "Images waiting for a worker.", ["model"])
         self.inflight_images = gauge("fourstep_inflight_images", "Images held by workers.", ["model"])

@@ -151,9 +151,11 @@ class ApiSettings(Settings):
         default=512, ge=1, description="connections that one address may hold open; a proxy in front is one address"
     )
     body_timeout_s: float = Field(default=30.0, gt=0, description="seconds in which the body of a call must arrive")
-    answer_timeout_s: float = Field(default=60.0, gt=0, description="seconds for a client to read on in its answer")
+    answer_timeout_s: float = Field(
+        default=60.0, gt=0, description="seconds in which a client must read the next 64 KiB of its answer"
+    )
     max_webhooks: int = Field(
-        default=32, ge=1, le=256, description="webhooks of one API key that an API process sends at once"
+        default=32, ge=1, le=128, description="webhooks of one API key, without keys of all, sent at once by a process"
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="comma-separated origins whose pages may call, or *"
@@ -255,7 +257,9 @@ class WorkerSettings(Settings):
         default=15.0, gt=0, description="seconds after which other workers reclaim a silent worker's tasks"
     )
     steps: int = Field(default=4, ge=1, description="denoising steps of models without sampling.json")
-    guidance_scale: float = Field(default=1.0, ge=1, description="guidance scale of models without sampling.json")
+    guidance_scale: float = Field(
+        default=1.0, ge=1, description="guidance scale of models without sampling.json, told or by two evaluations"
+    )
     sizes: Annotated[tuple[tuple[int, int], ...], NoDecode] = Field(
         default=(),
         description="comma-separated WIDTHxHEIGHT to serve, the first for calls without; unset: the model's own",

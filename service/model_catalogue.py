@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 
 from jobs.image_store import ImageStore
 from jobs.models import ModelCard, WorkerLease
+from jobs.queue import connection
 from jobs.queue.job_client import JobClient
 from jobs.queue.model_registry import ModelRegistry, known_models
 from service.problems import FieldError, Problem, UnknownModelError
@@ -74,6 +75,10 @@ class ModelCatalogue:
         """
         names = await known_models(self._redis)
         return [self.queue(name) for name in sorted(names, key=lambda name: (name != self._default_model, name))]
+
+    async def is_writable(self) -> bool:
+        """Return whether Redis takes writes; of a Cluster, each node that holds the registry or a model's queue."""
+        return await connection.is_writable(self._redis, await known_models(self._redis))
 
     async def _at_most_a_second_old(self) -> list[AnnouncedModel]:
         if self._recent and time.monotonic() - self._read_at <= MAX_AGE_S:

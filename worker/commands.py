@@ -106,7 +106,9 @@ def import_model(
     grid = ", ".join(f"{level:.4g}" for level in contract.sigmas or contract.timesteps or ())
     typer.echo(f"{source} as {preset} → {out}")
     typer.echo(f"  the rest is {contract.base}; {contract.steps} steps ({contract.sampler}) along {grid}; {sizes}")
-    typer.echo(f"  licence by its card: {imported.licence}")
+    if imported.made_for:
+        typer.echo(f"  {preset} was made for {imported.made_for}: {source} may need other steps or guidance")
+    typer.echo(f"  {imported.licence}")
 
 
 def import_dpdmd(

@@ -59,7 +59,7 @@ def part(number: int) -> slice:
 
 @dataclass(frozen=True)
 class Sampling:
-    """Steps and guidance scale of a folder without sampling.json."""
+    """Steps and guidance scale of a folder without sampling.json; a model that is told its scale keeps its own."""
 
     steps: int
     guidance_scale: float
@@ -75,7 +75,7 @@ def make(
     when a picture fails.
     """
     model = loading.load(str(folder), steps=sampling.steps)
-    if not (folder / FILE_NAME).is_file():
+    if not (folder / FILE_NAME).is_file() and model.contract.told_guidance is None:
         guided = model.contract.model_copy(update={"guidance_scale": sampling.guidance_scale})
         model = replace(model, contract=guided)
     described = json.dumps([model.sha256, model.contract.model_dump(mode="json"), list(prompts), list(seeds)])

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, cast
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -17,7 +18,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from jobs.queue.clients.cluster import WholeCluster
 from jobs.queue.clients.pipelining import PipeliningRedis
-from jobs.queue.keys import NEVER_WRITTEN
+from jobs.queue.keys import NEVER_WRITTEN, ModelKeys
 
 # Longer than any blocking read below, short enough to notice a hung server.
 SOCKET_TIMEOUT_S = 5.0
@@ -108,14 +109,16 @@ def with_password(redis_url: str, password: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{login}:{quote(password, safe='')}@{place}"))
 
 
-async def is_writable(redis: Redis) -> bool:
-    """Return whether Redis takes writes: it deletes a key that never exists, which changes nothing and needs no memory.
+async def is_writable(redis: Redis, models: Iterable[str]) -> bool:
+    """Return whether Redis takes writes: it deletes keys that never exist, which changes nothing and needs no memory.
 
     It takes none when it could not write to its disk last time, lacks a replica that it has to have, or is a replica
-    itself. Raises redis.exceptions.RedisError when it does not answer.
+    itself. Of a Cluster the nodes are asked that hold the registry and the queues of `models`. Raises
+    redis.exceptions.RedisError when it does not answer.
     """
     try:
-        await redis.delete(NEVER_WRITTEN)
+        for key in (NEVER_WRITTEN, *(ModelKeys(model).unused for model in models)):
+            await redis.execute_command("DEL", key)  # `delete` would word errors of a Cluster anew
     except ResponseError as error:
         if str(error).startswith(UNWRITABLE):
             return False

@@ -4,7 +4,8 @@ import hashlib
 import json
 
 KNOWN_MODELS = "fourstep:models"
-NEVER_WRITTEN = "fourstep:nothing"
+NEVER_WRITTEN = f"fourstep:{{{KNOWN_MODELS}}}:nothing"
+"""Lies in the slot of KNOWN_MODELS, as that is its hash tag."""
 WORKER_GROUP = "workers"
 
 
@@ -14,7 +15,7 @@ class ModelKeys:
     def __init__(self, model: str) -> None:
         self._prefix = f"fourstep:{{{model}}}"
         self.unused = f"{self._prefix}:unused"
-        """Takes the place of a key that a script's call does not need."""
+        """Never written: takes the place of a key that a script's call does not need."""
         self.tasks = f"{self._prefix}:tasks"
         self.sets = f"{self._prefix}:sets"
         self.card = f"{self._prefix}:card"

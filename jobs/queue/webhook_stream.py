@@ -50,7 +50,7 @@ class WebhookStream:
         self._redis: Any = redis
         self._keys = ModelKeys(model)
         self._take = register_script(redis, "take_webhooks", allow_oom=True)
-        self._due = register_script(redis, "due_webhooks")
+        self._overdue = register_script(redis, "overdue_webhooks")
 
     async def take(
         self, pauses_s: Sequence[float], count: int, each: int, under_way: Mapping[str, int] = MappingProxyType({})
@@ -66,9 +66,9 @@ class WebhookStream:
         taken = await self._take(keys=[self._keys.webhook_callers], args=[count, each, len(pauses), *pauses, *busy])
         return [_webhook(caller, entry_id, _pairs(fields), attempts) for caller, entry_id, fields, attempts in taken]
 
-    async def due(self) -> int:
-        """The number of webhooks that are due and that no process has taken yet."""
-        return int(await self._due(keys=[self._keys.webhook_callers]))
+    async def overdue(self, time_s: float) -> int:
+        """The number of webhooks that have been due for `time_s` seconds, and that no process has taken."""
+        return int(await self._overdue(keys=[self._keys.webhook_callers], args=[milliseconds(time_s)]))
 
     async def sent(self, webhook: Webhook) -> None:
         """Forget a webhook that has reached its target."""

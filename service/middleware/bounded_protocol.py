@@ -7,6 +7,7 @@ import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
 
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from jobs.metrics import ApiMetrics
@@ -28,6 +29,25 @@ class Connections:
     open: Counter[str] = field(default_factory=Counter)
 
 
+class ClientsClock(FlowControl):
+    """uvicorn's flow control, which stops the client's clock while the application reads no further.
+
+    So a call that waits for room is not taken for one that sends too slowly.
+    """
+
+    def __init__(self, protocol: "BoundedProtocol") -> None:
+        super().__init__(protocol.transport)
+        self._protocol = protocol
+
+    def pause_reading(self) -> None:
+        super().pause_reading()
+        self._protocol.hold_timer()
+
+    def resume_reading(self) -> None:
+        super().resume_reading()
+        self._protocol.release_timer()
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """uvicorn's protocol, which closes connections that send or read too slowly, or are too many for one address."""
 
@@ -36,10 +56,12 @@ class BoundedProtocol(HttpToolsProtocol):
     _in_head = False
     _head_bytes = 0
     _reading: asyncio.TimerHandle | None = None
+    _held_s: float | None = None
     _writing: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.flow = ClientsClock(self)
         peer = transport.get_extra_info("peername")
         self._address = peer[0] if isinstance(peer, tuple) else ""
         self.bounds.open[self._address] += 1
@@ -69,6 +91,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._in_head = True
+        self._head_bytes = self._head_bytes or 1  # it has begun, though within a read of which the rest was no head
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -90,11 +113,27 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unwatch_writing()
         super().resume_writing()
 
+    def hold_timer(self) -> None:
+        """Stop the clock of a head or body that is being read; it keeps the time that it has left."""
+        if self._reading is not None:
+            left_s = self._reading.when() - self.loop.time()
+            self._unwatch_reading()
+            self._held_s = left_s
+
+    def release_timer(self) -> None:
+        """Let that clock go on."""
+        left_s, self._held_s = self._held_s, None
+        if left_s is not None:
+            self._watch_reading(left_s)
+
     def _watch_reading(self, timeout_s: float) -> None:
-        if self._reading is None:
+        if self.flow.read_paused:
+            self._held_s = timeout_s if self._held_s is None else self._held_s
+        elif self._reading is None:
             self._reading = self.loop.call_later(timeout_s, self._refuse, TOO_SLOW)
 
     def _unwatch_reading(self) -> None:
+        self._held_s = None
         if self._reading is not None:
             self._reading.cancel()
             self._reading = None

@@ -124,7 +124,7 @@ def openai_field_names() -> Iterator[None]:
     try:
         yield
     except InvalidFieldsError as invalid:
-        raise InvalidFieldsError(renamed(invalid.errors)) from None
+        raise InvalidFieldsError(renamed(invalid.errors), invalid.limit) from None
 
 
 def renamed(abouts: Sequence[About]) -> list[About]:

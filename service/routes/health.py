@@ -5,7 +5,6 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
-from jobs.queue.connection import is_writable
 from service.context import Context
 from service.problems import Problem, problem_responses, store_unwritable
 
@@ -37,7 +36,7 @@ async def readyz(
     workers: Annotated[int, Query(ge=0, le=1, description="0: also while no worker is warm, when calls wait")] = 1,
 ) -> Readiness:
     """Redis answers and takes writes, and the default model has a warm worker."""
-    if not await is_writable(context.redis):
+    if not await context.catalogue.is_writable():
         raise store_unwritable()
     models = [model.card.name for model in await context.catalogue.ready()]
     if not models and workers:

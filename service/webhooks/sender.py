@@ -31,7 +31,7 @@ ATTEMPT_S = 15.0
 """Seconds that an attempt may take. Shorter than any pause, or two processes would send at once."""
 
 MOST_AT_ONCE = 256
-"""Attempts under way in one process. A caller whose receivers hang takes its own part of them."""
+"""Attempts under way in one process. A caller whose receivers hang takes its own part of them, at most half."""
 
 POLL_S = 0.5
 GONE = 410

@@ -47,3 +47,10 @@ def test_every_limit_that_refuses_calls_has_a_row() -> None:
 def test_every_setting_of_a_limit_has_a_row() -> None:
     limits = {name for name in ApiSettings.model_fields if re.search("^max_|_limit$|timeout_s$", name)}
     assert limits == {name.lower() for row in ROWS for name in re.findall(rf"{PREFIX}(\w+)", row["setting"])}
+
+
+def test_the_alert_of_refusals_watches_the_limits_whose_rows_name_it() -> None:
+    (alert,) = [rule for rule in expressions.rules() if rule.get("alert") == "FourstepLimitRefusals"]
+    (left_out,) = re.findall(r'limit!~"([\w|]+)"', alert["expr"])
+    unwatched = " ".join(row["metric"] for row in ROWS if "FourstepLimitRefusals" not in row["alert"])
+    assert sorted(left_out.split("|")) == sorted(re.findall(r'limit="(\w+)"', unwatched))

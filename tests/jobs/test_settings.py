@@ -5,6 +5,7 @@ from pydantic import ValidationError
 
 from jobs import settings
 from jobs.settings import ApiSettings, Settings, WorkerSettings, explain
+from service.webhooks.sender import MOST_AT_ONCE
 
 
 def test_variables_are_read_and_empty_ones_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,3 +121,10 @@ def test_other_sizes_are_refused(monkeypatch: pytest.MonkeyPatch, sizes: str) ->
     with pytest.raises(ValidationError) as refused:
         WorkerSettings()
     assert explain(refused.value).startswith("FOURSTEP_SIZES: ")
+
+
+def test_a_caller_may_not_have_more_webhooks_under_way_than_it_leaves_to_others() -> None:
+    most = MOST_AT_ONCE // 2
+    assert ApiSettings(max_webhooks=most).max_webhooks == most
+    with pytest.raises(ValidationError, match=f"less than or equal to {most}"):
+        ApiSettings(max_webhooks=most + 1)

@@ -10,6 +10,7 @@ import yaml
 from redis.asyncio import Redis
 
 from jobs.queue.keys import ModelKeys
+from jobs.settings import PREFIX, ApiSettings
 from jobs.testing.samples import MODEL, sample_tasks
 from tests.operations.expressions import ROOT
 from tests.task_queue import TaskQueue
@@ -120,10 +121,16 @@ def test_every_port_of_a_policy_is_one_that_a_container_opens() -> None:
             assert {port["port"] for rule in rules for port in rule["ports"]} <= opened | {dns}
 
 
-def test_keys_reach_the_api_alone_and_passwords_no_command_line() -> None:
-    names = {name: [one["name"] for one in container(name).get("env", [])] for name in ("service", "worker", "redis")}
-    assert "FOURSTEP_API_KEYS" in names["service"]
-    assert "FOURSTEP_API_KEYS" not in names["worker"]
-    for name in names:
+def test_keys_reach_the_api_alone() -> None:
+    secrets = {PREFIX + name.upper() for name, field in ApiSettings.model_fields.items() if "Secret" in str(field)}
+    service, worker = ({one["name"]: one for one in container(name)["env"]} for name in ("service", "worker"))
+    for name in secrets - {"FOURSTEP_REDIS_PASSWORD"}:
+        assert service[name]["valueFrom"]["secretKeyRef"]["optional"]
+        assert worker[name]["value"] == "", "the settings that both take may have it"
+    assert not secrets & {one["name"] for one in container("redis")["env"]}
+
+
+def test_passwords_stand_on_no_command_line() -> None:
+    for name in ("service", "worker", "redis"):
         started = [*container(name).get("command", []), *container(name).get("args", [])]
         assert not any("$(" in part for part in started)

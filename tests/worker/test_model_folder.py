@@ -57,6 +57,13 @@ def _contract(**changes: object) -> Callable[[Path], None]:
     return lambda folder: _edit(folder / FILE_NAME, **changes)
 
 
+def _index(text: str) -> Callable[[Path], None]:
+    def spoil(folder: Path) -> None:
+        (folder / "model_index.json").write_text(text)
+
+    return spoil
+
+
 def _pickled_weights(folder: Path) -> None:
     weights = folder / "vae" / "diffusion_pytorch_model.safetensors"
     weights.rename(weights.with_suffix(".bin"))
@@ -77,6 +84,10 @@ def _pickled_weights(folder: Path) -> None:
         (_contract(colour="red"), "colour"),
         (_pickled_weights, "vae"),
         (lambda folder: _edit(folder / "model_index.json", _class_name="PixArtSigmaPipeline"), "family"),
+        (lambda folder: _edit(folder / "model_index.json", _class_name=["pipeline_x", "X"]), "family"),
+        (lambda folder: _edit(folder / "model_index.json", vae=["diffusers"]), "vae"),
+        (_index("{"), "model_index.json"),
+        (_index("[]"), "model_index.json"),
         (lambda folder: (folder / "model_index.json").unlink(), "model_index.json"),
         (lambda folder: _edit(folder / "vae" / "config.json", latent_channels=8), "vae"),
     ],

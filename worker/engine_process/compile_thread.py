@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 
 import torch
@@ -73,7 +74,8 @@ class CompileThread(threading.Thread):
         finally:
             self._device.call(self._engine.end_compiling)
         if self._engine.compiling_failed:
-            self._failed()
+            with suppress(DeviceLostError):  # as the end of the device thread says
+                self._failed()
 
     def _switch_over(self) -> tuple[Executor, str]:
         """Return what serves from now on, and what that gains."""

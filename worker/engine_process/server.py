@@ -76,7 +76,7 @@ def run(connection: Connection, settings: WorkerSettings, load_model: Callable[.
         compiler = compiler_for(settings, engine.model.network.device)
         compiling = CompileThread(device) if compiler else None
 
-        def announce(reason: str) -> None:
+        def announce(reason: str | None = None) -> None:
             server.change(device.call(model_card, engine, settings, reason).result())
 
         def chosen(reason: str) -> None:
@@ -85,7 +85,7 @@ def run(connection: Connection, settings: WorkerSettings, load_model: Callable[.
                 compiling.compile(engine, compiler, failed=partial(announce, reason))
 
         if compiling and compiler == "openvino":  # one model for all batch sizes, whose times are its own
-            compiling.compile(engine, compiler)
+            compiling.compile(engine, compiler, failed=announce)
         largest = LARGEST if settings.max_batch == "auto" else settings.max_batch
         BatchSizeThread(device, engine, chosen, largest, after=compiling if compiler == "openvino" else None).start()
         return engine, model_card(engine, settings)

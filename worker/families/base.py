@@ -138,6 +138,13 @@ class Family(ABC):
         """Return the number of pixels per latent along a side."""
         return pipeline.vae_scale_factor
 
+    def sides(self, pipeline: Any) -> tuple[int, int | None]:
+        """Return the number of pixels that each side is a multiple of, and the most that it has, None for any number.
+
+        The pipeline's text components may be None, as in import.
+        """
+        return self.scale_factor(pipeline), None
+
     def native_size(self, pipeline: Any) -> Size:
         """Return the size that the denoiser was trained for."""
         side = getattr(pipeline, self.denoiser).config.sample_size * self.scale_factor(pipeline)
@@ -232,12 +239,13 @@ def refuse_other_channels(family: Family, pipeline: Any) -> None:
         raise FolderRefusedError(f"{family.denoiser}.in_channels: {channels}, but the VAE has {latent}")
 
 
-def refuse_other_sides(contract: SamplingContract, unit: int, largest: int | None = None) -> None:
-    """Raise FolderRefusedError unless every side is a multiple of `unit` and at most `largest` pixels."""
+def refuse_other_sides(family: Family, sizes: Sequence[Size], pipeline: Any, field: str = "sizes") -> None:
+    """Raise FolderRefusedError, beginning with `field`, unless the family's `sides` allow all of `sizes`."""
+    unit, largest = family.sides(pipeline)
     limit = "" if largest is None else f" and at most {largest} pixels"
-    for size in contract.sizes:
-        if any(side % unit or (largest is not None and side > largest) for side in size):
-            raise FolderRefusedError(f"sizes: {size} must be multiples of {unit}{limit}")
+    for height, width in sizes:
+        if any(side % unit or (largest is not None and side > largest) for side in (height, width)):
+            raise FolderRefusedError(f"{field}: {width}×{height} must be multiples of {unit}{limit}")
 
 
 def refuse_other_told_guidance(contract: SamplingContract, told: bool, field: str) -> None:
@@ -245,6 +253,14 @@ def refuse_other_told_guidance(contract: SamplingContract, told: bool, field: st
     if told != (contract.told_guidance is not None):
         says = "needs it" if told else "takes none"
         raise FolderRefusedError(f"told_guidance: {contract.told_guidance}, but the denoiser {says} ({field})")
+
+
+def refuse_two_guidances(contract: SamplingContract) -> None:
+    """Raise FolderRefusedError for guidance by two evaluations of a denoiser that is told its scale already."""
+    if contract.told_guidance is not None and contract.guidance_scale > 1:
+        raise FolderRefusedError(
+            f"guidance_scale: {contract.guidance_scale}, but the denoiser is told its scale by told_guidance"
+        )
 
 
 def _channels(values: Sequence[float], like: torch.Tensor) -> torch.Tensor:

@@ -89,6 +89,9 @@ class Flux(Family):
         _, height, width = super().latent_shape(pipeline, size)
         return pipeline.vae.config.latent_channels, height, width
 
+    def sides(self, pipeline: Any) -> tuple[int, int | None]:
+        return SIDE * self.scale_factor(pipeline), None
+
     def native_size(self, pipeline: Any) -> Size:
         """One megapixel, as in training."""
         side = pipeline.default_sample_size * self.scale_factor(pipeline)
@@ -111,7 +114,7 @@ class Flux(Family):
             raise FolderRefusedError(f"transformer.in_channels: {config.in_channels}, but a patch has {values} values")
         if contract.max_sequence_length and contract.max_sequence_length > DEV_TOKENS:
             raise FolderRefusedError(f"max_sequence_length: {contract.max_sequence_length} is above {DEV_TOKENS}")
-        refuse_other_sides(contract, SIDE * self.scale_factor(pipeline))
+        refuse_other_sides(self, contract.sizes, pipeline)
 
     def features(self, network: Any) -> tuple[nn.Module, int]:
         return network.norm_out, network.inner_dim

@@ -124,7 +124,7 @@ class Flux2Klein(Family):
             raise FolderRefusedError(f"transformer.in_channels: {config.in_channels}, but a patch has {values} values")
         if contract.max_sequence_length and contract.max_sequence_length > TOKENS:
             raise FolderRefusedError(f"max_sequence_length: {contract.max_sequence_length} is above {TOKENS}")
-        refuse_other_sides(contract, self.scale_factor(pipeline))
+        refuse_other_sides(self, contract.sizes, pipeline)
 
     def features(self, network: Any) -> tuple[nn.Module, int]:
         return network.norm_out, network.inner_dim

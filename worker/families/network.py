@@ -38,7 +38,9 @@ class Network:
         self.dtype: torch.dtype = self.denoiser.dtype
         self._max_sequence_length = max_sequence_length or family.default_sequence_length(pipeline)
         self.text_lengths = family.text_lengths(self._max_sequence_length)
-        self._told_guidance = None if told_guidance is None else torch.tensor(told_guidance, device=self.device)
+        self._told_guidance = (
+            None if told_guidance is None else torch.tensor(told_guidance, dtype=torch.float32, device=self.device)
+        )
         self.negative_prompt = negative_prompt
         self._scale_factor = family.scale_factor(pipeline)
         self.seal: Callable[[], object] = lambda: None
@@ -49,12 +51,14 @@ class Network:
         return self.family.latent_shape(self.pipeline, (height, width))
 
     def encode(self, prompts: Sequence[str]) -> list[PromptEmbedding]:
-        """Return one embedding for each prompt, on the device and in the denoiser's dtype."""
+        """Return one embedding for each prompt on the device, in the denoiser's dtype; a told guidance in float32."""
         encoded = self.family.encode(self.pipeline, prompts, self._max_sequence_length)
-        if self._told_guidance is not None:
-            encoded = [replace(each, guidance=self._told_guidance) for each in encoded]
         # Cloned, so that a kept embedding does not keep its whole batch.
-        return [each.to(device=self.device, dtype=self.dtype).map(torch.clone) for each in encoded]
+        encoded = [each.to(device=self.device, dtype=self.dtype).map(torch.clone) for each in encoded]
+        if self._told_guidance is None:
+            return encoded
+        # In float32: rounded, the scale would change its embedding by much more than the embedding's own rounding.
+        return [replace(each, guidance=self._told_guidance) for each in encoded]
 
     def prompt_tokens(self, prompt: str) -> PromptTokens:
         """Count the tokens of `prompt`, and those that are read."""

@@ -20,6 +20,7 @@ from worker.families.base import (
     refuse_other_prediction,
     refuse_other_sides,
     refuse_other_told_guidance,
+    refuse_two_guidances,
 )
 from worker.families.prompt_embeddings import PromptEmbedding
 from worker.sampling.noise_schedule import Prediction
@@ -67,17 +68,21 @@ class SanaSprint(Family):
         self, network: Denoiser, latents: torch.Tensor, timesteps: torch.Tensor, embeddings: PromptEmbedding, size: Size
     ) -> torch.Tensor:
         assert embeddings.guidance is not None
+        scale = network.config.guidance_embeds_scale  # type: ignore[attr-defined]
         return network(
             latents,
             encoder_hidden_states=embeddings.tokens,
             encoder_attention_mask=embeddings.mask,
-            guidance=embeddings.guidance * network.config.guidance_embeds_scale,  # type: ignore[attr-defined]
+            guidance=embeddings.guidance.to(latents.dtype) * scale,  # rounded first, as in training
             timestep=timesteps / 1000,
             return_dict=False,
         )[0]
 
     def blocks(self, network: Any) -> list[nn.Module]:
         return list(network.transformer_blocks)
+
+    def sides(self, pipeline: Any) -> tuple[int, int | None]:
+        return pipeline.transformer.config.patch_size * self.scale_factor(pipeline), None
 
     def prediction(self, pipeline: Any) -> Prediction:
         return "flow"
@@ -91,11 +96,12 @@ class SanaSprint(Family):
         refuse_float16(self, pipeline)
         refuse_other_channels(self, pipeline)
         refuse_other_told_guidance(contract, bool(config.guidance_embeds), "transformer.guidance_embeds")
+        refuse_two_guidances(contract)
         if not config.guidance_embeds:
             raise FolderRefusedError("transformer.guidance_embeds: false, but SANA-Sprint is told its guidance scale")
         if contract.max_sequence_length not in (None, TOKENS):
             raise FolderRefusedError(f"max_sequence_length: {contract.max_sequence_length}, but SANA's is {TOKENS}")
-        refuse_other_sides(contract, config.patch_size * self.scale_factor(pipeline))
+        refuse_other_sides(self, contract.sizes, pipeline)
 
     def features(self, network: Any) -> tuple[nn.Module, int]:
         return network.norm_out, network.config.num_attention_heads * network.config.attention_head_dim

@@ -15,6 +15,7 @@ from worker.families.base import (
     refuse_other_channels,
     refuse_other_sides,
     refuse_other_told_guidance,
+    refuse_two_guidances,
 )
 from worker.families.prompt_embeddings import PromptEmbedding
 from worker.families.shared import unet
@@ -66,11 +67,12 @@ class StableDiffusion(Family):
         unet.refuse_other_unet(contract, pipeline)
         refuse_other_channels(self, pipeline)
         refuse_other_told_guidance(contract, config.time_cond_proj_dim is not None, "unet.time_cond_proj_dim")
+        refuse_two_guidances(contract)
         for field in ("addition_embed_type", "class_embed_type"):
             if config.get(field) is not None:
                 raise FolderRefusedError(f"unet.{field}: {config[field]}, but Stable Diffusion's is none")
         unet.refuse_other_width(pipeline, pipeline.text_encoder.config.hidden_size)
-        refuse_other_sides(contract, pipeline.vae_scale_factor)
+        refuse_other_sides(self, contract.sizes, pipeline)
 
     def features(self, network: Any) -> tuple[nn.Module, int]:
         """The bottleneck (DMD2)."""

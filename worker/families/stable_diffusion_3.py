@@ -66,6 +66,12 @@ class StableDiffusion3(Family):
     def blocks(self, network: Any) -> list[nn.Module]:
         return list(network.transformer_blocks)
 
+    def sides(self, pipeline: Any) -> tuple[int, int | None]:
+        """No side has more patches than there are position embeddings."""
+        config = pipeline.transformer.config
+        unit = self.scale_factor(pipeline) * config.patch_size
+        return unit, unit * config.pos_embed_max_size
+
     def prediction(self, pipeline: Any) -> Prediction:
         return "flow"
 
@@ -74,14 +80,12 @@ class StableDiffusion3(Family):
         return pipeline.scheduler.sigmas.tolist()
 
     def check(self, contract: SamplingContract, pipeline: Any) -> None:
-        config = pipeline.transformer.config
         if contract.prediction != "flow":
             raise FolderRefusedError(f"prediction: Stable Diffusion 3 predicts the flow, not {contract.prediction}")
         refuse_other_channels(self, pipeline)
         if contract.max_sequence_length and contract.max_sequence_length > MAX_T5_TOKENS:
             raise FolderRefusedError(f"max_sequence_length: {contract.max_sequence_length} is above {MAX_T5_TOKENS}")
-        unit = pipeline.vae_scale_factor * config.patch_size
-        refuse_other_sides(contract, unit, largest=unit * config.pos_embed_max_size)
+        refuse_other_sides(self, contract.sizes, pipeline)
 
     def features(self, network: Any) -> tuple[nn.Module, int]:
         return network.norm_out, network.inner_dim

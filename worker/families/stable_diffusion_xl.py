@@ -16,6 +16,7 @@ from worker.families.base import (
     refuse_other_channels,
     refuse_other_sides,
     refuse_other_told_guidance,
+    refuse_two_guidances,
 )
 from worker.families.prompt_embeddings import PromptEmbedding
 from worker.families.shared import unet
@@ -75,6 +76,7 @@ class StableDiffusionXL(Family):
         unet.refuse_other_unet(contract, pipeline)
         refuse_other_channels(self, pipeline)
         refuse_other_told_guidance(contract, config.time_cond_proj_dim is not None, "unet.time_cond_proj_dim")
+        refuse_two_guidances(contract)
         if config.addition_embed_type != "text_time":
             raise FolderRefusedError(f"unet.addition_embed_type: {config.addition_embed_type}, but SDXL's is text_time")
         told = SIZE_CONDITIONS * config.addition_time_embed_dim + text_2.projection_dim
@@ -84,7 +86,7 @@ class StableDiffusionXL(Family):
                 f" but six sizes and the pooled prompt make {told}"
             )
         unet.refuse_other_width(pipeline, pipeline.text_encoder.config.hidden_size + text_2.hidden_size)
-        refuse_other_sides(contract, pipeline.vae_scale_factor)
+        refuse_other_sides(self, contract.sizes, pipeline)
 
     def serving_scheduler(self, pipeline: Any) -> Any:
         """DDIM, with which plain diffusers samples `num_inference_steps` equal steps as training does."""

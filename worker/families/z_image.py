@@ -86,6 +86,11 @@ class ZImage(Family):
     def blocks(self, network: Any) -> list[nn.Module]:
         return [*network.noise_refiner, *network.context_refiner, *network.layers]
 
+    def sides(self, pipeline: Any) -> tuple[int, int | None]:
+        """No side has more patches than the rotary tables have entries."""
+        unit = SIDE * self.scale_factor(pipeline)
+        return unit, unit * min(pipeline.transformer.config.axes_lens[1:])
+
     def native_size(self, pipeline: Any) -> Size:
         """One megapixel, as in training."""
         return NATIVE_SIDE, NATIVE_SIDE
@@ -109,8 +114,7 @@ class ZImage(Family):
             raise FolderRefusedError("transformer.siglip_feat_dim: a Z-Image that is given pictures is not served")
         if contract.max_sequence_length and contract.max_sequence_length > TOKENS:
             raise FolderRefusedError(f"max_sequence_length: {contract.max_sequence_length} is above {TOKENS}")
-        unit = SIDE * self.scale_factor(pipeline)
-        refuse_other_sides(contract, unit, largest=unit * min(config.axes_lens[1:]))
+        refuse_other_sides(self, contract.sizes, pipeline)
 
     def features(self, network: Any) -> tuple[nn.Module, int]:
         """The first of its tokens are the image."""

@@ -1,26 +1,34 @@
 """Fits tensors to the network of a base model, from shapes alone."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
+from diffusers import DiffusionPipeline
 
-from worker.importing.source import Tensors
+from worker.importing.source import CONFIG, Tensors
 from worker.model_folder.lora import compare_layers
 from worker.model_folder.pipeline_folder import INDEX, PipelineIndex
+from worker.model_folder.refusals import refuse_endless_networks
 
 LISTED = 8
 
 
-def empty_network(folder: Path, index: PipelineIndex, config: Mapping[str, Any] | None = None) -> Any:
-    """Return the denoiser of the pipeline in `folder`, or one of `config`, without memory for its weights."""
-    name = index.family.denoiser
-    kind = getattr(diffusers, index.components[name][1])
+def empty_network(folder: Path, kind: str) -> Any:
+    """Return a network of the class `kind` of diffusers, configured as in `folder`, without memory for its weights."""
     with torch.device("meta"):
-        return kind.from_config(config or json.loads((folder / name / "config.json").read_bytes()))
+        return getattr(diffusers, kind).from_config(json.loads((folder / CONFIG).read_bytes()))
+
+
+def empty_pipeline(folder: Path, index: PipelineIndex) -> Any:
+    """Return the pipeline in `folder` without what encodes prompts, and without memory for other weights."""
+    family, names = index.family, (index.family.denoiser, "vae")
+    refuse_endless_networks(folder, names)
+    networks = {name: empty_network(folder / name, index.components[name][1]) for name in names}
+    absent = dict.fromkeys([*family.text_components, *family.unused_components])
+    return DiffusionPipeline.from_pretrained(folder, local_files_only=True, **family.load_options, **absent, **networks)
 
 
 def check_tensors(tensors: Tensors, network: Any) -> None:

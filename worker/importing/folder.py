@@ -1,6 +1,5 @@
 """Write a servable folder of a published model: what it changes, and which model has the rest."""
 
-import json
 import os
 import re
 import shutil
@@ -10,30 +9,35 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
-import torch
 from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
 from safetensors.torch import save_file
 
 from jobs.sampling_contract import SamplingContract, Teacher
-from worker.families.base import Size
-from worker.importing.fitting import check_lora, check_tensors, empty_network
-from worker.importing.presets import PRESETS, Preset
+from worker.families.base import Size, refuse_other_sides
+from worker.importing.fitting import check_lora, check_tensors, empty_network, empty_pipeline
+from worker.importing.presets import PRESETS, SEE_CARD, Preset
 from worker.importing.source import CONFIG, NETWORK_WEIGHTS, Source, find, setting
 from worker.model_folder import hub
 from worker.model_folder.networks import read_networks
 from worker.model_folder.pipeline_folder import PipelineIndex, read_index
 from worker.model_folder.weights_hash import weights_sha256
 
-NAMED_STEPS = re.compile(r"(\d+)[-_]?steps?", re.IGNORECASE)
-LICENCE = re.compile(r"^license(?:_name)?:\s*(\S.*)$", re.MULTILINE)
+STEPS = re.compile(r"(\d+)[-_]?steps?", re.IGNORECASE)
+MARKS = {"edit", "2509", "2512", "cfg", "lightning", "hyper", "lcm", "dmd2"}
+"""Parts of the names of files that are trained in different ways, or for different models."""
+LICENCE = re.compile(r"^(license|license_name):[ \t]*(\S.*?)[ \t]*$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Imported:
-    """The contract that was written, and the licence that the model's card names."""
+    """What was written: its contract, and what is known of the model's licence.
+
+    made_for: where the model that the preset was made for is published, if this is by its name another.
+    """
 
     contract: SamplingContract
     licence: str
+    made_for: str | None
 
 
 def import_model(
@@ -49,7 +53,7 @@ def import_model(
     `given` is a file, a folder, a hub id, or a hub id and a file; `base` a folder or hub id, by default the preset's.
     The folder holds a LoRA file or a denoiser, or nothing, beside a contract that names the model with the rest.
     Raises ValueError, before anything is written, for what contradicts the preset or does not fit the base;
-    FolderRefusedError for a base that is not served; OSError when something cannot be read.
+    FolderRefusedError for a base or a size that is not served; OSError when something cannot be read.
     """
     preset = _preset(preset_name)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -66,6 +70,10 @@ def import_model(
     if index.family.name != preset.family:
         raise ValueError(f"{preset.name} is made for {preset.family}, but {folder} is {index.family.name}")
     _refuse_other_settings(folder, preset)
+    _refuse_other_told_guidance(source, preset, folder, index)
+    pipeline = empty_pipeline(folder, index)
+    served = list(sizes) or [preset.size or index.family.native_size(pipeline)]
+    refuse_other_sides(index.family, served, pipeline, field="--size")
     changes: dict[str, Any] = {"base": name, "parts": _parts(source, index)}
     if lora_scale is not None:
         changes["lora_scale"] = lora_scale
@@ -73,17 +81,17 @@ def import_model(
         changes["base_sha256"] = weights_sha256(folder)
     if preset.base is not None:
         changes["teacher"] = Teacher(id=base or preset.base, sha256=changes.get("base_sha256"))
-    contract = preset.contract(list(sizes) or [preset.size or _native_size(folder, index)], **changes)
+    contract = preset.contract(served, **changes)
     network = _fitted(source, preset, folder, index)
     if source.hub is None:  # of a pipeline on the hub no weights are here
         replaced = set() if network is None else {index.family.denoiser}
-        read_networks(folder, index, torch.float32, skip=replaced, shapes_only=True)
+        read_networks(folder, index, None, skip=replaced, shapes_only=True)
     out.mkdir(parents=True, exist_ok=True)
     _write(source, network, folder, index, out)
     contract.save(out)
-    card = source.path / "README.md"
-    named = LICENCE.search(card.read_text(errors="replace")) if card.is_file() else None
-    return Imported(contract, named[1].strip() if named else preset.licence)
+    other = _is_other(given, source, preset)
+    licence = _licence(source.path / "README.md", SEE_CARD if other else preset.licence)
+    return Imported(contract, licence, preset.source if other else None)
 
 
 def _preset(name: str) -> Preset:
@@ -97,13 +105,27 @@ def _refuse_contradictions(source: Source, preset: Preset, base: str | None, lor
         raise ValueError(
             f"{preset.name} is published as {' or '.join(preset.kinds)}, but {source.name} is: {source.kind}"
         )
-    named = {int(steps) for steps in NAMED_STEPS.findall(source.name)}
-    if preset.named_steps and source.kind != "pipeline" and named and named != {preset.steps}:
-        raise ValueError(f"{preset.name} takes {preset.steps} steps, but the file is named {source.name}")
+    if source.kind != "pipeline" and _names_another(source.name, preset.source):
+        raise ValueError(f"{preset.name} is made for {preset.source}, but the file is named {source.name}")
     if preset.base is None and base is not None:
         raise ValueError(f"--base: {preset.name} is a whole pipeline and takes none")
     if lora_scale is not None and source.kind != "LoRA file":
         raise ValueError(f"--lora-scale: {source.name} is no LoRA file")
+
+
+def _names_another(name: str, published: str) -> bool:
+    """Whether a file called `name` is by its marks or steps another than the `published` one. It need not name any."""
+    steps, marks = _steps(name), _marks(name)
+    own_steps = _steps(published)
+    return bool(steps and own_steps and steps != own_steps) or bool(marks and marks != _marks(published))
+
+
+def _steps(name: str) -> set[int]:
+    return {int(steps) for steps in STEPS.findall(name)}
+
+
+def _marks(name: str) -> set[str]:
+    return MARKS.intersection(re.split(r"[^a-z0-9]+", name.lower()))
 
 
 def _refuse_other_settings(folder: Path, preset: Preset) -> None:
@@ -113,13 +135,32 @@ def _refuse_other_settings(folder: Path, preset: Preset) -> None:
             raise ValueError(f"{preset.name} has {name} {value} in {file}, but in {folder} it is {found}")
 
 
-def _native_size(folder: Path, index: PipelineIndex) -> Size:
-    latents = setting(folder, f"{index.family.denoiser}/{CONFIG}", "sample_size")
-    levels = setting(folder, f"vae/{CONFIG}", "block_out_channels")
-    if not isinstance(latents, int) or not isinstance(levels, list):
-        raise ValueError(f"{folder} names no native size: give --size")
-    side = latents * 2 ** (len(levels) - 1)
-    return side, side
+def _refuse_other_told_guidance(source: Source, preset: Preset, folder: Path, index: PipelineIndex) -> None:
+    """A UNet says by its configuration whether it is told its guidance scale; the settings of others are `needs`."""
+    configured = _configured(source, folder, index)
+    told = setting(configured, CONFIG, "time_cond_proj_dim") is not None
+    if told != ("told_guidance" in preset.sampling) and index.family.denoiser == "unet":
+        raise ValueError(f"{preset.name} is {'not ' if told else ''}told its guidance scale, unlike {configured}")
+
+
+def _is_other(given: str, source: Source, preset: Preset) -> bool:
+    """Whether `given` is by its name another model than the preset's: another repository, or a folder named otherwise.
+
+    A file that lies here may have any name, and is compared with the base.
+    """
+    if not Path(given).exists():
+        return "/".join(given.split("/")[:2]).lower() != preset.repository.lower()
+    return source.kind == "pipeline" and source.path.resolve().name.lower() != Path(preset.repository).name.lower()
+
+
+def _licence(card: Path, known: str) -> str:
+    """Say which licence the model's card names, or named when the presets were written, as `known` says."""
+    # The first of each name: a card begins with them, and anything may follow.
+    named = dict(reversed(LICENCE.findall(card.read_text(errors="replace")))) if card.is_file() else {}
+    if named:
+        licence = named.get("license", "other")
+        return f"licence by its card: {named.get('license_name', licence) if licence == 'other' else licence}"
+    return f"licence: {known}" if known == SEE_CARD else f"licence, as its card named it when this was written: {known}"
 
 
 def _parts(source: Source, index: PipelineIndex) -> list[str]:
@@ -137,16 +178,18 @@ def _fitted(source: Source, preset: Preset, folder: Path, index: PipelineIndex) 
         return None
     if source.kind == "all-in-one file":
         return _converted(source, folder, index)
-    config = None if source.folder is None else json.loads((source.folder / CONFIG).read_bytes())
-    network = empty_network(folder, index, config)
+    network = empty_network(_configured(source, folder, index), index.components[index.family.denoiser][1])
     if source.kind == "LoRA file":
         check_lora(source.tensors, network, folder, index)
         return None
-    told = network.config.get("time_cond_proj_dim") is not None
-    if told != ("told_guidance" in preset.sampling) and index.family.denoiser == "unet":
-        raise ValueError(f"{preset.name} is {'not ' if told else ''}told its guidance scale, unlike {source.name}")
     check_tensors(source.tensors, network)
     return network
+
+
+def _configured(source: Source, folder: Path, index: PipelineIndex) -> Path:
+    """The folder with the denoiser's configuration: the source's own, or that of the base in `folder`."""
+    own = source.folder if source.kind == "network" else None
+    return own or folder / index.family.denoiser
 
 
 def _converted(source: Source, folder: Path, index: PipelineIndex) -> Any:
@@ -177,8 +220,7 @@ def _write(source: Source, network: Any, folder: Path, index: PipelineIndex, out
     elif source.kind == "network":
         part = out / index.family.denoiser
         part.mkdir()
-        configured = folder / index.family.denoiser if source.folder is None else source.folder
-        shutil.copyfile(configured / CONFIG, part / CONFIG)
+        shutil.copyfile(_configured(source, folder, index) / CONFIG, part / CONFIG)
         tensors = {name: tensor.contiguous() for name, tensor in source.tensors.items()}
         save_file(tensors, part / NETWORK_WEIGHTS, metadata={"format": "pt"})
 

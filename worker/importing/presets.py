@@ -27,7 +27,6 @@ class Preset:
     size: (height, width) in pixels; None for that of the base.
     licence: as its card named it when this was written.
     needs: settings of the pipeline, by file and name, that must have these values.
-    named_steps: whether the number of steps stands in the names of its files.
     """
 
     name: str
@@ -39,7 +38,16 @@ class Preset:
     size: Size | None
     licence: str
     needs: dict[tuple[str, str], Any] = field(default_factory=dict)
-    named_steps: bool = True
+
+    @property
+    def repository(self) -> str:
+        """The hub id in `source`."""
+        return "/".join(self.source.split("/")[:2])
+
+    @property
+    def file(self) -> str:
+        """The file in `source`, by its path in the repository; empty where the whole repository is the model."""
+        return "/".join(self.source.split("/")[2:])
 
     @property
     def steps(self) -> int:
@@ -56,6 +64,7 @@ class Preset:
 
 SDXL, SD15 = "stabilityai/stable-diffusion-xl-base-1.0", "stable-diffusion-v1-5/stable-diffusion-v1-5"
 MEGAPIXEL, QUARTER = (1024, 1024), (512, 512)
+SCHEDULER = "scheduler/scheduler_config.json"
 STABILITY, OPEN_RAIL, SEE_CARD = "Stability AI Community License", "CreativeML Open RAIL++-M", "see its card"
 
 
@@ -70,13 +79,14 @@ def _flow(sigmas: list[float], **fields: Any) -> dict[str, Any]:
 def _turbos() -> Iterator[Preset]:
     source = "stabilityai/sdxl-turbo"
     pipeline: tuple[Kind, ...] = ("pipeline",)
+    needs = {(SCHEDULER, "timestep_spacing"): "trailing"}  # that of the base models is leading, or not named
     for steps in (1, 2, 3, 4):
         sampling = _timesteps(grids.trailing(steps), sampler="ancestral", start="level")
-        yield Preset(f"sdxl-turbo-{steps}step", "sdxl", source, pipeline, None, sampling, QUARTER, STABILITY)
+        yield Preset(f"sdxl-turbo-{steps}step", "sdxl", source, pipeline, None, sampling, QUARTER, STABILITY, needs)
     for steps in (1, 4):
         sampling = _timesteps(grids.trailing(steps), start="level")
         yield Preset(
-            f"sd-turbo-{steps}step", "sd", "stabilityai/sd-turbo", pipeline, None, sampling, QUARTER, STABILITY
+            f"sd-turbo-{steps}step", "sd", "stabilityai/sd-turbo", pipeline, None, sampling, QUARTER, STABILITY, needs
         )
 
 
@@ -104,9 +114,7 @@ def _hyper() -> Iterator[Preset]:
         for steps in range(1, 9):
             source = f"ByteDance/Hyper-SD/Hyper-{name}-1step-lora.safetensors"
             sampling = _timesteps(grids.consistency(steps), sampler="tcd", gamma=1.0)
-            yield Preset(
-                f"{lower}-unified-{steps}steps", family, source, LORA, base, sampling, size, licence, named_steps=False
-            )
+            yield Preset(f"{lower}-unified-{steps}steps", family, source, LORA, base, sampling, size, licence)
     source = "ByteDance/Hyper-SD/Hyper-SDXL-1step-Unet.safetensors"
     sampling = _timesteps([800], sampler="re-noise")
     yield Preset("hyper-sdxl-1step-unet", "sdxl", source, ("network",), SDXL, sampling, MEGAPIXEL, licence)
@@ -130,7 +138,7 @@ def _distribution_matching() -> Iterator[Preset]:
     source = "TianheWu/dpdmd/DPDMD-SD35M-4NFE-natural.pt"
     sampling = _flow(grids.stable_diffusion_3(4), method="dp-dmd", anchor_k=5, **{"lambda": 0.05})
     base = "stabilityai/stable-diffusion-3.5-medium"
-    yield Preset("dpdmd-sd35m-4step", "sd3", source, ("network",), base, sampling, None, STABILITY, named_steps=False)
+    yield Preset("dpdmd-sd35m-4step", "sd3", source, ("network",), base, sampling, None, STABILITY)
 
 
 def _consistency() -> Iterator[Preset]:
@@ -173,6 +181,7 @@ def _flows() -> Iterator[Preset]:
     yield Preset(
         "z-image-turbo-8step", "z-image", "Tongyi-MAI/Z-Image-Turbo", pipeline, None,
         _flow(grids.shifted(8, 3.0), max_sequence_length=512), MEGAPIXEL, "Apache 2.0",
+        {(SCHEDULER, "shift"): 3.0},
     )  # fmt: skip
     for steps, file in ((4, "4steps-V2.0"), (8, "8steps-V2.0")):
         source = f"lightx2v/Qwen-Image-Lightning/Qwen-Image-Lightning-{file}.safetensors"

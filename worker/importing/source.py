@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
 from huggingface_hub import hf_hub_download, snapshot_download
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -44,12 +45,13 @@ class Source:
 def find(given: str, preset: Preset) -> Source:
     """Return the source that `given` names: a file, a folder, a hub id, or a hub id and a file in it.
 
-    Of a hub pipeline only configurations are fetched. A hub id alone stands for the preset's own file in it.
-    Raises ValueError for one that is nothing that can be imported, OSError when it cannot be read.
+    Of a hub pipeline only configurations are fetched. A hub id alone stands for the preset's own file in it, and so
+    does a folder with that file, or with a LoRA file as diffusers names it.
+    Raises ValueError for one that is nothing that can be imported or is out of reach, OSError when it cannot be read.
     """
     path = Path(given)
     if path.is_dir():
-        return _folder(path)
+        return _folder(path, preset)
     if path.is_file():
         return _file(path)
     parts = given.split("/")
@@ -58,19 +60,35 @@ def find(given: str, preset: Preset) -> Source:
             f"{given} is neither a file or folder here, nor a hub id, nor a hub id and a file (owner/name/file)"
         )
     repository, name = "/".join(parts[:2]), "/".join(parts[2:])
-    if not name and preset.source.startswith(f"{repository}/"):
-        name = preset.source.removeprefix(f"{repository}/")
+    if not name and repository == preset.repository:
+        name = preset.file
+    try:
+        return _on_hub(repository, name, preset)
+    except LocalEntryNotFoundError as error:
+        raise ValueError(
+            f"{given} cannot be downloaded: the Hugging Face hub is out of reach, and its cache on this machine does"
+            " not hold it"
+        ) from error
+
+
+def _on_hub(repository: str, name: str, preset: Preset) -> Source:
     if name:
         return _file(Path(hf_hub_download(repository, name)))
     try:
         hf_hub_download(repository, INDEX)
-    except EntryNotFoundError:
-        return _folder(Path(snapshot_download(repository, allow_patterns=[CONFIG, NETWORK_WEIGHTS])))
+    except EntryNotFoundError as error:
+        folder = Path(snapshot_download(repository, allow_patterns=[CONFIG, NETWORK_WEIGHTS]))
+        if isinstance(error, LocalEntryNotFoundError) and not (folder / NETWORK_WEIGHTS).is_file():
+            raise  # what the cache holds of the repository does not say what is in it
+        return _folder(folder, preset)
     folder = Path(snapshot_download(repository, allow_patterns=["*.json", "README.md"]))
     return Source("pipeline", folder, {}, folder, repository)
 
 
-def _folder(folder: Path) -> Source:
+def _folder(folder: Path, preset: Preset) -> Source:
+    for name in filter(None, [preset.file, LORA_WEIGHT_NAME_SAFE if "LoRA file" in preset.kinds else ""]):
+        if (folder / name).is_file():
+            return _file(folder / name)
     if (folder / INDEX).is_file():
         return Source("pipeline", folder, {}, folder)
     weights = folder / NETWORK_WEIGHTS

@@ -20,11 +20,14 @@ def own_contract(
 ) -> SamplingContract:
     """Return the contract of a pipeline without sampling.json: its scheduler's sampler and grid of `steps`.
 
-    `sizes` are (height, width) in pixels, by default the native one. Raises FolderRefusedError for a scheduler that
-    cannot be served.
+    A denoiser that is told its guidance is told `guidance_scale`, where that is above 1. `sizes` are (height, width) in
+    pixels, by default the native one. Raises FolderRefusedError for a scheduler that cannot be served.
     """
     family, scheduler = registry.of(pipeline), pipeline.scheduler
     sizes = list(sizes) or [family.native_size(pipeline)]
+    told = family.told_guidance(pipeline)
+    if told is not None and guidance_scale > 1:
+        told, guidance_scale = guidance_scale, 1.0
     refuse_other_scheduler(scheduler)
     try:
         prediction = family.prediction(pipeline)
@@ -35,7 +38,7 @@ def own_contract(
             prediction=prediction,
             steps=steps,
             guidance_scale=guidance_scale,
-            told_guidance=family.told_guidance(pipeline),
+            told_guidance=told,
             negative_prompt=family.negative_prompt,
             max_sequence_length=family.default_sequence_length(pipeline),
             sizes=sizes,

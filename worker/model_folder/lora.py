@@ -34,7 +34,7 @@ def fuse(pipeline: Any, family: Family, folder: Path, scale: float) -> None:
         state = converted[0] if isinstance(converted, tuple) else converted
         faults, _ = compare_layers(state, denoiser, family)
         if faults:  # which diffusers would leave out, with a warning
-            raise ValueError(f"{len(faults)} layers are not its own: {', '.join(faults[:LISTED])}")
+            raise ValueError(f"what it has for {len(faults)} of its layers does not fit: {', '.join(faults[:LISTED])}")
         pipeline.load_lora_weights(folder, weight_name=LORA_WEIGHT_NAME_SAFE)
         if not pipeline.get_active_adapters():
             raise ValueError("no layer of the base model takes it")
@@ -56,7 +56,7 @@ def compare_layers(state: Mapping[str, torch.Tensor], network: Any, family: Fami
                 continue
             weight = getattr(layers.get(match[1].removeprefix(prefix)), "weight", None)
             halves[side].add(match[1])
-            if weight is None or weight.shape[side] != tensor.shape[side]:
+            if weight is None or min(weight.ndim, tensor.ndim) < 2 or weight.shape[side] != tensor.shape[side]:
                 faults.add(match[1])
     return sorted(faults | (halves[0] ^ halves[1])), len((halves[0] & halves[1]) - faults)
 

@@ -1,5 +1,7 @@
 """Read the networks of a pipeline folder, whole: what their files lack is never made up."""
 
+import json
+from collections import defaultdict
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 import diffusers
 import torch
 import transformers
+from safetensors import SafetensorError, safe_open
 
 from worker.errors import FolderRefusedError
 from worker.model_folder.pipeline_folder import PipelineIndex, names_in
@@ -20,7 +23,7 @@ def read_networks(
 ) -> dict[str, Any]:
     """Read the networks of `index` that have a configuration in `folder`, but for those called as in `skip`.
 
-    `dtype` is a torch.dtype or, by component, several with a "default". With `shapes_only` the tensors are on the meta
+    `dtype` is a torch.dtype or, by component, several with a "default"; None for that of the files. With `shapes_only` the tensors are on the meta
     device, where they have no memory. Raises FolderRefusedError for a network that is endless, does not fit its
     configuration, or lacks a weight in its files.
     """
@@ -32,6 +35,7 @@ def read_networks(
         is_network = isinstance(kind, type) and issubclass(kind, torch.nn.Module)
         if not is_network or name in skip or not (folder / name / "config.json").is_file():
             continue
+        _refuse_lacking_shards(folder / name, name)
         found[name] = read_network(
             kind,
             folder / name,
@@ -53,7 +57,7 @@ def read_network(kind: Any, folder: Path, name: str, **options: Any) -> Any:
         network, told = kind.from_pretrained(
             folder, use_safetensors=True, local_files_only=True, output_loading_info=True, **options
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise FolderRefusedError(f"{name}: {folder} does not load: {error}") from error
     refuse_lacking(told, folder, name)
     return network
@@ -61,7 +65,32 @@ def read_network(kind: Any, folder: Path, name: str, **options: Any) -> Any:
 
 def refuse_lacking(told: Mapping[str, Any], folder: Path | str, name: str) -> None:
     """Raise FolderRefusedError when `told`, the loading info of a network in `folder`, names missing weights."""
-    missing = sorted(told["missing_keys"])
+    _refuse_missing(sorted(told["missing_keys"]), folder, name)
+
+
+def _refuse_lacking_shards(folder: Path, name: str) -> None:
+    """Raise FolderRefusedError when shards in `folder` lack a weight that their index promises: diffusers goes by the
+    index."""
+    for index in folder.glob("*.safetensors.index*.json"):
+        promised: dict[str, set[str]] = defaultdict(set)
+        for weight, file in json.loads(index.read_bytes()).get("weight_map", {}).items():
+            promised[file].add(weight)
+        missing = []
+        for file, weights in promised.items():
+            if (folder / file).is_file():  # else it is of a variant that is not read, or missing as a whole
+                missing += weights - _names_in(folder / file, name)
+        _refuse_missing(sorted(missing), folder, name)
+
+
+def _names_in(file: Path, name: str) -> set[str]:
+    try:
+        with safe_open(file, "pt") as shard:
+            return set(shard.keys())
+    except SafetensorError as error:
+        raise FolderRefusedError(f"{name}: {file} does not load: {error}") from error
+
+
+def _refuse_missing(missing: list[str], folder: Path | str, name: str) -> None:
     if missing:
         more = f", … {len(missing) - LISTED} more" if len(missing) > LISTED else ""
         noun = "weight" if len(missing) == 1 else "weights"

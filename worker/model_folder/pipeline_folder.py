@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from worker.errors import FolderRefusedError
 from worker.families import registry
@@ -17,6 +18,8 @@ OTHER_WEIGHTS = (*PICKLES, ".onnx", ".onnx_data", ".gguf", ".h5", ".xml")
 PLAIN = re.compile(r"(diffusion_pytorch_model|model)(-\d+-of-\d+)?\.safetensors")
 HALF = re.compile(r"(diffusion_pytorch_model|model)\.fp16(-\d+-of-\d+)?\.safetensors")
 """Names of weights in the type that they were trained in, and of those that were rounded to float16."""
+SHARDS = re.compile(r".+\.safetensors\.index(\.fp16)?\.json")
+"""Names of the indexes of weights in several files."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class PipelineIndex:
                 top in self.components and ending not in (".safetensors", *OTHER_WEIGHTS) and ".index" not in name
             ):
                 kept.add(name)
-            if top in self.components and name.endswith(".safetensors.index.json"):
+            if top in self.components and SHARDS.fullmatch(name):
                 half = any(HALF.fullmatch(PurePosixPath(each).name) for each in weights if each.startswith(f"{top}/"))
                 if (".fp16" in name) == half:
                     kept.add(name)
@@ -80,20 +83,35 @@ def read_index(folder: Path) -> PipelineIndex:
     path = folder / INDEX
     if not path.is_file():
         raise FolderRefusedError(f"{INDEX}: missing in {folder}, so it is not a diffusers pipeline")
-    content, served = json.loads(path.read_bytes()), registry.pipelines()
+    content, served = _content(path), registry.pipelines()
     name = content.get("_class_name")
-    if name not in served:
+    if not isinstance(name, str) or name not in served:
         raise FolderRefusedError(f"family: this worker serves {', '.join(served)}, not {name}")
     family = served[name]
     components = {
         name: (entry[0], entry[1])
         for name, entry in content.items()
-        if isinstance(entry, list) and entry and entry[0] is not None and name not in family.unused_components
+        if _is_class(entry) and name not in family.unused_components
     }
     lacking = {family.denoiser, "vae", *family.text_components} - {*components, *family.optional_components}
     if lacking:
         raise FolderRefusedError(f"{min(lacking)}: {INDEX} in {folder} names none, and {family.name} needs one")
     return PipelineIndex(family, components)
+
+
+def _content(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise FolderRefusedError(f"{INDEX}: {path} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise FolderRefusedError(f"{INDEX}: {path} holds no object")
+    return content
+
+
+def _is_class(entry: object) -> bool:
+    """Whether an entry names a library and a class in it; those of absent components hold null."""
+    return isinstance(entry, list) and len(entry) == 2 and all(isinstance(part, str) for part in entry)
 
 
 def names_in(folder: Path, components: Sequence[str]) -> list[str]:

@@ -6,9 +6,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from distill.evaluation import pictures
 from fourstep import app
 from tests.distill.evaluation import tiny_judges
-from worker.testing import tiny_pipelines
+from worker.testing import tiny_pipelines, tiny_sd_pipelines
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +101,10 @@ def test_bad_options_are_one_clear_line_before_any_picture(folders, tmp_path, op
     assert named in result.output
     assert "Traceback" not in result.output
     assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_is_told_its_guidance_is_evaluated_once_a_step(tmp_path) -> None:
+    tiny_sd_pipelines.build(16).save_pretrained(tmp_path / "lcm")
+    sampling = pictures.Sampling(4, guidance_scale=3.5)
+    made = pictures.make(tmp_path / "lcm", ["a cat"], [1], tmp_path / "cache", sampling, keep=False)
+    assert made.evaluations == 4

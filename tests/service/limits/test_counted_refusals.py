@@ -1,15 +1,18 @@
 """Refusals and waits by limits, each counted under its name."""
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator, Callable
 
 import httpx
+import pytest
 from redis.asyncio import Redis
 
 from jobs.settings import ApiSettings
 from jobs.testing.samples import MODEL, sample_card
 from jobs.testing.waiting import outcome, wait_until
+from service.middleware import bounded_protocol
 from tests.service.calls import ASYNC
 from tests.service.pictures.files import picture
 from tests.service.running_api import running_api
@@ -29,6 +32,20 @@ async def test_a_body_that_does_not_end_is_not_waited_for(redis_url: str, free_p
         writer.close()
         assert (await api.get("/healthz")).status_code == 200
         assert await refused_by(api, "body_time") == 1
+
+
+async def test_a_second_request_whose_head_does_not_end_is_counted(
+    api: httpx.AsyncClient, settings: ApiSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", settings.port)
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert (await outcome(reader.readuntil(b"}"))).startswith(b"HTTP/1.1 200")
+    with monkeypatch.context() as patch:
+        patch.setattr(bounded_protocol, "HEAD_TIMEOUT_S", 0.1)
+        writer.write(b"G")
+        assert (await outcome(reader.read())).startswith(b"HTTP/1.1 408")
+    writer.close()
+    assert await refused_by(api, "head") == 1
 
 
 async def refused_by(api: httpx.AsyncClient, limit: str) -> int:
@@ -76,22 +93,50 @@ async def test_calls_that_wait_with_their_pictures_are_counted(
 ) -> None:
     await TaskQueue(redis, MODEL).announce("w1", sample_card(), 600)
     settings = ApiSettings.model_validate(
-        {"redis_url": redis_url, "port": free_port(), "api_keys": "me,other", "max_answer_bytes": 2**20}
+        {"redis_url": redis_url, "port": free_port(), "api_keys": "me,other"}
+        | {"max_answer_bytes": 2**20, "body_timeout_s": 600}
     )
     async with running_api(settings) as api:
-
-        async def shows(name: str, value: float) -> bool:
-            metrics = (await api.get("/metrics", headers=ME)).text
-            return [float(found) for found in re.findall(rf"^fourstep_{name} (\S+)", metrics, re.MULTILINE)] == [value]
-
         head = "POST /generate HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer me\r\nContent-Type: application/json\r\n"
         head += f"Content-Length: {2**20}\r\n\r\n"
         held = [(await asyncio.open_connection("127.0.0.1", settings.port))[1] for _ in range(3)]
         for writer in held:
             writer.write(head.encode() + b" " * 2**17)
-        await wait_until(lambda: shows("inputs_waiting", 2.0))
-        assert await shows("input_bytes", float(2**20))
+        await wait_until(lambda: shows(api, "inputs_waiting", 2.0))
+        assert await shows(api, "input_bytes", float(2**20))
         for writer in held:
             writer.close()
-        await wait_until(lambda: shows("inputs_waiting", 0.0))
-        await wait_until(lambda: shows("input_bytes", 0.0))
+        await wait_until(lambda: shows(api, "inputs_waiting", 0.0))
+        await wait_until(lambda: shows(api, "input_bytes", 0.0))
+
+
+async def test_the_time_of_a_body_stands_still_while_its_call_waits_for_room(
+    redis: Redis, redis_url: str, free_port: Callable[[], int]
+) -> None:
+    await TaskQueue(redis, MODEL).announce("w1", sample_card(), 600)
+    settings = ApiSettings(
+        redis_url=redis_url, port=free_port(), max_answer_bytes=2**20, timeout_s=600, body_timeout_s=600
+    )
+    head = "POST /generate HTTP/1.1\r\nHost: a\r\nPrefer: respond-async\r\nContent-Type: application/json\r\n"
+    body = json.dumps(CAT).encode()
+    async with running_api(settings) as api:
+        first = api.post("/generate", content=body.ljust(2**20), headers={"Content-Type": "application/json"})
+        holding = asyncio.create_task(first)  # no worker makes its image
+        await wait_until(lambda: shows(api, "input_bytes", 2**20))
+        settings.body_timeout_s = 0.2
+        reader, writer = await asyncio.open_connection("127.0.0.1", settings.port)
+        writer.write(f"{head}Content-Length: {5 * 2**16}\r\n\r\n".encode() + body.ljust(5 * 2**16))
+        await wait_until(lambda: shows(api, "inputs_waiting", 1))
+        later, other = await asyncio.open_connection("127.0.0.1", settings.port)
+        other.write(f"{head}Content-Length: 20\r\n\r\n".encode())
+        assert (await outcome(later.readline())).startswith(b"HTTP/1.1 408")
+        other.close()
+        assert await refused_by(api, "body_time") == 1
+        holding.cancel()
+        assert (await outcome(reader.readline())).startswith(b"HTTP/1.1 202")
+        writer.close()
+
+
+async def shows(api: httpx.AsyncClient, name: str, value: float) -> bool:
+    metrics = (await api.get("/metrics", headers=ME)).text
+    return [float(found) for found in re.findall(rf"^fourstep_{name} (\S+)", metrics, re.MULTILINE)] == [value]

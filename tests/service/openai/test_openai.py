@@ -13,6 +13,8 @@ from PIL import Image
 
 from jobs.settings import ApiSettings
 from jobs.testing.samples import MODEL
+from service.openai.schemas import openai_field_names
+from service.problems import FieldError, InvalidFieldsError
 from tests.service.running_api import running_api
 from tests.service.stand_in_worker import FAILING_PROMPT, StandInWorker
 
@@ -111,3 +113,10 @@ async def test_a_call_sent_again_by_the_client_is_carried_out_once(
     second = await client.images.generate(prompt="a cat", extra_headers=once)
     assert first == second
     assert len(worker.made) == 1
+
+
+def test_fields_are_renamed_and_the_limit_that_refuses_a_call_is_kept() -> None:
+    error = FieldError(field="num_images", message="too many")
+    with pytest.raises(InvalidFieldsError) as caught, openai_field_names():
+        raise InvalidFieldsError([error], "images")
+    assert ([one.field for one in caught.value.errors], caught.value.limit) == (["n"], "images")

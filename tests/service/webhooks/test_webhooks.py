@@ -12,15 +12,19 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from typer.testing import CliRunner
 
 from fourstep import app
+from jobs.models import WebhookTarget
+from jobs.queue.keys import KNOWN_MODELS
 from jobs.queue.webhook_stream import WebhookStream
 from jobs.settings import ApiSettings
-from jobs.testing.samples import MODEL
+from jobs.testing.samples import MODEL, sample_tasks
 from jobs.testing.waiting import wait_until
+from service.routes import metrics
 from service.webhooks import sender
 from tests.service.calls import ASYNC, is_problem
 from tests.service.running_api import running_api
 from tests.service.stand_in_worker import FAILING_PROMPT, StandInWorker, held
 from tests.service.webhooks.receiver import HANG, Received, Receiver, receiving
+from tests.task_queue import TaskQueue
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 KEYS: dict[str, Any] = {"api_keys": "one, two"}
@@ -172,6 +176,7 @@ async def test_a_caller_whose_receiver_hangs_delays_nobody_else(
     settings: ApiSettings, receiver: Receiver, free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sender, "ATTEMPT_S", 3600.0)
+    monkeypatch.setattr(metrics, "OVERDUE_S", 0.0)
     settings = ApiSettings.model_validate(settings.model_dump() | KEYS | {"max_webhooks": 5})
     async with running_api(settings) as api, receiving(free_port(), *[HANG] * 100) as hanging:
         for _ in range(settings.max_webhooks + 3):
@@ -180,8 +185,27 @@ async def test_a_caller_whose_receiver_hangs_delays_nobody_else(
         await ask(api, receiver.url, "two")
         await arrived(receiver)
         assert len(hanging.received) == settings.max_webhooks
-        metrics = (await api.get("/metrics", headers={"Authorization": "Bearer one"})).text
-        assert f'fourstep_webhooks_waiting{{model="{MODEL}"}} 3.0' in metrics
+        await wait_until(lambda: wait(api, MODEL, 3))
+
+
+async def wait(api: httpx.AsyncClient, model: str, count: int) -> bool:
+    metrics = (await api.get("/metrics", headers={"Authorization": "Bearer one"})).text
+    return f'fourstep_webhooks_waiting{{model="{model}"}} {count}.0' in metrics
+
+
+async def test_webhooks_that_are_not_taken_count_after_a_time_though_their_model_is_no_longer_announced(
+    api: httpx.AsyncClient, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sender, "MOST_AT_ONCE", 0)
+    queue, (task,) = TaskQueue(redis, "old"), sample_tasks(1)
+    await redis.sadd(KNOWN_MODELS, "old")
+    target = WebhookTarget(url="https://hooks.example/", caller="", base_url="https://here.example")
+    await queue.admit([task], 10, 60, webhook=target)
+    await queue.cancel(task.job_id, "by a test")
+    monkeypatch.setattr(metrics, "OVERDUE_S", 3600.0)
+    assert await wait(api, "old", 0)
+    monkeypatch.setattr(metrics, "OVERDUE_S", 0.0)
+    await wait_until(lambda: wait(api, "old", 1))
 
 
 async def test_it_needs_an_asynchronous_call_and_an_operator_who_wants_it(

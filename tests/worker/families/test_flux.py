@@ -11,6 +11,7 @@ from tests.worker.families.compiled import check_compiles
 from tests.worker.families.published import Mistake, answered, contracted, decoded, replaced, told
 from worker.errors import FolderRefusedError
 from worker.families import flux
+from worker.model_folder.contract import own_contract
 from worker.model_folder.loading import LoadedModel, load
 from worker.testing import tiny_flux_pipelines
 from worker.testing.tiny_pipelines import TOKENS
@@ -61,6 +62,12 @@ def test_a_saved_folder_is_served_as_it_is(dev: bool, tmp_path: Any) -> None:
     assert (model.contract.family, model.contract.told_guidance) == ("flux", 3.5 if dev else None)
     assert (model.contract.size_sigmas is None) == (not dev)
     assert published.agrees(published.ours(model, SIZES[1]), _theirs(dev, SIZES[1]))
+
+
+@pytest.mark.parametrize(("scale", "told"), [(1.0, 3.5), (5.0, 5.0)])
+def test_dev_is_told_the_chosen_guidance_scale(scale: float, told: float) -> None:
+    contract = own_contract(PIPELINES[True], 4, guidance_scale=scale)
+    assert (contract.told_guidance, contract.guidance_scale) == (told, 1.0)
 
 
 def _permuted(latents: torch.Tensor) -> torch.Tensor:

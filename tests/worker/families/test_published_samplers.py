@@ -24,7 +24,8 @@ from tests.worker.families import published
 from tests.worker.families.compiled import check_compiles
 from tests.worker.families.published import Mistake, contracted, decoded, replaced, told
 from worker.errors import FolderRefusedError
-from worker.families import stable_diffusion_xl
+from worker.families import registry, stable_diffusion_xl
+from worker.families.network import Network
 from worker.families.shared import unet
 from worker.model_folder.loading import LoadedModel, load
 from worker.sampling import noise
@@ -116,6 +117,28 @@ def test_a_latent_consistency_model_is_told_its_guidance(steps: int, width: int,
     assert published.agrees(published.ours(model, SIZES[0]), expected)
     other = published.model_of(pipeline, model.contract.model_copy(update={"told_guidance": 8.4}))
     assert not published.agrees(published.ours(other, SIZES[0]), expected)
+
+
+def test_a_guidance_scale_is_embedded_before_it_is_rounded() -> None:
+    pipeline = tiny_sd_pipelines.build(16).to(torch.bfloat16)
+    network = Network(registry.of(pipeline), pipeline, told_guidance=7.3)
+    (embedding,) = network.encode(["sun"])
+    assert embedding.guidance is not None
+    assert (embedding.tokens.dtype, embedding.guidance.dtype) == (torch.bfloat16, torch.float32)
+    ours = unet.guidance_condition(embedding.guidance[None], 16, torch.bfloat16)
+    theirs = pipeline.get_guidance_scale_embedding(torch.tensor([7.3 - 1]), 16).to(torch.bfloat16)
+    torch.testing.assert_close(ours, theirs, atol=0.02, rtol=0)
+
+
+def test_a_chosen_guidance_scale_is_what_a_latent_consistency_model_is_told(tmp_path: Any) -> None:
+    pipeline = tiny_sd_pipelines.build(16)
+    pipeline.save_pretrained(tmp_path, safe_serialization=True)
+    model = load(str(tmp_path), dtype="float32", steps=4, guidance_scale=7.0)
+    assert (model.contract.told_guidance, model.contract.evaluations) == (7.0, 4)
+    expected = published.theirs(pipeline, SIZES[0], num_inference_steps=4, guidance_scale=7.0)
+    assert published.agrees(published.ours(model, SIZES[0]), expected)
+    with pytest.raises(FolderRefusedError, match=r"^guidance_scale: 7.0, but the denoiser is told its scale"):
+        published.model_of(pipeline, model.contract.model_copy(update={"guidance_scale": 7.0}))
 
 
 @pytest.mark.parametrize(

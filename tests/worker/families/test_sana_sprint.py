@@ -133,6 +133,7 @@ def test_a_mistake_is_noticed(mistake: str, expected: np.ndarray, monkeypatch: p
         ({"max_sequence_length": 77}, "max_sequence_length"),
         ({"sizes": [(64, 65)]}, "sizes"),
         ({"prediction": "epsilon"}, "prediction"),
+        ({"guidance_scale": 2.0}, "guidance_scale"),
     ],
 )
 def test_a_contract_that_does_not_fit_is_refused_by_field(changes: dict[str, Any], field: str) -> None:

@@ -158,6 +158,11 @@ def _no_grid_of_its_own(folder: Path) -> None:
     _with_scheduler(folder, PNDMScheduler)
 
 
+def _told_twice(folder: Path) -> None:
+    _unet(time_cond_proj_dim=8)(folder)
+    _contract(told_guidance=8.0, guidance_scale=2.0)(folder)
+
+
 def _unet(**changes: Any) -> Callable[[Path], None]:
     def spoil(folder: Path) -> None:
         pipeline = tiny_sdxl_pipelines.build()
@@ -182,6 +187,7 @@ def _unet(**changes: Any) -> Callable[[Path], None]:
         (lambda folder: _with_scheduler(folder, FlowMatchEulerDiscreteScheduler), "scheduler"),
         (_unet(in_channels=9), "unet.in_channels"),
         (_unet(time_cond_proj_dim=8), "told_guidance"),
+        (_told_twice, "guidance_scale"),
         (_unet(cross_attention_dim=32), "unet.cross_attention_dim"),
         (_unet(addition_time_embed_dim=4), "unet.projection_class_embeddings_input_dim"),
     ],

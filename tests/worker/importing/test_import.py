@@ -1,6 +1,7 @@
 """Files of a published model become a folder that serves it."""
 
 import json
+import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -44,7 +45,7 @@ def test_a_lora_file_is_served_on_its_base(scale: float | None, bases: dict[str,
     options = ["--base", bases["sdxl"], "--size", "64x64", *([] if scale is None else ["--lora-scale", scale])]
     result = run_import(file, "sdxl-lightning-4step", tmp_path / "out", *options)
     assert result.exit_code == 0, result.stderr
-    assert "licence by its card: CreativeML Open RAIL++-M" in result.stdout
+    assert "licence, as its card named it when this was written: CreativeML Open RAIL++-M" in result.stdout
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "pytorch_lora_weights.safetensors",
         "sampling.json",
@@ -97,7 +98,7 @@ def _folder(folder: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "write",
-    [network_file("sdxl_lightning_4step_unet.safetensors"), network_file("dmd2_sdxl_4step_unet_fp16.bin"), _folder],
+    [network_file("sdxl_lightning_4step_unet.safetensors"), network_file("student_4step_unet_fp16.bin"), _folder],
 )
 def test_a_network_takes_the_place_of_the_bases(
     write: Callable[[Path], Path], bases: dict[str, Path], tmp_path: Path
@@ -150,11 +151,12 @@ def test_a_file_with_all_networks_that_lacks_a_tensor_is_refused(spoil: Callable
 
 @pytest.mark.slow
 def test_a_pipeline_is_named_and_not_copied(bases: dict[str, Path], tmp_path: Path) -> None:
-    card = bases["sd"] / "README.md"
+    folder = Path(shutil.copytree(bases["sd"], tmp_path / "sd"))
+    card = folder / "README.md"
     card.write_text("---\nlicense: other\nlicense_name: a-licence-of-its-own\n---\n")
-    result = run_import(bases["sd"], "sd-turbo-4step", tmp_path / "out", "--size", "64x64", "--size", "96x64")
+    result = run_import(folder, "sd-turbo-4step", tmp_path / "out", "--size", "64x64", "--size", "96x64")
     assert result.exit_code == 0, result.stderr
-    assert "licence by its card: other" in result.stdout
+    assert "licence by its card: a-licence-of-its-own\n" in result.stdout
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["sampling.json"]
     model = load(str(tmp_path / "out"), dtype="float32")
     assert model.contract.sizes == [(64, 64), (64, 96)]
@@ -162,14 +164,17 @@ def test_a_pipeline_is_named_and_not_copied(bases: dict[str, Path], tmp_path: Pa
     assert published.agrees(published.ours(model, SIZE), expected)
 
 
+@pytest.mark.parametrize("repository", ["stabilityai/sd-turbo", "people/sd-2-1"])
 def test_of_a_pipeline_on_the_hub_only_configurations_are_fetched(
-    bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    repository: str, bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with serving("people/sd-turbo", bases["sd"], tmp_path / "cache", monkeypatch) as hub:
-        result = run_import("people/sd-turbo", "sd-turbo-1step", tmp_path / "out")
+    with serving(repository, bases["sd"], tmp_path / "cache", monkeypatch) as hub:
+        result = run_import(repository, "sd-turbo-1step", tmp_path / "out")
         assert result.exit_code == 0, result.stderr
         assert [name for name in hub.fetched if name.endswith(".safetensors")] == []
-    assert json.loads((tmp_path / "out" / "sampling.json").read_text())["base"] == "people/sd-turbo"
+    assert json.loads((tmp_path / "out" / "sampling.json").read_text())["base"] == repository
+    note = "sd-turbo-1step was made for stabilityai/sd-turbo: people/sd-2-1 may need other steps or guidance"
+    assert (note in result.stdout) == ("Stability AI" not in result.stdout) == (repository == "people/sd-2-1")
 
 
 def test_a_file_on_the_hub_is_named_after_its_repository(
@@ -184,6 +189,26 @@ def test_a_file_on_the_hub_is_named_after_its_repository(
         given = run_import(file, "sdxl-lightning-4step", tmp_path / "given", *options)
     assert (named.exit_code, given.exit_code) == (0, 0), named.stderr + given.stderr
     assert load(str(tmp_path / "named")).sha256 == load(str(tmp_path / "given")).sha256
+
+
+@pytest.mark.parametrize(
+    ("name", "preset", "part"),
+    [
+        ("sdxl_lightning_4step_lora.safetensors", "sdxl-lightning-4step", "pytorch_lora_weights.safetensors"),
+        ("pytorch_lora_weights.safetensors", "sdxl-lightning-4step", "pytorch_lora_weights.safetensors"),
+        ("dmd2_sdxl_1step_unet_fp16.bin", "dmd2-sdxl-1step", "unet"),
+    ],
+)
+def test_a_clone_stands_for_the_presets_own_file_in_it(
+    name: str, preset: str, part: str, bases: dict[str, Path], tmp_path: Path
+) -> None:
+    clone = tmp_path / "clone"
+    clone.mkdir()
+    lora_file(clone / name) if part.endswith(".safetensors") else network_file(name)(clone)
+    (clone / "other_8step_lora.safetensors").write_bytes(b"of another preset")
+    result = run_import(clone, preset, tmp_path / "out", "--base", bases["sdxl"])
+    assert result.exit_code == 0, result.stderr
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {part, "sampling.json"}
 
 
 def test_klein_and_schnell_are_imported_by_their_settings(bases: dict[str, Path], tmp_path: Path) -> None:

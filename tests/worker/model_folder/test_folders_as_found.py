@@ -15,7 +15,7 @@ from worker.engine.engine import Engine
 from worker.errors import FolderRefusedError
 from worker.generate import generate
 from worker.model_folder.loading import load
-from worker.model_folder.pipeline_folder import INDEX
+from worker.model_folder.pipeline_folder import INDEX, read_index
 from worker.model_folder.weights_hash import weights_sha256
 from worker.testing import tiny_pipelines, tiny_sd_pipelines
 
@@ -179,3 +179,16 @@ def test_a_mistyped_folder_is_answered_by_those_beside_it(
         FolderRefusedError, match=rf"^model: {mistyped} is no folder here \({tmp_path.name} has sd-turbo\)"
     ):
         load(mistyped)
+
+
+SHARDS = ["unet/diffusion_pytorch_model-00001-of-00002.safetensors", f"unet/{WEIGHTS}.index.json"]
+HALF_SHARDS = ["unet/diffusion_pytorch_model.fp16-00001-of-00002.safetensors", f"unet/{WEIGHTS}.index.fp16.json"]
+
+
+@pytest.mark.parametrize(
+    ("there", "needed"), [([*SHARDS, *HALF_SHARDS], SHARDS), (HALF_SHARDS, HALF_SHARDS)], ids=["both", "float16"]
+)
+def test_the_index_of_weights_in_several_files_is_fetched_with_them(
+    there: list[str], needed: list[str], sd_folder: Path
+) -> None:
+    assert read_index(sd_folder).needed(there) == sorted(needed)

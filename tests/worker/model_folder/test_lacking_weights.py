@@ -49,6 +49,32 @@ def test_a_model_that_lacks_a_weight_is_refused(file: str, tensor: str, tiny_fol
             read()
 
 
+def test_a_shard_that_lacks_what_its_index_promises_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "model"))
+    part = folder / "transformer"
+    (part / "diffusion_pytorch_model.safetensors").unlink()
+    transformer = tiny_pipelines.build().transformer
+    transformer.save_pretrained(part, max_shard_size=4 * sum(weight.numel() for weight in transformer.parameters()) // 2)
+    shards = sorted(part.glob("*.safetensors"))
+    assert len(shards) > 1
+    load(str(folder), device="cpu", dtype="float32")
+    tensor = min(load_file(shards[-1]))
+    _remove(shards[-1], tensor)
+    for device in ("cpu", "meta"):
+        with pytest.raises(FolderRefusedError, match=rf"^transformer: {part} lacks 1 weight: {tensor}$"):
+            load(str(folder), device=device, dtype="float32")
+
+
+@pytest.mark.parametrize("part", ["text_encoder/model", "vae/diffusion_pytorch_model"])
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_file_that_was_cut_short_is_refused(part: str, device: str, tiny_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "model"))
+    file = folder / f"{part}.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(FolderRefusedError, match=rf"^{file.parent.name}: .* does not load"):
+        load(str(folder), device=device, dtype="float32")
+
+
 def test_the_commands_name_how_many_weights_there_are_not(tmp_path: Path) -> None:
     folder = tmp_path / "sd"
     tiny_sd_pipelines.build().save_pretrained(folder)
@@ -73,7 +99,11 @@ def _without_its_half(name: str, state: dict[str, torch.Tensor]) -> dict[str, to
     return {key: value for key, value in state.items() if key != name}
 
 
-@pytest.mark.parametrize("spoil", [_without_its_layer, _without_its_half])
+def _with_a_vector(name: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return state | {name: state[name][0].contiguous()}
+
+
+@pytest.mark.parametrize("spoil", [_without_its_layer, _without_its_half, _with_a_vector])
 def test_a_lora_with_a_layer_that_the_base_cannot_take_is_refused(
     spoil: Callable[[str, dict[str, torch.Tensor]], dict[str, torch.Tensor]], tiny_folder: Path, tmp_path: Path
 ) -> None:
@@ -81,7 +111,7 @@ def test_a_lora_with_a_layer_that_the_base_cannot_take_is_refused(
     file = folder / "pytorch_lora_weights.safetensors"
     state = load_file(file)
     save_file(spoil(min(state), state), file)
-    with pytest.raises(FolderRefusedError, match=r"^pytorch_lora_weights.* 1 layers are not its own: transf"):
+    with pytest.raises(FolderRefusedError, match=r"^pytorch_lora_weights.* for 1 of its layers does not fit: transf"):
         load(str(folder), dtype="float32")
 
 

@@ -4,13 +4,15 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from jobs.queue.clients.subscription import subscribed
-from jobs.queue.connection import open_redis
+from jobs.queue.connection import is_writable, open_redis
+from jobs.queue.keys import KNOWN_MODELS, ModelKeys
 from jobs.testing import redis_servers
 from jobs.testing.samples import MODEL
 from jobs.testing.waiting import outcome, wait_until
@@ -114,3 +116,19 @@ async def _works(call: Callable[[Redis], Awaitable[None]], redis: Redis) -> bool
     except RedisError:
         return False
     return True
+
+
+@pytest.mark.slow
+async def test_one_is_unwritable_where_the_node_of_the_registry_or_of_a_model_takes_nothing(tmp_path: Path) -> None:
+    with redis_servers.cluster(tmp_path) as redis_url:
+        redis: Any = open_redis(redis_url)
+        await redis.initialize()
+        registry = redis.get_node_from_key(KNOWN_MODELS)
+        nodes = {model: redis.get_node_from_key(ModelKeys(model).tasks) for model in "abcdefgh"}
+        model, node = next((model, node) for model, node in nodes.items() if node is not registry)
+        assert await is_writable(redis, [model])
+        await redis.config_set("min-replicas-to-write", 1, target_nodes=node)
+        assert [await is_writable(redis, models) for models in ([model], [])] == [False, True]
+        await redis.config_set("min-replicas-to-write", 1, target_nodes=registry)
+        assert not await is_writable(redis, [])
+        await redis.aclose()
