@@ -23,9 +23,9 @@ def read_networks(
 ) -> dict[str, Any]:
     """Read the networks of `index` that have a configuration in `folder`, but for those called as in `skip`.
 
-    `dtype` is a torch.dtype or, by component, several with a "default"; None for that of the files. With `shapes_only` the tensors are on the meta
-    device, where they have no memory. Raises FolderRefusedError for a network that is endless, does not fit its
-    configuration, or lacks a weight in its files.
+    `dtype` is a torch.dtype or, by component, several with a "default"; None for that of the files. With `shapes_only`
+    the tensors are on the meta device, where they have no memory. Raises FolderRefusedError for a network that is
+    endless, does not fit its configuration, or lacks a weight in its files.
     """
     refuse_foreign_shards(folder, index.components)
     refuse_endless_networks(folder, index.components)
@@ -75,7 +75,7 @@ def _refuse_lacking_shards(folder: Path, name: str) -> None:
         promised: dict[str, set[str]] = defaultdict(set)
         for weight, file in json.loads(index.read_bytes()).get("weight_map", {}).items():
             promised[file].add(weight)
-        missing = []
+        missing = list[str]()
         for file, weights in promised.items():
             if (folder / file).is_file():  # else it is of a variant that is not read, or missing as a whole
                 missing += weights - _names_in(folder / file, name)

@@ -54,7 +54,9 @@ def test_a_shard_that_lacks_what_its_index_promises_is_refused(tiny_folder: Path
     part = folder / "transformer"
     (part / "diffusion_pytorch_model.safetensors").unlink()
     transformer = tiny_pipelines.build().transformer
-    transformer.save_pretrained(part, max_shard_size=4 * sum(weight.numel() for weight in transformer.parameters()) // 2)
+    transformer.save_pretrained(
+        part, max_shard_size=4 * sum(weight.numel() for weight in transformer.parameters()) // 2
+    )
     shards = sorted(part.glob("*.safetensors"))
     assert len(shards) > 1
     load(str(folder), device="cpu", dtype="float32")
