@@ -30,7 +30,7 @@ LICENCE = re.compile(r"^(license|license_name):[ \t]*(\S.*?)[ \t]*$", re.MULTILI
 
 @dataclass(frozen=True)
 class Imported:
-    """What was written: its contract, and what is known of the model's licence.
+    """A written folder: its contract, and what is known of the model's licence.
 
     made_for: where the model that the preset was made for is published, if this is by its name another.
     """
@@ -114,7 +114,7 @@ def _refuse_contradictions(source: Source, preset: Preset, base: str | None, lor
 
 
 def _names_another(name: str, published: str) -> bool:
-    """Whether a file called `name` is by its marks or steps another than the `published` one. It need not name any."""
+    """Return whether a file called `name` is by its marks or steps, if any, another than the `published` one."""
     steps, marks = _steps(name), _marks(name)
     own_steps = _steps(published)
     return bool(steps and own_steps and steps != own_steps) or bool(marks and marks != _marks(published))
@@ -144,7 +144,7 @@ def _refuse_other_told_guidance(source: Source, preset: Preset, folder: Path, in
 
 
 def _is_other(given: str, source: Source, preset: Preset) -> bool:
-    """Whether `given` is by its name another model than the preset's: another repository, or a folder named otherwise.
+    """Return whether `given` is by its name another model than the preset's: another repository or name of a folder.
 
     A file that lies here may have any name, and is compared with the base.
     """

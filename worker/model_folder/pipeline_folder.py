@@ -110,7 +110,7 @@ def _content(path: Path) -> dict[str, Any]:
 
 
 def _is_class(entry: object) -> bool:
-    """Whether an entry names a library and a class in it; those of absent components hold null."""
+    """Return whether an entry names a library and a class in it; those of absent components hold null."""
     return isinstance(entry, list) and len(entry) == 2 and all(isinstance(part, str) for part in entry)
 
 
