@@ -151,9 +151,7 @@ class ApiSettings(Settings):
         default=512, ge=1, description="connections that one address may hold open; a proxy in front is one address"
     )
     body_timeout_s: float = Field(default=30.0, gt=0, description="seconds in which the body of a call must arrive")
-    answer_timeout_s: float = Field(
-        default=60.0, gt=0, description="seconds in which a client must read the next 64 KiB of its answer"
-    )
+    answer_timeout_s: float = Field(default=60.0, gt=0, description="seconds for each 64 KiB of an answer to be read in")
     max_webhooks: int = Field(
         default=32, ge=1, le=128, description="webhooks of one API key, without keys of all, sent at once by a process"
     )

@@ -74,7 +74,7 @@ class Server:
         return {thread.id: thread.user_time + thread.system_time for thread in process.threads()}
 
     def settled(self) -> bool:
-        """Whether our worker has the runtime and the batch sizes that it keeps; others serve as they start."""
+        """Return whether our worker has the runtime and the batch sizes that it keeps; others serve as they start."""
         if not self.system.ours:
             return True
         return TRYING not in httpx.get(f"http://127.0.0.1:{self.ports.http}/models", trust_env=False).text
