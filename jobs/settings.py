@@ -151,7 +151,7 @@ class ApiSettings(Settings):
         default=512, ge=1, description="connections that one address may hold open; a proxy in front is one address"
     )
     body_timeout_s: float = Field(default=30.0, gt=0, description="seconds in which the body of a call must arrive")
-    answer_timeout_s: float = Field(default=60.0, gt=0, description="seconds for each 64 KiB of an answer to be read in")
+    answer_timeout_s: float = Field(default=60.0, gt=0, description="seconds in which 64 KiB of an answer must be read")
     max_webhooks: int = Field(
         default=32, ge=1, le=128, description="webhooks of one API key, without keys of all, sent at once by a process"
     )

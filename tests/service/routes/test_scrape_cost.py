@@ -32,7 +32,7 @@ async def test_a_scrape_takes_as_many_commands_for_a_long_queue_as_for_a_short_o
         await queue.admit(tasks, 1000, 60)
     assert sum(await queue.depth()) == 401
     assert await _commands_of_a_scrape(api, redis) == short
-    assert sum(short.values()) == 11
+    assert sum(short.values()) == 13
 
 
 @pytest.mark.slow
