@@ -114,4 +114,4 @@ class BatchSizeThread(threading.Thread):
 
 
 def _too_little(larger: int, last: int, share: float, verb: str) -> str:
-    return f"{larger} rows {verb} {share:+.0%} images a second over {last}, less than {GAIN:.0%}"
+    return f"{larger} rows {verb} {share:+.1%} images a second over {last}, less than {GAIN:.0%}"
