@@ -35,7 +35,7 @@ chaos: $(VENV)/test.stamp  ## Images while workers, Redis, a bucket, API copies 
 	$(BIN)/python -m bench.service.power_cut
 	$(BIN)/python -m tests.chaos.table
 
-bench: $(PEERS)/stamp  ## Side by side with FastAPI, LitServe, BentoML and Ray Serve; half an hour, with QUICK=1 six minutes
+bench: $(PEERS)/stamp  ## Side by side with FastAPI, LitServe, BentoML and Ray Serve; 45 minutes, with QUICK=1 six minutes
 	$(if $(QUICK),,$(PEERS_BIN)/python -m bench.comparison.tuning)
 	$(if $(QUICK),,$(PEERS_BIN)/python -m bench.comparison.crash)
 	$(PEERS_BIN)/python -m bench.comparison $(if $(QUICK),--quick)

@@ -1,6 +1,5 @@
 """Load a teacher's diffusers folder, with its text encoders or without."""
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from safetensors import safe_open
 
 from worker.families import registry
 from worker.families.base import Family
+from worker.model_folder.json_files import read_object
 from worker.model_folder.networks import read_networks
 from worker.model_folder.pipeline_folder import read_index
 
@@ -63,7 +63,7 @@ def _class_name(folder: Path) -> str:
     index, known = folder / "model_index.json", registry.pipelines()
     if not index.is_file():
         raise ValueError(f"teacher: {folder} is no diffusers pipeline folder (it has no model_index.json)")
-    name = json.loads(index.read_text()).get("_class_name")
+    name = read_object(index).get("_class_name")
     if name not in known:
         raise ValueError(f"teacher: {folder} holds a {name}; known pipelines: {', '.join(known)}")
     return name

@@ -13,7 +13,7 @@ LIMITS = (
     *("images", "evaluations", "queue", "store", "event_streams"),
     *("head", "body", "body_time", "picture", "answer_time"),
 )
-"""What refuses a call, as docs/limits.md lists it."""
+"""The limits that refuse calls, as docs/limits.md lists them."""
 
 
 class ApiMetrics:

@@ -1,6 +1,5 @@
 """Fits tensors to the network of a base model, from shapes alone."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +7,11 @@ import diffusers
 import torch
 from diffusers import DiffusionPipeline
 
+from worker.families.base import Family
 from worker.importing.source import CONFIG, Tensors
+from worker.model_folder.json_files import read_object
 from worker.model_folder.lora import compare_layers
-from worker.model_folder.pipeline_folder import INDEX, PipelineIndex
+from worker.model_folder.pipeline_folder import PipelineIndex
 from worker.model_folder.refusals import refuse_endless_networks
 
 LISTED = 8
@@ -19,7 +20,7 @@ LISTED = 8
 def empty_network(folder: Path, kind: str) -> Any:
     """Return a network of the class `kind` of diffusers, configured as in `folder`, without memory for its weights."""
     with torch.device("meta"):
-        return getattr(diffusers, kind).from_config(json.loads((folder / CONFIG).read_bytes()))
+        return getattr(diffusers, kind).from_config(read_object(folder / CONFIG))
 
 
 def empty_pipeline(folder: Path, index: PipelineIndex) -> Any:
@@ -48,16 +49,14 @@ def check_tensors(tensors: Tensors, network: Any) -> None:
         raise ValueError(f"the checkpoint does not fit the base's {type(network).__name__}: {'; '.join(lines)}")
 
 
-def check_lora(tensors: Tensors, network: Any, folder: Path, index: PipelineIndex) -> None:
-    """Raise ValueError that lists the layers of a LoRA file which `network` does not have, or has in another shape."""
-    pipeline = getattr(diffusers, json.loads((folder / INDEX).read_bytes())["_class_name"])
-    options = {"unet_config": network.config} if index.family.denoiser == "unet" else {}
-    converted = pipeline.lora_state_dict(dict(tensors), **options)
-    state = converted[0] if isinstance(converted, tuple) else converted
-    faults, fitting = compare_layers(state, network, index.family)
+def check_lora(tensors: Tensors, pipeline: Any, family: Family) -> None:
+    """Raise ValueError that lists the layers of a LoRA file which the pipeline's denoiser does not have, or has in
+    another shape."""
+    faults, fitting = compare_layers(pipeline, family, dict(tensors))
     if faults or not fitting:
         found = f"{len(faults)} layers are not the base's: {_some(faults)}" if faults else "no layer is"
-        raise ValueError(f"the LoRA file does not fit the base's {type(network).__name__}: {found}")
+        network = type(getattr(pipeline, family.denoiser)).__name__
+        raise ValueError(f"the LoRA file does not fit the base's {network}: {found}")
 
 
 def _some(names: list[str]) -> str:

@@ -82,7 +82,7 @@ def import_model(
     if preset.base is not None:
         changes["teacher"] = Teacher(id=base or preset.base, sha256=changes.get("base_sha256"))
     contract = preset.contract(served, **changes)
-    network = _fitted(source, preset, folder, index)
+    network = _fitted(source, folder, index, pipeline)
     if source.hub is None:  # of a pipeline on the hub no weights are here
         replaced = set() if network is None else {index.family.denoiser}
         read_networks(folder, index, None, skip=replaced, shapes_only=True)
@@ -169,8 +169,8 @@ def _parts(source: Source, index: PipelineIndex) -> list[str]:
     return [LORA_WEIGHT_NAME_SAFE if source.kind == "LoRA file" else index.family.denoiser]
 
 
-def _fitted(source: Source, preset: Preset, folder: Path, index: PipelineIndex) -> Any:
-    """Return the denoiser to write, if there is one, after comparing `source` with the base in `folder`.
+def _fitted(source: Source, folder: Path, index: PipelineIndex, pipeline: Any) -> Any:
+    """Return the denoiser to write, if there is one, after comparing `source` with the base `pipeline` in `folder`.
 
     It is without memory for weights that are written as they are.
     """
@@ -178,10 +178,10 @@ def _fitted(source: Source, preset: Preset, folder: Path, index: PipelineIndex) 
         return None
     if source.kind == "all-in-one file":
         return _converted(source, folder, index)
-    network = empty_network(_configured(source, folder, index), index.components[index.family.denoiser][1])
     if source.kind == "LoRA file":
-        check_lora(source.tensors, network, folder, index)
+        check_lora(source.tensors, pipeline, index.family)
         return None
+    network = empty_network(_configured(source, folder, index), index.components[index.family.denoiser][1])
     check_tensors(source.tensors, network)
     return network
 

@@ -1,6 +1,5 @@
 """Find what is to be imported, and tell from itself what it is."""
 
-import json
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from worker.importing.presets import Kind, Preset
+from worker.model_folder.json_files import read_object
 from worker.model_folder.pipeline_folder import INDEX
 
 WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
@@ -127,4 +127,4 @@ def read_tensors(file: Path) -> Tensors:
 def setting(folder: Path, file: str, name: str) -> object:
     """Return the setting `name` of the JSON `file` in `folder`; None where there is none."""
     path = folder / file
-    return json.loads(path.read_bytes()).get(name) if path.is_file() else None
+    return read_object(path).get(name) if path.is_file() else None

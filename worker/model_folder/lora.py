@@ -27,12 +27,8 @@ UP = re.compile(r"(.+)\.(lora_B|lora\.up|lora_up)\.weight")
 
 def fuse(pipeline: Any, family: Family, folder: Path, scale: float) -> None:
     """Add `scale` times the LoRA file in `folder` to the pipeline's weights. Raises FolderRefusedError."""
-    denoiser = getattr(pipeline, family.denoiser)
-    options = {"unet_config": denoiser.config} if family.denoiser == "unet" else {}
     try:
-        converted = pipeline.lora_state_dict(folder, weight_name=LORA_WEIGHT_NAME_SAFE, **options)
-        state = converted[0] if isinstance(converted, tuple) else converted
-        faults, _ = compare_layers(state, denoiser, family)
+        faults, _ = compare_layers(pipeline, family, folder, weight_name=LORA_WEIGHT_NAME_SAFE)
         if faults:  # which diffusers would leave out, with a warning
             raise ValueError(f"what it has for {len(faults)} of its layers does not fit: {', '.join(faults[:LISTED])}")
         pipeline.load_lora_weights(folder, weight_name=LORA_WEIGHT_NAME_SAFE)
@@ -44,9 +40,19 @@ def fuse(pipeline: Any, family: Family, folder: Path, scale: float) -> None:
     pipeline.unload_lora_weights()
 
 
-def compare_layers(state: Mapping[str, torch.Tensor], network: Any, family: Family) -> tuple[list[str], int]:
-    """Return the layers in a LoRA's `state` that the denoiser `network` does not have, or has in another shape, or of
-    which there is one half alone; and how many weights fit."""
+def compare_layers(
+    pipeline: Any, family: Family, lora: Path | dict[str, torch.Tensor], **options: Any
+) -> tuple[list[str], int]:
+    """Return the layers in a `lora` that the pipeline's denoiser does not have, or has in another shape, or of which
+    there is one half alone; and how many fit.
+
+    `lora` and `options` are those of diffusers' `lora_state_dict`, which reads the names of other programs.
+    """
+    network = getattr(pipeline, family.denoiser)
+    if family.denoiser == "unet":
+        options["unet_config"] = network.config
+    converted = pipeline.lora_state_dict(lora, **options)
+    state: Mapping[str, torch.Tensor] = converted[0] if isinstance(converted, tuple) else converted
     layers, prefix = dict(network.named_modules()), f"{family.denoiser}."
     faults, halves = set(), {1: set[str](), 0: set[str]()}
     for name, tensor in state.items():

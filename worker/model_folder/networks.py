@@ -1,8 +1,7 @@
 """Read the networks of a pipeline folder, whole: what their files lack is never made up."""
 
-import json
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import transformers
 from safetensors import SafetensorError, safe_open
 
 from worker.errors import FolderRefusedError
+from worker.model_folder.json_files import weight_map
 from worker.model_folder.pipeline_folder import PipelineIndex, names_in
 from worker.model_folder.refusals import refuse_endless_networks, refuse_foreign_shards
 
@@ -58,14 +58,10 @@ def read_network(kind: Any, folder: Path, name: str, **options: Any) -> Any:
             folder, use_safetensors=True, local_files_only=True, output_loading_info=True, **options
         )
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
-        raise FolderRefusedError(f"{name}: {folder} does not load: {error}") from error
-    refuse_lacking(told, folder, name)
-    return network
-
-
-def refuse_lacking(told: Mapping[str, Any], folder: Path | str, name: str) -> None:
-    """Raise FolderRefusedError when `told`, the loading info of a network in `folder`, names missing weights."""
+        reason = str(error).partition("\n")[0]
+        raise FolderRefusedError(f"{name}: {folder} does not load: {reason}") from error
     _refuse_missing(sorted(told["missing_keys"]), folder, name)
+    return network
 
 
 def _refuse_lacking_shards(folder: Path, name: str) -> None:
@@ -73,7 +69,7 @@ def _refuse_lacking_shards(folder: Path, name: str) -> None:
     index."""
     for index in folder.glob("*.safetensors.index*.json"):
         promised: dict[str, set[str]] = defaultdict(set)
-        for weight, file in json.loads(index.read_bytes()).get("weight_map", {}).items():
+        for weight, file in weight_map(index).items():
             promised[file].add(weight)
         missing = list[str]()
         for file, weights in promised.items():
@@ -90,7 +86,7 @@ def _names_in(file: Path, name: str) -> set[str]:
         raise FolderRefusedError(f"{name}: {file} does not load: {error}") from error
 
 
-def _refuse_missing(missing: list[str], folder: Path | str, name: str) -> None:
+def _refuse_missing(missing: list[str], folder: Path, name: str) -> None:
     if missing:
         more = f", … {len(missing) - LISTED} more" if len(missing) > LISTED else ""
         noun = "weight" if len(missing) == 1 else "weights"

@@ -1,15 +1,14 @@
 """The files of a pipeline folder, or of a hub repository, that are its model: those of loaded components."""
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from worker.errors import FolderRefusedError
 from worker.families import registry
 from worker.families.base import Family
+from worker.model_folder.json_files import read_object
 
 INDEX = "model_index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack")
@@ -83,7 +82,7 @@ def read_index(folder: Path) -> PipelineIndex:
     path = folder / INDEX
     if not path.is_file():
         raise FolderRefusedError(f"{INDEX}: missing in {folder}, so it is not a diffusers pipeline")
-    content, served = _content(path), registry.pipelines()
+    content, served = read_object(path), registry.pipelines()
     name = content.get("_class_name")
     if not isinstance(name, str) or name not in served:
         raise FolderRefusedError(f"family: this worker serves {', '.join(served)}, not {name}")
@@ -97,16 +96,6 @@ def read_index(folder: Path) -> PipelineIndex:
     if lacking:
         raise FolderRefusedError(f"{min(lacking)}: {INDEX} in {folder} names none, and {family.name} needs one")
     return PipelineIndex(family, components)
-
-
-def _content(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise FolderRefusedError(f"{INDEX}: {path} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise FolderRefusedError(f"{INDEX}: {path} holds no object")
-    return content
 
 
 def _is_class(entry: object) -> bool:

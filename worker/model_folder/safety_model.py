@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Collection, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from worker.device import accelerator
 from worker.errors import FolderRefusedError
-from worker.model_folder.networks import refuse_lacking
+from worker.model_folder.networks import read_network
 
 log = logging.getLogger(__name__)
 
@@ -26,13 +27,10 @@ class SafetyModel:
         try:
             # Weights that are code, and code beside them, are not loaded.
             self._processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, use_fast=False)
-            model, told = AutoModelForImageClassification.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, output_loading_info=True
-            )
         except (OSError, ValueError, ImportError) as error:
             reason = str(error).partition("\n")[0]
             raise FolderRefusedError(f"FOURSTEP_SAFETY_MODEL: {folder} is no image classifier: {reason}") from error
-        refuse_lacking(told, folder, "FOURSTEP_SAFETY_MODEL")
+        model = read_network(AutoModelForImageClassification, Path(folder), "FOURSTEP_SAFETY_MODEL")
         known = {label: index for index, label in model.config.id2label.items()}
         if unknown := sorted(set(labels) - set(known)):
             message = f"the model has no {', '.join(unknown)}, only {', '.join(known)}"

@@ -67,6 +67,14 @@ def test_a_shard_that_lacks_what_its_index_promises_is_refused(tiny_folder: Path
             load(str(folder), device=device, dtype="float32")
 
 
+@pytest.mark.parametrize("index", ["{", "[]", "{}", '{"weight_map": []}', '{"weight_map": {"proj_out.bias": 1}}'])
+def test_an_index_that_names_no_files_is_refused(index: str, tiny_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "model"))
+    (folder / "transformer" / "diffusion_pytorch_model.safetensors.index.json").write_text(index)
+    with pytest.raises(FolderRefusedError, match=r"^diffusion_pytorch_model\.safetensors\.index\.json: "):
+        load(str(folder), device="meta", dtype="float32")
+
+
 @pytest.mark.parametrize("part", ["text_encoder/model", "vae/diffusion_pytorch_model"])
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 def test_a_file_that_was_cut_short_is_refused(part: str, device: str, tiny_folder: Path, tmp_path: Path) -> None:
