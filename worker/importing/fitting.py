@@ -8,6 +8,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from worker.families.base import Family
+from worker.importing.base import Base
 from worker.importing.source import CONFIG, Tensors
 from worker.model_folder.json_files import read_object
 from worker.model_folder.lora import compare_layers
@@ -23,13 +24,14 @@ def empty_network(folder: Path, kind: str) -> Any:
         return getattr(diffusers, kind).from_config(read_object(folder / CONFIG))
 
 
-def empty_pipeline(folder: Path, index: PipelineIndex) -> Any:
-    """Return the pipeline in `folder` without what encodes prompts, and without memory for other weights."""
+def empty_pipeline(base: Base, index: PipelineIndex) -> Any:
+    """Return the pipeline of `base` without what encodes prompts, and without memory for other weights."""
     family, names = index.family, (index.family.denoiser, "vae")
-    refuse_endless_networks(folder, names)
-    networks = {name: empty_network(folder / name, index.components[name][1]) for name in names}
-    absent = dict.fromkeys([*family.text_components, *family.unused_components])
-    return DiffusionPipeline.from_pretrained(folder, local_files_only=True, **family.load_options, **absent, **networks)
+    for name in names:
+        refuse_endless_networks(base.configured(name).parent, [name])
+    networks = {name: empty_network(base.configured(name), index.components[name][1]) for name in names}
+    given = dict.fromkeys([*family.text_components, *family.unused_components]) | networks
+    return DiffusionPipeline.from_pretrained(base.folder, local_files_only=True, **family.load_options, **given)
 
 
 def check_tensors(tensors: Tensors, network: Any) -> None:

@@ -1,6 +1,5 @@
 """Write a servable folder of a published model: what it changes, and which model has the rest."""
 
-import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -14,6 +13,8 @@ from safetensors.torch import save_file
 
 from jobs.sampling_contract import SamplingContract, Teacher
 from worker.families.base import Size, refuse_other_sides
+from worker.importing.base import Base, beside
+from worker.importing.base import find as find_base
 from worker.importing.fitting import check_lora, check_tensors, empty_network, empty_pipeline
 from worker.importing.presets import PRESETS, SEE_CARD, Preset
 from worker.importing.source import CONFIG, NETWORK_WEIGHTS, Source, find, setting
@@ -58,36 +59,42 @@ def import_model(
     preset = _preset(preset_name)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"--out: {out} exists already")
+    if not Path(given).exists() and given.count("/") > 1:
+        _refuse_another(Path(given).name, preset)  # before it is fetched
     source = find(given, preset)
     _refuse_contradictions(source, preset, base, lora_scale)
     if source.kind == "pipeline":
-        folder, name = source.path, source.hub or _beside(source.path, out)
+        whole = Base(source.hub or beside(source.path, out), source.path, source.hub)
     else:
-        chosen = base or str(preset.base)
-        folder = Path(chosen) if Path(chosen).is_dir() else hub.fetch(chosen)
-        name = _beside(folder, out) if Path(chosen).is_dir() else chosen
-    index = read_index(folder)
+        whole = find_base(base or str(preset.base), out)
+    index = read_index(whole.folder)
     if index.family.name != preset.family:
-        raise ValueError(f"{preset.name} is made for {preset.family}, but {folder} is {index.family.name}")
-    _refuse_other_settings(folder, preset)
-    _refuse_other_told_guidance(source, preset, folder, index)
-    pipeline = empty_pipeline(folder, index)
+        raise ValueError(f"{preset.name} is made for {preset.family}, but {whole.folder} is {index.family.name}")
+    _refuse_other_settings(whole.folder, preset)
+    _refuse_other_told_guidance(source, preset, whole, index)
+    pipeline = empty_pipeline(whole, index)
     served = list(sizes) or [preset.size or index.family.native_size(pipeline)]
     refuse_other_sides(index.family, served, pipeline, field="--size")
-    changes: dict[str, Any] = {"base": name, "parts": _parts(source, index)}
+    replaced = _replaced(source, index)
+    kept = {name: path for name, path in whole.parts.items() if name not in replaced}
+    changes: dict[str, Any] = {"base": whole.name, "parts": [*replaced, *kept]}
     if lora_scale is not None:
         changes["lora_scale"] = lora_scale
-    if source.hub is None:
-        changes["base_sha256"] = weights_sha256(folder)
-    if preset.base is not None:
-        changes["teacher"] = Teacher(id=base or preset.base, sha256=changes.get("base_sha256"))
     contract = preset.contract(served, **changes)
-    network = _fitted(source, folder, index, pipeline)
+    network = _fitted(source, whole, index, pipeline)
+    sha256 = None
     if source.hub is None:  # of a pipeline on the hub no weights are here
-        replaced = set() if network is None else {index.family.denoiser}
-        read_networks(folder, index, None, skip=replaced, shapes_only=True)
+        folder = hub.fetch(whole.hub) if whole.hub else whole.folder
+        read_networks(folder, index, None, skip={*replaced, *kept}, shapes_only=True)
+        for part in kept.values():
+            read_networks(part.parent, index, None, skip=index.components.keys() - {part.name}, shapes_only=True)
+        sha256 = weights_sha256(folder)
+    teacher = Teacher(id=base or preset.base, sha256=sha256) if preset.base else None
+    contract = contract.model_copy(update={"base_sha256": sha256, "teacher": teacher})
     out.mkdir(parents=True, exist_ok=True)
-    _write(source, network, folder, index, out)
+    _write(source, network, whole, index, out)
+    for name, path in kept.items():
+        shutil.copytree(path, out / name)
     contract.save(out)
     other = _is_other(given, source, preset)
     licence = _licence(source.path / "README.md", SEE_CARD if other else preset.licence)
@@ -105,12 +112,17 @@ def _refuse_contradictions(source: Source, preset: Preset, base: str | None, lor
         raise ValueError(
             f"{preset.name} is published as {' or '.join(preset.kinds)}, but {source.name} is: {source.kind}"
         )
-    if source.kind != "pipeline" and _names_another(source.name, preset.source):
-        raise ValueError(f"{preset.name} is made for {preset.source}, but the file is named {source.name}")
+    if source.kind != "pipeline":
+        _refuse_another(source.name, preset)
     if preset.base is None and base is not None:
         raise ValueError(f"--base: {preset.name} is a whole pipeline and takes none")
     if lora_scale is not None and source.kind != "LoRA file":
         raise ValueError(f"--lora-scale: {source.name} is no LoRA file")
+
+
+def _refuse_another(name: str, preset: Preset) -> None:
+    if _names_another(name, preset.source):
+        raise ValueError(f"{preset.name} is made for {preset.source}, but the file is named {name}")
 
 
 def _names_another(name: str, published: str) -> bool:
@@ -135,9 +147,9 @@ def _refuse_other_settings(folder: Path, preset: Preset) -> None:
             raise ValueError(f"{preset.name} has {name} {value} in {file}, but in {folder} it is {found}")
 
 
-def _refuse_other_told_guidance(source: Source, preset: Preset, folder: Path, index: PipelineIndex) -> None:
+def _refuse_other_told_guidance(source: Source, preset: Preset, base: Base, index: PipelineIndex) -> None:
     """A UNet says by its configuration whether it is told its guidance scale; the settings of others are `needs`."""
-    configured = _configured(source, folder, index)
+    configured = _configured(source, base, index)
     told = setting(configured, CONFIG, "time_cond_proj_dim") is not None
     if told != ("told_guidance" in preset.sampling) and index.family.denoiser == "unet":
         raise ValueError(f"{preset.name} is {'not ' if told else ''}told its guidance scale, unlike {configured}")
@@ -163,36 +175,36 @@ def _licence(card: Path, known: str) -> str:
     return f"licence: {known}" if known == SEE_CARD else f"licence, as its card named it when this was written: {known}"
 
 
-def _parts(source: Source, index: PipelineIndex) -> list[str]:
+def _replaced(source: Source, index: PipelineIndex) -> list[str]:
     if source.kind == "pipeline":
         return []
     return [LORA_WEIGHT_NAME_SAFE if source.kind == "LoRA file" else index.family.denoiser]
 
 
-def _fitted(source: Source, folder: Path, index: PipelineIndex, pipeline: Any) -> Any:
-    """Return the denoiser to write, if there is one, after comparing `source` with the base `pipeline` in `folder`.
+def _fitted(source: Source, base: Base, index: PipelineIndex, pipeline: Any) -> Any:
+    """Return the denoiser to write, if there is one, after comparing `source` with the `pipeline` of `base`.
 
     It is without memory for weights that are written as they are.
     """
     if source.kind == "pipeline":
         return None
     if source.kind == "all-in-one file":
-        return _converted(source, folder, index)
+        return _converted(source, base, index)
     if source.kind == "LoRA file":
         check_lora(source.tensors, pipeline, index.family)
         return None
-    network = empty_network(_configured(source, folder, index), index.components[index.family.denoiser][1])
+    network = empty_network(_configured(source, base, index), index.components[index.family.denoiser][1])
     check_tensors(source.tensors, network)
     return network
 
 
-def _configured(source: Source, folder: Path, index: PipelineIndex) -> Path:
-    """The folder with the denoiser's configuration: the source's own, or that of the base in `folder`."""
+def _configured(source: Source, base: Base, index: PipelineIndex) -> Path:
+    """The folder with the denoiser's configuration: the source's own, or that of the base."""
     own = source.folder if source.kind == "network" else None
-    return own or folder / index.family.denoiser
+    return own or base.configured(index.family.denoiser)
 
 
-def _converted(source: Source, folder: Path, index: PipelineIndex) -> Any:
+def _converted(source: Source, base: Base, index: PipelineIndex) -> Any:
     """Read the denoiser out of a file with all networks of a model, by the names of the model's own authors."""
     name = index.family.denoiser
     kind = getattr(diffusers, index.components[name][1])
@@ -200,7 +212,7 @@ def _converted(source: Source, folder: Path, index: PipelineIndex) -> Any:
     try:
         # Always by a folder: without one, diffusers would fetch the configuration from the hub.
         network = kind.from_single_file(
-            str(source.path), config=str(folder), subfolder=name, local_files_only=True, dtype=dtype
+            str(source.path), config=str(base.configured(name)), local_files_only=True, dtype=dtype
         )
     except (KeyError, ValueError, RuntimeError) as error:
         raise ValueError(f"{source.name} does not fit the base's {kind.__name__}: {error}") from error
@@ -209,7 +221,7 @@ def _converted(source: Source, folder: Path, index: PipelineIndex) -> Any:
     return network
 
 
-def _write(source: Source, network: Any, folder: Path, index: PipelineIndex, out: Path) -> None:
+def _write(source: Source, network: Any, base: Base, index: PipelineIndex, out: Path) -> None:
     if source.kind == "LoRA file":
         if source.path.suffix == ".safetensors":
             shutil.copyfile(source.path, out / LORA_WEIGHT_NAME_SAFE)
@@ -220,11 +232,6 @@ def _write(source: Source, network: Any, folder: Path, index: PipelineIndex, out
     elif source.kind == "network":
         part = out / index.family.denoiser
         part.mkdir()
-        shutil.copyfile(_configured(source, folder, index) / CONFIG, part / CONFIG)
+        shutil.copyfile(_configured(source, base, index) / CONFIG, part / CONFIG)
         tensors = {name: tensor.contiguous() for name, tensor in source.tensors.items()}
         save_file(tensors, part / NETWORK_WEIGHTS, metadata={"format": "pt"})
-
-
-def _beside(folder: Path, out: Path) -> str:
-    """The path of `folder` relative to `out`, so that both can be moved together."""
-    return os.path.relpath(folder.resolve(), out.resolve())

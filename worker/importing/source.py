@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from worker.importing.presets import Kind, Preset
+from worker.model_folder.hub import SETTINGS
 from worker.model_folder.json_files import read_object
 from worker.model_folder.pipeline_folder import INDEX
 
@@ -81,7 +82,7 @@ def _on_hub(repository: str, name: str, preset: Preset) -> Source:
         if isinstance(error, LocalEntryNotFoundError) and not (folder / NETWORK_WEIGHTS).is_file():
             raise  # what the cache holds of the repository does not say what is in it
         return _folder(folder, preset)
-    folder = Path(snapshot_download(repository, allow_patterns=["*.json", "README.md"]))
+    folder = Path(snapshot_download(repository, allow_patterns=SETTINGS))
     return Source("pipeline", folder, {}, folder, repository)
 
 

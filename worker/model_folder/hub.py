@@ -9,18 +9,37 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, 
 from worker.errors import FolderRefusedError
 from worker.model_folder.pipeline_folder import INDEX, read_index
 
+SETTINGS = ["*.json", "README.md"]
+"""The small files of a pipeline: its index, configurations and tokenizers, and the model's card."""
+
 log = logging.getLogger(__name__)
 logging.getLogger("huggingface_hub").handlers.clear()  # its lines reach the root's handler too
 
 
-def fetch(model: str) -> Path:
+def fetch(model: str, *, settings_only: bool = False) -> Path:
     """Return the folder of the hub's `model` in the cache, which is enough when the hub is out of reach.
 
-    The pipeline's class is read before anything large is fetched. Raises FolderRefusedError.
+    The pipeline's class is read before anything large is fetched; with `settings_only` nothing large is, only JSON and
+    the card. Raises FolderRefusedError.
     """
     log.info("%s is no folder here: asking the Hugging Face hub for it", model)
+    index_file = _index_file(model)
+    index = read_index(index_file.parent)
     try:
-        index_file = hf_hub_download(model, INDEX)
+        names = HfApi().list_repo_files(model)
+    except Exception as error:  # Each way of being out of reach has an error of its own.
+        log.warning("%s: the hub is out of reach (%s), so the cache must do", model, type(error).__name__)
+        return index_file.parent
+    index.refuse_pickles(names)
+    try:
+        return Path(snapshot_download(model, allow_patterns=SETTINGS if settings_only else index.needed(names)))
+    except (OSError, ValueError) as error:
+        raise FolderRefusedError(f"model: {model} cannot be downloaded: {error}") from error
+
+
+def _index_file(model: str) -> Path:
+    try:
+        return Path(hf_hub_download(model, INDEX))
     except RepositoryNotFoundError as error:
         raise FolderRefusedError(
             f"model: {model} is no folder here{_beside(model)}, and the Hugging Face hub has none of this name that "
@@ -35,17 +54,6 @@ def fetch(model: str) -> Path:
         raise FolderRefusedError(f"{INDEX}: missing in {model}, so it is not a diffusers pipeline") from error
     except (OSError, ValueError) as error:
         raise FolderRefusedError(f"model: {model} is no folder here, and cannot be downloaded: {error}") from error
-    index = read_index(Path(index_file).parent)
-    try:
-        names = HfApi().list_repo_files(model)
-    except Exception as error:  # Each way of being out of reach has an error of its own.
-        log.warning("%s: the hub is out of reach (%s), so the cache must do", model, type(error).__name__)
-        return Path(index_file).parent
-    index.refuse_pickles(names)
-    try:
-        return Path(snapshot_download(model, allow_patterns=index.needed(names)))
-    except (OSError, ValueError) as error:
-        raise FolderRefusedError(f"model: {model} cannot be downloaded: {error}") from error
 
 
 def _beside(model: str) -> str:

@@ -19,6 +19,7 @@ from tests.worker.importing import all_in_one
 from tests.worker.importing.files import lora_file, network_file, run_import, student
 from tests.worker.model_folder.hub_server import serving
 from worker.model_folder.loading import load
+from worker.model_folder.weights_hash import weights_sha256
 from worker.testing import (
     tiny_qwen_image_pipelines,
     tiny_sd_pipelines,
@@ -216,3 +217,56 @@ def test_klein_and_schnell_are_imported_by_their_settings(bases: dict[str, Path]
         result = run_import(bases[name], preset, tmp_path / name, "--size", "64x64", "--size", "96x64")
         assert result.exit_code == 0, result.stderr
         assert json.loads((tmp_path / name / "sampling.json").read_text())["family"] in preset
+
+
+def test_a_base_on_the_hub_is_fetched_whole_for_what_fits_it(
+    bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = lora_file(tmp_path / "sdxl_lightning_4step_lora.safetensors")
+    with serving("people/sdxl", bases["sdxl"], tmp_path / "cache", monkeypatch) as hub:
+        result = run_import(file, "sdxl-lightning-4step", tmp_path / "out", "--base", "people/sdxl")
+        assert result.exit_code == 0, result.stderr
+    assert "unet/diffusion_pytorch_model.safetensors" in hub.fetched
+    contract = SamplingContract.load(tmp_path / "out")
+    assert (contract.base, contract.base_sha256) == ("people/sdxl", weights_sha256(bases["sdxl"]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lora", [True, False])
+def test_an_imported_folder_is_a_base(lora: bool, bases: dict[str, Path], tmp_path: Path) -> None:
+    network = network_file("student_4step.safetensors")(tmp_path)
+    assert run_import(network, "sdxl-lightning-4step", tmp_path / "first", "--base", bases["sdxl"]).exit_code == 0
+    file = lora_file(tmp_path / "a_4step_lora.safetensors") if lora else network
+    options = ["--base", tmp_path / "first", "--size", "64x64"]
+    result = run_import(file, "sdxl-lightning-4step", tmp_path / "deeper" / "out", *options)
+    assert result.exit_code == 0, result.stderr
+    pipeline = tiny_sdxl.build()
+    pipeline.unet = student()
+    if lora:
+        pipeline.load_lora_weights(tmp_path, weight_name=file.name)
+        pipeline.fuse_lora()
+    assert published.agrees(_served(tmp_path / "deeper" / "out"), _theirs(pipeline))
+
+
+def test_an_imported_pipeline_stands_for_the_one_that_it_names(bases: dict[str, Path], tmp_path: Path) -> None:
+    assert run_import(bases["sd"], "sd-turbo-4step", tmp_path / "first").exit_code == 0
+    file = _sd_lora(tmp_path / "Hyper-SD15-8steps-lora.safetensors")
+    result = run_import(file, "hyper-sd15-8steps", tmp_path / "out", "--base", tmp_path / "first")
+    assert result.exit_code == 0, result.stderr
+    written = load(str(tmp_path / "out")).contract
+    assert ((tmp_path / "out" / str(written.base)).resolve(), written.parts) == (
+        bases["sd"].resolve(),
+        ["pytorch_lora_weights.safetensors"],
+    )
+
+
+def _sd_lora(path: Path) -> Path:
+    """A LoRA file for the UNet of the tiny Stable Diffusion."""
+    unet = tiny_sd_pipelines.build().unet
+    state = {}
+    for name, layer in unet.named_modules():
+        if name.endswith((".to_q", ".to_v")):
+            state[f"unet.{name}.lora_A.weight"] = torch.full((2, layer.in_features), 0.1)
+            state[f"unet.{name}.lora_B.weight"] = torch.full((layer.out_features, 2), 0.1)
+    save_file(state, path)
+    return path

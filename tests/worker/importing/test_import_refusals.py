@@ -13,7 +13,7 @@ from tests.worker.importing.files import lora_file, network_file, run_import
 from tests.worker.model_folder.hub_server import serving
 from worker.errors import FolderRefusedError
 from worker.model_folder.loading import load
-from worker.testing import tiny_qwen3_pipelines, tiny_sd_pipelines
+from worker.testing import tiny_pipelines, tiny_qwen3_pipelines, tiny_sd_pipelines
 from worker.testing.tiny_families import BUILDS
 
 
@@ -160,3 +160,61 @@ def test_a_hub_out_of_reach_is_named(
     result = run_import(given, preset, tmp_path / "out")
     assert (result.exit_code, "Traceback" in result.stderr) == (1, False)
     assert f"{given} cannot be downloaded: the Hugging Face hub is out of reach" in result.stderr
+
+
+HUB_BASE = "people/sdxl"
+
+
+@pytest.mark.parametrize(
+    ("write", "preset", "size", "said"),
+    [
+        (LORA, "sdxl-lightning-4step", "64x64", "but the file is named sdxl_lightning_8step"),
+        (LORA, "sdxl-lightning-1step", "64x64", "published as network or all-in-one file, but"),
+        (_lora("student_8steps.safetensors"), "hyper-sd15-8steps", "64x64", "made for sd, but"),
+        (_lora_of_another, "sdxl-lightning-4step", "64x64", "layers are not the base's"),
+        (_without_a_tensor, "sdxl-lightning-4step", "64x64", "1 missing: conv_out.weight"),
+        (network_file("x_4step.safetensors"), "lcm-sdxl-4steps", "64x64", "is told its guidance scale, unlike"),
+        (LORA, "sdxl-lightning-8step", "65x64", "--size: 65×64 must be multiples of"),
+    ],
+)
+def test_what_contradicts_the_preset_is_refused_before_the_bases_weights_are_fetched(
+    write: Callable[[Path], Any],
+    preset: str,
+    size: str,
+    said: str,
+    bases: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with serving(HUB_BASE, bases["sdxl"], tmp_path / "cache", monkeypatch) as hub:
+        result = run_import(write(tmp_path), preset, tmp_path / "out", "--base", HUB_BASE, "--size", size)
+    assert (result.exit_code, "Traceback" in result.stderr) == (1, False)
+    assert said in result.stderr
+    assert {Path(name).suffix for name in hub.fetched} <= {".json"}
+
+
+def test_a_file_that_is_named_after_another_is_not_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "repository").mkdir()
+    file = lora_file(tmp_path / "repository" / "sdxl_lightning_8step_lora.safetensors")
+    with serving("people/copies", file.parent, tmp_path / "cache", monkeypatch) as hub:
+        result = run_import(f"people/copies/{file.name}", "sdxl-lightning-4step", tmp_path / "out")
+    assert (result.exit_code, "Traceback" in result.stderr) == (1, False)
+    assert "but the file is named sdxl_lightning_8step" in result.stderr
+    assert hub.fetched == []
+
+
+def test_a_folder_with_a_lora_file_is_no_base(bases: dict[str, Path], tmp_path: Path) -> None:
+    file = lora_file(tmp_path / "a_4step_lora.safetensors")
+    assert run_import(file, "sdxl-lightning-4step", tmp_path / "first", "--base", bases["sdxl"]).exit_code == 0
+    result = run_import(file, "sdxl-lightning-4step", tmp_path / "out", "--base", tmp_path / "first")
+    assert (result.exit_code, "Traceback" in result.stderr) == (1, False)
+    assert "first holds a LoRA file, and cannot be a base; its own is " in result.stderr
+
+
+def test_a_contract_without_a_base_is_none(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    tiny_pipelines.contract().save(tmp_path / "base")
+    file = lora_file(tmp_path / "a_4step_lora.safetensors")
+    result = run_import(file, "sdxl-lightning-4step", tmp_path / "out", "--base", tmp_path / "base")
+    assert (result.exit_code, "Traceback" in result.stderr) == (1, False)
+    assert "model_index.json: missing in" in result.stderr
