@@ -92,9 +92,12 @@ def freeze(parts: Iterable[Role], precision: str) -> None:
 
 def attach(network: Any, name: str, rank: int, targets: Sequence[str]) -> nn.Module:
     """Add a LoRA adapter to `network`; returns its float32 parameters, [rank, in] and [out, rank] for each layer."""
+    endings = tuple(f".{target}" for target in targets)
+    # By their full names: peft would also take a list of layers for one that ends with `to_out`, and refuse it.
+    layers = [path for path, layer in network.named_modules() if path.endswith(endings) and hasattr(layer, "weight")]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # a second adapter is meant
-        network.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(targets)), adapter_name=name)
+        network.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=layers), adapter_name=name)
     return nn.ParameterList(parameter for path, parameter in network.named_parameters() if f".{name}." in path)
 
 

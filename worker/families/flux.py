@@ -42,7 +42,7 @@ class Flux(Family):
     grid_field = "sigmas"
     lora_targets = (
         "to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out",
-        "net.0.proj", "net.2", "proj_mlp",
+        "net.0.proj", "net.2", "proj_mlp", "proj_out",
     )  # fmt: skip
 
     def encode(self, pipeline: Any, prompts: Sequence[str], max_sequence_length: int | None) -> list[PromptEmbedding]:

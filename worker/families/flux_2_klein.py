@@ -44,7 +44,7 @@ class Flux2Klein(Family):
     before_prompts = "<|im_start|>user\n"  # by Qwen3's template; what stands behind them is cut first
     lora_targets = (
         "to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out",
-        "linear_in", "linear_out", "to_qkv_mlp_proj",
+        "linear_in", "linear_out", "to_qkv_mlp_proj", "to_out",
     )  # fmt: skip
 
     def encode(self, pipeline: Any, prompts: Sequence[str], max_sequence_length: int | None) -> list[PromptEmbedding]:

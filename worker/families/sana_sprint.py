@@ -43,7 +43,7 @@ class SanaSprint(Family):
     denoiser = "transformer"
     text_components = ("text_encoder", "tokenizer")
     grid_field = "sigmas"
-    lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
+    lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "conv_inverted", "conv_point")
 
     def encode(self, pipeline: Any, prompts: Sequence[str], max_sequence_length: int | None) -> list[PromptEmbedding]:
         tokens, mask = pipeline.encode_prompt(

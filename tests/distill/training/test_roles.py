@@ -1,11 +1,13 @@
 """Student and critic as adapters on the teacher: switching between them, and their exports."""
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from diffusers import StableDiffusion3Pipeline, StableDiffusionXLPipeline
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from typer.testing import CliRunner
 
@@ -17,7 +19,10 @@ from worker.families import registry
 from worker.families.prompt_embeddings import PromptEmbedding
 from worker.model_folder import loading
 from worker.testing import tiny_pipelines, tiny_sdxl_pipelines
+from worker.testing.tiny_families import BUILDS
 
+MODULATION = re.compile(r"norm|_mod\b|adaLN")
+"""Layers by which the noise level scales and shifts a block's channels."""
 FAMILIES = {"sd3": (tiny_pipelines, StableDiffusion3Pipeline), "sdxl": (tiny_sdxl_pipelines, StableDiffusionXLPipeline)}
 
 
@@ -65,6 +70,25 @@ def test_gradients_reach_the_role_that_answered_though_others_answered_after_it(
     own = {id(parameter) for parameter in student.weights.parameters()}
     others = (parameter for parameter in student.network.parameters() if id(parameter) not in own)
     assert all(parameter.grad is None for parameter in others)
+
+
+@pytest.mark.parametrize("name", BUILDS)
+def test_adapters_reach_all_that_mixes_channels_in_a_transformer_block(name: str) -> None:
+    pipeline = BUILDS[name]()
+    family = registry.of(pipeline)
+    network = getattr(pipeline, family.denoiser)
+    mixing = {
+        f"{block_path}.{path}"
+        for block_path, block in network.named_modules()
+        if type(block).__name__.endswith("TransformerBlock")
+        for path, layer in block.named_modules()
+        if isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)
+        if not MODULATION.search(path)
+    }
+    roles.attach(network, "student", 2, family.lora_targets)
+    reached = {path for path, layer in network.named_modules() if isinstance(layer, BaseTunerLayer)}
+    assert mixing
+    assert sorted(mixing - reached) == []
 
 
 def test_a_role_can_hold_other_weights_for_a_while():
