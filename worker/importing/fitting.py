@@ -5,13 +5,13 @@ from typing import Any
 
 import diffusers
 import torch
+import transformers
 from diffusers import DiffusionPipeline
 
-from worker.families.base import Family
 from worker.importing.base import Base
 from worker.importing.source import CONFIG, Tensors
 from worker.model_folder.json_files import read_object
-from worker.model_folder.lora import compare_layers
+from worker.model_folder.lora import compare_layers, component
 from worker.model_folder.pipeline_folder import PipelineIndex
 from worker.model_folder.refusals import refuse_endless_networks
 
@@ -51,14 +51,27 @@ def check_tensors(tensors: Tensors, network: Any) -> None:
         raise ValueError(f"the checkpoint does not fit the base's {type(network).__name__}: {'; '.join(lines)}")
 
 
-def check_lora(tensors: Tensors, pipeline: Any, family: Family) -> None:
-    """Raise ValueError that lists the layers of a LoRA file which the pipeline's denoiser does not have, or has in
-    another shape."""
-    faults, fitting = compare_layers(pipeline, family, dict(tensors))
+def check_lora(file: str, tensors: Tensors, pipeline: Any, base: Base, index: PipelineIndex) -> None:
+    """Raise ValueError that lists the layers of a LoRA `file` which the pipeline of `base` does not have, or has in
+    another shape, or that would not be added."""
+    touched = {component(name, index.family) for name in tensors} & index.components.keys()
+    for name in touched - {index.family.denoiser}:
+        pipeline.register_modules(**{name: _empty_text_encoder(base.configured(name), index.components[name][1])})
+    try:
+        faults, fitting = compare_layers(pipeline, index.family, dict(tensors))
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
     if faults or not fitting:
         found = f"{len(faults)} layers are not the base's: {_some(faults)}" if faults else "no layer is"
-        network = type(getattr(pipeline, family.denoiser)).__name__
-        raise ValueError(f"the LoRA file does not fit the base's {network}: {found}")
+        network = type(getattr(pipeline, index.family.denoiser)).__name__
+        raise ValueError(f"{file} does not fit the base's {network}: {found}")
+
+
+def _empty_text_encoder(folder: Path, kind: str) -> Any:
+    refuse_endless_networks(folder.parent, [folder.name])
+    encoder = getattr(transformers, kind)
+    with torch.device("meta"):
+        return encoder(encoder.config_class.from_pretrained(folder, local_files_only=True))
 
 
 def _some(names: list[str]) -> str:

@@ -3,13 +3,13 @@
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import diffusers
 from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from jobs.sampling_contract import SamplingContract, Teacher
 from worker.families.base import Size, refuse_other_sides
@@ -19,6 +19,7 @@ from worker.importing.fitting import check_lora, check_tensors, empty_network, e
 from worker.importing.presets import PRESETS, SEE_CARD, Preset
 from worker.importing.source import CONFIG, NETWORK_WEIGHTS, Source, find, setting
 from worker.model_folder import hub
+from worker.model_folder.lora import with_component
 from worker.model_folder.networks import read_networks
 from worker.model_folder.pipeline_folder import PipelineIndex, read_index
 from worker.model_folder.weights_hash import weights_sha256
@@ -73,6 +74,9 @@ def import_model(
     _refuse_other_settings(whole.folder, preset)
     _refuse_other_told_guidance(source, preset, whole, index)
     pipeline = empty_pipeline(whole, index)
+    if source.kind == "LoRA file":
+        denoiser = index.family.denoiser
+        source = replace(source, tensors=with_component(source.tensors, getattr(pipeline, denoiser), denoiser))
     served = list(sizes) or [preset.size or index.family.native_size(pipeline)]
     refuse_other_sides(index.family, served, pipeline, field="--size")
     replaced = _replaced(source, index)
@@ -191,7 +195,7 @@ def _fitted(source: Source, base: Base, index: PipelineIndex, pipeline: Any) -> 
     if source.kind == "all-in-one file":
         return _converted(source, base, index)
     if source.kind == "LoRA file":
-        check_lora(source.tensors, pipeline, index.family)
+        check_lora(source.name, source.tensors, pipeline, base, index)
         return None
     network = empty_network(_configured(source, base, index), index.components[index.family.denoiser][1])
     check_tensors(source.tensors, network)
@@ -223,7 +227,7 @@ def _converted(source: Source, base: Base, index: PipelineIndex) -> Any:
 
 def _write(source: Source, network: Any, base: Base, index: PipelineIndex, out: Path) -> None:
     if source.kind == "LoRA file":
-        if source.path.suffix == ".safetensors":
+        if source.path.suffix == ".safetensors" and source.tensors.keys() == load_file(source.path).keys():
             shutil.copyfile(source.path, out / LORA_WEIGHT_NAME_SAFE)
         else:
             save_file(source.tensors, out / LORA_WEIGHT_NAME_SAFE)
