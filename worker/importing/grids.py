@@ -52,9 +52,19 @@ def sana_sprint(steps: int) -> list[float]:
     return levels(SCMScheduler(), steps)
 
 
+def flux_dev(steps: int, size: Size) -> list[float]:
+    """Return FLUX.1 [dev]'s noise levels for images of `size`, (height, width) in pixels."""
+    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, base_shift=0.5, max_shift=1.15)
+    return flow_grid(scheduler, steps, _flux_tokens(size))
+
+
 def klein(steps: int, size: Size) -> list[float]:
     """Return FLUX.2 [klein]'s noise levels for images of `size`, (height, width) in pixels."""
     from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
 
     scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
-    return flow_grid(scheduler, steps, mu=compute_empirical_mu((size[0] // 16) * (size[1] // 16), steps))
+    return flow_grid(scheduler, steps, mu=compute_empirical_mu(_flux_tokens(size), steps))
+
+
+def _flux_tokens(size: Size) -> int:
+    return (size[0] // 16) * (size[1] // 16)

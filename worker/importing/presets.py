@@ -1,6 +1,6 @@
 """The published few-step models: what each is made of, and how it is sampled."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -27,6 +27,7 @@ class Preset:
     size: (height, width) in pixels; None for that of the base.
     licence: as its card named it when this was written.
     needs: settings of the pipeline, by file and name, that must have these values.
+    grid: the noise levels of a number of steps at a size, where they depend on the size.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Preset:
     size: Size | None
     licence: str
     needs: dict[tuple[str, str], Any] = field(default_factory=dict)
+    grid: Callable[[int, Size], list[float]] | None = None
 
     @property
     def repository(self) -> str:
@@ -56,8 +58,8 @@ class Preset:
     def contract(self, sizes: list[Size], **changes: Any) -> SamplingContract:
         """Return the sampling contract for images of `sizes`."""
         fields = {"method": self.name, "family": self.family, "sizes": sizes} | self.sampling | changes
-        if self.family == "flux2-klein":
-            by_size = [grids.klein(self.steps, size) for size in sizes]
+        if self.grid:
+            by_size = [self.grid(self.steps, size) for size in sizes]
             fields |= {"sigmas": by_size[0], "size_sigmas": by_size if len(sizes) > 1 else None}
         return SamplingContract.model_validate(fields)
 
@@ -125,6 +127,21 @@ def _hyper() -> Iterator[Preset]:
         yield Preset(f"hyper-sd3-{steps}steps", "sd3", source, LORA, base, sampling, MEGAPIXEL, STABILITY)
 
 
+def _flux_dev() -> Iterator[Preset]:
+    """FLUX.1 [dev] with the LoRA files that cut its steps; it is told its guidance scale as without them."""
+    needs = {("transformer/config.json", "guidance_embeds"): True}
+    licence = "FLUX.1 [dev] Non-Commercial License"
+    for name, steps, source, scale in (
+        ("hyper-flux-8steps", 8, "ByteDance/Hyper-SD/Hyper-FLUX.1-dev-8steps-lora.safetensors", 0.125),
+        ("hyper-flux-16steps", 16, "ByteDance/Hyper-SD/Hyper-FLUX.1-dev-16steps-lora.safetensors", 0.125),
+        ("flux-turbo-alpha-8steps", 8, "alimama-creative/FLUX.1-Turbo-Alpha/diffusion_pytorch_model.safetensors", 1.0),
+    ):
+        levels = grids.flux_dev(steps, MEGAPIXEL)
+        sampling = _flow(levels, told_guidance=3.5, lora_scale=scale, max_sequence_length=512)
+        base = "black-forest-labs/FLUX.1-dev"
+        yield Preset(name, "flux", source, LORA, base, sampling, MEGAPIXEL, licence, needs, grids.flux_dev)
+
+
 def _distribution_matching() -> Iterator[Preset]:
     licence = "CC BY-NC 4.0 (not for commercial use)"
     published: tuple[tuple[int, list[int], tuple[Kind, ...], str], ...] = (
@@ -176,7 +193,7 @@ def _flows() -> Iterator[Preset]:
     yield Preset(
         "flux2-klein-4b-4step", "flux2-klein", "black-forest-labs/FLUX.2-klein-4B", pipeline, None,
         _flow(grids.klein(4, MEGAPIXEL), max_sequence_length=512), MEGAPIXEL, "Apache 2.0",
-        {("model_index.json", "is_distilled"): True},
+        {("model_index.json", "is_distilled"): True}, grids.klein,
     )  # fmt: skip
     yield Preset(
         "z-image-turbo-8step", "z-image", "Tongyi-MAI/Z-Image-Turbo", pipeline, None,
@@ -204,7 +221,7 @@ def _flows() -> Iterator[Preset]:
 
 PRESETS = {
     preset.name: preset
-    for group in (_turbos, _lightning, _hyper, _distribution_matching, _consistency, _flows)
+    for group in (_turbos, _lightning, _hyper, _flux_dev, _distribution_matching, _consistency, _flows)
     for preset in group()
 }
 """All presets by name."""

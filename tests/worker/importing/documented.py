@@ -15,6 +15,7 @@ from worker.importing.presets import Preset
 from worker.testing.tiny_sd_pipelines import ALPHAS
 
 TRAILING = ALPHAS | {"timestep_spacing": "trailing"}
+FLUX_DEV = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True, base_shift=0.5, max_shift=1.15)
 DOCUMENTED: dict[str, Any] = {
     "sdxl-turbo": EulerAncestralDiscreteScheduler(**TRAILING),
     "sd-turbo": EulerDiscreteScheduler(**TRAILING),
@@ -27,6 +28,9 @@ DOCUMENTED: dict[str, Any] = {
     "lcm-": LCMScheduler(**ALPHAS),
     "hyper-sd3": FlowMatchEulerDiscreteScheduler(shift=3.0),
     "sd35-large-turbo": FlowMatchEulerDiscreteScheduler(shift=3.0),
+    "flux-schnell": FlowMatchEulerDiscreteScheduler(shift=1.0),
+    "hyper-flux": FLUX_DEV,
+    "flux-turbo-alpha": FLUX_DEV,
     "dpdmd": FlowMatchEulerDiscreteScheduler(shift=3.0),
 }
 """The scheduler of the presets whose names begin so; the pipelines of other families carry their own."""

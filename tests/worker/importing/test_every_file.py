@@ -15,7 +15,13 @@ from tests.worker.importing.files import run_import
 from worker.families import registry
 from worker.importing.presets import PRESETS, Preset
 from worker.model_folder.loading import load
-from worker.testing import tiny_pipelines, tiny_qwen3_pipelines, tiny_qwen_image_pipelines, tiny_sd_pipelines
+from worker.testing import (
+    tiny_flux_pipelines,
+    tiny_pipelines,
+    tiny_qwen3_pipelines,
+    tiny_qwen_image_pipelines,
+    tiny_sd_pipelines,
+)
 from worker.testing.tiny_families import BUILDS
 
 SIZE = (64, 64)
@@ -41,6 +47,8 @@ def _pipeline(preset: Preset) -> Any:
     """A new pipeline like the one that the file is made for, or is."""
     told = preset.kinds == ("pipeline",) and "told_guidance" in preset.sampling and preset.family == "sd"
     pipeline = tiny_sd_pipelines.build(time_cond_proj_dim=16) if told else BUILDS[preset.family]()
+    if preset.base == "black-forest-labs/FLUX.1-dev":
+        pipeline = tiny_flux_pipelines.build(guidance_embeds=True)
     pipeline.scheduler = scheduler_of(preset) or pipeline.scheduler
     return pipeline
 

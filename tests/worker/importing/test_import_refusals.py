@@ -98,6 +98,7 @@ NEWER = _lora("qwen_image_2512_LIGHTNING_4steps.safetensors")
         (_filled, "sdxl-lightning-4step", "sdxl", "out exists already"),
         (lambda folder: folder, "sdxl-lightning-4step", "sdxl", "holds neither a pipeline"),
         (lambda folder: "nowhere", "sdxl-lightning-4step", "sdxl", "neither a file or folder here, nor a hub id"),
+        (_lora("Hyper-FLUX.1-dev-8steps-lora.safetensors"), "hyper-flux-8steps", "schnell", "guidance_embeds True in"),
         (lambda folder: "dev", "flux-schnell-4step", None, "guidance_embeds False in transformer/config.json"),
         (lambda folder: "sdxl", "sdxl-turbo-4step", None, "has timestep_spacing trailing in scheduler/"),
         (SD_BASE, "sd-turbo-4step", None, "has timestep_spacing trailing in scheduler/"),

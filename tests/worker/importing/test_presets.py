@@ -41,6 +41,12 @@ def test_kleins_levels_depend_on_the_size() -> None:
     assert contract.sigmas_of((512, 512)) == pytest.approx([1, 0.9581, 0.8840, 0.7175, 0], abs=1e-4)
 
 
+def test_flux_devs_levels_depend_on_the_size() -> None:
+    contract = PRESETS["hyper-flux-8steps"].contract([(1024, 1024), (512, 512)])
+    assert contract.sigmas_of((1024, 1024))[::2] == pytest.approx([1, 0.9045, 0.7595, 0.5128, 0], abs=1e-4)
+    assert contract.sigmas_of((512, 512))[::2] == pytest.approx([1, 0.8492, 0.6525, 0.3849, 0], abs=1e-4)
+
+
 def test_the_presets_are_listed_with_their_sources() -> None:
     result = CliRunner().invoke(app, ["models", "list"])
     assert result.exit_code == 0, result.output
