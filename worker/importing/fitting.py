@@ -34,6 +34,29 @@ def empty_pipeline(base: Base, index: PipelineIndex) -> Any:
     return DiffusionPipeline.from_pretrained(base.folder, local_files_only=True, **family.load_options, **given)
 
 
+def converted(file: str, tensors: Tensors, kind: str, configured: Path) -> Any:
+    """Return the network of the class `kind` of diffusers, configured as in the folder `configured`, out of the tensors
+    of a `file` that have the names of the model's own authors. Raises ValueError."""
+    dtype = next((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), torch.float32)
+    try:
+        # Always by a folder: without one, diffusers would fetch the configuration from the hub.
+        network = getattr(diffusers, kind).from_single_file(
+            dict(tensors), config=str(configured), local_files_only=True, dtype=dtype
+        )
+    except Exception as error:  # Each converter has errors of its own for names that it does not know.
+        raise ValueError(f"{file} does not fit the base's {kind}: {type(error).__name__}: {error}") from error
+    if any(parameter.is_meta for parameter in network.parameters()):
+        raise ValueError(f"{file} does not hold all tensors of the base's {kind}")
+    return network
+
+
+def refuse_eight_bits(file: str, tensors: Tensors) -> None:
+    """Raise ValueError for weights of eight bits, whose scales diffusers does not read."""
+    small = next((name for name, tensor in tensors.items() if tensor.ndim and tensor.itemsize == 1), None)
+    if small:
+        raise ValueError(f"{file} holds weights of 8 bits, such as {small}: import the file with those of 16 bits")
+
+
 def check_tensors(tensors: Tensors, network: Any) -> None:
     """Raise ValueError that lists the tensors of `network` that are missing, extra or of another shape."""
     expected = network.state_dict()

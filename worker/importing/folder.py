@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import diffusers
 from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
 from safetensors.torch import load_file, save_file
 
@@ -15,8 +14,15 @@ from jobs.sampling_contract import SamplingContract, Teacher
 from worker.families.base import Size, refuse_other_sides
 from worker.importing.base import Base, beside
 from worker.importing.base import find as find_base
-from worker.importing.fitting import check_lora, check_tensors, empty_network, empty_pipeline
-from worker.importing.presets import PRESETS, SEE_CARD, Preset
+from worker.importing.fitting import (
+    check_lora,
+    check_tensors,
+    converted,
+    empty_network,
+    empty_pipeline,
+    refuse_eight_bits,
+)
+from worker.importing.presets import PRESETS, SCHEDULER, SEE_CARD, Preset
 from worker.importing.source import CONFIG, NETWORK_WEIGHTS, Source, find, setting
 from worker.model_folder import hub
 from worker.model_folder.lora import with_component
@@ -67,11 +73,11 @@ def import_model(
     if source.kind == "pipeline":
         whole = Base(source.hub or beside(source.path, out), source.path, source.hub)
     else:
-        whole = find_base(base or str(preset.base), out)
+        whole = find_base(base or preset.base or preset.repository, out)
     index = read_index(whole.folder)
     if index.family.name != preset.family:
         raise ValueError(f"{preset.name} is made for {preset.family}, but {whole.folder} is {index.family.name}")
-    _refuse_other_settings(whole.folder, preset)
+    _refuse_other_settings(source, whole.folder, preset)
     _refuse_other_told_guidance(source, preset, whole, index)
     pipeline = empty_pipeline(whole, index)
     if source.kind == "LoRA file":
@@ -118,7 +124,7 @@ def _refuse_contradictions(source: Source, preset: Preset, base: str | None, lor
         )
     if source.kind != "pipeline":
         _refuse_another(source.name, preset)
-    if preset.base is None and base is not None:
+    if source.kind == "pipeline" and base is not None:
         raise ValueError(f"--base: {preset.name} is a whole pipeline and takes none")
     if lora_scale is not None and source.kind != "LoRA file":
         raise ValueError(f"--lora-scale: {source.name} is no LoRA file")
@@ -144,16 +150,22 @@ def _marks(name: str) -> set[str]:
     return MARKS.intersection(re.split(r"[^a-z0-9]+", name.lower()))
 
 
-def _refuse_other_settings(folder: Path, preset: Preset) -> None:
+def _refuse_other_settings(source: Source, folder: Path, preset: Preset) -> None:
+    """The scheduler tells a pipeline from others; of the base of a file it is not looked at."""
     for (file, name), value in preset.needs.items():
+        if file == SCHEDULER and source.kind != "pipeline":
+            continue
         found = setting(folder, file, name)
         if found != value:
             raise ValueError(f"{preset.name} has {name} {value} in {file}, but in {folder} it is {found}")
 
 
 def _refuse_other_told_guidance(source: Source, preset: Preset, base: Base, index: PipelineIndex) -> None:
-    """A UNet says by its configuration whether it is told its guidance scale; the settings of others are `needs`."""
+    """A UNet says by its configuration whether it is told its guidance scale, a file of FLUX.1 by the names of weights;
+    the settings of others are `needs`."""
     configured = _configured(source, base, index)
+    if any("guidance_in." in name for name in source.tensors) and not setting(configured, CONFIG, "guidance_embeds"):
+        raise ValueError(f"{preset.name} is not told its guidance scale, unlike {source.name}")
     told = setting(configured, CONFIG, "time_cond_proj_dim") is not None
     if told != ("told_guidance" in preset.sampling) and index.family.denoiser == "unet":
         raise ValueError(f"{preset.name} is {'not ' if told else ''}told its guidance scale, unlike {configured}")
@@ -192,13 +204,24 @@ def _fitted(source: Source, base: Base, index: PipelineIndex, pipeline: Any) -> 
     """
     if source.kind == "pipeline":
         return None
-    if source.kind == "all-in-one file":
-        return _converted(source, base, index)
     if source.kind == "LoRA file":
         check_lora(source.name, source.tensors, pipeline, base, index)
         return None
-    network = empty_network(_configured(source, base, index), index.components[index.family.denoiser][1])
-    check_tensors(source.tensors, network)
+    refuse_eight_bits(source.name, source.tensors)
+    name = index.family.denoiser
+    kind = index.components[name][1]
+    if source.kind == "all-in-one file":
+        return converted(source.name, source.tensors, kind, base.configured(name))
+    network = empty_network(_configured(source, base, index), kind)
+    try:
+        check_tensors(source.tensors, network)
+    except ValueError as error:
+        if source.folder:
+            raise
+        try:
+            return converted(source.name, source.tensors, kind, base.configured(name))
+        except ValueError:
+            raise error from None
     return network
 
 
@@ -208,30 +231,13 @@ def _configured(source: Source, base: Base, index: PipelineIndex) -> Path:
     return own or base.configured(index.family.denoiser)
 
 
-def _converted(source: Source, base: Base, index: PipelineIndex) -> Any:
-    """Read the denoiser out of a file with all networks of a model, by the names of the model's own authors."""
-    name = index.family.denoiser
-    kind = getattr(diffusers, index.components[name][1])
-    dtype = next(tensor.dtype for tensor in source.tensors.values() if tensor.is_floating_point())
-    try:
-        # Always by a folder: without one, diffusers would fetch the configuration from the hub.
-        network = kind.from_single_file(
-            str(source.path), config=str(base.configured(name)), local_files_only=True, dtype=dtype
-        )
-    except (KeyError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{source.name} does not fit the base's {kind.__name__}: {error}") from error
-    if any(parameter.is_meta for parameter in network.parameters()):
-        raise ValueError(f"{source.name} does not hold all tensors of the base's {kind.__name__}")
-    return network
-
-
 def _write(source: Source, network: Any, base: Base, index: PipelineIndex, out: Path) -> None:
     if source.kind == "LoRA file":
         if source.path.suffix == ".safetensors" and source.tensors.keys() == load_file(source.path).keys():
             shutil.copyfile(source.path, out / LORA_WEIGHT_NAME_SAFE)
         else:
             save_file(source.tensors, out / LORA_WEIGHT_NAME_SAFE)
-    elif source.kind == "all-in-one file":
+    elif network is not None and network.device.type != "meta":
         network.save_pretrained(out / index.family.denoiser)
     elif source.kind == "network":
         part = out / index.family.denoiser

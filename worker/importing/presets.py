@@ -14,6 +14,7 @@ networks of a model; a pipeline folder or hub id."""
 
 LORA: tuple[Kind, ...] = ("LoRA file",)
 ANY_NETWORK: tuple[Kind, ...] = ("LoRA file", "network", "all-in-one file")
+WHOLE: tuple[Kind, ...] = ("pipeline", "network", "all-in-one file")
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Preset:
 
     source: where it is published: a hub id, or a hub id and a file.
     kinds: the forms in which it is published.
-    base: the hub id of the pipeline that it is made for; None where it is a pipeline itself.
+    base: the hub id of the pipeline that it is made for; None where it is a pipeline itself, which its single files too
+        have the rest from.
     sampling: the fields of the sampling contract.
     size: (height, width) in pixels; None for that of the base.
     licence: as its card named it when this was written.
@@ -80,15 +82,14 @@ def _flow(sigmas: list[float], **fields: Any) -> dict[str, Any]:
 
 def _turbos() -> Iterator[Preset]:
     source = "stabilityai/sdxl-turbo"
-    pipeline: tuple[Kind, ...] = ("pipeline",)
     needs = {(SCHEDULER, "timestep_spacing"): "trailing"}  # that of the base models is leading, or not named
     for steps in (1, 2, 3, 4):
         sampling = _timesteps(grids.trailing(steps), sampler="ancestral", start="level")
-        yield Preset(f"sdxl-turbo-{steps}step", "sdxl", source, pipeline, None, sampling, QUARTER, STABILITY, needs)
+        yield Preset(f"sdxl-turbo-{steps}step", "sdxl", source, WHOLE, None, sampling, QUARTER, STABILITY, needs)
     for steps in (1, 4):
         sampling = _timesteps(grids.trailing(steps), start="level")
         yield Preset(
-            f"sd-turbo-{steps}step", "sd", "stabilityai/sd-turbo", pipeline, None, sampling, QUARTER, STABILITY, needs
+            f"sd-turbo-{steps}step", "sd", "stabilityai/sd-turbo", WHOLE, None, sampling, QUARTER, STABILITY, needs
         )
 
 
@@ -182,11 +183,11 @@ def _consistency() -> Iterator[Preset]:
 def _flows() -> Iterator[Preset]:
     pipeline: tuple[Kind, ...] = ("pipeline",)
     yield Preset(
-        "sd35-large-turbo-4steps", "sd3", "stabilityai/stable-diffusion-3.5-large-turbo", pipeline, None,
+        "sd35-large-turbo-4steps", "sd3", "stabilityai/stable-diffusion-3.5-large-turbo", WHOLE, None,
         _flow(grids.stable_diffusion_3(4)), MEGAPIXEL, STABILITY,
     )  # fmt: skip
     yield Preset(
-        "flux-schnell-4step", "flux", "black-forest-labs/FLUX.1-schnell", pipeline, None,
+        "flux-schnell-4step", "flux", "black-forest-labs/FLUX.1-schnell", WHOLE, None,
         _flow(grids.shifted(4, 1.0), max_sequence_length=256), MEGAPIXEL, "Apache 2.0",
         {("transformer/config.json", "guidance_embeds"): False},
     )  # fmt: skip
@@ -196,7 +197,7 @@ def _flows() -> Iterator[Preset]:
         {("model_index.json", "is_distilled"): True}, grids.klein,
     )  # fmt: skip
     yield Preset(
-        "z-image-turbo-8step", "z-image", "Tongyi-MAI/Z-Image-Turbo", pipeline, None,
+        "z-image-turbo-8step", "z-image", "Tongyi-MAI/Z-Image-Turbo", WHOLE, None,
         _flow(grids.shifted(8, 3.0), max_sequence_length=512), MEGAPIXEL, "Apache 2.0",
         {(SCHEDULER, "shift"): 3.0},
     )  # fmt: skip

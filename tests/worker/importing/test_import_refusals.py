@@ -89,7 +89,7 @@ NEWER = _lora("qwen_image_2512_LIGHTNING_4steps.safetensors")
         (LORA, "sdxl-lightning-1step", "sdxl", "published as network or all-in-one file, but"),
         (LORA, "sdxl-lightning-8step", "sd", "made for sdxl, but"),
         (_lora("student_8steps.safetensors"), "hyper-sd15-8steps", "sdxl", "made for sd, but"),
-        (LORA, "sd-turbo-4step", None, "published as pipeline, but"),
+        (LORA, "lcm-dreamshaper-4steps", None, "published as pipeline, but"),
         (_lora_of_another, "sdxl-lightning-4step", "sdxl", "layers are not the base's"),
         (_without_a_tensor, "sdxl-lightning-4step", "sdxl", "1 missing: conv_out.weight"),
         (network_file("x_4step.safetensors"), "lcm-sdxl-4steps", "sdxl", "is told its guidance scale, unlike"),
