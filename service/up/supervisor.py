@@ -17,6 +17,7 @@ from jobs.gpus import VISIBLE, visible_gpus
 from jobs.queue.connection import open_redis
 from jobs.queue.model_registry import ModelRegistry, worker_prefix
 from jobs.settings import PREFIX, ApiSettings, WorkerSettings
+from jobs.structured_logging import fresh_line
 from service.up.child_process import start_child, stop_child
 from service.up.embedded_redis import embedded_redis
 from service.up.placement import Placement, placements
@@ -66,8 +67,8 @@ async def up(api: ApiSettings, worker: WorkerSettings, models: Sequence[str]) ->
             redis_url = embedded.url
             ends.append(asyncio.create_task(_fail_when_gone(embedded.process, "Redis")))
             joins = f"{PREFIX}REDIS_URL=$(cat {embedded.url_file}) fourstep worker"
-            print(f"to add a worker from another terminal: {joins}", flush=True)
-        print(f"loading {', '.join(each.name for each in placed)}; Ctrl-C stops everything", flush=True)
+            _say(f"to add a worker from another terminal: {joins}")
+        _say(f"loading {', '.join(each.name for each in placed)}; Ctrl-C stops everything")
         environment = {**os.environ, f"{PREFIX}REDIS_URL": redis_url}
         ends.append(asyncio.create_task(_keep_api(environment | {f"{PREFIX}DEFAULT_MODEL": default})))
         redis = open_redis(redis_url)
@@ -141,7 +142,7 @@ async def _keep_worker(
         async with _child("worker", environment) as process:
             gone = asyncio.create_task(process.wait())
             if not ready.is_set() and await _wait_until_ready(api, redis, placed.name, process.pid, gone):
-                print(f"fourstep is ready at {_url(api)} with {placed.name}{where}", flush=True)
+                _say(f"fourstep is ready at {_url(api)} with {placed.name}{where}")
                 ready.set()
             code = await gone
         if code == WORKER_CANNOT_START or not ready.is_set():
@@ -161,7 +162,7 @@ async def _say_how_to_call(api: ApiSettings, last_ready: asyncio.Event) -> None:
     key = ' -H "authorization: Bearer KEY"' if api.api_keys else ""
     headers = f"{key} -H 'content-type: application/json' -H 'accept: image/png'"
     body = """-d '{"prompt": "a smiling cat face"}'"""
-    print(f"a first picture: curl {_url(api)}/generate{headers} {body} -o cat.png", flush=True)
+    _say(f"a first picture: curl {_url(api)}/generate{headers} {body} -o cat.png")
 
 
 async def _wait_until_ready(
@@ -179,6 +180,10 @@ async def _wait_until_ready(
                         return True
             await asyncio.sleep(READY_POLL_S)
     return False
+
+
+def _say(text: str) -> None:
+    print(fresh_line(sys.stdout) + text, flush=True)
 
 
 def _url(api: ApiSettings) -> str:
