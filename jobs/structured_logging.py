@@ -87,5 +87,11 @@ def configure_logging(level: str) -> None:
         logging.getLogger(name).setLevel(own)
     for client in ("httpx", "httpcore"):
         logging.getLogger(client).setLevel(logging.WARNING)  # they report every request they make
+    quiet_imports()
+
+
+def quiet_imports() -> None:
+    """Silence what is logged when torchao is imported: that it has kernels for other devices, and how it registers its
+    types with PyTorch. To be called before that."""
     for importer in ("torchao", "torch.utils._pytree", "diffusers.quantizers"):
-        logging.getLogger(importer).setLevel(logging.ERROR)  # they warn of what torchao has for other devices
+        logging.getLogger(importer).setLevel(logging.ERROR)
