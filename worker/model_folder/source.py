@@ -19,7 +19,7 @@ def check_source(model: str) -> None:
 
 
 def _meant(model: str) -> str:
-    """Ask whether the model folder was meant whose name, here or in `models`, is the nearest."""
+    """The question whether the model folder of the nearest name, here or in `models`, was meant; empty without one."""
     folders = {found.parent.name: found.parent for found in Path().glob("*/model_index.json")}
     folders |= {found.parent.name: found.parent for found in Path("models").glob("*/model_index.json")}
     near = get_close_matches(Path(model).name, folders, n=1)
