@@ -1,4 +1,4 @@
-"""What a terminal shows while an engine warms up; a file shows nothing of it."""
+"""A terminal shows how far the warm-up of an engine is; a file shows nothing of it."""
 
 import io
 import sys
