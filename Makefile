@@ -4,6 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 PEERS := .venv-peers
 PEERS_BIN := $(PEERS)/bin
+NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("make: $(PYTHON) is Python " + \
+	sys.version.split()[0] + ", and 3.11 or newer is needed: name it, as in make serve PYTHON=python3.12")'
+# With pip's bars where a person looks on; a log gets one line.
+PIP_INSTALL := pip install $(shell [ -t 2 ] || echo --quiet)
+PIP := $(BIN)/$(PIP_INSTALL)
 COMPOSE ?= docker compose -f compose.yaml -f docker/compose.check.yaml
 
 .PHONY: help serve serve-both test check lint chaos models bench bench-gpu bench-service bench-scaling bench-diverse bench-distill bench-evaluation bench-memory bench-engine soak docs check-compose clean
@@ -87,20 +92,21 @@ bench-memory: $(VENV)/test.stamp  ## Peak memory of training: three copies again
 	$(BIN)/python -m bench.distill.memory
 
 $(VENV)/serve.stamp: pyproject.toml
-	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	@echo "installing into $(VENV), a minute or more"
-	$(BIN)/pip install --quiet --editable '.[worker]'
+	@test -x $(BIN)/pip || { $(NEW_ENOUGH) && $(PYTHON) -m venv $(VENV); }
+	@echo "installing the packages of the worker into $(VENV), 2 to 5 minutes: 1.7 GB, and several more with PyTorch's build for CUDA"
+	$(PIP) --editable '.[worker]'
 	touch $@
 
 $(VENV)/test.stamp: pyproject.toml
-	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	@echo "installing into $(VENV), a minute or more"
-	$(BIN)/pip install --quiet --editable '.[test]'
+	@test -x $(BIN)/pip || { $(NEW_ENOUGH) && $(PYTHON) -m venv $(VENV); }
+	@echo "installing the packages of the tests into $(VENV), 2 to 10 minutes: 2.8 GB, and several more with PyTorch's build for CUDA"
+	$(PIP) --editable '.[test]'
 	touch $@ $(VENV)/serve.stamp
 
 $(PEERS)/stamp: pyproject.toml  # in an environment of its own: BentoML pins other versions than the tests have
-	test -d $(PEERS) || $(PYTHON) -m venv $(PEERS)
-	$(PEERS_BIN)/pip install --quiet --editable '.[peers]'
+	@test -x $(PEERS_BIN)/pip || { $(NEW_ENOUGH) && $(PYTHON) -m venv $(PEERS); }
+	@echo "installing the servers to compare with into $(PEERS); minutes"
+	$(PEERS_BIN)/$(PIP_INSTALL) --editable '.[peers]'
 	touch $@
 
 docs: $(VENV)/test.stamp  ## The documentation as a site in build/site, which needs no network

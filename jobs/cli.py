@@ -28,7 +28,13 @@ def fail(reason: str, code: int = 1, command: str = "fourstep") -> NoReturn:
 
 @contextmanager
 def errors_as_lines(*kinds: type[Exception], extra: str, code: int = 1, command: str = "fourstep") -> Iterator[None]:
-    """End `command` in one line for errors of `kinds`, and for a missing module, which the extra `extra` installs."""
+    """End `command` in one line for errors of `kinds`, and for a missing module, which the extra `extra` installs.
+
+    What is imported within says nothing of other devices.
+    """
+    from jobs.structured_logging import quiet_imports
+
+    quiet_imports()
     try:
         yield
     except ModuleNotFoundError as error:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 import uuid
 from collections.abc import Callable
 from functools import partial
@@ -17,6 +18,7 @@ from jobs.queue.connection import follow_primary, open_redis
 from jobs.queue.model_registry import worker_prefix
 from jobs.queue.worker_queue import WorkerQueue
 from jobs.settings import WorkerSettings
+from jobs.structured_logging import fresh_line
 from jobs.tracing import configure_tracing, send_last_spans
 from worker.consumer import Consumer
 from worker.engine.outcomes import Measured
@@ -53,6 +55,7 @@ async def run(settings: WorkerSettings, redis_url: str, load_model: Callable[...
         return 0 if ready is None else await _serve(settings, redis_url, stop, engine, ready, metrics)
     finally:
         engine.end()
+        print(fresh_line(sys.stderr), end="", file=sys.stderr, flush=True)
 
 
 async def _ready(engine: EngineClient, stop: asyncio.Event) -> Ready | None:

@@ -7,6 +7,8 @@ import torch
 from accelerate import Accelerator
 from diffusers import ModelMixin
 from torch import nn
+from torch._inductor import cpp_builder
+from torch._inductor.exc import InvalidCxxCompiler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from distill.config import DistillConfig
@@ -25,12 +27,22 @@ def build(
     average.requires_grad_(False)
     roles.freeze(parts, config.precision)
     if config.compile:
+        _require_compiler(accelerator.device)
         _compile_blocks([block for role in parts for block in family.blocks(role.network)])
     if config.gradient_checkpointing:
         for role in parts[1:]:
             cast(ModelMixin, role.network).enable_gradient_checkpointing()
     teacher, student, critic = processes.prepared(accelerator, config, parts, average.module, family.blocks)
     return teacher, student, critic, average
+
+
+def _require_compiler(device: torch.device) -> None:
+    """Raise ValueError where torch.compile would fail for want of a C++ compiler: here, before any work."""
+    if device.type == "cpu":
+        try:
+            cpp_builder.get_cpp_compiler()
+        except InvalidCxxCompiler as error:
+            raise ValueError("compile: there is no C++ compiler here; install g++, or set compile to false") from error
 
 
 def _compile_blocks(blocks: Sequence[nn.Module]) -> None:

@@ -97,7 +97,8 @@ class Trainer:
         if config.rollouts == 0:  # otherwise every cycle starts with new samples
             stateful["critic_samples"] = self.critic_samples
         settings = config.model_dump(mode="json", by_alias=True, exclude=FREE)
-        self.accelerator.print(f"training {self.folder} to update {config.steps}")
+        slow = "; the first one takes long: it compiles the networks" if config.compile else ""
+        self.accelerator.print(f"training {self.folder} to update {config.steps}{slow}")
         prompts = hashlib.sha256("\n".join(self.embeddings.prompts).encode()).hexdigest()
         training_loop.run(
             self.folder,

@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column
 from torch import distributed
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -102,16 +111,15 @@ def run(
     parts = {**stateful, "means": means, "global_randomness": _GlobalRandomness()}
     first = checkpoints.load(folder, parts, settings)
     started = time.monotonic()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     writes = checkpoints.rank() == 0
-    progress = Progress(*columns, disable=not writes)
+    progress = _bar(writes)
 
     def say(line: str) -> None:
         if writes:
             progress.console.print(line, soft_wrap=True)
 
     with progress, closing(Telemetry(folder, first, writes=writes)) as telemetry, _signals_kept(say) as stop:
-        bar = progress.add_task(folder.name, total=steps, completed=first)
+        bar = progress.add_task(folder.name, total=steps, completed=first, shown="")
         for index in range(first, steps):
             done = index + 1
             metrics = step(index)
@@ -122,19 +130,34 @@ def run(
                 logged = means.take(log_every)
                 telemetry.scalars(done, time.monotonic() - started, logged)
                 shown = " ".join(f"{name} {value:.4g}" for name, value in logged.items())
-                progress.update(bar, description=f"{folder.name} {shown}")
+                progress.update(bar, shown=shown)
                 if writes and not progress.console.is_terminal:
                     pace = (done - first) / (time.monotonic() - started)
                     print(_line(folder.name, done, steps, pace, samples, shown), flush=True)
             stopped = any(checkpoints.of_all_ranks(stop.is_set()))
             if done % save_every == 0 or done == steps or stopped:
+                progress.update(bar, description=f"{folder.name}: writing a checkpoint")
                 checkpoints.save(folder, parts, done, settings)
             if done % (sample_every or save_every) == 0 or done == steps:
+                progress.update(bar, description=f"{folder.name}: drawing samples")
                 if measured := sample(done):
                     telemetry.scalars(done, time.monotonic() - started, measured)
                 telemetry.grid(done)
+            progress.update(bar, description=folder.name)
             if stopped:
                 raise KeyboardInterrupt(f"stopped after step {done}")
+
+
+def _bar(writes: bool) -> Progress:
+    """A bar with what is being done, and the last metrics as far as the terminal's width goes."""
+    rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+    text, metrics = (
+        TextColumn("{task.description}", markup=False),
+        TextColumn("{task.fields[shown]}", markup=False, table_column=rest),
+    )
+    times = (TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (SpinnerColumn(), text, BarColumn(20), MofNCompleteColumn(), *times, metrics)
+    return Progress(*columns, disable=not writes, expand=True)
 
 
 def _line(name: str, done: int, steps: int, pace: float, samples: int, shown: str) -> str:

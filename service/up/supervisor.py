@@ -17,6 +17,7 @@ from jobs.gpus import VISIBLE, visible_gpus
 from jobs.queue.connection import open_redis
 from jobs.queue.model_registry import ModelRegistry, worker_prefix
 from jobs.settings import PREFIX, ApiSettings, WorkerSettings
+from jobs.structured_logging import fresh_line
 from service.up.child_process import start_child, stop_child
 from service.up.embedded_redis import embedded_redis
 from service.up.placement import Placement, placements
@@ -29,6 +30,7 @@ LONGEST_RESTART_PAUSE_S = 30.0
 STEADY_AFTER_S = 60.0
 WORKER_CANNOT_START = 2
 READY_POLL_S = 0.1
+REDIS_PATIENCE_S = 5.0
 LAST_PORT = 65535
 
 log = logging.getLogger(__name__)
@@ -57,17 +59,19 @@ async def up(api: ApiSettings, worker: WorkerSettings, models: Sequence[str]) ->
     _refuse_ports(api, worker, placed)
     stopping = asyncio.Event()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(signal_number, stopping.set)
+        asyncio.get_running_loop().add_signal_handler(signal_number, _stop, stopping)
     async with AsyncExitStack() as stack:
         ends: list[asyncio.Task] = [asyncio.create_task(stopping.wait())]
         redis_url = api.redis_url
-        if redis_url is None:
+        if redis_url is not None:
+            await _refuse_silent_redis(redis_url)
+        else:
             embedded = await stack.enter_async_context(embedded_redis())
             redis_url = embedded.url
             ends.append(asyncio.create_task(_fail_when_gone(embedded.process, "Redis")))
             joins = f"{PREFIX}REDIS_URL=$(cat {embedded.url_file}) fourstep worker"
-            print(f"to add a worker from another terminal: {joins}", flush=True)
-        print(f"loading {', '.join(each.name for each in placed)}; Ctrl-C stops everything", flush=True)
+            _say(f"to add a worker from another terminal: {joins}")
+        _say(f"loading {', '.join(each.name for each in placed)}; Ctrl-C stops everything")
         environment = {**os.environ, f"{PREFIX}REDIS_URL": redis_url}
         ends.append(asyncio.create_task(_keep_api(environment | {f"{PREFIX}DEFAULT_MODEL": default})))
         redis = open_redis(redis_url)
@@ -106,6 +110,28 @@ def _refuse_taken_port(host: str, port: int, setting: str) -> None:
             ) from error
 
 
+async def _refuse_silent_redis(redis_url: str) -> None:
+    """Raise CannotServeError when no Redis answers within REDIS_PATIENCE_S: it may be starting beside us."""
+    redis, deadline = open_redis(redis_url), asyncio.get_running_loop().time() + REDIS_PATIENCE_S
+    try:
+        while True:
+            try:
+                await redis.ping()
+                return
+            except (RedisError, OSError) as error:
+                if asyncio.get_running_loop().time() > deadline:
+                    remedy = "start it, or leave the variable unset: then fourstep brings its own"
+                    raise CannotServeError(f"{PREFIX}REDIS_URL: no Redis answers there ({error}); {remedy}") from error
+                await asyncio.sleep(READY_POLL_S)
+    finally:
+        await redis.aclose()
+
+
+def _stop(stopping: asyncio.Event) -> None:
+    _say("stopping")
+    stopping.set()
+
+
 @asynccontextmanager
 async def _child(command: str, environment: Mapping[str, str]) -> AsyncIterator[asyncio.subprocess.Process]:
     # -P: do not import from the current folder, where the user may have a worker.py.
@@ -141,12 +167,13 @@ async def _keep_worker(
         async with _child("worker", environment) as process:
             gone = asyncio.create_task(process.wait())
             if not ready.is_set() and await _wait_until_ready(api, redis, placed.name, process.pid, gone):
-                print(f"fourstep is ready at {_url(api)} with {placed.name}{where}", flush=True)
+                _say(f"fourstep is ready at {_url(api)} with {placed.name}{where}")
                 ready.set()
             code = await gone
         if code == WORKER_CANNOT_START or not ready.is_set():
             raise CannotServeError(
-                f"the worker of {placed.name}{where} could not start (code {code}); its last line above says why"
+                f"the worker of {placed.name}{where} could not start (code {code}); the line above that begins "
+                "with `fourstep worker:` says why"
             )
         if asyncio.get_running_loop().time() - began > STEADY_AFTER_S:
             pause_s = FIRST_RESTART_PAUSE_S
@@ -161,7 +188,7 @@ async def _say_how_to_call(api: ApiSettings, last_ready: asyncio.Event) -> None:
     key = ' -H "authorization: Bearer KEY"' if api.api_keys else ""
     headers = f"{key} -H 'content-type: application/json' -H 'accept: image/png'"
     body = """-d '{"prompt": "a smiling cat face"}'"""
-    print(f"a first picture: curl {_url(api)}/generate{headers} {body} -o cat.png", flush=True)
+    _say(f"a first picture: curl {_url(api)}/generate{headers} {body} -o cat.png")
 
 
 async def _wait_until_ready(
@@ -179,6 +206,10 @@ async def _wait_until_ready(
                         return True
             await asyncio.sleep(READY_POLL_S)
     return False
+
+
+def _say(text: str) -> None:
+    print(fresh_line(sys.stdout) + text, flush=True)
 
 
 def _url(api: ApiSettings) -> str:

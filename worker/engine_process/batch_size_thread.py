@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Callable
 
+from jobs.structured_logging import progress
 from worker.device.accelerator import is_out_of_memory
 from worker.engine.engine import Engine
 from worker.engine.scheduler import Size, buckets
@@ -75,7 +76,8 @@ class BatchSizeThread(threading.Thread):
             if expected < GAIN:
                 return _too_little(larger, last, expected, "would make")
             before = self._device.call(lambda: self._engine.runner.decoding.at_once).result()
-            fresh = self._tried(size, last, larger)
+            with progress(f"trying {size[1]}×{size[0]} in batches of {larger}, at most {self._largest}"):
+                fresh = self._tried(size, last, larger)
             if isinstance(fresh, str):
                 capture_anew(self._device, self._engine, before)
                 return fresh

@@ -16,6 +16,7 @@ from typing import Any
 from jobs.models import ImageTask, ModelCard
 from jobs.queue.claims import SourceFiles
 from jobs.settings import WorkerSettings
+from jobs.structured_logging import progress
 from worker.engine.outcomes import Measured, Outcome, PreviewImage
 from worker.engine_process.messages import (
     Add,
@@ -183,7 +184,8 @@ def _run(
     parents_end.close()  # or the end of the worker would go unnoticed
     gc.disable()  # else a quarter of the time until the model is loaded goes into passes over what is being imported
     try:
-        from worker.engine_process import server
+        with progress("importing PyTorch"):
+            from worker.engine_process import server
     except ModuleNotFoundError as error:
         connection.send([Ended(f"{error}; {INSTALL}")])
         return

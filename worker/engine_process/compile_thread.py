@@ -9,6 +9,7 @@ from functools import partial
 
 import torch
 
+from jobs.structured_logging import progress
 from worker.device import accelerator
 from worker.engine.denoising_step import StepInputs
 from worker.engine.engine import Engine
@@ -80,6 +81,7 @@ class CompileThread(threading.Thread):
     def _switch_over(self) -> tuple[Executor, str]:
         """Return what serves from now on, and what that gains."""
         examples = self._device.call(self._engine.rehearsal.examples).result()
+        log.info("%s compiles %d shapes beside serving", self._compiler, len(examples))
         executor = converted(self._engine, examples) if self._compiler == "openvino" else self._compiled(examples)
         before = {size: self._seconds_at_most(size) for size in self._engine.step_times}
         self._device.call(self._engine.switch, executor).result()
@@ -91,9 +93,11 @@ class CompileThread(threading.Thread):
     def _compiled(self, examples: list[StepInputs]) -> Executor:
         runner = self._engine.runner
         compiled = runner.new_compiled()
-        for example in examples:
-            decodes = runner.decodes_at_once(example.latents)
-            self._while_memory_is_short(partial(compile_shape, compiled, runner.eager, example, decodes))
+        with progress("compiling", len(examples)) as begin:
+            for example in examples:
+                begin(_shape(example))
+                decodes = runner.decodes_at_once(example.latents)
+                self._while_memory_is_short(partial(compile_shape, compiled, runner.eager, example, decodes))
         compiled.seal()  # before the captures: nothing is compiled on the thread that serves
         self._capture(compiled, examples)
         return compiled
@@ -106,8 +110,9 @@ class CompileThread(threading.Thread):
         if compiled.has_graphs:
             works += [partial(runner.rehearse_strict_decoding, size) for size in self._engine.step_times]
         try:
-            for work in works:
-                self._while_memory_is_short(partial(self._on_device, work))
+            with progress(f"capturing {len(works)} graphs of compiled code"):
+                for work in works:
+                    self._while_memory_is_short(partial(self._on_device, work))
         except RuntimeError as error:
             error.with_traceback(None)  # whose frames keep tensors
             self._on_device(compiled.drop_graphs)
@@ -153,9 +158,12 @@ def converted(engine: Engine, examples: list[StepInputs]) -> Executor:
     Raises RuntimeError when its results are not those of the eager networks.
     """
     executor = engine.runner.new_converted()
-    compile_encoders(executor, engine.runner.eager)
-    for example in examples:
-        compile_shape(executor, engine.runner.eager, example)
+    with progress("converting to OpenVINO", 1 + len(examples)) as begin:
+        begin("text encoders")
+        compile_encoders(executor, engine.runner.eager)
+        for example in examples:
+            begin(_shape(example))
+            compile_shape(executor, engine.runner.eager, example)
     executor.seal()
     executor.batch_invariant = all(is_batch_invariant(executor, example) for example in examples)
     return executor
@@ -209,6 +217,11 @@ def _made(executor: Executor, inputs: StepInputs) -> torch.Tensor:
     """The next latents and the decoded images of all rows, side by side."""
     latents = executor.step(inputs).latents
     return torch.cat([latents.flatten(1), executor.decode(latents).flatten(1)], 1)
+
+
+def _shape(example: StepInputs) -> str:
+    rows, _, height, width = example.latents.shape
+    return f"latents of {width}×{height} in batches of {rows}"
 
 
 def _gain(size: Size, before: float, times: Mapping[int, float]) -> str:

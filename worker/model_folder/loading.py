@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from jobs.models import model_name
 from jobs.sampling_contract import FILE_NAME, SamplingContract
+from jobs.structured_logging import progress
 from worker.device.bfloat16 import has_native_bfloat16
 from worker.errors import FolderRefusedError
 from worker.families import registry
@@ -80,12 +81,14 @@ def load(
     if contract and contract.family != family.name:
         raise FolderRefusedError(f"family: sampling.json says {contract.family}, but the pipeline is {family.name}")
     index.refuse_pickles(names_in(base, list(index.components)))
-    sha256 = weights_sha256(base)
+    with progress(f"hashing the weights of {model}"):
+        sha256 = weights_sha256(base)
     if contract and contract.base_sha256 not in (None, sha256):
         raise FolderRefusedError(f"base_sha256: {contract.base_sha256} is promised, but the weights hash to {sha256}")
     lora_scale = contract.lora_scale if contract else 1.0
-    pipeline = _pipeline(base, index, chosen_dtype, chosen_device, overlay=overlay, lora_scale=lora_scale)
-    place(pipeline, family, chosen_device, text_encoders, quantize)
+    with progress(f"reading the weights of {model}"):
+        pipeline = _pipeline(base, index, chosen_dtype, chosen_device, overlay=overlay, lora_scale=lora_scale)
+        place(pipeline, family, chosen_device, text_encoders, quantize)
     if contract is None:
         log.warning("%s has no %s: serving it on its own scheduler at %d steps", model, FILE_NAME, steps)
         contract = own_contract(pipeline, steps, guidance_scale, sizes)

@@ -9,11 +9,12 @@ import yaml
 from diffusers import StableDiffusion3Pipeline, StableDiffusionXLPipeline
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
+from torch._inductor import config
 from typer.testing import CliRunner
 
 from distill import runs
 from distill.commands import app
-from distill.training import roles
+from distill.training import models, roles
 from tests.distill.tiny_runs import SDXL_SETTINGS, SETTINGS
 from worker.families import registry
 from worker.families.prompt_embeddings import PromptEmbedding
@@ -147,3 +148,10 @@ def test_whole_networks_have_no_lora_file(tmp_path: Path):
         app, ["export", "--run", str(tmp_path / "run"), "--out", str(tmp_path / "lora"), "--lora"]
     )
     assert (result.exit_code, "lora_rank" in result.stderr) == (2, True)
+
+
+def test_a_machine_without_a_compiler_is_told_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config.cpp, "cxx", ("/nonexistent/g++",))
+    with pytest.raises(ValueError, match=r"compile: there is no C\+\+ compiler here; install g\+\+"):
+        models._require_compiler(torch.device("cpu"))
+    models._require_compiler(torch.device("meta"))

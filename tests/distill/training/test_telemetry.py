@@ -1,6 +1,8 @@
 """The log and TensorBoard agree, and each number is the quantity that it is named for."""
 
+import io
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +19,15 @@ from distill.method import dp_dmd
 from distill.training import sample_grid, training_loop
 from distill.training.sample_grid import GRID_PROMPTS, GRID_SAMPLES
 from distill.training.trainer import Trainer
+from jobs.testing.waiting import block_until
 from tests.distill.method.per_step_student import METHOD
 from tests.distill.tiny_runs import SETTINGS
 from worker.testing import tiny_pipelines
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
 
 def events(run: Path) -> EventAccumulator:
@@ -152,3 +160,20 @@ def grid_diversity(trainer: Trainer) -> float:
             latents = trainer.schedule.solve(student, noise[place::GRID_PROMPTS], trainer.hparams.student_grid)
         each.append(pairwise_diversity(latents.flatten(1)[None]))
     return torch.cat(each).mean().item()
+
+
+def test_a_narrow_terminal_shows_the_count_beside_the_metrics_and_what_is_done_after_an_update(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = Terminal()
+    for name, value in {"COLUMNS": "80", "TERM": "xterm"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    metrics = {f"metric_{number}": 1.5 for number in range(9)}
+
+    def sample(done: int) -> None:
+        block_until(lambda: "drawing samples" in terminal.getvalue(), "the terminal does not say so")
+
+    training_loop.run(tmp_path / "run", {}, lambda index: metrics, 3, log_every=1, save_every=3, sample=sample)
+    last = terminal.getvalue().rpartition("3/3")
+    assert "metric_0" in last[2]

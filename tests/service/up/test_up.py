@@ -105,3 +105,13 @@ def test_generate_without_a_server_fails_in_one_line(free_port: Callable[[], int
     assert "no answer from" in result.stderr
     assert "`fourstep up` starts a server" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_redis_that_does_not_answer_is_refused_in_one_line(free_port: Callable[[], int]) -> None:
+    nowhere = f"redis://:secret@127.0.0.1:{free_port()}"
+    result = fourstep("up", FOURSTEP_REDIS_URL=nowhere, FOURSTEP_PORT=str(free_port()), FOURSTEP_METRICS_PORT="0")
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert "FOURSTEP_REDIS_URL: no Redis answers there" in line
+    assert "leave the variable unset" in line
+    assert "secret" not in line

@@ -8,6 +8,7 @@ import torch
 
 from jobs.clock import steady_time
 from jobs.models import ImageTask
+from jobs.structured_logging import progress
 from worker.device import accelerator
 from worker.engine.decoded import Decoded
 from worker.engine.denoising_step import StepInputs
@@ -45,11 +46,13 @@ class Rehearsal:
                 self._runner.rehearse_picture(size)
         self._runner.free_memory()  # what runs before the captures left on the captures' stream
         self._measure_encoding(min(map(self._timetable.largest, self._timetable.step_times)))
-        for size, times in self._timetable.step_times.items():
-            # What is not padded is interpolated: then powers of two will do.
-            pads = self._runner.pads
-            few = [rows for rows in times if pads or rows & (rows - 1) == 0 or rows == max(times)]
-            self.set_times(size, measured(partial(self.time, size), few))
+        with progress("timing the steps", len(self._timetable.step_times)) as begin:
+            for size, times in self._timetable.step_times.items():
+                begin(f"{size[1]}×{size[0]}")
+                # What is not padded is interpolated: then powers of two will do.
+                pads = self._runner.pads
+                few = [rows for rows in times if pads or rows & (rows - 1) == 0 or rows == max(times)]
+                self.set_times(size, measured(partial(self.time, size), few))
         for (height, width), times in self._timetable.step_times.items():
             batches = ", ".join(f"{1000 * seconds:.0f} ms for {rows}" for rows, seconds in times.items())
             log.info("a step of %d×%d pixels takes, by the pictures in a batch, %s", width, height, batches)
@@ -69,15 +72,17 @@ class Rehearsal:
         batches = self.batches()
         if self._runner.eager.has_graphs:  # what is decoded at once has to fit beside the last of them
             batches += [(size, self._timetable.largest(size)) for size in self._timetable.step_times]
-        for size, bucket in batches:
-            try:
-                self._run(size, bucket)
-            except RuntimeError as error:
-                # The largest first: where a single row does not fit, graphs of another size may have its memory.
-                several = [size for size, bucket in batches if bucket > 1]
-                if not several or not accelerator.is_out_of_memory(error):
-                    raise
-                return size if size in several else several[0]
+        with progress("warming up", len(batches)) as begin:
+            for size, bucket in batches:
+                begin(f"{size[1]}×{size[0]} in batches of {bucket}")
+                try:
+                    self._run(size, bucket)
+                except RuntimeError as error:
+                    # The largest first: where a single row does not fit, graphs of another size may have its memory.
+                    several = [size for size, bucket in batches if bucket > 1]
+                    if not several or not accelerator.is_out_of_memory(error):
+                        raise
+                    return size if size in several else several[0]
         return None
 
     def batches(self) -> list[tuple[Size, int]]:
