@@ -28,8 +28,9 @@ PROMPTS = [
 ]
 SEEDS = [5, 6, 7]
 
-FLOATS = 5e-5
-"""The largest difference of colours between 0 and 1 that rounding explains."""
+FLOATS = 5e-4
+"""The largest difference of colours between 0 and 1 that rounding explains: up to 4e-5 with the vector instructions of
+one processor, 7e-5 and 1.6e-4 with those of others. The smallest mistake in the tests makes 3.4e-3."""
 APART = 20 / 255
 """What pictures of different prompts differ by at least, so that a comparison means something."""
 
