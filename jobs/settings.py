@@ -121,7 +121,6 @@ class ApiSettings(Settings):
     size_fallback: Literal["error", "nearest"] = Field(
         default="error", description="sizes that a model does not have: an error, or the nearest that it has"
     )
-
     image_redirect: bool = Field(
         default=False, description="answer /images by a redirection to a signed address in the bucket"
     )
@@ -167,6 +166,9 @@ class ApiSettings(Settings):
     webhook_private: bool = Field(
         default=False, description="also send webhooks without TLS, and to addresses that are not public"
     )
+    redis_replicas: int = Field(
+        default=0, ge=0, description="replicas of Redis that must have a call before it is acknowledged (docs/redis.md)"
+    )
 
     @field_validator("public_url")
     @classmethod
@@ -178,9 +180,11 @@ class ApiSettings(Settings):
     _read_webhooks = field_validator("webhooks", mode="before")(setting_values.addresses_of_keys)
 
     @model_validator(mode="after")
-    def _only_buckets_sign(self) -> Self:
+    def _store_and_redis_can_do_it(self) -> Self:
         if self.image_redirect and not self.image_store.startswith(BUCKETS):
             raise ValueError(f"image_redirect needs an image_store that begins with one of {', '.join(BUCKETS)}")
+        if self.redis_replicas and "+cluster://" in (self.redis_url or ""):
+            raise ValueError("redis_replicas is for one primary, alone or behind Sentinel: in a Cluster leave it 0")
         return self
 
     @field_validator("webhook_secret")
@@ -199,16 +203,12 @@ class ApiSettings(Settings):
         return self
 
     @model_validator(mode="after")
-    def _the_rate_has_keys_and_room(self) -> Self:
+    def _one_call_fits_the_rate_and_the_queue(self) -> Self:
         for name in ("rate_limit", "evaluation_rate_limit"):
             if getattr(self, name) is not None and not self.api_keys:
                 raise ValueError(f"{PREFIX}{name.upper()} counts by API key: set FOURSTEP_API_KEYS too")
         if self.rate_limit is not None and self.rate_limit < self.max_images:
             raise ValueError("rate_limit must not be below max_images: such a call could never be admitted")
-        return self
-
-    @model_validator(mode="after")
-    def _one_call_fits_the_queue(self) -> Self:
         if self.max_images > self.max_queued_images:
             raise ValueError("max_images must not exceed max_queued_images: such a call could never be admitted")
         return self

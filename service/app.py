@@ -17,6 +17,7 @@ from jobs.image_store import open_image_store
 from jobs.metrics import ApiMetrics
 from jobs.queue.connection import follow_primary, open_redis
 from jobs.queue.job_events import JobEvents
+from jobs.queue.replicas import Replicas
 from jobs.settings import ApiSettings
 from jobs.tracing import send_last_spans
 from jobs.version import fourstep_version
@@ -60,7 +61,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
     shown = ApiMetrics(registry)
     shown.answer_bytes_limit.set(settings.max_answer_bytes)
     store = open_image_store(settings.image_store)
-    catalogue = ModelCatalogue(redis, settings.default_model, settings.model_aliases, store)
+    replicas = Replicas(redis, settings.redis_replicas) if settings.redis_replicas else None
+    catalogue = ModelCatalogue(redis, settings.default_model, settings.model_aliases, store, replicas)
     context = ApiContext(
         settings=settings,
         redis=redis,

@@ -16,7 +16,7 @@ from service.idempotency import still_running, used_for_another_body
 from service.inputs.source_pictures import PictureInput, begun_from, check_taken
 from service.limits.rate_limit import over_the_rate, rate_of
 from service.model_catalogue import AnnouncedModel
-from service.problems import ClientGoneError, DeadlineExpiredError, Problem, overloaded, store_full
+from service.problems import ClientGoneError, DeadlineExpiredError, Problem, overloaded, store_full, store_unwritable
 from service.waiting import cancel_on_disconnect, stored_job, wait_until_settled
 
 
@@ -124,13 +124,15 @@ def _granted(call: Call, admission: Admission, rate: RateLimit | None) -> Admiss
 
 
 def _refusal(call: Call, admission: Admission, rate: RateLimit | None) -> Problem | None:
-    """The problem of a call that a limit refuses."""
+    """The problem of a call that a limit refuses, or that too few replicas of Redis have."""
     if admission.outcome == "limited" and rate:
         return over_the_rate(admission, rate)
     if admission.outcome == "full":
         most = call.context.settings.max_queued_images
         detail = f"{admission.queued_images} images are waiting, at most {most} may (max_queued_images)."
         return overloaded("queue-full", detail, "queue", admission.wait_s)
+    if admission.outcome == "unreplicated":
+        return store_unwritable()
     return store_full() if admission.outcome == "store-full" else None
 
 

@@ -13,6 +13,7 @@ from jobs.models import ModelCard, WorkerLease
 from jobs.queue import connection
 from jobs.queue.job_client import JobClient
 from jobs.queue.model_registry import ModelRegistry, known_models
+from jobs.queue.replicas import Replicas
 from service.problems import FieldError, Problem, UnknownModelError
 
 # Age in seconds up to which calls share one reading. A new or lost model is noticed within this time.
@@ -37,13 +38,14 @@ class ModelCatalogue:
         default_model: str | None = None,
         aliases: Sequence[tuple[str, str]] = (),
         store: ImageStore | None = None,
+        replicas: Replicas | None = None,
     ) -> None:
         """`default_model` is for calls that name none; None for the first by name that has a worker.
 
         `aliases` are pairs of a name, perhaps with wildcards, and the model that it stands for; `store` holds the
-        images that are not in Redis.
+        images that are not in Redis; the `replicas` of Redis must have each job, if there are any.
         """
-        self._store = store
+        self._store, self._replicas = store, replicas
         self._redis = redis
         self._default_model = default_model
         self._aliases = aliases
@@ -90,7 +92,9 @@ class ModelCatalogue:
 
     def queue(self, name: str) -> JobClient:
         """The queue of the model called `name`, announced or not."""
-        return self._queues.get(name) or self._queues.setdefault(name, JobClient(self._redis, name, self._store))
+        if name not in self._queues:
+            self._queues[name] = JobClient(self._redis, name, self._store, self._replicas)
+        return self._queues[name]
 
     def _rank(self, model: AnnouncedModel) -> tuple[bool, bool, str]:
         return model.card.name != self._default_model, not model.workers, model.card.name

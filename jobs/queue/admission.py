@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-AdmissionOutcome = Literal["admitted", "full", "store-full", "limited", "running", "finished", "mismatch", "moved"]
+AdmissionOutcome = Literal[
+    "admitted", "full", "store-full", "limited", "running", "finished", "mismatch", "moved", "unreplicated"
+]
+PROMISES_A_JOB = ("admitted", "running", "finished")
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Admission:
     - ``running``, ``finished``: its idempotency key names the earlier job `job_id`, of `model`
     - ``mismatch``: its idempotency key was used with another body
     - ``moved``: its idempotency key was given to another model just then
+    - ``unreplicated``: fewer replicas have it than must; it was cancelled, but not an earlier job that its key names
 
     `created` is the Unix time of the admitted job, by the clock of Redis.
     """

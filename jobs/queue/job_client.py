@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -18,11 +19,12 @@ from jobs.models import (
     PreviewSubscription,
     WebhookTarget,
 )
-from jobs.queue.admission import Admission, IdempotencyKey, RateLimit
+from jobs.queue.admission import PROMISES_A_JOB, Admission, IdempotencyKey, RateLimit
 from jobs.queue.callers.call_keys import CallKeys
 from jobs.queue.callers.rates import Rates
 from jobs.queue.job_hash import read_job
 from jobs.queue.keys import WORKER_GROUP, ModelKeys, call_key
+from jobs.queue.replicas import Replicas
 from jobs.queue.scripts import longest_life_ms, milliseconds, register_script
 
 # Set by Redis, whose clock they are of.
@@ -34,10 +36,13 @@ class JobClient:
     """Client of one model's queue. All methods raise redis.exceptions.RedisError when Redis is away.
 
     Images that Redis does not have are looked for in the `store`, if there is one; then ImageStoreError is raised too.
+    A job is admitted when the `replicas` have it, if any must.
     """
 
-    def __init__(self, redis: Redis, model: str, store: ImageStore | None = None) -> None:
-        self._store = store
+    def __init__(
+        self, redis: Redis, model: str, store: ImageStore | None = None, replicas: Replicas | None = None
+    ) -> None:
+        self._store, self._replicas = store, replicas
         self.model = model
         self._redis: Any = redis  # redis-py types every answer as bytes | str; ours are bytes
         self._keys = ModelKeys(model)
@@ -86,7 +91,7 @@ class JobClient:
                     if rate and not admission.ok:
                         await self._rates.refund(rate, job_id)
                 if admission.outcome != "moved":
-                    return admission
+                    return await self._on_replicas(admission, rate, ttl_s)
                 await asyncio.sleep(MOVED_PAUSE_S)
         except OutOfMemoryError:
             return Admission("store-full", 0, job_id)
@@ -104,11 +109,26 @@ class JobClient:
         Nothing is queued, charged or kept. It costs little, so that a call can be refused before it is worked on.
         """
         if idempotency_key and (earlier := await self._call_keys.look_up(idempotency_key, self.model)):
-            return earlier
+            return await self._on_replicas(earlier)
         if rate and (refusal := await self._rates.charge(rate, "")):
             return refusal
         admission = await self._queue_all(tasks, max_queued_images, 0, "", "", "", None, None, only_told=True)
         return None if admission.ok else admission
+
+    async def _on_replicas(self, admission: Admission, rate: RateLimit | None = None, ttl_s: float = 0.0) -> Admission:
+        """The admission when the replicas have its job; else a new job is cancelled, and does not count for the rate.
+
+        An earlier job goes on, since another call may have been promised it.
+        """
+        if self._replicas is None or admission.outcome not in PROMISES_A_JOB:
+            return admission
+        if await self._replicas.have(ModelKeys(admission.model).job(admission.job_id)):
+            return admission
+        if admission.ok:
+            await self.cancel(admission.job_id, "too few replicas of Redis had the job", ttl_s=ttl_s)
+            if rate:
+                await self._rates.refund(rate, admission.job_id)
+        return replace(admission, outcome="unreplicated")
 
     async def _queue_all(
         self,

@@ -15,6 +15,9 @@ from jobs.queue.scripts import milliseconds, register_script
 UNSENT_KEPT = 1000
 """Dead letters of each caller; also in end_of_job.lua."""
 
+UNSENT_KNOWN_S = 86400.0
+"""Seconds for which a job is known of whose end nobody could be told, so that its webhook can be sent again."""
+
 
 @dataclass(frozen=True)
 class Webhook:
@@ -70,18 +73,20 @@ class WebhookStream:
         """The number of webhooks that have been due for `time_s` seconds, and that no process has taken."""
         return int(await self._overdue(keys=[self._keys.webhook_callers], args=[milliseconds(time_s)]))
 
-    async def sent(self, webhook: Webhook) -> None:
-        """Forget a webhook that has reached its target."""
+    async def sent(self, webhook: Webhook, ttl_s: float) -> None:
+        """Forget a webhook that has reached its target, and its job `ttl_s` seconds later."""
         async with self._redis.pipeline() as transaction:
             self._forget(transaction, webhook)
+            transaction.pexpire(self._keys.job(webhook.job_id), milliseconds(ttl_s), lt=True)
             await transaction.execute()
 
     async def give_up(self, webhook: Webhook, reason: str) -> None:
-        """Move a webhook to the dead letters, of which about the caller's latest thousand are kept."""
+        """Move a webhook, and keep its job, for the dead letters: about the latest thousand of each caller."""
         letters, letter = self._keys.unsent_webhooks(webhook.caller), webhook.fields | {"reason": reason}
         async with self._redis.pipeline() as transaction:
             transaction.sadd(self._keys.unsent_webhook_callers, webhook.caller)
             transaction.xadd(letters, letter, maxlen=UNSENT_KEPT, approximate=True)
+            transaction.pexpire(self._keys.job(webhook.job_id), milliseconds(UNSENT_KNOWN_S), gt=True)
             self._forget(transaction, webhook)
             await transaction.execute()
 

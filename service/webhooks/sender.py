@@ -55,7 +55,7 @@ class WebhookSender:
         self._redis = redis
         self._catalogue = catalogue
         self._secret = settings.webhook_secret
-        self._private, self._each = settings.webhook_private, settings.max_webhooks
+        self._private, self._each, self._ttl_s = settings.webhook_private, settings.max_webhooks, settings.result_ttl_s
         self._count: Callable[[str], None] = lambda outcome: metrics.webhooks.labels(outcome).inc()
         network = None if self._private else PublicNetwork()
         # No connection is kept: each attempt looks the host up for itself.
@@ -105,7 +105,7 @@ class WebhookSender:
                     await stream.give_up(webhook, str(error))
             else:
                 self._count("sent")
-                await stream.sent(webhook)
+                await stream.sent(webhook, self._ttl_s)
         except RedisError as error:
             log.warning("a webhook is sent again later", extra={"job_id": webhook.job_id, "error": str(error)})
         except Exception:
@@ -122,7 +122,7 @@ class WebhookSender:
             raise NotSentError("the last attempt did not end", final=True)
         state = await queue.job(webhook.job_id)
         if state is None:
-            raise NotSentError("the job's results have expired", final=True)
+            raise NotSentError("the job is no longer known", final=True)
         try:
             async with asyncio.timeout(ATTEMPT_S):
                 status = await self._post(target, webhook, _body(state, webhook, target))

@@ -89,6 +89,8 @@ class Verdict:
     """
 
     fault: str
+    calls: int
+    ends: int
     acknowledged_images: int
     completed: int
     honest_errors: dict[str, int]
@@ -125,6 +127,8 @@ async def failover(scenario: Scenario, folder: Path, images: int, clients: int =
     set_back = {fault for fault in wrong if fault.endswith("has been two images")}
     return Verdict(
         scenario.fault,
+        history.calls,
+        sum(end is not None for end in ends.values()),
         history.images,
         sum(len(end.images) for end in ends.values() if end),
         honest_errors(kept, ends),

@@ -66,6 +66,11 @@ class History:
         return {answer.job for answer in self.answers if answer.job is not None and answer.call.startswith("poison")}
 
     @property
+    def calls(self) -> int:
+        """The number of calls that had an answer, each counted once however often it was sent."""
+        return len({answer.call for answer in self.answers})
+
+    @property
     def images(self) -> int:
         """The number of acknowledged images."""
         return sum(map(len, self.jobs.values()))

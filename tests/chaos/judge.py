@@ -10,8 +10,11 @@ HONEST = {"200", "202", "409", "429", "503", "broken", "gone"}
 
 
 def faults_of(history: History, ends: Mapping[str, End | None]) -> list[str]:
-    """Return the faults of a run, one line each; none when all promises held. `ends` has the end of each known job."""
-    faults: list[str] = []
+    """Return the faults of a run, one line each; none when all promises held. `ends` has the end of each known job.
+
+    A run in which nothing was called, acknowledged or made shows nothing, which is a fault too.
+    """
+    faults = list(_nothing_to_judge(history, ends))
     for answer in history.answers:
         faults += _faults_of_answer(answer, history)
     faults += _faults_of_calls(history.answers, ends)
@@ -28,6 +31,15 @@ def honest_errors(history: History, ends: Mapping[str, End | None]) -> dict[str,
     return dict(Counter(reason for end in found if end for reason in end.failures.values()))
 
 
+def _nothing_to_judge(history: History, ends: Mapping[str, End | None]) -> Iterator[str]:
+    if not history.calls:
+        yield "no call was answered"
+    if not history.images:
+        yield "no image was acknowledged"
+    if not any(end and end.images for end in ends.values()):
+        yield "no image was made"
+
+
 def _faults_of_answer(answer: Answer, history: History) -> Iterator[str]:
     poisoned = answer.call.startswith("poison")
     late = answer.call.startswith("impatient") and answer.status == "504"
@@ -37,7 +49,7 @@ def _faults_of_answer(answer: Answer, history: History) -> Iterator[str]:
         yield f"{answer.call} was answered 503 without Retry-After"
     if not answer.intact:
         yield f"{answer.call} got an image that is not its hash"
-    if answer.image_seeds and answer.image_seeds != answer.seeds:
+    if (answer.status == "200" or answer.image_seeds) and answer.image_seeds != answer.seeds:
         yield f"{answer.call} got images of other seeds"
 
 

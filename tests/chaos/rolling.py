@@ -150,7 +150,8 @@ async def rolling(previous: Path, folder: Path) -> dict:
     return {
         "answers": dict(Counter(f"{answer.status} {answer.reason}".strip() for answer in history.answers)),
         "exchanges": deployment.exchanges,
-        "calls": len({answer.call for answer in history.answers}),
+        "calls": history.calls,
+        "ends": len(ends),
         "images": history.images,
         "wrong": faults_of(history, ends),
     }

@@ -6,6 +6,7 @@ import pytest
 
 from tests.chaos.history import Answer, End, History
 from tests.chaos.judge import faults_of, honest_errors
+from tests.chaos.trial import Verdict
 
 GOOD = Answer("call 1", (7, 8), "200", "a", image_seeds=(7, 8), images={0: "x", 1: "y"})
 END = End(images={0: "x", 1: "y"}, models={0: "m", 1: "m"}, solo={0: "x"})
@@ -49,6 +50,7 @@ def test_an_honest_run_has_no_faults() -> None:
         ([GOOD, replace(GOOD, job="b", images={})], {"a": END, "b": END}, "call 1 became 2 jobs"),
         ([GOOD, replace(GOOD, call="call 2", seeds=(9, 10))], {"a": END}, "job a was promised to two calls"),
         ([replace(GOOD, image_seeds=(7, 9))], {"a": END}, "call 1 got images of other seeds"),
+        ([replace(GOOD, image_seeds=(), images={})], {"a": END}, "call 1 got images of other seeds"),
         ([replace(GOOD, intact=False)], {"a": END}, "call 1 got an image that is not its hash"),
         ([Answer("call 1", (7,), "500", reason="internal-error")], {}, "call 1 was answered 500 internal-error"),
         ([Answer("call 1", (7,), "502")], {}, "call 1 was answered 502"),
@@ -58,3 +60,42 @@ def test_an_honest_run_has_no_faults() -> None:
 )
 def test_a_planted_fault_is_found(answers: list[Answer], ends: dict[str, End | None], fault: str) -> None:
     assert fault in judged(*answers, **ends)
+
+
+@pytest.mark.parametrize(
+    ("answers", "ends", "fault"),
+    [
+        ([], {}, "no call was answered"),
+        ([Answer("call 1", (7,), "503", retry_after=True)], {}, "no image was acknowledged"),
+        ([Answer("call 1", (7,), "202", "a")], {"a": End(failures={0: "expired"})}, "no image was made"),
+    ],
+)
+def test_a_run_that_shows_nothing_is_no_good_one(
+    answers: list[Answer], ends: dict[str, End | None], fault: str
+) -> None:
+    assert fault in judged(*answers, **ends)
+
+
+@pytest.mark.parametrize("injected", [{}, {"sockets cut": 3, "worker kill -9": 0}])
+def test_a_trial_without_one_of_its_faults_does_not_hold(injected: dict[str, int]) -> None:
+    good = Verdict(
+        seconds=1.0,
+        calls=1,
+        ends=1,
+        acknowledged_images=2,
+        completed=2,
+        honest_errors={},
+        wrong=[],
+        solo=1,
+        stored=2,
+        counted_ok=2,
+        counted_duplicates=0,
+        redeliveries=0,
+        worker_deaths=0,
+        answers={"200": 1},
+        counted_answers=1,
+        api_deaths=0,
+        injected={"sockets cut": 3},
+    )
+    assert good.holds
+    assert not replace(good, injected=injected).holds

@@ -41,10 +41,13 @@ class Verdict:
 
     A life that is killed takes along what it counted after its last scrape: sums may be below what there was by a few
     for each such death. `stored` counts all images in Redis, also of calls that were never acknowledged; `solo` those
-    that were made again alone; `injected` the faults of each kind.
+    that were made again alone; `calls` the calls with an answer; `ends` the jobs with an end; `injected` the faults of
+    each kind.
     """
 
     seconds: float
+    calls: int
+    ends: int
     acknowledged_images: int
     completed: int
     honest_errors: dict[str, int]
@@ -74,8 +77,9 @@ class Verdict:
 
     @property
     def holds(self) -> bool:
-        """Nothing is wrong, and something was compared with its solo image."""
-        return not self.wrong and self.counts_agree and self.solo > 0
+        """Nothing is wrong, something was compared with its solo image, and each fault has come about."""
+        happened = bool(self.injected) and all(self.injected.values())
+        return not self.wrong and self.counts_agree and self.solo > 0 and happened
 
     def as_json(self) -> dict:
         return asdict(self) | {"counts_agree": self.counts_agree, "holds": self.holds}
@@ -207,6 +211,8 @@ def _verdict(seconds: float, history: History, ends: dict[str, End | None], faul
     counts = sum((lives.counts for lives in (*faults.workers, *faults.apis)), Counter[str]())
     return Verdict(
         seconds=round(seconds, 1),
+        calls=history.calls,
+        ends=sum(end is not None for end in ends.values()),
         acknowledged_images=history.images,
         completed=sum(len(end.images) for end in ends.values() if end),
         honest_errors=honest_errors(history, ends),

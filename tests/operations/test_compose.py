@@ -82,6 +82,13 @@ def test_every_container_is_hardened_and_bounded(name: str) -> None:
     assert all(str(port).startswith(("127.0.0.1:", "${HTTP_ADDRESS:-127.0.0.1}:")) for port in service.get("ports", []))
 
 
+@pytest.mark.parametrize("name", COMPOSE["services"])
+def test_every_container_says_whether_it_is_well(name: str) -> None:
+    service = COMPOSE["services"][name]
+    built = "build" in service and (ROOT / service["build"]["dockerfile"]).read_text()
+    assert service.get("healthcheck", {}).get("test") or (built and "\nHEALTHCHECK " in built)
+
+
 def test_only_settings_that_exist_are_set() -> None:
     for path in [ROOT / "compose.yaml", *(ROOT / "docker").glob("*.*"), *(ROOT / "deploy").rglob("*.yaml")]:
         assert set(re.findall(rf"\b{PREFIX}[A-Z0-9_]+", path.read_text())) <= SETTINGS, path

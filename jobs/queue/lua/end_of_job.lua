@@ -3,6 +3,8 @@
 -- that calls brought are kept no longer than a job needs them; of one with a dead letter as long as the job, since it may be
 -- replayed.
 local most_webhooks, unsent_kept = 10000, 1000
+-- A job of whose end somebody is to be told is known for these ms, until the last attempt is over. Its images are not.
+local known_for_webhook = 2 * 3600 * 1000
 
 -- Each caller has webhooks and dead letters of its own, so that none displaces those of others.
 local function tell_of_end(of_model, job_id, caller, target)
@@ -44,6 +46,7 @@ local function forget_after(job, ttl)
       forget_input(job, fields[i], fields[i + 1], ttl)
     elseif fields[i] == 'webhook' then
       tell_of_end(of_model, job_id, redis.call('HGET', job, 'client') or '', fields[i + 1])
+      redis.call('PEXPIRE', job, math.max(tonumber(ttl), known_for_webhook))
     elseif string.find(fields[i], '^image:') and string.find(fields[i + 1], '^result ') then
       local readable, result = pcall(cjson.decode, string.sub(fields[i + 1], 8))
       if readable and type(result) == 'table' and result.sha256 and result.format then

@@ -55,8 +55,8 @@ async def test_what_a_dead_process_had_is_taken_again_after_the_pause(redis: Red
 
     await wait_until(due)
     assert (again[0].job_id, again[0].attempts) == (taken.job_id, 2)
-    await stream.sent(again[0])
-    await stream.sent(later)
+    await stream.sent(again[0], 60)
+    await stream.sent(later, 60)
     assert await redis.zcard(ModelKeys(MODEL).webhooks_due("")) == 0
 
 
@@ -123,7 +123,7 @@ async def test_no_caller_is_asked_for_when_all_of_its_webhooks_are_sent(redis: R
     stream, keys = WebhookStream(redis, MODEL), ModelKeys(MODEL)
     await cancelled_jobs(redis, 2, "one")
     sent, given_up = await stream.take(LONG, 9, 9)
-    await stream.sent(sent)
+    await stream.sent(sent, 60)
     await stream.give_up(given_up, "by a test")
     await stream.take(LONG, 9, 9)
     assert await redis.exists(keys.webhook_callers, keys.webhooks_due("one")) == 0

@@ -75,6 +75,15 @@ async def test_what_is_no_name_is_not_found(host: str) -> None:
         await public_network.PublicNetwork().connect_tcp(host, 443)
 
 
+@pytest.mark.parametrize(
+    "host", ["2130706433", "0x7f000001", "0x7f.1", "127.1", "0177.0.0.1", "0", "::ffff:7f00:1", "localhost"]
+)
+async def test_no_other_way_to_write_a_private_address_is_connected_to(host: str) -> None:
+    """As inet_aton reads them: whole, short, hexadecimal and octal numbers."""
+    with pytest.raises(httpcore.ConnectError, match="has no public address"):
+        await public_network.PublicNetwork().connect_tcp(host, 443)
+
+
 async def test_a_name_of_a_private_address_is_not_connected_to(
     redis: Redis, redis_url: str, free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from fourstep import app
 from jobs.models import WebhookTarget
-from jobs.queue.keys import KNOWN_MODELS
+from jobs.queue.keys import KNOWN_MODELS, ModelKeys
 from jobs.queue.webhook_stream import WebhookStream
 from jobs.settings import ApiSettings
 from jobs.testing.samples import MODEL, sample_tasks
@@ -107,6 +107,41 @@ async def test_a_receiver_that_fails_hangs_and_redirects_gets_it_in_the_end(
     assert verified(received[-1], await secret(api))
     await wait_until(lambda: counted(api, "sent", 1))
     await wait_until(lambda: counted(api, "failed", 4))
+
+
+@pytest.mark.usefixtures("soon")
+async def test_the_end_of_a_job_is_told_also_when_its_images_are_gone(
+    settings: ApiSettings, receiver: Receiver, worker: StandInWorker, redis: Redis
+) -> None:
+    receiver.answers, worker.busy = [500] * 3, True
+    async with running_api(settings.model_copy(update={"result_ttl_s": 0.001})) as api:
+        job_id = await ask(api, receiver.url)
+        await held(worker, 1)
+        await api.delete(f"/jobs/{job_id}")
+        received = await arrived(receiver, 4)
+        assert {json.loads(one.body)["type"] for one in received} == {"job.cancelled"}
+        await wait_until(lambda: counted(api, "sent", 1))
+        await wait_until(lambda: gone(redis, job_id))
+
+
+async def gone(redis: Redis, job_id: str) -> bool:
+    return not await redis.exists(ModelKeys(MODEL).job(job_id))
+
+
+async def test_a_job_is_known_for_all_attempts_and_for_a_day_after_the_last(redis: Redis) -> None:
+    queue, stream, (task,) = TaskQueue(redis, MODEL), WebhookStream(redis, MODEL), sample_tasks(1)
+    target = WebhookTarget(url="https://hooks.example/", caller="", base_url="https://here.example")
+    await queue.admit([task], 10, 60, webhook=target)
+    await queue.cancel(task.job_id, "by a test", ttl_s=60)
+    job = ModelKeys(MODEL).job(task.job_id)
+    assert await redis.ttl(job) > sum(sender.PAUSES_S) + len(sender.PAUSES_S) * sender.ATTEMPT_S
+    (webhook,) = await stream.take(sender.PAUSES_S, 9, 9)
+    await stream.give_up(webhook, "it answered 500")
+    assert await redis.ttl(job) > 20 * 3600
+    await stream.send_again((await stream.given_up())[0][0])
+    (again,) = await stream.take(sender.PAUSES_S, 9, 9)
+    await stream.sent(again, 60)
+    assert await redis.ttl(job) <= 60
 
 
 async def counted(api: httpx.AsyncClient, outcome: str, count: int) -> bool:
