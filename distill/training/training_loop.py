@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -157,7 +158,8 @@ def _bar(writes: bool) -> Progress:
     )
     times = (TimeElapsedColumn(), TimeRemainingColumn())
     columns = (SpinnerColumn(), text, BarColumn(20), MofNCompleteColumn(), *times, metrics)
-    return Progress(*columns, disable=not writes, expand=True)
+    # A console of its own: the shared one keeps the terminal that it was first made for.
+    return Progress(*columns, console=Console(), disable=not writes, expand=True)
 
 
 def _line(name: str, done: int, steps: int, pace: float, samples: int, shown: str) -> str:

@@ -45,7 +45,7 @@ BY_FILE = {preset.source: preset for preset in PRESETS.values()}
 
 def _pipeline(preset: Preset) -> Any:
     """A new pipeline like the one that the file is made for, or is."""
-    told = preset.kinds == ("pipeline",) and "told_guidance" in preset.sampling and preset.family == "sd"
+    told = "pipeline" in preset.kinds and "told_guidance" in preset.sampling and preset.family == "sd"
     pipeline = tiny_sd_pipelines.build(time_cond_proj_dim=16) if told else BUILDS[preset.family]()
     if preset.base == "black-forest-labs/FLUX.1-dev":
         pipeline = tiny_flux_pipelines.build(guidance_embeds=True)
@@ -93,7 +93,7 @@ def _network(preset: Preset, path: Path) -> Any:
 def _publish(preset: Preset, folder: Path) -> tuple[Path, Any]:
     """Write the file or folder by its name; returns it, and the pipeline that it makes."""
     path = folder / Path(preset.source).name
-    if preset.kinds == ("pipeline",):
+    if "pipeline" in preset.kinds:
         pipeline = _pipeline(preset)
         pipeline.save_pretrained(path, safe_serialization=True)
         return path, pipeline
