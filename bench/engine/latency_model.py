@@ -1,7 +1,7 @@
 """A worker whose network only sleeps, with real queue and scheduler: `python -m bench.engine.latency_model`.
 
 A step of a batch takes `--fixed` + `--per-row` × rows seconds, asleep, so that several workers share one machine
-without disturbing each other.
+without disturbing each other. As on a GPU, it is given to the device at once, and the host waits for its end.
 """
 
 import asyncio
@@ -35,11 +35,14 @@ class SleepingNetwork:
 
     device, dtype = torch.device("cpu"), torch.float32
     guide, text_lengths, takes_pictures = staticmethod(classifier_free_guidance), (), False
+    asynchronous = True
 
     def __init__(self, fixed_s: float, per_row_s: float, stamps: TextIO | None = None) -> None:
         """To `stamps` goes a line of JSON for every prediction: begin and end, in seconds of time.perf_counter, and
         rows."""
         self._fixed_s, self._per_row_s, self._stamps = fixed_s, per_row_s, stamps
+        self._running: tuple[float, int] | None = None
+        self._ends = 0.0
         self._latest: tuple[float, float, int] | None = None
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
@@ -52,14 +55,22 @@ class SleepingNetwork:
         return PromptTokens(total=1, read=1)
 
     def predict(self, latents: torch.Tensor, timesteps: torch.Tensor, embeddings: PromptEmbedding) -> torch.Tensor:
-        began = time.perf_counter()
-        rows = len(latents)
+        self._running = time.perf_counter(), len(latents)
+        self._ends = self._running[0] + self._fixed_s + self._per_row_s * len(latents)
+        return torch.zeros_like(latents)
+
+    @property
+    def idle(self) -> bool:
+        return self._running is None or time.perf_counter() >= self._ends
+
+    def wait(self) -> None:
+        if self._running is None:
+            return
+        (began, rows), self._running = self._running, None
         if self._stamps is not None and self._latest:  # of the prediction before, so that the writing is in no gap
             self._stamps.write(json.dumps(self._latest) + "\n")
-        zeros = torch.zeros_like(latents)
-        time.sleep(max(0.0, began + self._fixed_s + self._per_row_s * rows - time.perf_counter()))
+        time.sleep(max(0.0, self._ends - time.perf_counter()))
         self._latest = began, time.perf_counter(), rows
-        return zeros
 
     def seal(self) -> None:
         """Nothing is compiled."""

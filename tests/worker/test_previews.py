@@ -18,9 +18,9 @@ from tests.task_queue import TaskQueue
 from tests.worker.running_worker import RunningWorker, job, running, settled
 from tests.worker.tasks import image_task, pictures, set_task
 from worker import previews
+from worker.engine.decoded import decode_previews
 from worker.engine.engine import Engine
 from worker.engine.outcomes import FinishedSet, PreviewImage
-from worker.engine.preview_images import decode_previews
 from worker.engine.row import Row
 from worker.model_folder.loading import LoadedModel
 from worker.pixels import to_uint8

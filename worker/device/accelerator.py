@@ -39,6 +39,11 @@ def make_current(device: torch.device) -> None:
         torch.accelerator.set_device_index(device.index)
 
 
+def is_idle(device: torch.device) -> bool:
+    """Return whether the work that this thread gave `device` is done. Raises torch.AcceleratorError if it failed."""
+    return not has_accelerator(device) or torch.accelerator.current_stream(device).query()
+
+
 def wait_for(device: torch.device) -> None:
     """Wait until the work that this thread gave `device` is done. Raises torch.AcceleratorError if it failed."""
     if has_accelerator(device):

@@ -1,4 +1,4 @@
-"""Decoded rows on their way to outcomes: work that needs neither the device nor the engine, for another thread."""
+"""Decoded rows on their way to outcomes, which needs neither the device nor the engine; and previews."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,13 +6,17 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from jobs.diversity import LAYOUT_GRID
 from worker.engine.diverse_set import CandidateSet, latent_descriptors
-from worker.engine.outcomes import Failure, Outcome, Picture
+from worker.engine.outcomes import Failure, Outcome, Picture, PreviewImage
 from worker.engine.row import Row
 from worker.engine.row_starts.source_latents import mask_of, picture_of
 from worker.pixels import mixed, to_uint8
+
+LONGEST_SIDE = 256
+"""Longest side of a preview in pixels: latents of a large image are averaged down before they are decoded."""
 
 NOT_FINITE = "the image came out as NaN or infinity"
 
@@ -87,6 +91,22 @@ class Advance:
             for candidates, picture in zip(sets, decoded.pictures(self.judge), strict=True)
         ]
         return [*(outcome for outcome in made if outcome is not None), *self.failures]
+
+
+def decode_previews(
+    rows: Sequence[Row], steps: int, decode: Callable[[torch.Tensor], torch.Tensor], most: int
+) -> list[PreviewImage]:
+    """Decode the first `most` of `rows` that have the size of the first, and mark them as shown."""
+    shown = [row for row in rows if row.size == rows[0].size][:most]
+    pred_x0 = torch.stack([row.pred_x0 for row in shown if row.pred_x0 is not None])
+    shrink = max(1, -(-max(rows[0].size) // LONGEST_SIDE))
+    pixels = to_uint8(decode(F.avg_pool2d(pred_x0, shrink))).cpu().numpy()
+    for row in shown:
+        row.shown_step = row.step
+    return [
+        PreviewImage(row.task.job_id, row.task.index, row.task.seed, row.step, steps, image)
+        for row, image in zip(shown, pixels, strict=True)
+    ]
 
 
 def _with_its_source(row: Row, made: np.ndarray) -> np.ndarray:

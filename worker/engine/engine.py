@@ -9,13 +9,12 @@ import torch
 from jobs.clock import steady_time
 from jobs.models import FailureReason, ImageTask
 from jobs.queue.claims import SourceFiles
-from worker.device import accelerator
-from worker.engine.decoded import Advance, Decoded, Judge
+from worker.engine.decoded import Advance, Decoded, Judge, decode_previews
 from worker.engine.diverse_set import CandidateSet
 from worker.engine.executor import Executor
+from worker.engine.failure_isolation import FailureIsolation, Work
 from worker.engine.model_runner import ModelRunner
 from worker.engine.outcomes import Failure, Outcome, PreviewImage
-from worker.engine.preview_images import decode_previews
 from worker.engine.row import Row
 from worker.engine.scheduler import Candidate, Size, StepTimes, schedule
 from worker.engine.step_graphs import Graph
@@ -35,8 +34,10 @@ class Engine:
     chooses the rows of each step; benchmarks compare others. The runner calls its `measure` with the cost of every
     batch, the engine calls `show` with previews of the jobs in `watched`. Its owner keeps `backlogged` true while more
     images wait in the queue than the engine has. With `strict_waits` strict rows wait for a switch to the executor that
-    is to run all of them. While `shares_memory` says that another thread runs networks on the device, what runs out of
-    memory is tried again. `compiling_failed` says that nothing was made to switch to.
+    is to run all of them. `compiling_failed` says that nothing was made to switch to.
+
+    While a step runs on an asynchronous device, the next one is planned and its inputs are made. `await_task` is called
+    then: its owner adds or withdraws tasks until a time of `time.perf_counter`, and returns at the first, with True.
     """
 
     def __init__(
@@ -54,14 +55,16 @@ class Engine:
         self.judge: Judge | None = None
         self.backlogged = False
         self.strict_waits = False
-        self.shares_memory = False
         self.compiling_failed = False
+        self.await_task: Callable[[float], bool] = lambda until: False
+        self._planned: list[Row] | None = None
         self._policy = policy
         self._rows: dict[str, Row] = {}
         self._sets: dict[str, CandidateSet] = {}
         self._failures: dict[str, Failure] = {}
         self._steps = model.table.steps
         self.runner = ModelRunner(model, max_batch, new_graph)
+        self.isolation = FailureIsolation(model.network.device, lambda row, detail: self._fail(row, "error", detail))
         self.rehearsal = Rehearsal(self.runner, self.timetable, self._steps)
 
     @property
@@ -78,6 +81,7 @@ class Engine:
 
         `sources` holds the files of those that begin from a picture.
         """
+        self._planned = None
         for key, task in tasks.items():
             rows = [Row(key, task, source=sources.get(key))]
             if task.select:
@@ -87,6 +91,7 @@ class Engine:
 
     def withdraw(self, keys: Collection[str]) -> list[str]:
         """Remove the tasks of `keys` that are not finished, and return their keys."""
+        self._planned = None
         gone = [row for row in self._rows.values() if row.task_key in keys]
         for row in gone:
             del self._rows[row.key]
@@ -107,13 +112,7 @@ class Engine:
 
         Raises DeviceLostError when the device has failed: then no image is failed, and another worker makes them.
         """
-        self._expire(steady_time())
-        able = [row for row in self._rows.values() if self._can_step(row)]
-        candidates = [row.candidate(self._steps, self.runner.needs_strict_batch([row])) for row in able]
-        chosen = self._policy(candidates, self.step_times, self.backlogged)
-        rows = self._within_strict_batch([self._rows[key] for key in chosen])
-        begun = self._survivors(rows, self._begin, lambda rows: self.runner.free_memory())
-        self._survivors([row for row in begun if row.step < self._steps], self._denoise, self._step_fewer)
+        self._survivors(self._next_rows(), self._denoise, self._step_fewer)
         self._choose()
         self._show_unfinished()
         decoded = self._decode_finished()
@@ -128,20 +127,60 @@ class Engine:
 
     def switch(self, executor: Executor) -> None:
         """Run rows on `executor` from the next step on: all but strict ones, or all where it is batch-invariant."""
+        self._planned = None
         self.runner.switch(executor)
         for size in self.step_times:
             self.rehearsal.set_times(size, self.timetable.measured(size))
 
     def end_compiling(self) -> None:
         """Let strict rows wait for no switch, and take all memory for those here."""
-        self.strict_waits = self.shares_memory = False
+        self.strict_waits = self.isolation.shares_memory = False
+        self._planned = None
+
+    def _next_rows(self) -> list[Row]:
+        """Let the rows of the next step begin and return them: those that were planned, where nothing came between."""
+        planned, self._planned = self._planned, None
+        if planned is None or any(self._waits(row) for row in planned):
+            planned = self._plan()
+        begun = self._survivors(planned, self._begin, lambda rows: self.runner.free_memory())
+        return [row for row in begun if row.step < self._steps]
+
+    def _plan(self) -> list[Row]:
+        self._expire(steady_time())
+        able = [row for row in self._rows.values() if self._can_step(row)]
+        candidates = [row.candidate(self._steps, self.runner.needs_strict_batch([row])) for row in able]
+        chosen = self._policy(candidates, self.step_times, self.backlogged)
+        return self._within_strict_batch([self._rows[key] for key in chosen])
+
+    def _look_ahead(self, until: float) -> None:
+        """Plan the next step, and plan it anew whenever a task comes or goes before `until`.
+
+        Not while there are sets: which of their rows go on depends on what the step that runs makes of them. Rows that
+        are new begin after the step, since encoding their prompts would be counted as part of it.
+        """
+        while True:
+            if not self._sets:
+                self._planned = self._plan()
+                self._prepare(self._planned)
+            if not self.await_task(until):
+                return
+
+    def _prepare(self, rows: list[Row]) -> None:
+        try:
+            self.runner.prepare(rows)
+        except Exception as error:  # the step itself will fail by it, and only those rows that fail alone
+            self.isolation.raise_if_lost(error)
 
     def _begin(self, rows: list[Row]) -> None:
         waiting = (row.task.prompt for row in self._rows.values() if row.start is None)
         self.runner.begin(rows, waiting)
 
     def _denoise(self, rows: list[Row]) -> None:
-        seconds = self.runner.denoise(rows)
+        try:
+            seconds = self.runner.denoise(rows, self._look_ahead)
+        except BaseException:
+            self._planned = None  # with rows as the step would have left them
+            raise
         if self.runner.executor_for(rows) is self.runner.executor:
             self.timetable.served(rows[0].size, rows[0].bucket, seconds)
 
@@ -196,7 +235,7 @@ class Engine:
                 most = max(self.step_times[rows[0].size])
                 self.show(decode_previews(rows, self._steps, self.runner.executor.decode, most))
             except RuntimeError as error:
-                self._raise_if_lost(error)
+                self.isolation.raise_if_lost(error)
                 log.exception("no previews of this step")
 
     def _finished(self) -> list[Row]:
@@ -220,55 +259,16 @@ class Engine:
         return decoded
 
     def _step_fewer(self, rows: list[Row]) -> None:
+        self._planned = None
         self.rehearsal.forget(rows[0].size, len(self.runner.padded(rows)))
 
     def _decode_fewer(self, rows: list[Row]) -> None:
         self.runner.decode_fewer(rows)
         self.runner.free_memory()
 
-    def _survivors(
-        self, rows: list[Row], work: Callable[[list[Row]], None], out_of_memory: Callable[[list[Row]], None]
-    ) -> list[Row]:
-        """Do `work` on all rows together and, if that raises, on each half: only rows that fail alone fail.
-
-        `out_of_memory` is told of the rows that memory did not hold.
-        """
-        if not rows:
-            return []
-        error = self._attempt(rows, work)
-        if error and self._passes(error):
-            self.runner.free_memory()
-        elif error and accelerator.is_out_of_memory(error):
-            out_of_memory(rows)
-        if error and len(rows) > 1:
-            log.warning("a batch of %d failed (%s): trying its halves", len(rows), type(error).__name__)
-            half = len(rows) // 2
-            halves = rows[:half], rows[half:]
-            return [row for rows in halves for row in self._survivors(rows, work, out_of_memory)]
-        if error and self._passes(error):
-            return []  # the row stays as it was, for the next step
-        if error:
-            self._fail(rows[0], "error", f"{type(error).__name__}: {error}")
-        return [row for row in rows if row.key in self._rows]
-
-    def _attempt(self, rows: list[Row], work: Callable[[list[Row]], None]) -> Exception | None:
-        try:
-            work(rows)
-        except Exception as error:
-            self._raise_if_lost(error)
-            if len(rows) == 1 and not self._passes(error):
-                log.exception("image %s failed", rows[0].key, extra={"job_id": rows[0].task.job_id})
-            # The frames of a traceback keep the batch's tensors, and so the memory that its halves need.
-            return error.with_traceback(None)
-        return None
-
-    def _passes(self, error: Exception) -> bool:
-        """Return whether `error` is of the moment alone."""
-        return self.shares_memory and accelerator.is_out_of_memory(error)
-
-    def _raise_if_lost(self, error: Exception) -> None:
-        if lost := accelerator.lost(error, self.model.network.device):
-            raise lost from error
+    def _survivors(self, rows: list[Row], work: Work, out_of_memory: Work) -> list[Row]:
+        """Do `work` on `rows`; returns those that it was done on and that are still here."""
+        return [row for row in self.isolation.run(rows, work, out_of_memory) if row.key in self._rows]
 
     def _fail(self, row: Row, reason: FailureReason, detail: str) -> None:
         """Give up the whole task of `row`; of several failures the first is reported."""

@@ -24,6 +24,13 @@ from worker.engine.step_graphs import Graph
 from worker.families.prompt_embeddings import PromptEmbedding, stacked
 from worker.model_folder.loading import LoadedModel
 
+LAST_MOMENT_S = 0.0003
+"""Seconds before a step is expected to end from which the host only waits for that."""
+
+RISE, FALL = 1.05, 0.9
+"""Factors by which the expected time of a step rises at most from one step to the next, and falls when the host was
+late for the end of one."""
+
 
 class ModelRunner:
     """Runs batches whose rows all have one size, and reports the cost of each to `measure`.
@@ -52,6 +59,8 @@ class ModelRunner:
         self._step_numbers = torch.arange(model.table.steps, device=self._device).unbind()
         self._free_since: float | None = None
         self._joined = JoinedRows()
+        self._prepared: tuple[list[Row], list[Row], StepInputs] | None = None
+        self._expected: dict[tuple[Size, int], float] = {}
         self.eager = Executor(model, model.network, new_graph, any_rows=new_graph is None)
         self.executor = self.eager
 
@@ -66,7 +75,7 @@ class ModelRunner:
 
     def switch(self, executor: Executor) -> None:
         """Run rows on `executor` from the next step on, and encode every prompt by it anew."""
-        self.executor = executor
+        self.executor, self._prepared = executor, None
         self._starts.encode_by(executor.encode)
 
     @property
@@ -90,18 +99,43 @@ class ModelRunner:
             row.spend("queue", queued, now - queued)
         self._account("encode", fresh, 0, started, cached=self.prompts.hits - hits)
 
-    def denoise(self, rows: list[Row]) -> float:
-        """Advance every row by its own next step; returns the seconds that it took."""
+    def prepare(self, rows: list[Row]) -> None:
+        """Make the inputs of the next step of `rows` beforehand, or, of those that have not begun, what needs no
+        device. Raises RuntimeError when memory runs out."""
+        if fresh := [row for row in rows if row.start is None]:
+            self._starts.prepare(fresh)
+        elif rows:
+            batch = self.padded(rows)
+            self._prepared = rows, batch, self._inputs(batch)
+
+    def denoise(self, rows: list[Row], meanwhile: Callable[[float], None] = lambda until: None) -> float:
+        """Advance every row by its own next step; returns the seconds that it took.
+
+        On an asynchronous device `meanwhile` is called while the step runs, when the rows have what it makes of them.
+        It is to return by a time of `time.perf_counter`, shortly before the device is done.
+        """
         started = time.perf_counter()
-        batch = self.padded(rows)
-        inputs, executor = self._inputs(batch), self.executor_for(rows)
+        batch, inputs = self._inputs_of(rows)
+        executor = self.executor_for(rows)
         graph_miss = executor.graph_miss(inputs)
         launched = time.perf_counter()
+        gap, self._free_since = self._free_since and launched - self._free_since, None
         outputs = executor.step(inputs)
-        # A step ends when the device is done, else the host runs ahead and rows cannot join in time.
-        accelerator.wait_for(self._device)
-        gap, self._free_since = self._free_since and launched - self._free_since, time.perf_counter()
+        before = [(row.latents, row.pred_x0) for row in rows]
         self._joined.part(rows, batch, outputs)
+        kind = rows[0].size, len(batch)
+        try:
+            if self._network.asynchronous:
+                meanwhile(launched + self._expected.get(kind, 0.0) - LAST_MOMENT_S)
+            late = self._network.idle
+            # A step ends when the device is done, else the host runs ahead and rows cannot join in time.
+            self._network.wait()
+        except BaseException:
+            for row, state in zip(rows, before, strict=True):
+                row.undo(*state)
+            raise
+        self._free_since = time.perf_counter()
+        self._expect(kind, self._free_since - launched, late)
         for row in rows:
             row.bucket = len(batch)
         replayed = executor.has_graphs and graph_miss is None
@@ -113,6 +147,7 @@ class ModelRunner:
         """Say that nothing is left to do: the time until the next step is no gap."""
         self._free_since = None
         self._joined = JoinedRows()
+        self._prepared = None
 
     @torch.inference_mode()
     def decode(self, rows: list[Row]) -> list[Decoded]:
@@ -198,6 +233,19 @@ class ModelRunner:
         """Encode a picture of `size`, where the model takes any."""
         if self._network.takes_pictures:
             self._network.encode_picture(torch.zeros(1, 3, *size, device=self._device))
+
+    def _expect(self, kind: tuple[Size, int], took: float, late: bool) -> None:
+        """Expect so many seconds of the next step of this size and batch, or less where the host was late."""
+        known = self._expected.get(kind, took)
+        self._expected[kind] = FALL * known if late else min(took, RISE * known)
+
+    def _inputs_of(self, rows: list[Row]) -> tuple[list[Row], StepInputs]:
+        """Return `rows` padded, and the inputs of their next step, as they were prepared or else made now."""
+        prepared, self._prepared = self._prepared, None
+        if prepared and prepared[0] == rows:
+            return prepared[1:]
+        batch = self.padded(rows)
+        return batch, self._inputs(batch)
 
     def _inputs(self, batch: list[Row], text_length: int | None = None) -> StepInputs:
         """The next step of these rows, which have begun; for examples, prompts are cut or padded to `text_length`."""

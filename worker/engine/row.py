@@ -35,9 +35,10 @@ class Row:
 
     `owner` is the key of its set, if it belongs to one. `source` are the files of the picture that it begins from: it
     enters at the step whose noise level fits, and the steps before are left out. `pred_x0` holds the clean latents that
-    its latest step predicted, `shown_step` is the latest step with a preview. `bucket` is the batch size of its latest
-    step. `seconds` is the time spent in each stage so far, `began` the Unix time at which each stage began. `work_s` is
-    its share of the device's time, in seconds.
+    its latest step predicted, `shown_step` is the latest step with a preview. `noise` fp32 [draws, C, h, w], on the
+    host, is what was drawn for it before it begins. `bucket` is the batch size of its latest step. `seconds` is the
+    time spent in each stage so far, `began` the Unix time at which each stage began. `work_s` is its share of the
+    device's time, in seconds.
     """
 
     key: str
@@ -47,6 +48,7 @@ class Row:
     start: Start | None = None
     latents: torch.Tensor | None = None
     pred_x0: torch.Tensor | None = None
+    noise: torch.Tensor | None = None
     step: int = 0
     shown_step: int = 0
     bucket: int = 0
@@ -89,6 +91,11 @@ class Row:
         assert self.start is not None
         if known := self.start.known:
             latents, pred_x0 = known.put_back(latents, self.step), known.put_back_clean(pred_x0)
+        self.latents, self.pred_x0 = latents, pred_x0
+
+    def undo(self, latents: torch.Tensor | None, pred_x0: torch.Tensor | None) -> None:
+        """Go back to before the latest step, which failed, and to what the row had then."""
+        self.step -= 1
         self.latents, self.pred_x0 = latents, pred_x0
 
     def spend(self, stage: str, seconds: float, began: float) -> None:

@@ -49,7 +49,7 @@ class CompileThread(threading.Thread):
     ) -> None:
         """Start compiling for an `engine` that the device thread owns, and call `failed` if nothing comes of it."""
         self._engine, self._compiler, self._failed = engine, compiler, failed
-        engine.strict_waits, engine.shares_memory = compiler == "openvino", True
+        engine.strict_waits, engine.isolation.shares_memory = compiler == "openvino", True
         self.start()
 
     def run(self) -> None:

@@ -2,8 +2,11 @@
 
 import queue
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -18,6 +21,12 @@ from worker.errors import DeviceLostError
 Result = TypeVar("Result")
 
 
+@dataclass(frozen=True)
+class _Call:
+    run: Callable[[], None]
+    beside_a_step: bool
+
+
 class DeviceThread(threading.Thread):
     """Runs calls, and steps the engine between them for as long as it has rows.
 
@@ -30,16 +39,19 @@ class DeviceThread(threading.Thread):
         super().__init__(name="device", daemon=True)
         self.stopped: Future[None] = Future()
         self.stopped.set_running_or_notify_cancel()  # so that a waiter who is cancelled does not cancel it
-        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._put_off: deque[_Call | None] = deque()
         self._engine: Engine | None = None
         self._deliver: Callable[[Advance], None] = lambda advance: None
         self._between: Callable[[bool], None] = lambda busy: None
 
     def call(self, function: Callable[..., Result], *arguments: Any) -> "Future[Result]":
         """Run `function(*arguments)` on this thread between two steps."""
-        future: Future[Result] = Future()
-        self._calls.put(partial(self._settle, future, partial(function, *arguments)))
-        return future
+        return self._put(partial(function, *arguments), beside_a_step=False)
+
+    def call_soon(self, function: Callable[..., Result], *arguments: Any) -> "Future[Result]":
+        """The same, or while a step runs: for a `function` that neither needs the device nor changes what runs."""
+        return self._put(partial(function, *arguments), beside_a_step=True)
 
     def doubt(self, error: BaseException) -> None:
         """End the thread if the engine's device has failed for good after `error`, which another thread had."""
@@ -72,13 +84,13 @@ class DeviceThread(threading.Thread):
             busy = self._engine is not None and self._engine.busy
             self._between(busy)
             try:
-                call = self._calls.get(block=not busy)
+                call = self._put_off.popleft() if self._put_off else self._calls.get(block=not busy)
             except queue.Empty:
                 self._step()
                 continue
             if call is None:
                 return
-            call()
+            call.run()
             del call  # which keeps what it returned or raised
 
     def _step(self) -> None:
@@ -89,6 +101,27 @@ class DeviceThread(threading.Thread):
 
     def _adopt(self, engine: Engine, deliver: Callable[[Advance], None], between: Callable[[bool], None]) -> None:
         self._engine, self._deliver, self._between = engine, deliver, between
+        engine.await_task = self._run_call_soon
+
+    def _run_call_soon(self, until: float) -> bool:
+        """Wait for a call until `until`, a time of `time.perf_counter`, and run it; False where none came, and where it
+        is put off until the step has ended."""
+        if self._put_off:
+            return False
+        try:
+            call = self._calls.get(timeout=max(0.0, until - time.perf_counter()))
+        except queue.Empty:
+            return False
+        if call is None or not call.beside_a_step:
+            self._put_off.append(call)
+            return False
+        call.run()
+        return True
+
+    def _put(self, function: Callable[[], Result], beside_a_step: bool) -> "Future[Result]":
+        future: Future[Result] = Future()
+        self._calls.put(_Call(partial(self._settle, future, function), beside_a_step))
+        return future
 
     def _settle(self, future: "Future[Result]", function: Callable[[], Result]) -> None:
         if not future.set_running_or_notify_cancel():

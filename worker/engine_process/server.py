@@ -157,11 +157,11 @@ class EngineServer:
     def _handle(self, request: Request) -> None:
         match request:
             case Add(tasks, sources):
-                self._device.call(self._engine.add, tasks, sources)
+                self._device.call_soon(self._engine.add, tasks, sources)
             case Withdraw(None):
-                self._device.call(self._engine.withdraw_unstarted).add_done_callback(self._withdrawn)
+                self._device.call_soon(self._engine.withdraw_unstarted).add_done_callback(self._withdrawn)
             case Withdraw(keys):
-                self._device.call(self._engine.withdraw, keys).add_done_callback(self._withdrawn)
+                self._device.call_soon(self._engine.withdraw, keys).add_done_callback(self._withdrawn)
             case Watch(jobs):
                 self._engine.watched = jobs
             case Backlog(waits):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from jobs.models import PromptTokens
+from worker.device import accelerator
 from worker.device.fast_gelu import use_fast_gelu
 from worker.device.shared_weights import copy_sharing_weights
 from worker.families.base import Family
@@ -45,6 +46,20 @@ class Network:
         self._scale_factor = family.scale_factor(pipeline)
         self.seal: Callable[[], object] = lambda: None
         """Compile or convert no more shapes of this twin; those that it has not seen run eagerly from then on."""
+
+    @property
+    def asynchronous(self) -> bool:
+        """True where the networks run beside the host, so that it is free until `wait`."""
+        return accelerator.has_accelerator(self.device)
+
+    @property
+    def idle(self) -> bool:
+        """True where the device has done all that this thread gave it."""
+        return accelerator.is_idle(self.device)
+
+    def wait(self) -> None:
+        """Wait until the device has done what it was given. Raises torch.AcceleratorError if it failed."""
+        accelerator.wait_for(self.device)
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """Return (channels, latent height, latent width) of an image of `height` × `width` pixels."""

@@ -224,7 +224,7 @@ def test_memory_that_the_compiler_takes_for_a_moment_fails_no_picture(
 ) -> None:
     engine = Engine(one_size, 4)
     engine.warm_up()
-    fits, engine.shares_memory = engine.step_times[64, 64], True
+    fits, engine.isolation.shares_memory = engine.step_times[64, 64], True
     gpu.row_bytes[stage], gpu.memory = ROW, 0
     task = image_task("another sun", mode=mode)
     engine.add({"0": task})

@@ -13,6 +13,7 @@ from worker.families.prompt_embeddings import PromptEmbedding
 from worker.model_folder.loading import LoadedModel
 from worker.sampling import noise
 from worker.sampling.known_part import KnownPart, entered
+from worker.sampling.step_table import StepTable
 
 PROMPTS_COUNTED = 256
 """Number of prompts whose count of tokens is kept."""
@@ -41,11 +42,26 @@ class RowStarts:
         for row, embedding, negative in zip(rows, embeddings, self._negatives(rows, strict), strict=True):
             self._begin(row, embedding, negative)
 
+    def prepare(self, rows: Sequence[Row]) -> None:
+        """Do beforehand what needs no device: draw the noise of `rows`, and count the tokens of their prompts."""
+        for row in rows:
+            row.noise = self._drawn(row)
+            self._prompt_tokens(row.task.prompt)
+
+    def _drawn(self, row: Row) -> torch.Tensor:
+        """The noise of a row, as it was drawn beforehand or else drawn now: fp32 [draws, C, h, w] on the host."""
+        if row.noise is not None:
+            return row.noise
+        shape = self._network.latent_shape(row.task.height, row.task.width)
+        return noise.draw(row.task.seed, shape, self._table(row).noise_draws)
+
+    def _table(self, row: Row) -> StepTable:
+        return self._model.size_tables.get(row.size, self._model.table)
+
     def _begin(self, row: Row, embedding: PromptEmbedding, negative: PromptEmbedding | None) -> None:
         task, device = row.task, self._network.device
-        table = self._model.size_tables.get(row.size, self._model.table)
-        shape = self._network.latent_shape(task.height, task.width)
-        drawn = noise.draw(task.seed, shape, table.noise_draws).to(device)
+        table = self._table(row)
+        drawn, row.noise = self._drawn(row).to(device), None
         latents, step, known = drawn[0] * table.start, 0, None
         if source := task.source:
             step, levels = table.entry(source.strength), table.levels.to(device)
