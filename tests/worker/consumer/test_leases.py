@@ -1,5 +1,7 @@
 """Leases, take-overs and suspects."""
 
+from typing import Any
+
 import pytest
 from redis.asyncio import Redis
 
@@ -66,10 +68,10 @@ async def test_a_suspect_runs_alone_and_new_images_after_it(redis: Redis, tiny_m
         batches: list[set[str]] = []
         denoise = worker.engine.runner.denoise
 
-        def recorded(rows: list[Row]) -> None:
+        def recorded(rows: list[Row], *meanwhile: Any) -> float:
             batches.append({row.task.job_id for row in rows})
             assert len(rows) == 1 or "old" not in batches[-1]
-            denoise(rows)
+            return denoise(rows, *meanwhile)
 
         worker.engine.runner.denoise = recorded  # type: ignore[method-assign]
         worker.gate.open()
