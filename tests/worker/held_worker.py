@@ -16,18 +16,18 @@ from worker.main import main
 
 IMAGES = 4
 
-call = DeviceThread.call
+call_soon = DeviceThread.call_soon
 stopping = threading.Event()
 
 
 def watched_call(device: DeviceThread, function: Any, *arguments: Any) -> Any:
-    answer = call(device, function, *arguments)
+    answer = call_soon(device, function, *arguments)
     if function.__name__ == "withdraw_unstarted":
         stopping.set()
     return answer
 
 
 if __name__ == "__main__":
-    Engine.advance, DeviceThread.call = hindered(IMAGES, stopping.wait), watched_call  # type: ignore[method-assign, assignment]
+    Engine.advance, DeviceThread.call_soon = hindered(IMAGES, stopping.wait), watched_call  # type: ignore[method-assign, assignment]
     process.SHUTDOWN_S = 3600
     sys.exit(main())

@@ -46,6 +46,10 @@ class WatchedDevice(DeviceThread):
         self.asked.append(getattr(function, "__name__", ""))
         return super().call(function, *arguments)
 
+    def call_soon(self, function: Callable[..., Any], *arguments: Any) -> "Future[Any]":
+        self.asked.append(getattr(function, "__name__", ""))
+        return super().call_soon(function, *arguments)
+
 
 class RunningWorker:
     """A worker in this process: `stop` asks it to end, `done` is its end. `gate` holds its steps back if asked to."""
