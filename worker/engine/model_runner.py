@@ -131,6 +131,7 @@ class ModelRunner:
             # A step ends when the device is done, else the host runs ahead and rows cannot join in time.
             self._network.wait()
         except BaseException:
+            self._prepared = None
             for row, state in zip(rows, before, strict=True):
                 row.undo(*state)
             raise

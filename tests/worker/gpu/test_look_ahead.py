@@ -105,6 +105,18 @@ def test_a_step_that_fails_when_it_is_waited_for_has_moved_no_row(
         assert np.abs(one.pixels.astype(int) - other.pixels).max() <= 1
 
 
+def test_a_row_that_fails_alone_when_it_is_waited_for_steps_again_from_what_it_had(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (expected,) = pictures(engine, [image_task()])
+    failures = [OUT_OF_MEMORY]
+    monkeypatch.setattr(accelerator, "wait_for", lambda device: _raise(failures.pop()) if failures else None)
+    engine.isolation.shares_memory = True  # so that it is tried again
+    (picture,) = pictures(engine, [image_task()])
+    assert not failures
+    assert np.array_equal(picture.pixels, expected.pixels)
+
+
 def _raise(error: Exception) -> None:
     raise error
 
