@@ -121,10 +121,10 @@ class ModelRunner:
         launched = time.perf_counter()
         gap, self._free_since = self._free_since and launched - self._free_since, None
         outputs = executor.step(inputs)
-        before = [(row.latents, row.pred_x0) for row in rows]
-        self._joined.part(rows, batch, outputs)
+        before = [(row.step, row.latents, row.pred_x0) for row in rows]
         kind = rows[0].size, len(batch)
         try:
+            self._joined.part(rows, batch, outputs)
             if self._network.asynchronous:
                 meanwhile(launched + self._expected.get(kind, 0.0) - LAST_MOMENT_S)
             late = self._network.idle

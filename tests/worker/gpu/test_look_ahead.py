@@ -117,6 +117,24 @@ def test_a_row_that_fails_alone_when_it_is_waited_for_steps_again_from_what_it_h
     assert np.array_equal(picture.pixels, expected.pixels)
 
 
+def test_a_step_whose_outputs_cannot_all_be_taken_has_moved_no_row(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = [image_task(), image_task("sun", 1)]
+    expected = pictures(engine, tasks)
+    failures, advance = [OUT_OF_MEMORY], Row.advance  # in the last step
+
+    def fails_once(row: Row, latents: torch.Tensor, pred_x0: torch.Tensor) -> None:
+        if row.key == "1" and row.step == 3 and failures:
+            raise failures.pop()
+        advance(row, latents, pred_x0)
+
+    monkeypatch.setattr(Row, "advance", fails_once)
+    for one, other in zip(expected, pictures(engine, tasks), strict=True):
+        assert not failures
+        assert np.abs(one.pixels.astype(int) - other.pixels).max() <= 1
+
+
 def _raise(error: Exception) -> None:
     raise error
 
