@@ -271,7 +271,10 @@ class Engine:
         return [row for row in self.isolation.run(rows, work, out_of_memory) if row.key in self._rows]
 
     def _fail(self, row: Row, reason: FailureReason, detail: str) -> None:
-        """Give up the whole task of `row`; of several failures the first is reported."""
+        """Give up the whole task of `row`; of several failures the first is reported, and none of a task that was
+        withdrawn while its step ran."""
+        if self._rows.get(row.key) is not row:
+            return
         candidates = self._sets.get(row.task_key)
         self.withdraw([row.task_key])
         if candidates:

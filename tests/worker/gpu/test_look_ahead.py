@@ -135,6 +135,16 @@ def test_a_step_whose_outputs_cannot_all_be_taken_has_moved_no_row(
         assert np.abs(one.pixels.astype(int) - other.pixels).max() <= 1
 
 
+def test_a_task_that_was_withdrawn_during_a_step_that_fails_is_not_reported_as_failed(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.add({"0": image_task()})
+    engine.await_task = _once(lambda: engine.withdraw(["0"]))
+    monkeypatch.setattr(accelerator, "wait_for", lambda device: _raise(RuntimeError("a kernel failed")))
+    monkeypatch.setattr(engine.isolation, "raise_if_lost", lambda error: None)
+    assert engine.step() == []
+
+
 def _raise(error: Exception) -> None:
     raise error
 
