@@ -140,7 +140,7 @@ class Engine:
     def _next_rows(self) -> list[Row]:
         """Let the rows of the next step begin and return them: those that were planned, where nothing came between."""
         planned, self._planned = self._planned, None
-        if planned is None or any(self._waits(row) for row in planned):
+        if planned is None or any(self._waits(row) or _missed(row, steady_time()) for row in planned):
             planned = self._plan()
         begun = self._survivors(planned, self._begin, lambda rows: self.runner.free_memory())
         return [row for row in begun if row.step < self._steps]
@@ -197,7 +197,7 @@ class Engine:
         return {row.task_key for row in self._rows.values() if row.start is not None}
 
     def _expire(self, now: float) -> None:
-        late = [row for row in self._rows.values() if row.task.deadline is not None and row.task.deadline < now]
+        late = [row for row in self._rows.values() if _missed(row, now)]
         if late:
             begun = self._begun()
             for row in late:
@@ -282,3 +282,8 @@ class Engine:
                 return
             candidates.failed = True
         self._failures.setdefault(row.task_key, Failure(row.task_key, reason, detail))
+
+
+def _missed(row: Row, now: float) -> bool:
+    """Return whether `row` has not begun although its deadline passed."""
+    return row.start is None and row.task.deadline is not None and row.task.deadline < now

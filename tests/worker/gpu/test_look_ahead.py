@@ -10,9 +10,10 @@ import torch
 from tests.worker.gpu.stand_in_device import StandInDevice
 from tests.worker.tasks import image_task, pictures
 from worker.device import accelerator
+from worker.engine import engine as engine_module
 from worker.engine import model_runner
 from worker.engine.engine import Engine
-from worker.engine.outcomes import Picture
+from worker.engine.outcomes import Failure, Picture
 from worker.engine.row import Row
 from worker.engine.scheduler import Candidate, StepTimes, schedule
 from worker.model_folder.loading import LoadedModel
@@ -143,6 +144,21 @@ def test_a_task_that_was_withdrawn_during_a_step_that_fails_is_not_reported_as_f
     monkeypatch.setattr(accelerator, "wait_for", lambda device: _raise(RuntimeError("a kernel failed")))
     monkeypatch.setattr(engine.isolation, "raise_if_lost", lambda error: None)
     assert engine.step() == []
+
+
+def test_a_task_whose_deadline_passes_after_it_was_planned_does_not_start(
+    gpu: StandInDevice, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = image_task(seed=1)
+    late = late.model_copy(update={"deadline": late.created + 60})
+    monkeypatch.setattr(engine_module, "steady_time", lambda: late.created)
+    engine.add({"0": image_task()})
+    engine.await_task = _once(lambda: engine.add({"1": late}))
+    engine.step()
+    monkeypatch.setattr(engine_module, "steady_time", lambda: late.created + 61)
+    (failure,) = engine.step()
+    assert isinstance(failure, Failure) and (failure.key, failure.reason) == ("1", "expired")
+    assert [rows for stage, rows in gpu.runs if stage == "predict"] == [1, 1]
 
 
 def _raise(error: Exception) -> None:
