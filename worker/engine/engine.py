@@ -168,6 +168,8 @@ class Engine:
     def _prepare(self, rows: list[Row]) -> None:
         try:
             self.runner.prepare(rows)
+        except torch.AcceleratorError:
+            raise  # the device reports by any call what became of the step that runs
         except Exception as error:  # the step itself will fail by it, and only those rows that fail alone
             self.isolation.raise_if_lost(error)
 

@@ -161,6 +161,15 @@ def test_a_task_whose_deadline_passes_after_it_was_planned_does_not_start(
     assert [rows for stage, rows in gpu.runs if stage == "predict"] == [1, 1]
 
 
+def test_an_error_of_the_device_that_the_next_inputs_bring_to_light_is_the_running_steps(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.add({"0": image_task()})
+    monkeypatch.setattr(engine.runner, "prepare", lambda rows: _raise(OUT_OF_MEMORY))
+    (failure,) = engine.step()
+    assert isinstance(failure, Failure) and "out of memory" in failure.detail
+
+
 def _raise(error: Exception) -> None:
     raise error
 
