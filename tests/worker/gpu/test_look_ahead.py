@@ -170,6 +170,23 @@ def test_an_error_of_the_device_that_the_next_inputs_bring_to_light_is_the_runni
     assert isinstance(failure, Failure) and "out of memory" in failure.detail
 
 
+@torch.inference_mode()
+def test_the_host_never_expects_a_step_to_last_longer_than_the_latest(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=0.0, takes=10.0)  # the first step loads libraries
+    monkeypatch.setattr(model_runner, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    monkeypatch.setattr(accelerator, "wait_for", lambda device: _until(clock, clock.now + clock.takes))
+    row = Row("0", image_task())
+    engine.runner.begin([row])
+    waited: list[float] = []
+    engine.runner._expected.clear()
+    for takes in (10.0, 0.001, 0.001):
+        clock.takes, row.step = takes, 0
+        engine.runner.denoise([row], lambda until: waited.append(until - clock.now))
+    assert waited[-1] < 0.001
+
+
 def _raise(error: Exception) -> None:
     raise error
 
