@@ -237,8 +237,7 @@ class ModelRunner:
 
     def _expect(self, kind: tuple[Size, int], took: float, late: bool) -> None:
         """Expect so many seconds of the next step of this size and batch, or less where the host was late."""
-        known = self._expected.get(kind, took)
-        self._expected[kind] = min(took, (FALL if late else RISE) * known)
+        self._expected[kind] = min(took, (FALL if late else RISE) * self._expected.get(kind, took))
 
     def _inputs_of(self, rows: list[Row]) -> tuple[list[Row], StepInputs]:
         """Return `rows` padded, and the inputs of their next step, as they were prepared or else made now."""

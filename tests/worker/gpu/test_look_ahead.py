@@ -157,7 +157,8 @@ def test_a_task_whose_deadline_passes_after_it_was_planned_does_not_start(
     engine.step()
     monkeypatch.setattr(engine_module, "steady_time", lambda: late.created + 61)
     (failure,) = engine.step()
-    assert isinstance(failure, Failure) and (failure.key, failure.reason) == ("1", "expired")
+    assert isinstance(failure, Failure)
+    assert (failure.key, failure.reason) == ("1", "expired")
     assert [rows for stage, rows in gpu.runs if stage == "predict"] == [1, 1]
 
 
@@ -167,7 +168,8 @@ def test_an_error_of_the_device_that_the_next_inputs_bring_to_light_is_the_runni
     engine.add({"0": image_task()})
     monkeypatch.setattr(engine.runner, "prepare", lambda rows: _raise(OUT_OF_MEMORY))
     (failure,) = engine.step()
-    assert isinstance(failure, Failure) and "out of memory" in failure.detail
+    assert isinstance(failure, Failure)
+    assert "out of memory" in failure.detail
 
 
 @torch.inference_mode()
