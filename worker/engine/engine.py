@@ -96,6 +96,8 @@ class Engine:
         for row in gone:
             del self._rows[row.key]
             self._sets.pop(row.task_key, None)
+        if not self._rows:
+            self.runner.idle()
         return list(dict.fromkeys(row.task_key for row in gone))
 
     def withdraw_unstarted(self) -> list[str]:

@@ -1,5 +1,7 @@
 """While a step runs on a device of its own, the host plans the next one and takes tasks in."""
 
+import gc
+import weakref
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 
@@ -187,6 +189,15 @@ def test_the_host_never_expects_a_step_to_last_longer_than_the_latest(
         clock.takes, row.step = takes, 0
         engine.runner.denoise([row], lambda until: waited.append(until - clock.now))
     assert waited[-1] < 0.001
+
+
+def test_an_engine_whose_last_tasks_are_withdrawn_between_two_steps_keeps_nothing_of_them(engine: Engine) -> None:
+    engine.add({"0": image_task()})
+    row = weakref.ref(next(iter(engine._rows.values())))
+    engine.step()
+    engine.withdraw(["0"])
+    gc.collect()
+    assert row() is None
 
 
 def _raise(error: Exception) -> None:
