@@ -96,6 +96,8 @@ class Engine:
         for row in gone:
             del self._rows[row.key]
             self._sets.pop(row.task_key, None)
+        if not self._rows:
+            self.runner.idle()
         return list(dict.fromkeys(row.task_key for row in gone))
 
     def withdraw_unstarted(self) -> list[str]:
@@ -140,7 +142,7 @@ class Engine:
     def _next_rows(self) -> list[Row]:
         """Let the rows of the next step begin and return them: those that were planned, where nothing came between."""
         planned, self._planned = self._planned, None
-        if planned is None or any(self._waits(row) for row in planned):
+        if planned is None or any(self._waits(row) or _missed(row, steady_time()) for row in planned):
             planned = self._plan()
         begun = self._survivors(planned, self._begin, lambda rows: self.runner.free_memory())
         return [row for row in begun if row.step < self._steps]
@@ -168,6 +170,8 @@ class Engine:
     def _prepare(self, rows: list[Row]) -> None:
         try:
             self.runner.prepare(rows)
+        except torch.AcceleratorError:
+            raise  # the device reports by any call what became of the step that runs
         except Exception as error:  # the step itself will fail by it, and only those rows that fail alone
             self.isolation.raise_if_lost(error)
 
@@ -197,7 +201,7 @@ class Engine:
         return {row.task_key for row in self._rows.values() if row.start is not None}
 
     def _expire(self, now: float) -> None:
-        late = [row for row in self._rows.values() if row.task.deadline is not None and row.task.deadline < now]
+        late = [row for row in self._rows.values() if _missed(row, now)]
         if late:
             begun = self._begun()
             for row in late:
@@ -271,7 +275,10 @@ class Engine:
         return [row for row in self.isolation.run(rows, work, out_of_memory) if row.key in self._rows]
 
     def _fail(self, row: Row, reason: FailureReason, detail: str) -> None:
-        """Give up the whole task of `row`; of several failures the first is reported."""
+        """Give up the whole task of `row`; of several failures the first is reported, and none of a task that was
+        withdrawn while its step ran."""
+        if self._rows.get(row.key) is not row:
+            return
         candidates = self._sets.get(row.task_key)
         self.withdraw([row.task_key])
         if candidates:
@@ -279,3 +286,8 @@ class Engine:
                 return
             candidates.failed = True
         self._failures.setdefault(row.task_key, Failure(row.task_key, reason, detail))
+
+
+def _missed(row: Row, now: float) -> bool:
+    """Return whether `row` has not begun although its deadline passed."""
+    return row.start is None and row.task.deadline is not None and row.task.deadline < now

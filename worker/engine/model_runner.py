@@ -121,16 +121,17 @@ class ModelRunner:
         launched = time.perf_counter()
         gap, self._free_since = self._free_since and launched - self._free_since, None
         outputs = executor.step(inputs)
-        before = [(row.latents, row.pred_x0) for row in rows]
-        self._joined.part(rows, batch, outputs)
+        before = [(row.step, row.latents, row.pred_x0) for row in rows]
         kind = rows[0].size, len(batch)
         try:
+            self._joined.part(rows, batch, outputs)
             if self._network.asynchronous:
                 meanwhile(launched + self._expected.get(kind, 0.0) - LAST_MOMENT_S)
             late = self._network.idle
             # A step ends when the device is done, else the host runs ahead and rows cannot join in time.
             self._network.wait()
         except BaseException:
+            self._prepared = None
             for row, state in zip(rows, before, strict=True):
                 row.undo(*state)
             raise
@@ -236,8 +237,7 @@ class ModelRunner:
 
     def _expect(self, kind: tuple[Size, int], took: float, late: bool) -> None:
         """Expect so many seconds of the next step of this size and batch, or less where the host was late."""
-        known = self._expected.get(kind, took)
-        self._expected[kind] = FALL * known if late else min(took, RISE * known)
+        self._expected[kind] = min(took, (FALL if late else RISE) * self._expected.get(kind, took))
 
     def _inputs_of(self, rows: list[Row]) -> tuple[list[Row], StepInputs]:
         """Return `rows` padded, and the inputs of their next step, as they were prepared or else made now."""

@@ -93,10 +93,9 @@ class Row:
             latents, pred_x0 = known.put_back(latents, self.step), known.put_back_clean(pred_x0)
         self.latents, self.pred_x0 = latents, pred_x0
 
-    def undo(self, latents: torch.Tensor | None, pred_x0: torch.Tensor | None) -> None:
-        """Go back to before the latest step, which failed, and to what the row had then."""
-        self.step -= 1
-        self.latents, self.pred_x0 = latents, pred_x0
+    def undo(self, step: int, latents: torch.Tensor | None, pred_x0: torch.Tensor | None) -> None:
+        """Go back to before `step`, which failed, and to what the row had then."""
+        self.step, self.latents, self.pred_x0 = step, latents, pred_x0
 
     def spend(self, stage: str, seconds: float, began: float) -> None:
         """Count `seconds` in a stage that began at `began`, a Unix time."""

@@ -1,5 +1,7 @@
 """While a step runs on a device of its own, the host plans the next one and takes tasks in."""
 
+import gc
+import weakref
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 
@@ -10,9 +12,10 @@ import torch
 from tests.worker.gpu.stand_in_device import StandInDevice
 from tests.worker.tasks import image_task, pictures
 from worker.device import accelerator
+from worker.engine import engine as engine_module
 from worker.engine import model_runner
 from worker.engine.engine import Engine
-from worker.engine.outcomes import Picture
+from worker.engine.outcomes import Failure, Picture
 from worker.engine.row import Row
 from worker.engine.scheduler import Candidate, StepTimes, schedule
 from worker.model_folder.loading import LoadedModel
@@ -103,6 +106,98 @@ def test_a_step_that_fails_when_it_is_waited_for_has_moved_no_row(
     for one, other in zip(expected, pictures(engine, tasks), strict=True):
         assert not failures
         assert np.abs(one.pixels.astype(int) - other.pixels).max() <= 1
+
+
+def test_a_row_that_fails_alone_when_it_is_waited_for_steps_again_from_what_it_had(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (expected,) = pictures(engine, [image_task()])
+    failures = [OUT_OF_MEMORY]
+    monkeypatch.setattr(accelerator, "wait_for", lambda device: _raise(failures.pop()) if failures else None)
+    engine.isolation.shares_memory = True  # so that it is tried again
+    (picture,) = pictures(engine, [image_task()])
+    assert not failures
+    assert np.array_equal(picture.pixels, expected.pixels)
+
+
+def test_a_step_whose_outputs_cannot_all_be_taken_has_moved_no_row(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = [image_task(), image_task("sun", 1)]
+    expected = pictures(engine, tasks)
+    failures, advance = [OUT_OF_MEMORY], Row.advance  # in the last step
+
+    def fails_once(row: Row, latents: torch.Tensor, pred_x0: torch.Tensor) -> None:
+        if row.key == "1" and row.step == 3 and failures:
+            raise failures.pop()
+        advance(row, latents, pred_x0)
+
+    monkeypatch.setattr(Row, "advance", fails_once)
+    for one, other in zip(expected, pictures(engine, tasks), strict=True):
+        assert not failures
+        assert np.abs(one.pixels.astype(int) - other.pixels).max() <= 1
+
+
+def test_a_task_that_was_withdrawn_during_a_step_that_fails_is_not_reported_as_failed(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.add({"0": image_task()})
+    engine.await_task = _once(lambda: engine.withdraw(["0"]))
+    monkeypatch.setattr(accelerator, "wait_for", lambda device: _raise(RuntimeError("a kernel failed")))
+    monkeypatch.setattr(engine.isolation, "raise_if_lost", lambda error: None)
+    assert engine.step() == []
+
+
+def test_a_task_whose_deadline_passes_after_it_was_planned_does_not_start(
+    gpu: StandInDevice, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = image_task(seed=1)
+    late = late.model_copy(update={"deadline": late.created + 60})
+    monkeypatch.setattr(engine_module, "steady_time", lambda: late.created)
+    engine.add({"0": image_task()})
+    engine.await_task = _once(lambda: engine.add({"1": late}))
+    engine.step()
+    monkeypatch.setattr(engine_module, "steady_time", lambda: late.created + 61)
+    (failure,) = engine.step()
+    assert isinstance(failure, Failure)
+    assert (failure.key, failure.reason) == ("1", "expired")
+    assert [rows for stage, rows in gpu.runs if stage == "predict"] == [1, 1]
+
+
+def test_an_error_of_the_device_that_the_next_inputs_bring_to_light_is_the_running_steps(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.add({"0": image_task()})
+    monkeypatch.setattr(engine.runner, "prepare", lambda rows: _raise(OUT_OF_MEMORY))
+    (failure,) = engine.step()
+    assert isinstance(failure, Failure)
+    assert "out of memory" in failure.detail
+
+
+@torch.inference_mode()
+def test_the_host_never_expects_a_step_to_last_longer_than_the_latest(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=0.0, takes=10.0)  # the first step loads libraries
+    monkeypatch.setattr(model_runner, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    monkeypatch.setattr(accelerator, "wait_for", lambda device: _until(clock, clock.now + clock.takes))
+    row = Row("0", image_task())
+    engine.runner.begin([row])
+    waited: list[float] = []
+    engine.runner._expected.clear()
+    for takes in (10.0, 0.001, 0.001):
+        clock.takes, row.step = takes, 0
+        engine.runner.denoise([row], lambda until: waited.append(until - clock.now))
+    assert waited[-1] < 0.001
+
+
+def test_an_engine_whose_last_tasks_are_withdrawn_between_two_steps_keeps_nothing_of_them(engine: Engine) -> None:
+    engine.add({"0": image_task()})
+    row = weakref.ref(next(iter(engine._rows.values())))
+    engine.step()
+    engine.withdraw(["0"])
+    gc.collect()
+    assert row() is None
 
 
 def _raise(error: Exception) -> None:
