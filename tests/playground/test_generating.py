@@ -22,15 +22,16 @@ def test_a_prompt_becomes_pictures_with_consecutive_seeds(playground: Page) -> N
 
 
 def test_a_locked_seed_gives_the_same_pictures_and_an_open_one_others(playground: Page) -> None:
-    open_seed = addresses(generate(playground, "a red heart", 2))
-    assert addresses(generate(playground, "a red heart", 2)) != open_seed
+    # One image: two share a batch or not, and only some runtimes give the same bits in every batch.
+    open_seed = addresses(generate(playground, "a red heart", 1))
+    assert addresses(generate(playground, "a red heart", 1)) != open_seed
     locked = addresses(playground.locator("#pictures img"))
     playground.get_by_label("Lock the seed").check()
     expect(playground.get_by_label("Seed", exact=True)).to_have_value(str(seeds(playground)[0]))
-    assert addresses(generate(playground, "a red heart", 2)) == locked
+    assert addresses(generate(playground, "a red heart", 1)) == locked
     playground.get_by_label("Lock the seed").uncheck()
     expect(playground.get_by_label("Seed", exact=True)).to_have_value("")
-    assert addresses(generate(playground, "a red heart", 2)) != locked
+    assert addresses(generate(playground, "a red heart", 1)) != locked
 
 
 def test_typing_a_seed_locks_it(playground: Page) -> None:
