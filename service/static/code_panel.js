@@ -65,9 +65,11 @@ function keep(chosen) {
 }
 
 function move(event) {
-  const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-  if (!step) return;
-  const next = tabs[(tabs.indexOf(current()) + step + tabs.length) % tabs.length];
+  const at = tabs.indexOf(current());
+  const to = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: -1 }[event.key];
+  if (to === undefined) return;
+  event.preventDefault(); // Home and End would scroll the page
+  const next = tabs.at(to % tabs.length);
   keep(next);
   next.focus();
 }

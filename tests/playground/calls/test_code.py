@@ -77,10 +77,13 @@ def body_shown(page: Page) -> dict[str, Any]:
     return {name: value for name, value in json.loads(body).items() if name != "model"}
 
 
-def test_the_tabs_are_moved_through_by_arrow_keys_and_remembered(playground: Page) -> None:
+def test_the_tabs_are_moved_through_by_keys_and_remembered(playground: Page) -> None:
     playground.get_by_role("tab", name="curl").focus()
     playground.keyboard.press("ArrowLeft")
     expect(playground.get_by_role("tab", name="JavaScript", selected=True)).to_be_focused()
+    for key, name in (("Home", "curl"), ("End", "JavaScript")):
+        playground.keyboard.press(key)
+        expect(playground.get_by_role("tab", name=name, selected=True)).to_be_focused()
     playground.reload()
     expect(playground.get_by_role("tabpanel", name="JavaScript")).to_contain_text("await fetch")
 
