@@ -13,7 +13,7 @@ from tests.playground.calls.shown_code import LANGUAGES, pictures_in, run, shown
 from tests.playground.pictures import addresses, generate, pixels, psnr, seeds
 from tests.playground.served import OTHER_KEY
 
-PROMPT = """a cat's "smile" & $HOME \\n `id` 😀"""
+PROMPT = """a cat's "smile" & $HOME \\n `id` 😀\nin a hat"""
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
