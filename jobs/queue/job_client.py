@@ -125,6 +125,8 @@ class JobClient:
         if await self._replicas.have(ModelKeys(admission.model).job(admission.job_id)):
             return admission
         if admission.ok:
+            # The caller is refused: a webhook would be about a job that it never heard of.
+            await self._redis.hdel(ModelKeys(admission.model).job(admission.job_id), "webhook")
             await self.cancel(admission.job_id, "too few replicas of Redis had the job", ttl_s=ttl_s)
             if rate:
                 await self._rates.refund(rate, admission.job_id)

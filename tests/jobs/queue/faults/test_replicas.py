@@ -12,12 +12,14 @@ import pytest
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
+from jobs.models import WebhookTarget
 from jobs.queue import replicas
 from jobs.queue.admission import IdempotencyKey, RateLimit
 from jobs.queue.connection import open_redis
 from jobs.queue.job_client import JobClient
 from jobs.queue.keys import ModelKeys
 from jobs.queue.replicas import Replicas
+from jobs.queue.webhook_stream import WebhookStream
 from jobs.settings import ApiSettings
 from jobs.testing import redis_servers
 from jobs.testing.samples import MODEL, sample_tasks
@@ -27,6 +29,7 @@ from tests.service.running_api import running_api
 from tests.service.stand_in_worker import StandInWorker
 
 KEYS = ModelKeys(MODEL)
+TARGET = WebhookTarget(url="https://hooks.example/", caller="", base_url="https://here.example")
 ONCE = IdempotencyKey(client="someone", key="order 7", fingerprint="ab")
 
 
@@ -91,8 +94,9 @@ async def test_a_job_that_no_replica_has_is_cancelled_and_costs_nothing(
     monkeypatch.setattr(replicas, "WAIT_S", 0.05)
     queue, rate = JobClient(pair.client, MODEL, replicas=Replicas(pair.client, 1)), RateLimit("me", {"images": (2, 2)})
     pair.stop()
-    refused = await queue.admit(sample_tasks(2), 100, 600, idempotency_key=ONCE, rate=rate)
+    refused = await queue.admit(sample_tasks(2), 100, 600, idempotency_key=ONCE, rate=rate, webhook=TARGET)
     assert refused.outcome == "unreplicated"
+    assert await WebhookStream(pair.client, MODEL).take((60.0,), 9, 9) == []  # its caller never heard of the job
     assert await queue.depth() == (0, 0)
     state = await queue.job(refused.job_id)
     assert state
